@@ -1,0 +1,169 @@
+"""The complete config of a run: every field of the spine and of the chosen method, data and net.
+
+A recipe starts from `defaults(...)` and assigns what differs. The result is locked and typed, so a
+misspelt field or a wrong type fails where it is written, and every field can be set by a flag.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from anyshot_jax.types import InputError
+
+# The spine's own fields. Counts of steps are optimiser steps; 0 switches a periodic thing off.
+SPINE: dict[str, Any] = {
+    'seed': 0,
+    'num_steps': 1000,
+    'batch_size': 8,  # units (episodes, pairs, items) a step over all devices
+    'steps_per_call': 10,  # steps that one compiled call scans over
+    'task_chunk': 0,  # units differentiated at once; 0: right for the backend
+    'log_every': 100,
+    'eval_every': 500,
+    'save_every': 500,
+    'early_stop': 0,  # validations without a new best before training stops; 0: never
+    'eval_only': False,
+    'train': {'ways': 5, 'shots': 1, 'queries': 15},
+    'augment': {  # of training pictures: uniform in +- each (augment.affine)
+        'degrees': 0.0,
+        'shear': 0.0,
+        'scale': 0.0,
+        'shift': 0.0,  # pixels
+    },
+    'eval': {
+        'tasks': ((5, 1), (5, 5)),  # (ways, shots) of every column of the result
+        'queries': 15,
+        'episodes': 600,
+        'val_episodes': 200,
+        'select': '',  # the value that picks the best step, e.g. '5-way 1-shot'; '': the first
+    },
+    'optim': {
+        'name': 'adam',  # adam | adamw | sgd
+        'learning_rate': 1e-3,
+        'schedule': 'constant',  # constant | cosine | halve
+        'halve_every': 2000,
+        'warmup_steps': 0,
+        'weight_decay': 0.0,
+        'momentum': 0.9,
+        'clip_norm': 0.0,  # 0: no clipping
+        'frozen': (),  # names of parameter subtrees that stay as they are
+    },
+}
+
+
+def defaults(method: str, data: str, net: str = '') -> ConfigDict:
+    """Every field of a run with `methods/<method>.py`, `data/<data>.py` and `nets/<net>.py`.
+
+    Raises:
+      InputError: no such file; names the nearest one.
+    """
+    fields = {
+        **SPINE,
+        'method': {'name': method, **find('methods', method).DEFAULTS},
+        'data': {'name': data, 'dir': '', **find('data', data).DEFAULTS},
+        'net': {'name': net, **(net_fields(net) if net else {})},
+    }
+    return ConfigDict(fields).lock()
+
+
+def check(config: ConfigDict) -> ConfigDict:
+    """A locked copy of `config` in which every field is known, typed and present.
+
+    Raises:
+      InputError: an unknown field (the nearest is named) or a value of the wrong type.
+    """
+    for part in ('method', 'data'):
+        if not getattr(config.get(part), 'name', ''):
+            raise InputError(f'config.{part}.name is missing: it is the name of a file in anyshot_jax')
+    full = defaults(config.method.name, config.data.name, config.get('net', {}).get('name', ''))
+    _assign(full, config, 'config')
+    return full
+
+
+def find(folder: str, name: str):
+    """The module anyshot_jax/<folder>/<name>.py: the file name is the registry.
+
+    A dotted name is a module of the user's own, such as 'my_project.nearest_mean'.
+
+    Raises:
+      InputError: no such module; names the nearest one.
+    """
+    if '.' in name:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as e:
+            raise InputError(f'config asks for the module {name}: {e}') from e
+    known = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent / folder)]))
+    if name not in known:
+        raise InputError(f'no anyshot_jax/{folder}/{name}.py{nearest(name, known)}')
+    return importlib.import_module(f'anyshot_jax.{folder}.{name}')
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the name that was probably meant, else all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f'; there are {", ".join(known)}'
+
+
+def net_fields(name: str) -> dict[str, Any]:
+    """The fields of nets/<name>.py: `Net` and their defaults."""
+    return {
+        f.name: f.default
+        for f in dataclasses.fields(find('nets', name).Net)
+        if f.name not in ('parent', 'name')
+    }
+
+
+def build_net(net: ConfigDict):
+    """The Linen module that config.net describes."""
+    fields = net.to_dict()
+    return find('nets', fields.pop('name')).Net(**fields)
+
+
+def flag_names(config: ConfigDict, prefix: str = 'config') -> list[str]:
+    """Every field as a flag's name: config.a, config.a.b, ..."""
+    names = []
+    for name, value in config.items():
+        path = f'{prefix}.{name}'
+        names += [path, *(flag_names(value, path) if isinstance(value, ConfigDict) else ())]
+    return names
+
+
+def differences(old: dict, new: dict, prefix: str = 'config') -> list[str]:
+    """'config.a.b: 1 -> 2' for every field in which two configs (as from `to_json`) differ."""
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b, path = old.get(name), new.get(name), f'{prefix}.{name}'
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, path)
+        elif a != b:
+            lines.append(f'{path}: {a} -> {b}')
+    return lines
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as JSON with sorted keys: what a workdir keeps and what its hash is taken of."""
+    return json.dumps(config.to_dict(), indent=1, sort_keys=True)
+
+
+def _assign(full: ConfigDict, given: ConfigDict, path: str) -> None:
+    for name, value in given.items():
+        if name not in full:
+            raise InputError(f'unknown field {path}.{name}{nearest(name, full.keys())}')
+        if isinstance(full[name], ConfigDict):
+            if not isinstance(value, ConfigDict):
+                raise InputError(f'{path}.{name} has fields of its own, got {value!r}')
+            _assign(full[name], value, f'{path}.{name}')
+            continue
+        try:
+            full[name] = value
+        except TypeError as e:
+            want = type(full[name]).__name__
+            raise InputError(f'{path}.{name} must be {want}, got {value!r}') from e

@@ -1,0 +1,84 @@
+"""One picture file from anywhere -> uint8 pixels, or an error that names the file."""
+
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from anyshot_jax.types import Array, InputError
+
+FORMATS = ('PNG', 'JPEG', 'MPO', 'BMP', 'GIF', 'TIFF', 'WEBP', 'PPM', 'JPEG2000', 'AVIF')
+SUFFIXES = frozenset(
+    '.png .jpg .jpeg .jpe .jfif .bmp .dib .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2 .avif'.split()
+)
+BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+class NotAnImage(InputError):
+    """The content is of no picture format that is read here."""
+
+
+def read_image(
+    source: Path | bytes, size: int, channels: int, max_pixels: int, name: str = ''
+) -> Array:
+    """[size, size, channels] uint8: upright, over white, centre-cropped and resized (bicubic).
+
+    The format is told from the content, EXIF orientation is respected, of a moving picture the
+    first frame is taken. The resize averages over all source pixels (no aliasing).
+
+    Args:
+      source: a file, or its bytes. size: >= 1. channels: 3 or 1. max_pixels: checked before decoding.
+      name: for error messages; the path when empty.
+    Raises:
+      NotAnImage: unknown content. InputError: unreadable, damaged or too large; names the file.
+    """
+    name = name or str(source)
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open('rb') as f:
+            picture = _decode(f, max_pixels, name)
+    except InputError:
+        raise
+    except BOMB as e:
+        raise InputError(f'{name} is too large: {e}') from e
+    except UnidentifiedImageError as e:
+        raise NotAnImage(f'{name} is not a picture ({", ".join(FORMATS)} are read)') from e
+    except Exception as e:  # whatever a decoder raises on hostile bytes, the file is the reason
+        raise InputError(f'{name} is damaged or unreadable: {type(e).__name__}: {e}') from e
+    picture = picture.convert('RGB' if channels == 3 else 'L')
+    picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(picture).reshape(size, size, channels)
+
+
+def _decode(f: BinaryIO, max_pixels: int, name: str) -> Image.Image:
+    with Image.open(f, formats=FORMATS) as picture:
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise InputError(
+                f'{name} has {width} x {height} pixels, more than config.data.max_pixels = '
+                f'{max_pixels:,}: shrink it or raise the limit'
+            )
+        picture.load()
+        return to_eight_bits(ImageOps.exif_transpose(picture), name)
+
+
+def to_eight_bits(picture: Image.Image, name: str = 'picture') -> Image.Image:
+    """The picture in mode L or RGB: 16 bits scaled to 8, transparent parts over white.
+
+    Raises:
+      InputError: floating-point pixels, or 32-bit ones beyond 16 bits: their scale is unknown.
+    """
+    mode = picture.mode
+    if mode.startswith('I'):
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError(f'{name} has 32-bit pixels beyond 0..65535: convert it to 8 or 16 bits')
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if mode == 'F':
+        raise InputError(f'{name} has floating-point pixels: convert it to 8 or 16 bits')
+    if 'transparency' in picture.info or picture.has_transparency_data:
+        picture = picture.convert('RGBA')
+        white = Image.new('RGBA', picture.size, 'white')
+        return Image.alpha_composite(white, picture).convert('RGB')
+    return picture.convert('L' if mode in ('1', 'L') else 'RGB')

@@ -1,0 +1,28 @@
+"""Where a dataset lies: config.data.dir, else the folder of its name under ANYSHOT_DATA_DIR."""
+
+import os
+from pathlib import Path
+
+from anyshot_jax.types import InputError
+
+
+def find_dir(given: str, name: str, layout: str) -> Path:
+    """The directory (or file) of dataset `name`, which exists.
+
+    Args:
+      given: config.data.dir; '' looks into $ANYSHOT_DATA_DIR/<name>.
+      layout: what should lie there, for the error message.
+    Raises:
+      InputError: it isn't there; says what to set and what is expected.
+    """
+    root = os.environ.get('ANYSHOT_DATA_DIR', '')
+    hint = (
+        f'set --config.data.dir=FOLDER, or the environment variable ANYSHOT_DATA_DIR to the parent '
+        f'of {name!r}; expected there: {layout}'
+    )
+    if not given and not root:
+        raise InputError(f'no directory given for the data {name!r}: {hint}')
+    path = Path(given).expanduser() if given else Path(root).expanduser() / name
+    if not path.exists():
+        raise InputError(f'the data {name!r} are not at {path}: {hint}')
+    return path

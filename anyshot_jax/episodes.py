@@ -1,0 +1,113 @@
+"""Samplers that run inside jit, on a dataset that lives on the device."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anyshot_jax import augment
+from anyshot_jax.types import Array, Data, Dataset, Episode, InputError
+
+
+def choose(key: Array, n: Array, k: int) -> Array:
+    """k distinct integers, uniform over the ordered k-subsets of 0..n-1.
+
+    Floyd's algorithm (Bentley & Floyd, "A sample of brilliance", 1987): the work depends on k and
+    not on n, so that a class of 100,000 images costs what one of 20 does.
+
+    Args:
+      key: JAX key. n: [] integer >= k, may be traced. k: number of picks.
+    Returns:
+      [k] int32.
+    """
+    key_draw, key_order = jax.random.split(key)
+    last = n - k + jnp.arange(k)
+    draw = jax.random.randint(key_draw, (k,), 0, last + 1)
+
+    def pick(i, chosen):
+        taken = jnp.any(chosen == draw[i])
+        return chosen.at[i].set(jnp.where(taken, last[i], draw[i]))
+
+    chosen = jax.lax.fori_loop(0, k, pick, jnp.full((k,), -1, jnp.int32))
+    # Floyd's subset is uniform, its order is not: late picks are large. Support and query would
+    # differ.
+    return jax.random.permutation(key_order, chosen)
+
+
+def sample_episode(key: Array, dataset: Dataset, *, ways: int, shots: int, queries: int) -> Episode:
+    """One episode: `ways` classes, uniform; `shots` + `queries` different items of each, uniform.
+
+    Args:
+      key: JAX key. dataset: every class needs at least shots + queries items (`check` tells).
+    Returns:
+      Episode with W * S support and W * Q query items.
+    """
+    key_class, key_item = jax.random.split(key)
+    class_id = choose(key_class, dataset.num_classes, ways)
+    base = class_id % dataset.offset.shape[0]
+    pick = jax.vmap(choose, (0, 0, None))
+    keys = jax.random.split(key_item, ways)
+    item = pick(keys, dataset.count[base], shots + queries)
+    x = dataset.x[dataset.offset[base][:, None] + item]  # [W, S+Q, ...]
+    if dataset.turns > 1:
+        x = jax.vmap(augment.turn)(x, class_id // dataset.offset.shape[0])
+    label = jnp.arange(ways, dtype=jnp.int32)
+    return Episode(
+        x_s=x[:, :shots].reshape(-1, *x.shape[2:]),
+        y_s=jnp.repeat(label, shots),
+        x_q=x[:, shots:].reshape(-1, *x.shape[2:]),
+        y_q=jnp.repeat(label, queries),
+        class_id=class_id,
+    )
+
+
+def expand_turns(dataset: Dataset) -> Dataset:
+    """The same classes with the turned ones as items of their own: turns = 1, N * turns items."""
+    if dataset.turns == 1:
+        return dataset
+    num, classes = dataset.x.shape[0], dataset.offset.shape[0]
+    turns = range(dataset.turns)
+    return dataset.replace(
+        x=jnp.concatenate([augment.turn(dataset.x, k) for k in turns]),
+        label=jnp.concatenate([dataset.label + classes * k for k in turns]),
+        offset=jnp.concatenate([dataset.offset + num * k for k in turns]),
+        count=jnp.tile(dataset.count, dataset.turns),
+        extras={k: jnp.tile(v, (dataset.turns,) + (1,) * (v.ndim - 1))
+                for k, v in dataset.extras.items()},
+        names=class_names(dataset),
+        turns=1,
+    )  # fmt: skip
+
+
+def class_names(dataset: Dataset) -> tuple[str, ...]:
+    """A name for each class that a sampler can draw; turned ones say by how much."""
+    turned = [f' turned {90 * k}' if k else '' for k in range(dataset.turns)]
+    return tuple(name + t for t in turned for name in dataset.names)
+
+
+def check(data: Data, role: str, *, ways: int, shots: int, queries: int) -> None:
+    """Says before any work starts that such episodes can't be drawn.
+
+    Raises:
+      InputError: the role is missing, too few classes, or a class with too few items (named).
+    """
+    if role not in data:
+        raise InputError(f'the data has no role {role!r}; it has {", ".join(data)}')
+    dataset = data[role]
+    if min(ways, shots, queries) < 1:
+        raise InputError(f'ways, shots and queries must be >= 1, got {ways}, {shots}, {queries}')
+    if ways > dataset.num_classes:
+        raise InputError(
+            f'{ways}-way episodes need {ways} classes, but {role} has {dataset.num_classes}; '
+            'lower the ways or give it more classes'
+        )
+    count = np.asarray(dataset.count)
+    few = np.flatnonzero(count < shots + queries)
+    if len(few):
+        listed = ', '.join(f'{dataset.names[c]!r} has {count[c]}' for c in few[:5])
+        more = f' and {len(few) - 5} more' if len(few) > 5 else ''
+        raise InputError(
+            f'{shots} shots and {queries} queries need {shots + queries} items a class, but in '
+            f'{role} class {listed}{more}; lower the shots or queries, or add items'
+        )
+    if dataset.turns > 1 and (dataset.x.ndim != 4 or dataset.x.shape[1] != dataset.x.shape[2]):
+        raise InputError(f'turned classes need square images, {role} has items {dataset.x.shape[1:]}')

@@ -1,0 +1,200 @@
+"""What every method that learns from episodes shares: its net, its sampler and its evaluation."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from anyshot_jax import augment, episodes
+from anyshot_jax.config import build_net
+from anyshot_jax.optim import build_optimizer
+from anyshot_jax.types import Array, Data, Dataset, Episode, InputError, Method, TrainState
+from anyshot_jax.update import gradient_update
+
+EMBED_CHUNK = 256  # items embedded at once when a whole split is
+
+
+def init_net(net, key: Array, *x: Array) -> tuple[dict, dict]:
+    """A Linen net's parameters and everything else it keeps (batch statistics)."""
+    extra = dict(net.init(key, *x, train=False))
+    return extra.pop('params', {}), extra
+
+
+def forward(net, params: dict, extra: dict, *x: Array, mode: str) -> tuple[Array, dict]:
+    """Applies a Linen net, batch norm as `mode` says.
+
+    Args:
+      net: a module whose call takes `train` and `transductive`. x: what it is called with.
+      mode: 'train' (batch statistics, running ones updated), 'inductive' (running statistics) or
+        'transductive' (batch statistics).
+    Returns:
+      The output, and `extra` (updated if training).
+    """
+    variables = {'params': params, **extra}
+    if mode == 'train':
+        out, updated = net.apply(variables, *x, train=True, mutable=list(extra))
+        return out, dict(updated)
+    return net.apply(variables, *x, train=False, transductive=mode == 'transductive'), extra
+
+
+def join(episode: Episode, axis: int = 0) -> Array:
+    """Support and query items in one array, support first."""
+    return jnp.concatenate([episode.x_s, episode.x_q], axis)
+
+
+def part(features: Array, episode: Episode, axis: int = 0) -> Episode:
+    """The episode with the features of its joined items in place of the items."""
+    x_s, x_q = jnp.split(features, [episode.y_s.shape[-1]], axis)
+    return episode._replace(x_s=x_s, x_q=x_q)
+
+
+def episodic(
+    config: ConfigDict,
+    data: Data,
+    *,
+    init: Callable,
+    embed: Callable,
+    score: Callable,
+    loss: Callable | None = None,
+) -> Method:
+    """A Method from the parts in which methods differ.
+
+    Args:
+      init: (key, x [N, ...]) -> (params, extra).
+      embed: (params, extra, x [N, ...]) -> features [N, ...], each item on its own unless
+        config.method.batch_norm is 'transductive'.
+      score: (params, extra, episode of features) -> scores [W*Q, W], the largest is the answer.
+      loss: (params, extra, batch [B, ...] of episodes, key [B]) -> (scalar, (metrics, extra)), or
+        None if there is nothing to train.
+    Raises:
+      InputError: the data can't give the episodes that the config asks for.
+    """
+    train, moves = config.train.to_dict(), config.augment.to_dict()
+    batch_norm = config.method.get('batch_norm', 'inductive')
+    if batch_norm not in ('inductive', 'transductive'):
+        raise InputError(
+            f'config.method.batch_norm must be inductive or transductive, got {batch_norm!r}'
+        )
+    if config.num_steps:
+        if loss is None:
+            raise InputError(f'{config.method.name} has nothing to train: set config.num_steps=0')
+        episodes.check(data, 'train', **train)
+    for role in ('val', 'test') if config.num_steps else ('test',):
+        for ways, shots in config.eval.tasks:
+            episodes.check(data, role, ways=ways, shots=shots, queries=config.eval.queries)
+    if any(moves.values()) and next(iter(data.values())).x.ndim != 4:
+        raise InputError('config.augment moves pictures, but the data are features: set it to 0')
+    tx = build_optimizer(config.optim, config.num_steps)
+
+    def init_state(key, data):
+        params, extra = init(key, next(iter(data.values())).x[:2])
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
+
+    def sample(key, data):
+        episode = episodes.sample_episode(key, data['train'], **train)
+        if not any(moves.values()):
+            return episode
+        keys = jax.random.split(jax.random.fold_in(key, 1))
+        x_s, x_q = (
+            augment.affine(k, x, **moves) for k, x in zip(keys, episode[0:3:2], strict=True)
+        )
+        return episode._replace(x_s=x_s, x_q=x_q)
+
+    def predict(state, episode: Episode):
+        """One forward pass over support and query together."""
+        features = embed(state.params, state.extra, join(episode))
+        return score(state.params, state.extra, part(features, episode))
+
+    def embed_flat(state, x):
+        features = embed(state.params, state.extra, x)
+        return features.reshape(features.shape[0], -1)
+
+    @partial(jax.jit, static_argnames=('ways', 'shots', 'count'))
+    def accuracies(state, dataset, key, *, ways, shots, count):
+        if batch_norm == 'inductive':  # an item's features don't depend on its episode
+            predict_one = lambda e: score(state.params, state.extra, e)
+        else:
+            predict_one = partial(predict, state)
+        return episode_accuracies(
+            predict_one, dataset, key, ways=ways, shots=shots, queries=config.eval.queries,
+            count=count,
+        )  # fmt: skip
+
+    embed_split = jax.jit(lambda state, dataset: embed_dataset(
+        partial(embed, state.params, state.extra), dataset))  # fmt: skip
+
+    def evaluate(state, data, key, role):
+        count = config.eval.val_episodes if role == 'val' else config.eval.episodes
+        dataset = data[role]
+        if batch_norm == 'inductive':
+            dataset = embed_split(state, dataset)
+        return {
+            task_name(ways, shots): accuracies(
+                state, dataset, jax.random.fold_in(key, i), ways=ways, shots=shots, count=count
+            )
+            for i, (ways, shots) in enumerate(config.eval.tasks)
+        }
+
+    return Method(
+        init=init_state,
+        sample=sample,
+        update=gradient_update(loss, tx, task_chunk=config.task_chunk) if loss else None,
+        evaluate=evaluate,
+        predict=predict,
+        embed=embed_flat,
+        export=lambda state, data, key: {
+            role: embed_split(state, dataset).x for role, dataset in data.items()
+        },
+    )
+
+
+def task_name(ways: int, shots: int) -> str:
+    """The name that a column of the result has everywhere."""
+    return f'{ways}-way {shots}-shot'
+
+
+def episode_accuracies(
+    predict: Callable, dataset: Dataset, key: Array, *, ways: int, shots: int, queries: int, count: int
+) -> Array:
+    """Query accuracy of `count` episodes. Equal scores go to the first class, whose place is
+    random: a scorer that can't tell classes apart gets 1 / W.
+
+    Args:
+      predict: episode -> scores [W*Q, W].
+    Returns:
+      [count] in 0..1.
+    """
+
+    def one(i):
+        episode = episodes.sample_episode(
+            jax.random.fold_in(key, i), dataset, ways=ways, shots=shots, queries=queries
+        )
+        return jnp.mean(jnp.argmax(predict(episode), axis=-1) == episode.y_q)
+
+    return jax.lax.map(one, jnp.arange(count))
+
+
+def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:
+    """The dataset with every item replaced by its features; turned classes become items.
+
+    Args:
+      embed: x [N, ...] -> [N, ...]; called on chunks of EMBED_CHUNK, so memory stays bounded.
+    """
+    dataset = episodes.expand_turns(dataset)
+    x, full = dataset.x, dataset.x.shape[0] // EMBED_CHUNK * EMBED_CHUNK
+    parts = []
+    if full:
+        chunks = jax.lax.map(embed, x[:full].reshape(-1, EMBED_CHUNK, *x.shape[1:]))
+        parts.append(chunks.reshape(full, *chunks.shape[2:]))
+    if full < x.shape[0]:
+        parts.append(embed(x[full:]))
+    return dataset.replace(x=jnp.concatenate(parts))
+
+
+def cross_entropy(scores: Array, label: Array) -> tuple[Array, dict]:
+    """Mean softmax cross-entropy and accuracy of scores [..., W] for labels [...]."""
+    log_prob = jax.nn.log_softmax(scores)
+    loss = -jnp.mean(jnp.take_along_axis(log_prob, label[..., None], -1))
+    return loss, {'accuracy': jnp.mean(jnp.argmax(scores, -1) == label)}

@@ -1,0 +1,67 @@
+"""From raw per-episode values to means with confidence intervals, a table and result.json."""
+
+import hashlib
+import platform
+import re
+from importlib.metadata import version
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from anyshot_jax.config import to_json
+
+Values = dict[str, dict[str, float]]  # name -> mean, ci95, n
+
+
+def summarise(raw: dict) -> Values:
+    """Mean and half-width of the 95 % confidence interval of each value.
+
+    Args:
+      raw: name -> [n] values, one an episode (or query).
+    Returns:
+      name -> {'mean', 'ci95': 1.96 * sample deviation / sqrt(n), 'n'}.
+    """
+    values = {}
+    for name, array in raw.items():
+        a = np.asarray(array, np.float64)
+        spread = a.std(ddof=1) if len(a) > 1 else float('nan')
+        values[name] = {
+            'mean': float(a.mean()),
+            'ci95': float(1.96 * spread / np.sqrt(len(a))),
+            'n': len(a),
+        }
+    return values
+
+
+def table(values: Values) -> str:
+    """The result as text: ways, shots, accuracy and its interval in per cent, episodes."""
+    rows = [('ways', 'shots', 'accuracy %', '95 % CI', 'episodes')]
+    for name, v in values.items():
+        task = re.fullmatch(r'(\d+)-way (\d+)-shot', name)
+        ways, shots = task.groups() if task else (name, '')
+        rows.append((ways, shots, f'{100 * v["mean"]:.2f}', f'+-{100 * v["ci95"]:.2f}', str(v['n'])))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ['  '.join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
+
+
+def config_hash(config: ConfigDict) -> str:
+    """12 hex digits that two runs share if all their fields are equal (eval_only and dir aside)."""
+    fields = config.to_dict()
+    fields.pop('eval_only', None)
+    fields = {**fields, 'data': {**fields.get('data', {}), 'dir': ''}}
+    return hashlib.sha256(to_json(ConfigDict(fields)).encode()).hexdigest()[:12]
+
+
+def facts(config: ConfigDict) -> dict:
+    """What a result must say besides its numbers."""
+    packages = ('anyshot-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+    return {
+        'seed': config.seed,
+        'config_hash': config_hash(config),
+        'batch_norm': config.method.get('batch_norm', 'none'),
+        'versions': {'python': platform.python_version(), **{p: version(p) for p in packages}},
+        'device': jax.devices()[0].device_kind,
+        'num_devices': jax.local_device_count(),
+    }

@@ -1,0 +1,144 @@
+"""What a workdir keeps besides checkpoints: its lock, its config, metrics.jsonl, TensorBoard."""
+
+import contextlib
+import fcntl
+import json
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from anyshot_jax import checkpoint
+from anyshot_jax import config as configs
+from anyshot_jax.types import InputError
+
+
+@contextlib.contextmanager
+def locked(workdir: Path):
+    """Makes `workdir` and holds it; the lock goes with the process, however that ends.
+
+    Raises:
+      InputError: it can't be written, or another run holds it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / '.lock').open('w')
+    except OSError as e:
+        raise InputError(f'--workdir {workdir} can not be written: {e.strerror}') from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise InputError(f'{workdir} is in use by another run; give another --workdir') from e
+        yield
+
+
+def keep_config(config: ConfigDict, workdir: Path) -> None:
+    """Writes config.json, or refuses a workdir that was made with other fields.
+
+    `eval_only` and, with it, the whole `eval` section may differ.
+
+    Raises:
+      InputError: names the fields that differ.
+    """
+    path = workdir / 'config.json'
+    old, new = checkpoint.read_json(path), json.loads(configs.to_json(config))
+    if old is None:
+        checkpoint.write_text(path, configs.to_json(config) + '\n')
+        return
+    free = ('eval_only', 'eval') if config.eval_only else ('eval_only',)
+    pick = lambda fields: {k: v for k, v in fields.items() if k not in free}
+    if lines := configs.differences(pick(old), pick(new)):
+        raise InputError(
+            f'{workdir} was made with another config; give another --workdir or undo:\n  '
+            + '\n  '.join(lines)
+        )
+
+
+class Sigterm:
+    """Context in which SIGTERM only sets `came`, so that the loop can save and end."""
+
+    came = False
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def _note(self, *_):
+        self.came = True
+
+    def __exit__(self, *_):
+        if hasattr(self, '_before'):
+            signal.signal(signal.SIGTERM, self._before)
+
+
+class Logbook:
+    """Progress bar, metrics.jsonl and TensorBoard events of one run, from `step` on.
+
+    Lines after `step` are from a run that was killed; they are dropped, for they come again.
+    """
+
+    def __init__(self, workdir: Path, step: int, num_steps: int):
+        path = workdir / 'metrics.jsonl'
+        kept = [line for line in _lines(path) if line['step'] <= step]
+        checkpoint.write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
+        self._file = path.open('a')
+        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+        self._bar = tqdm(total=num_steps, initial=step, unit='step', disable=None)
+        self._chunks: list[dict] = []
+        self._seconds = 0.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+        self._board.close()
+        self._file.close()
+
+    def add(self, metrics: dict[str, np.ndarray], seconds: float) -> None:
+        """Takes the metrics [K] of a call of K steps."""
+        self._chunks.append(metrics)
+        self._seconds += seconds
+        self._bar.update(len(metrics['loss']))
+        self._bar.set_postfix({k: f'{v[-1]:.4g}' for k, v in metrics.items()}, refresh=False)
+
+    def train(self, step: int) -> None:
+        """Writes the means since the last call."""
+        columns = {k: np.concatenate([c[k] for c in self._chunks]) for k in self._chunks[0]}
+        means = {k: float(v.mean()) for k, v in columns.items()}
+        means['steps_per_s'] = round(len(columns['loss']) / self._seconds, 3)
+        self._write(step, 'train', means)
+        self._chunks, self._seconds = [], 0.0
+
+    def val(self, step: int, values: dict[str, dict[str, float]]) -> None:
+        """Writes the validation's means and confidence intervals."""
+        flat = {}
+        for name, v in values.items():
+            flat |= {name: v['mean'], f'{name}/ci95': v['ci95']}
+        self._write(step, 'val', flat)
+
+    def _write(self, step: int, kind: str, values: dict[str, float]) -> None:
+        try:
+            self._file.write(json.dumps({'step': step, 'kind': kind, **values}) + '\n')
+            self._file.flush()
+            for name, value in values.items():
+                self._board.add_scalar(f'{kind}/{name}', value, step)
+        except OSError as e:
+            raise InputError(
+                f'metrics of step {step} could not be written: {e.strerror}; free disk space and '
+                'start the same command again'
+            ) from e
+
+
+def _lines(path: Path):
+    """The whole lines of metrics.jsonl; a kill may have cut the last one."""
+    if path.exists():
+        for line in path.read_text(errors='replace').splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                yield json.loads(line)

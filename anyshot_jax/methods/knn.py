@@ -1,0 +1,32 @@
+"""One nearest neighbour on the items as they are (pixels or features): the floor of every table."""
+
+import jax.numpy as jnp
+
+from anyshot_jax.episodic import episodic
+from anyshot_jax.ops.distance import cosine, squared_euclidean
+from anyshot_jax.ops.prototype import nearest_per_class
+from anyshot_jax.types import InputError
+
+DEFAULTS = {'distance': 'euclidean'}  # euclidean | cosine
+
+
+def build(config, data):
+    sims = {'euclidean': lambda a, b: -squared_euclidean(a, b), 'cosine': cosine}
+    if config.method.distance not in sims:
+        raise InputError(
+            f'config.method.distance must be one of {", ".join(sims)}, got {config.method.distance!r}'
+        )
+    sim = sims[config.method.distance]
+
+    def init(key, x):
+        return {}, {}
+
+    def embed(params, extra, x):
+        scale = 255 if x.dtype == jnp.uint8 else 1
+        return x.reshape(x.shape[0], -1).astype(jnp.float32) / scale
+
+    def score(params, extra, episode):
+        ways = episode.class_id.shape[0]
+        return nearest_per_class(sim(episode.x_q, episode.x_s), episode.y_s, ways)
+
+    return episodic(config, data, init=init, embed=embed, score=score)

@@ -1,0 +1,69 @@
+"""From config.optim to an optax chain."""
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from anyshot_jax.types import InputError
+
+
+def schedule(optim: ConfigDict, num_steps: int) -> optax.Schedule:
+    """Learning rate by step: warmup from 0, then constant, cosine to 0, or halved every so often."""
+    rate, warmup = optim.learning_rate, optim.warmup_steps
+    if optim.schedule == 'constant':
+        after = optax.constant_schedule(rate)
+    elif optim.schedule == 'cosine':
+        after = optax.cosine_decay_schedule(rate, max(num_steps - warmup, 1))
+    elif optim.schedule == 'halve':
+        after = optax.exponential_decay(rate, optim.halve_every, 0.5, staircase=True)
+    else:
+        raise InputError(
+            f'config.optim.schedule must be constant, cosine or halve, got {optim.schedule!r}'
+        )
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup])
+
+
+def build_optimizer(optim: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+    """Clipping, the rule, decay of kernels only, and subtrees that stay frozen.
+
+    Raises:
+      InputError: an unknown rule or schedule; at init, a frozen name that no parameter has.
+    """
+    rate = schedule(optim, num_steps)
+    if optim.name == 'sgd':
+        rule = optax.sgd(rate, momentum=optim.momentum or None)
+        rule = optax.chain(_decay(optim), rule)
+    elif optim.name in ('adam', 'adamw'):
+        # adam: decay as L2 in the gradient; adamw: decoupled (Loshchilov & Hutter 2019).
+        rule = optax.scale_by_adam()
+        parts = [_decay(optim), rule] if optim.name == 'adam' else [rule, _decay(optim)]
+        rule = optax.chain(*parts, optax.scale_by_learning_rate(rate))
+    else:
+        raise InputError(f'config.optim.name must be adam, adamw or sgd, got {optim.name!r}')
+    if optim.clip_norm:
+        rule = optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule)
+    if not optim.frozen:
+        return rule
+    label = lambda params: _label(params, tuple(optim.frozen))
+    return optax.partition({'train': rule, 'frozen': optax.set_to_zero()}, label)
+
+
+def _decay(optim: ConfigDict) -> optax.GradientTransformation:
+    kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    return optax.add_decayed_weights(optim.weight_decay, mask=kernels)
+
+
+def _label(params, frozen: tuple[str, ...]):
+    names = set()
+
+    def one(path, _):
+        keys = {str(getattr(k, 'key', k)) for k in path}
+        names.update(keys)
+        return 'frozen' if keys & set(frozen) else 'train'
+
+    labels = jax.tree_util.tree_map_with_path(one, params)
+    if missing := set(frozen) - names:
+        raise InputError(f'config.optim.frozen names {sorted(missing)}; parameters: {sorted(names)}')
+    return labels

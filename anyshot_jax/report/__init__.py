@@ -1,0 +1,51 @@
+"""One HTML page about a run: what was reached, what the model sees, and how to do it again."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from anyshot_jax.report import logs, page, probe, summary, tasks
+from anyshot_jax.types import Data, Method, TrainState
+
+
+def write(
+    workdir: Path | str, *, method: Method, state: TrainState, data: Data, config: ConfigDict
+) -> Path:
+    """Writes <workdir>/report.html, complete in itself, and returns its path.
+
+    Reads config.json, metrics.jsonl and result.json from the workdir; what is missing there, or
+    what the method can't do, becomes a line on the page. The same run gives the same bytes.
+    """
+    workdir = Path(workdir)
+    run = logs.read(workdir, config)
+    rng = np.random.default_rng(abs(int(config.get('seed', 0))))
+    test = probe.Test.of(data, config)
+
+    parts = [summary.curves(run)]
+    if test is None:
+        parts.append(page.note('No pictures of tasks: the data has no test classes to draw from.'))
+    else:
+        if method.predict is None:
+            parts.append(page.note('No tasks are drawn: this method has no predict function.'))
+        else:
+            ask = probe.asker(method, state)
+            parts.append(tasks.task(test, probe.one_task(ask, test, config)))
+            parts.append(tasks.confusion(test, probe.fixed_classes(ask, test, rng)))
+        if method.embed is None:
+            parts.append(tasks.no_map())
+        else:
+            parts.append(tasks.map_of(test, probe.embeddings(method, state, test, rng)))
+        if method.predict is not None:
+            parts.append(tasks.hardest(test, probe.every_class(ask, test, rng)))
+    parts.append(summary.settings(run, workdir))
+
+    text = page.document(run.title, summary.headline(run, data) + ''.join(parts))
+    path, fresh = workdir / 'report.html', workdir / '.report.html.tmp'
+    try:
+        fresh.write_bytes(text.encode('utf-8'))
+        os.replace(fresh, path)  # a reader sees the old page or the new one, never half of one
+    finally:
+        fresh.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,224 @@
+"""The parts of the page that come from the files of a run: its numbers, curves and settings."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyshot_jax.report import logs, pictures
+from anyshot_jax.report.page import escape, fields, meter, name, note, percent, section, table
+from anyshot_jax.types import Data, Dataset
+
+NETS = {
+    'inductive': 'Batch norm was inductive: it used the running statistics of training, so every '
+    'query is classified by itself.',
+    'transductive': 'Batch norm was transductive: it took its statistics from all items of a task, '
+    'the queries included, so queries help to classify each other. Compare these numbers with other '
+    'transductive results only.',
+}
+
+
+def headline(run: logs.Run, data: Data) -> str:
+    """What was trained on what, and the numbers it reached."""
+    result, net = run.result, run.part('net')
+    facts = [f'net {name(net)}' if net else '', _fact('seed', result.get('seed'))]
+    facts += [
+        f'{escape(role)}: {_counted(dataset)}'
+        for role, dataset in data.items()
+        if isinstance(dataset, Dataset)
+    ]
+    tiles, rows = [], []
+    for key, value in run.values.items():
+        mean, half = logs.number(value.get('mean')), logs.number(value.get('ci95'))
+        ways, shots = logs.task_of(key)
+        chance = 1 / ways if ways else None
+        about = f'± {half * 100:.2f}' if half is not None else ''
+        tiles.append(
+            f'<li><b>{percent(mean)} <small>{about}</small></b><span>{name(key)}</span></li>'
+        )
+        rows.append((
+            str(ways) if ways else name(key),
+            '&ndash;' if shots is None else str(shots),
+            percent(mean) + (f' {about} %' if about else ''),
+            meter(mean, chance),
+            '&ndash;' if chance is None else f'{chance * 100:.4g} %',
+            escape(value.get('n', '?')),
+        ))  # fmt: skip
+    head = ('ways', 'shots', 'accuracy ± 95 % CI', 'chance to 100 %', 'chance', 'episodes')
+    found = (
+        f'<ul class="tiles">{"".join(tiles[:4])}</ul>{table(head, rows)}'
+        if rows
+        else note('No test values: result.json holds none yet.')
+    )
+    links = (
+        ('curves', 'Learning curves'), ('task', 'One task'), ('confusion', 'Confusion'),
+        ('map', 'Map'), ('hardest', 'Hardest classes'), ('settings', 'Settings'),
+    )  # fmt: skip
+    return (
+        '<header><p class="kicker">anyshot_jax report</p>'
+        f'<h1>{name(run.title)}</h1>'
+        f'<p class="dim">{" · ".join(fact for fact in facts if fact)}</p>'
+        f'{found}<p>{_protocol(run)}</p>'
+        f'<nav>{"".join(f"""<a href="#{a}">{t}</a>""" for a, t in links)}</nav></header>'
+    )
+
+
+def _protocol(run: logs.Run) -> str:
+    result = run.result
+    lines = []
+    if run.values:
+        lines.append(
+            'Accuracy on classes never seen in training, mean over the episodes; the vertical '
+            'tick in a bar is chance.'
+        )
+    kind = result.get('batch_norm')
+    lines.append(NETS.get(kind, '') if isinstance(kind, str) else '')
+    step = logs.number(result.get('step'))
+    if not (run.train or run.val):
+        lines.append('No training is on record.')
+    elif step is not None and run.val:
+        lines.append(f'The parameters of step {step:,.0f} were the best on the validation classes.')
+    elif step is not None:
+        lines.append(f'The parameters are those of step {step:,.0f}; no validation chose them.')
+    if run.values:
+        lines.append('The test classes were evaluated once, with the parameters so chosen.')
+    return ' '.join(line for line in lines if line)
+
+
+def curves(run: logs.Run) -> str:
+    """Train loss; train and validation accuracy."""
+    title, best = 'Learning curves', logs.number(run.result.get('step'))
+    loss = _with_mean('train', *logs.column(run.train, 'loss'))
+    accuracy = _with_mean('train', *logs.column(run.train, 'accuracy'))
+    keys = sorted({k for r in run.val for k in r} - {'step', 'kind'}, key=logs.natural)
+    keys = [k for k in keys if k + '/ci95' in keys or logs.task_of(k)[0]]
+    shown = []
+    for i, key in enumerate(keys):
+        x, y = logs.column(run.val, key)
+        half = dict(zip(*logs.column(run.val, key + '/ci95'), strict=True))
+        if x:
+            band = [half.get(step, 0.0) for step in x] if half else None
+            shown.append(pictures.Series(f'validation {key}', x, y, 1 + i % 5, band))
+    if not (loss or accuracy or shown):
+        return section(
+            'curves', title, note('Nothing to draw: the run logged no training metrics.')
+        )
+    mark = best if run.val else None
+    figures = _figure('Loss', loss, mark, percent=False)
+    figures += _figure('Accuracy', accuracy + shown, mark, percent=True)
+    intro = 'Grey: training, each logged value thin and their running mean thick. '
+    if shown:
+        intro += 'In colour: accuracy on the validation classes, in a band that holds 95 % '
+        intro += 'confidence. '
+    if mark is not None:
+        intro += 'The dashed line marks the step whose parameters were kept.'
+    return section(
+        'curves', title, f'<p>{intro}</p><div class="charts">{figures}</div>', _numbers(run, keys)
+    )
+
+
+def _with_mean(label: str, x: list[float], y: list[float]) -> list[pictures.Series]:
+    """The values and, when there are many, their running mean."""
+    if not x:
+        return []
+    if len(x) < 12:
+        return [pictures.Series(label, x, y, 0)]
+    mean = pictures.smooth(y, max(5, len(y) // 15))
+    return [
+        pictures.Series('', pictures.thin(x, 600), pictures.thin(y, 600), 0, faint=True),
+        pictures.Series(label, pictures.thin(x, 300), pictures.thin(mean, 300), 0),
+    ]
+
+
+def _figure(title: str, series: list[pictures.Series], mark: float | None, percent: bool) -> str:
+    if not series:
+        return ''
+    named = [s for s in series if s.name]
+    ends = '; '.join(
+        f'{s.name} from {_value(s.y[0], percent)} to {_value(s.y[-1], percent)}' for s in named
+    )
+    label = f'{title} over training steps: {ends}.'
+    swatch = '<svg viewBox="0 0 26 10" aria-hidden="true"><path class="line" d="M1 5H25"/></svg>'
+    key = ''.join(
+        f'<li class="k{s.colour}">{swatch.replace("line", f"line k{s.colour}")}{name(s.name)}</li>'
+        for s in named
+    )
+    svg = pictures.chart(series, label=label, mark=mark, percent=percent)
+    return f'<figure><figcaption>{title}</figcaption><ul class="key">{key}</ul>{svg}</figure>'
+
+
+def _numbers(run: logs.Run, keys: list[str]) -> str:
+    if not keys:
+        return ''
+    rows = []
+    for record in run.val[-200:]:
+        cells = []
+        for key in keys:
+            mean, half = logs.number(record.get(key)), logs.number(record.get(key + '/ci95'))
+            cells.append(percent(mean) + ('' if half is None else f' ± {half * 100:.2f}'))
+        rows.append([f'{record["step"]:,.0f}', *cells])
+    return f'<details><summary>Validation numbers</summary>{table(["step", *keys], rows)}</details>'
+
+
+def settings(run: logs.Run, workdir: Path) -> str:
+    """Everything that is needed to do it again."""
+    result = run.result
+    seconds = logs.number(result.get('seconds'))
+    speeds = logs.column(run.train, 'steps_per_s')[1]
+    machine: list[tuple[str, Any]] = [
+        ('device', result.get('device')),
+        ('devices', result.get('num_devices')),
+        ('time', None if seconds is None else duration(seconds)),
+        ('steps/s (median)', f'{np.median(speeds):.4g}' if speeds else None),
+        ('config hash', result.get('config_hash')),
+        ('workdir', workdir),
+    ]
+    for part, prefix in (('versions', ''), ('counts', 'count of ')):
+        if isinstance(result.get(part), dict):
+            machine += logs.flat(result[part], prefix).items()
+    parts = [
+        '<h3 class="sub">Machine, time and versions</h3>',
+        fields((k, v) for k, v in machine if v is not None),
+        '<h3 class="sub">Config</h3>',
+        fields((k, _field(v)) for k, v in logs.flat(run.config).items()),
+    ]
+    source = run.config.get('config_file') or result.get('config_file')
+    if source:
+        command = (
+            f'python -m anyshot_jax.main --config={shlex.quote(str(source))} '
+            f'--workdir={shlex.quote(str(workdir))}'
+        )
+        parts += ['<h3 class="sub">Run it again</h3>', f'<pre>{escape(command)}</pre>']
+    return section(
+        'settings', 'Settings', '<p>Every field of the run, and what it ran on.</p>', *parts
+    )
+
+
+def duration(seconds: float) -> str:
+    """3725 -> '1 h 2 min 5 s'."""
+    if seconds < 60:
+        return f'{seconds:.1f} s'
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f'{hours} h ' if hours else '') + f'{minutes} min {rest} s'
+
+
+def _counted(dataset: Dataset) -> str:
+    turned = f' &times; {dataset.turns} turns' if dataset.turns > 1 else ''
+    shape = ' &times; '.join(str(n) for n in dataset.x.shape[1:])
+    return f'{len(dataset.offset):,} classes{turned}, {len(dataset.x):,} items of {shape}'
+
+
+def _fact(label: str, value: Any) -> str:
+    return '' if value is None else f'{label} {escape(value)}'
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, str):
+        return value or '(empty)'
+    return ', '.join(str(v) for v in value) or '()' if isinstance(value, list) else value
+
+
+def _value(y: float, percent: bool) -> str:
+    return f'{y * 100:.1f} %' if percent else f'{y:.4g}'

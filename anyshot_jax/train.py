@@ -1,0 +1,211 @@
+"""run(): build -> restore -> chunks of scanned steps -> log, save, evaluate -> result and report."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import parameter_overview
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from anyshot_jax import checkpoint, evaluate, logbook, report
+from anyshot_jax import config as configs
+from anyshot_jax.episodic import task_name
+from anyshot_jax.types import Dataset, InputError, Method
+from anyshot_jax.update import AXIS
+
+
+def make_step(method: Method, *, batch_size: int, steps_per_call: int, devices=None):
+    """The compiled step: pmap over devices of scan over steps of vmap over sampled units.
+
+    Unit u of step s is drawn with fold_in(fold_in(key, s), u) whatever the number of devices and
+    whatever came before: a resumed run, and one on more devices, sees the same units.
+
+    Returns:
+      (state, data, key) -> (state, metrics [steps_per_call]); the given state is used up.
+    """
+    devices = devices or jax.local_devices()
+    if batch_size % len(devices):
+        raise InputError(
+            f'config.batch_size={batch_size} does not divide over {len(devices)} devices; '
+            f'take a multiple of {len(devices)}'
+        )
+    units = jnp.arange(batch_size).reshape(len(devices), -1)
+
+    def step(state, data, key, units):
+        def one(state, _):
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(
+                jax.random.fold_in(key, state.step), units
+            )
+            keys = jax.vmap(jax.random.split)(keys)
+            batch = jax.vmap(method.sample, (0, None))(keys[:, 0], data)
+            return method.update(state, batch, keys[:, 1])
+
+        return jax.lax.scan(one, state, length=steps_per_call)
+
+    mapped = jax.pmap(
+        step, AXIS, in_axes=(None, None, None, 0), out_axes=(None, None), donate_argnums=0,
+        devices=devices,
+    )  # fmt: skip
+    return lambda state, data, key: mapped(state, data, key, units)
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
+    """Does what the config says, or what is left of it, in `workdir`.
+
+    Args:
+      config: as from `config.defaults`; with `stages`, a tuple of names, each naming a config of
+        its own in it: they run in order in workdir/<name>, and data[<name>] hands the later ones
+        what an earlier one exported.
+      workdir: made if it isn't there. It keeps config.json, checkpoints, metrics.jsonl, TensorBoard
+        events, result.json and report.html.
+    Returns:
+      The mean of each value on test, or {} if it was stopped by SIGTERM (the state is saved).
+    Raises:
+      InputError: something given can't be used; nothing that was there is lost.
+    """
+    workdir = Path(workdir)
+    if 'stages' not in config:
+        return _run_stage(config, workdir, {})
+    exported: dict[str, dict] = {}
+    means: dict[str, float] = {}
+    for name in config.stages:
+        means = _run_stage(config[name], workdir / name, exported)
+        if not (workdir / name / 'result.json').exists():
+            return {}
+        exported[name] = checkpoint.load_artifacts(workdir / name / 'artifacts.npz')
+    return means
+
+
+def _run_stage(config: ConfigDict, workdir: Path, exported: dict[str, dict]) -> dict[str, float]:
+    config = configs.check(config)
+    _check_periods(config)
+    with logbook.locked(workdir):
+        logbook.keep_config(config, workdir)
+        finished = checkpoint.read_json(workdir / 'result.json')
+        if finished and (workdir / 'report.html').exists() and not config.eval_only:
+            print(f'{workdir} is finished; give another --workdir to run again')
+            return _show(finished['values'], workdir)
+        return _build_and_run(config, workdir, exported)
+
+
+def _build_and_run(config, workdir, exported):
+    # Build.
+    data = {**configs.find('data', config.data.name).load(config.data), **exported}
+    method = configs.find('methods', config.method.name).build(config, data)
+    everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), ('all',)), PartitionSpec())
+    data = jax.device_put(data, everywhere)
+    key_init, key_step, key_val, key_test = jax.random.split(jax.random.key(config.seed), 4)
+    state = jax.jit(method.init)(key_init, data)
+
+    # Restore.
+    recent = checkpoint.open_manager(workdir / 'checkpoints', keep=2)
+    best = checkpoint.open_manager(workdir / 'best', keep=1)
+    state, progress = checkpoint.restore_or_init(recent, state)
+
+    # Train.
+    if config.eval_only:
+        if config.num_steps and not best.all_steps() and not recent.all_steps():
+            raise InputError(f'{workdir} holds no checkpoint to evaluate: train first')
+    elif config.num_steps:
+        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        checkpoint.write_text(workdir / 'parameters.txt', overview + '\n')
+        state, progress, stopped = _train(
+            config, method, data, (key_step, key_val), state, progress, workdir, recent, best
+        )
+        if stopped:
+            print(f'stopped and saved at step {int(state.step)}; the same command goes on from there')
+            return {}
+
+    # Test, once, the step that validation chose.
+    state, _ = checkpoint.restore_or_init(best, state)
+    values = evaluate.summarise(method.evaluate(state, data, key_test, 'test'))
+    result = {
+        'values': values,
+        'step': int(state.step),
+        'seconds': round(progress.get('seconds', 0.0), 1),
+        'counts': {role: d.num_classes for role, d in data.items() if isinstance(d, Dataset)},
+        **evaluate.facts(config),
+    }
+    text = json.dumps(result, indent=1) + '\n'
+    if config.eval_only and (workdir / 'result.json').exists():
+        checkpoint.write_text(workdir / f'eval-{result["config_hash"]}.json', text)
+        return _show(values, None)
+    checkpoint.save_artifacts(workdir / 'artifacts.npz', method.export(state, data, key_test))
+    checkpoint.write_text(workdir / 'result.json', text)
+    report.write(workdir, method=method, state=state, data=data, config=config)
+    return _show(values, workdir)
+
+
+def _train(config, method, data, keys, state, progress, workdir, recent, best):
+    """Chunks of steps until the last one, the early stop or SIGTERM (then the third value is true)."""
+    key_step, key_val = keys
+    progress = {'best': -math.inf, 'best_step': 0, 'stale': 0, 'seconds': 0.0, **progress}
+    before, started = progress['seconds'], time.monotonic()
+    compiled = make_step(method, batch_size=config.batch_size, steps_per_call=config.steps_per_call)
+    step = int(state.step)
+    due = lambda every: every > 0 and (step % every == 0 or step >= config.num_steps)
+    with logbook.Logbook(workdir, step, config.num_steps) as log, logbook.Sigterm() as sigterm:
+        while step < config.num_steps and not 0 < config.early_stop <= progress['stale']:
+            called = time.monotonic()
+            state, metrics = compiled(state, data, key_step)
+            metrics = jax.device_get(metrics)
+            step += config.steps_per_call
+            _refuse_nan(metrics, step, recent)
+            log.add(metrics, time.monotonic() - called)
+            if due(config.log_every):
+                log.train(step)
+            if due(config.eval_every):
+                values = evaluate.summarise(method.evaluate(state, data, key_val, 'val'))
+                log.val(step, values)
+                value = values[config.eval.select or next(iter(values))]['mean']
+                better = value > progress['best']
+                if better:
+                    progress |= {'best': value, 'best_step': step}
+                    checkpoint.save(best, state, progress)
+                progress['stale'] = 0 if better else progress['stale'] + 1
+            progress['seconds'] = before + time.monotonic() - started
+            if due(config.save_every) or sigterm.came:
+                checkpoint.save(recent, state, progress)
+            if sigterm.came:
+                break
+    return state, progress, sigterm.came
+
+
+def _refuse_nan(metrics, step, recent) -> None:
+    finite = np.all([np.isfinite(m).reshape(len(m), -1).all(1) for m in metrics.values()], axis=0)
+    if not finite.all():
+        first = step - len(finite) + 1
+        bad = first + int(np.argmin(finite))
+        names = [n for n, m in metrics.items() if not np.isfinite(m[bad - first]).all()]
+        raise InputError(
+            f'{", ".join(names)} became NaN or infinite at step {bad} (of steps {first} to {step}); '
+            f'the state of step {max(recent.all_steps(), default=0)} is kept. Try a lower '
+            'config.optim.learning_rate or config.optim.clip_norm=1.0, in a new --workdir'
+        )
+
+
+def _check_periods(config) -> None:
+    for name in ('num_steps', 'log_every', 'eval_every', 'save_every'):
+        value = config[name]
+        if value < 0 or value % config.steps_per_call:
+            raise InputError(
+                f'config.{name}={value} must be a multiple of '
+                f'config.steps_per_call={config.steps_per_call}'
+            )
+    names = [task_name(*task) for task in config.eval.tasks]
+    if config.eval.select and config.eval.select not in names:
+        raise InputError(
+            f'config.eval.select={config.eval.select!r}{configs.nearest(config.eval.select, names)}'
+        )
+
+
+def _show(values, workdir: Path | None) -> dict[str, float]:
+    print(evaluate.table(values))
+    if workdir:
+        print(f'report: {workdir / "report.html"}')
+    return {name: v['mean'] for name, v in values.items()}

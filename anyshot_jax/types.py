@@ -1,0 +1,115 @@
+"""Records and interfaces shared by the whole package.
+
+Letters in shape comments: W ways, S shots, Q queries per class, C classes, N items, E episodes,
+D feature dimension, A attribute dimension, P patches, B units in a batch; H, W, C of an image.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import struct
+
+Array = Any  # jax.Array or numpy.ndarray; the loaders return the latter, jit takes both
+
+
+class InputError(ValueError):
+    """The user's data, config or files can't be used; the message says which and what to do."""
+
+
+@struct.dataclass
+class Dataset:
+    """Items sorted by class, as arrays that live on the device.
+
+    The items of class c are rows offset[c] : offset[c] + count[c]. With `turns` = 4 every class also
+    stands for three more, its items turned by 90, 180 and 270 degrees: class id c + C * k.
+    """
+
+    x: Array  # [N, H, W, C] uint8 images, or [N, D] float32 features
+    label: Array  # [N] int32, 0..C-1, ascending
+    offset: Array  # [C] int32
+    count: Array  # [C] int32
+    extras: Mapping[str, Array] = struct.field(default_factory=dict)  # e.g. attribute [C, A]
+    names: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C class names
+    turns: int = struct.field(pytree_node=False, default=1)  # 1 or 4
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that a sampler can draw, turned ones included."""
+        return self.offset.shape[0] * self.turns
+
+
+Data = Mapping[str, Dataset]  # by role: train, val, test (classes disjoint); base, novel, ...
+
+
+class Episode(NamedTuple):
+    """One few-shot task. Rows stand class by class: y_s = 0..0 1..1 ..., likewise y_q."""
+
+    x_s: Array  # [W*S, ...]
+    y_s: Array  # [W*S] int32, relative label 0..W-1
+    x_q: Array  # [W*Q, ...]
+    y_q: Array  # [W*Q] int32
+    class_id: Array  # [W] int32, absolute (turned classes: c + C * k)
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that training changes; arrays only, so that a checkpoint is the state itself."""
+
+    step: Array  # [] int32
+    params: Any
+    opt_state: Any
+    extra: Any  # running batch-norm statistics and the like
+
+
+class Method(NamedTuple):
+    """An algorithm: pure functions made by `methods/<name>.py: build(config, data)`."""
+
+    init: Callable  # (key, data) -> TrainState
+    sample: Callable  # (key, data) -> ONE unit (episode, pair, item); train.py vmaps it inside jit
+    update: Callable  # (state, batch [B, ...], key [B]) -> (state, metrics)
+    evaluate: Callable  # (state, data, key, role) -> {name: raw values, leading axis E or queries}
+    predict: Callable  # (state, episode) -> scores [W*Q, W], the largest is the answer
+    embed: Callable  # (state, x [N, ...]) -> [N, D]
+    export: Callable = lambda state, data, key: {}  # -> {name: array} for the next stage
+
+
+def from_arrays(
+    x: Array,
+    label: Array,
+    names: tuple[str, ...] = (),
+    *,
+    extras: Mapping[str, Array] | None = None,
+    turns: int = 1,
+) -> Dataset:
+    """Dataset of items in any order, sorted here (stably) by class.
+
+    Args:
+      x: [N, ...] items. label: [N] integers 0..C-1, each present at least once.
+      names: C class names; '0', '1', ... when empty. extras: arrays with leading axis C.
+    Raises:
+      InputError: empty, lengths that differ, or a class without items (named).
+    """
+    x, label = np.asarray(x), np.asarray(label)
+    if not len(x) or len(x) != len(label):
+        raise InputError(f'{len(x)} items and {len(label)} labels: need as many of both, and some')
+    num = len(names) or int(label.max()) + 1
+    names = names or tuple(str(c) for c in range(num))
+    if label.min() < 0 or label.max() >= num:
+        raise InputError(f'labels run {label.min()}..{label.max()}, but there are {num} class names')
+    count = np.bincount(label, minlength=num).astype(np.int32)
+    if not count.all():
+        raise InputError(f'class {names[int(np.argmin(count))]!r} has no items')
+    if (np.diff(label) < 0).any():
+        order = np.argsort(label, kind='stable')
+        x, label = x[order], label[order]
+    return Dataset(
+        x=x,
+        label=label.astype(np.int32),
+        offset=(np.cumsum(count) - count).astype(np.int32),
+        count=count,
+        extras=dict(extras or {}),
+        names=tuple(names),
+        turns=turns,
+    )
+

@@ -1,0 +1,31 @@
+"""MatchingNet (no full context) on Omniglot, Vinyals split, 28x28, turned classes in training.
+
+    python -m anyshot_jax.main --config=configs/omniglot_matching.py --config.data.dir=DIR
+"""
+
+from anyshot_jax.config import defaults
+
+
+def get_config(arg: str = ''):
+    config = defaults(method='matching', data='omniglot', net='conv4')
+
+    # Episodes.
+    config.train.ways = 60
+    config.train.shots = 1
+    config.train.queries = 5
+    config.eval.tasks = ((5, 1), (5, 5), (20, 1), (20, 5))
+    config.eval.select = '20-way 1-shot'
+    config.eval.episodes = 1000
+    config.eval.val_episodes = 400
+
+    # Schedule.
+    config.batch_size = 1
+    config.num_steps = 14_000
+    config.steps_per_call = 50
+    config.log_every = 100
+    config.eval_every = 1000
+    config.save_every = 500
+    config.optim.learning_rate = 2e-3
+    config.optim.schedule = 'cosine'
+    config.optim.warmup_steps = 200
+    return config

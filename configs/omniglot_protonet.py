@@ -1,0 +1,36 @@
+"""ProtoNet on Omniglot, Vinyals split, 28x28, four turns of a character as classes in training.
+
+    python -m anyshot_jax.main --config=configs/omniglot_protonet.py --config.data.dir=DIR
+
+`:short` is the CPU recipe.
+"""
+
+from anyshot_jax.config import defaults
+
+
+def get_config(arg: str = ''):
+    config = defaults(method='protonet', data='omniglot', net='conv4')
+
+    # Episodes: 60 ways in training, as in the paper.
+    config.train.ways = 60
+    config.train.shots = 1
+    config.train.queries = 5
+    config.eval.tasks = ((5, 1), (5, 5), (20, 1), (20, 5))
+    config.eval.select = '20-way 1-shot'
+    config.eval.episodes = 1000
+    config.eval.val_episodes = 400
+
+    # Schedule.
+    config.batch_size = 1
+    config.num_steps = 20_000
+    config.steps_per_call = 50
+    config.log_every = 100
+    config.eval_every = 1000
+    config.save_every = 500
+    config.optim.learning_rate = 2e-3
+    config.optim.schedule = 'cosine'
+    config.optim.warmup_steps = 200
+    if arg == 'short':
+        config.num_steps = 3000
+        config.eval_every = 500
+    return config

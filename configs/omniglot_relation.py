@@ -1,0 +1,37 @@
+"""RelationNet on Omniglot, Vinyals split, 28x28, turned classes in training.
+
+    python -m anyshot_jax.main --config=configs/omniglot_relation.py --config.data.dir=DIR
+
+The embedding is the paper's: two blocks without padding and with pooling, two with padding and
+without pooling; 28x28 becomes 5x5x64.
+"""
+
+from anyshot_jax.config import defaults
+
+
+def get_config(arg: str = ''):
+    config = defaults(method='relation', data='omniglot', net='conv4')
+    config.net.pools = (True, True, False, False)
+    config.net.padding = ('VALID', 'VALID', 'SAME', 'SAME')
+    config.net.flatten = False
+
+    # Episodes.
+    config.train.ways = 20
+    config.train.shots = 1
+    config.train.queries = 10
+    config.eval.tasks = ((5, 1), (5, 5), (20, 1), (20, 5))
+    config.eval.select = '20-way 1-shot'
+    config.eval.episodes = 1000
+    config.eval.val_episodes = 400
+
+    # Schedule.
+    config.batch_size = 1
+    config.num_steps = 20_000
+    config.steps_per_call = 50
+    config.log_every = 100
+    config.eval_every = 1000
+    config.save_every = 500
+    config.optim.learning_rate = 1e-3
+    config.optim.schedule = 'cosine'
+    config.optim.warmup_steps = 200
+    return config
