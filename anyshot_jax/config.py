@@ -29,6 +29,7 @@ SPINE: dict[str, Any] = {
     'save_every': 500,
     'early_stop': 0,  # validations without a new best before training stops; 0: never
     'eval_only': False,
+    'features_from': '',  # an earlier stage whose exported features stand in for the items
     'train': {'ways': 5, 'shots': 1, 'queries': 15},
     'augment': {  # of training pictures: uniform in +- each (augment.affine)
         'degrees': 0.0,
@@ -78,6 +79,8 @@ def check(config: ConfigDict) -> ConfigDict:
     Raises:
       InputError: an unknown field (the nearest is named) or a value of the wrong type.
     """
+    if 'stages' in config:
+        raise InputError('a stage can not have stages of its own')
     for part in ('method', 'data'):
         if not getattr(config.get(part), 'name', ''):
             raise InputError(f'config.{part}.name is missing: it is the name of a file in anyshot_jax')

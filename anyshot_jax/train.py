@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax import checkpoint, evaluate, logbook, report
 from anyshot_jax import config as configs
+from anyshot_jax.episodes import expand_turns
 from anyshot_jax.episodic import task_name
 from anyshot_jax.types import Dataset, InputError, Method
 from anyshot_jax.update import AXIS
@@ -95,7 +96,10 @@ def _run_stage(config: ConfigDict, workdir: Path, exported: dict[str, dict]) -> 
 
 def _build_and_run(config, workdir, exported):
     # Build.
-    data = {**configs.find('data', config.data.name).load(config.data), **exported}
+    data = configs.find('data', config.data.name).load(config.data)
+    if config.features_from:
+        data = _with_features(data, config.features_from, exported)
+    data = {**data, **exported}
     method = configs.find('methods', config.method.name).build(config, data)
     everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), ('all',)), PartitionSpec())
     data = jax.device_put(data, everywhere)
@@ -139,6 +143,18 @@ def _build_and_run(config, workdir, exported):
     checkpoint.write_text(workdir / 'result.json', text)
     report.write(workdir, method=method, state=state, data=data, config=config)
     return _show(values, workdir)
+
+
+def _with_features(data, stage: str, exported):
+    """The same classes, each role's items replaced by the features that a stage exported for them."""
+    if stage not in exported:
+        raise InputError(
+            f'config.features_from={stage!r} is no earlier stage{configs.nearest(stage, exported)}'
+        )
+    return {
+        role: expand_turns(dataset).replace(x=exported[stage][role])
+        for role, dataset in data.items()
+    }
 
 
 def _train(config, method, data, keys, state, progress, workdir, recent, best):

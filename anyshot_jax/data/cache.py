@@ -32,19 +32,19 @@ def cached(name: str, key: object, build: Callable[[], dict[str, Array]]) -> dic
     Args:
       key: anything JSON can write; everything that the result depends on.
     """
-    text = json.dumps(key, sort_keys=True)
-    path = cache_dir() / f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz'
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = cache_dir() / f'{name}-{digest[:16]}.npz'
     if path.exists():
         try:
             arrays = read_npz(path, MAX_BYTES)
-            if str(arrays.pop('key', None)) == text:
+            if str(arrays.pop('key', None)) == digest:
                 return arrays
             logging.warning('%s was written for something else: building it again', path)
         except InputError as e:
             logging.warning('damaged cache, building it again: %s', e)
     arrays = build()
     try:
-        _write(path, {**arrays, 'key': np.array(text)})
+        _write(path, {**arrays, 'key': np.array(digest)})
     except OSError as e:
         logging.warning('could not keep %s for the next run: %s', path, e)
     return arrays

@@ -23,13 +23,27 @@ class NotAnImage(InputError):
 def read_image(
     source: Path | bytes, size: int, channels: int, max_pixels: int, name: str = ''
 ) -> Array:
-    """[size, size, channels] uint8: upright, over white, centre-cropped and resized (bicubic).
+    """[size, size, channels] uint8: `read_picture`, centre-cropped and resized (bicubic).
 
-    The format is told from the content, EXIF orientation is respected, of a moving picture the
-    first frame is taken. The resize averages over all source pixels (no aliasing).
+    The resize averages over all source pixels (no aliasing). channels: 3 or 1. Raises as below.
+    """
+    picture = read_picture(source, max_pixels, name).convert('RGB' if channels == 3 else 'L')
+    return fit(picture, size)
+
+
+def fit(picture: Image.Image, size: int) -> Array:
+    """[size, size, channels] uint8: the largest centred square, resized (bicubic, averaging)."""
+    square = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(square).reshape(size, size, -1)
+
+
+def read_picture(source: Path | bytes, max_pixels: int, name: str = '') -> Image.Image:
+    """The upright picture in mode L or RGB; of a moving one the first frame.
+
+    The format is told from the content, EXIF orientation is respected.
 
     Args:
-      source: a file, or its bytes. size: >= 1. channels: 3 or 1. max_pixels: checked before decoding.
+      source: a file, or its bytes. max_pixels: checked before decoding.
       name: for error messages; the path when empty.
     Raises:
       NotAnImage: unknown content. InputError: unreadable, damaged or too large; names the file.
@@ -37,7 +51,7 @@ def read_image(
     name = name or str(source)
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else source.open('rb') as f:
-            picture = _decode(f, max_pixels, name)
+            return _decode(f, max_pixels, name)
     except InputError:
         raise
     except BOMB as e:
@@ -46,9 +60,6 @@ def read_image(
         raise NotAnImage(f'{name} is not a picture ({", ".join(FORMATS)} are read)') from e
     except Exception as e:  # whatever a decoder raises on hostile bytes, the file is the reason
         raise InputError(f'{name} is damaged or unreadable: {type(e).__name__}: {e}') from e
-    picture = picture.convert('RGB' if channels == 3 else 'L')
-    picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(picture).reshape(size, size, channels)
 
 
 def _decode(f: BinaryIO, max_pixels: int, name: str) -> Image.Image:

@@ -21,7 +21,7 @@ def write(
     workdir = Path(workdir)
     run = logs.read(workdir, config)
     rng = np.random.default_rng(abs(int(config.get('seed', 0))))
-    test = probe.Test.of(data, config)
+    test = probe.Pool.of(data, config)
 
     parts = [summary.curves(run)]
     if test is None:

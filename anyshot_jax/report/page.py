@@ -58,6 +58,7 @@ def meter(share: float | None, chance: float | None) -> str:
 
 def document(title: str, body: str) -> str:
     """The whole page. Its policy forbids every load, so that nothing in it can reach out."""
+    body = re.sub(r'(?<=\d) %', '&nbsp;%', body)  # a number and its sign stay on one line
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -99,7 +100,6 @@ a{color:rgb(var(--blue));text-underline-offset:.2em}
 margin:1.4rem 0;padding:0;list-style:none}
 .tiles li{background:var(--soft);border-radius:10px;padding:.8rem 1rem .7rem}
 .tiles b{display:block;font-size:2rem;font-weight:650;letter-spacing:-.02em;line-height:1.2}
-.tiles b small{font-size:1rem;font-weight:500;color:var(--dim);letter-spacing:0}
 .tiles span{color:var(--dim);font-size:.9rem}
 .scroll{overflow-x:auto;margin:.8rem 0 1rem}
 table{border-collapse:collapse;font-size:.94rem}
@@ -137,15 +137,15 @@ object-fit:contain}
 border-bottom:1px solid var(--rule);align-items:start}
 .way h3{font-size:1rem;line-height:1.3;margin:0;font-weight:600;overflow-wrap:anywhere}
 .way h3+p{font-size:.88rem;margin:.15rem 0 0;color:var(--dim)}
-.strip{display:flex;flex-wrap:wrap;gap:.45rem}
+.strip{display:flex;flex-wrap:wrap;gap:.5rem .3rem}
 .strip>.label{flex-basis:100%;font-size:.8rem;color:var(--dim);line-height:1}
 .support{max-width:13rem}
 .number{display:inline-block;min-width:1.5em;padding:0 .3em;border-radius:1em;text-align:center;
 font-size:.85em;line-height:1.5;background:var(--ink);color:var(--page);margin-right:.35em;
 font-weight:600}
 .number[class*=" c"]{background:var(--c);color:var(--on)}
-.query{width:62px;font-size:.8rem;line-height:1.25;text-align:center}
-.query .item{border:3px solid var(--green);width:62px;height:62px;margin-bottom:.15rem}
+.query{width:70px;font-size:.78rem;line-height:1.25;text-align:center}
+.query .item{border:3px solid var(--green);width:62px;height:62px;margin:0 auto .15rem}
 .query.wrong .item{border-color:var(--red);border-style:dashed}
 .query figcaption{color:var(--green);white-space:nowrap}
 .query.wrong figcaption{color:var(--red)}
@@ -190,9 +190,13 @@ pre{background:var(--soft);border-radius:8px;padding:.8rem 1rem;overflow-x:auto;
 font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media (max-width:44rem){main{padding:1.5rem .95rem 3rem}
 .way{grid-template-columns:1fr}.support{max-width:none}.atlas{grid-template-columns:1fr}
-.atlas ol{columns:2 9rem}.meter{width:5rem}th,td{padding-left:.5rem;padding-right:.5rem}
-.matrix td{min-width:2.7rem;height:2.7rem}.matrix tbody th{max-width:7.5rem}
-.matrix thead th span{max-width:3rem}}
+.atlas ol{columns:2 9rem}.atlas li{break-inside:avoid}.bar{display:none}
+th,td{padding-left:.5rem;padding-right:.5rem}.hard td:first-child{min-width:8rem}
+.hard th:nth-child(4),.hard td:nth-child(4){display:none}.hard .who{gap:.5rem}
+.matrix{font-size:.8rem;border-spacing:1px}.matrix td{min-width:2.6rem;height:2.6rem}
+.matrix tbody th{max-width:6.2rem;padding-left:0}.matrix th .item{width:30px;height:30px}
+.matrix td,.matrix th{padding:.2rem .15rem}
+.matrix thead th span{max-width:2.6rem}}
 @media print{body{font-size:11pt}section{break-inside:avoid}}
 """
     + CLASSES

@@ -37,8 +37,8 @@ def item(x: np.ndarray, alt: str) -> str:
     values = np.nan_to_num(np.asarray(x, np.float64).reshape(-1)[:16])
     unit = 20 / (abs(values).max() or 1)
     bars = ''.join(
-        f'<rect x="{i * 3}" y="{20 - max(v * unit, 0):.1f}" width="2" height="{abs(v * unit):.1f}"/>'
-        for i, v in enumerate(values)
+        f'<rect x="{i * 3}" y="{20 - max(v, 0):.1f}" width="2" height="{abs(v):.1f}"/>'
+        for i, v in enumerate(values * unit)
     )
     return (
         f'<svg class="item bars" viewBox="-1 0 49 40" role="img" aria-label="{escape(alt)}">'
@@ -122,7 +122,7 @@ def scatter(
     points: Sequence[np.ndarray], thumbs: Sequence[np.ndarray] | None, *, label: str
 ) -> str:
     """Points of K classes, each tied to its centre, where the number 1..K and a thumb stand."""
-    wide, high, edge, size = 560, 460, 30, 38
+    wide, high, edge, size = 560, 460, 30, 34
     every = np.concatenate(points)
     low, span = every.min(0), np.ptp(every, axis=0)
     # One scale for both axes: distances on the map are distances in the plane.

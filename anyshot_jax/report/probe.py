@@ -1,6 +1,8 @@
 """What the report asks the trained model: tasks from the test classes, and embeddings of them."""
 
+import dataclasses
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,10 +22,8 @@ WORK_FIXED, WORK_SWEEP = 12e6, 24e6
 MAP_CLASSES, MAP_ITEMS = 12, 20
 
 
-class Test(NamedTuple):
+class Pool(NamedTuple):
     """The test classes that have enough items, and the size of the tasks drawn from them."""
-
-    __test__ = False  # not a pytest class
 
     dataset: Dataset
     x: np.ndarray
@@ -33,7 +33,7 @@ class Test(NamedTuple):
     queries: int
 
     @classmethod
-    def of(cls, data: Data, config: ConfigDict) -> 'Test | None':
+    def of(cls, data: Data, config: ConfigDict) -> 'Pool | None':
         """The first of config.eval.tasks, made smaller where the classes are small."""
         if 'test' not in data:
             return None
@@ -43,7 +43,8 @@ class Test(NamedTuple):
         keep = np.flatnonzero(count > shots)
         if len(keep) * dataset.turns < 2:
             return None
-        dataset = dataset.replace(
+        dataset = dataclasses.replace(
+            dataset,
             offset=np.asarray(dataset.offset)[keep],
             count=count[keep],
             names=tuple(dataset.names[c] for c in keep),
@@ -105,7 +106,7 @@ def asker(method: Method, state: TrainState) -> Ask:
     return ask
 
 
-def one_task(ask: Ask, test: Test, config: ConfigDict) -> tuple[Episode, Answers]:
+def one_task(ask: Ask, test: Pool, config: ConfigDict) -> tuple[Episode, Answers]:
     """One task from the sampler that the evaluation uses."""
     sample = functools.partial(
         sample_episode, ways=test.ways, shots=test.shots, queries=test.queries
@@ -116,14 +117,14 @@ def one_task(ask: Ask, test: Test, config: ConfigDict) -> tuple[Episode, Answers
     return episode, Answers(episode.class_id[None], scores)
 
 
-def fixed_classes(ask: Ask, test: Test, rng: np.random.Generator) -> Answers:
+def fixed_classes(ask: Ask, test: Pool, rng: np.random.Generator) -> Answers:
     """Many tasks of the same classes, with other examples each time."""
     chosen = np.sort(rng.choice(len(test.names), test.ways, replace=False))
     sets = np.tile(chosen, (_number(test, WORK_FIXED), 1))
     return _tasks(ask, test, rng.permuted(sets, axis=1), rng)  # no class has a place of its own
 
 
-def every_class(ask: Ask, test: Test, rng: np.random.Generator) -> Answers:
+def every_class(ask: Ask, test: Pool, rng: np.random.Generator) -> Answers:
     """Tasks in which all test classes take part equally often, as far as the work allows it."""
     num, sets = len(test.names), []
     per_round = -(-num // test.ways)
@@ -134,13 +135,13 @@ def every_class(ask: Ask, test: Test, rng: np.random.Generator) -> Answers:
     return _tasks(ask, test, np.concatenate(sets)[: 2 * _number(test, WORK_SWEEP)], rng)
 
 
-def _number(test: Test, work: float) -> int:
+def _number(test: Pool, work: float) -> int:
     """How many tasks that much work allows."""
     items = test.ways * (test.shots + test.queries)
-    return int(np.clip(work // (items * np.prod(test.x.shape[1:])), 20, 400))
+    return int(np.clip(work // (items * math.prod(test.x.shape[1:])), 20, 400))
 
 
-def _tasks(ask: Ask, test: Test, class_id: np.ndarray, rng: np.random.Generator) -> Answers:
+def _tasks(ask: Ask, test: Pool, class_id: np.ndarray, rng: np.random.Generator) -> Answers:
     y = np.arange(test.ways, dtype=np.int32)
     scores = []
     for ids in class_id:
@@ -158,7 +159,7 @@ def _tasks(ask: Ask, test: Test, class_id: np.ndarray, rng: np.random.Generator)
 
 
 def confusion(answers: Answers) -> tuple[list[int], np.ndarray]:
-    """Of tasks of the same classes: the W class ids, ascending, and [W, W], how often i is called j.
+    """Of tasks of the same classes: their ids, ascending, and [W, W], how often i is called j.
 
     Rows sum to 1.
     """
@@ -209,7 +210,7 @@ class Map(NamedTuple):
 
 
 def embeddings(
-    method: Method, state: TrainState, test: Test, rng: np.random.Generator
+    method: Method, state: TrainState, test: Pool, rng: np.random.Generator
 ) -> Map | None:
     """Test items of some classes on their two principal axes; None: not finite."""
     ids = np.sort(rng.choice(len(test.names), min(MAP_CLASSES, len(test.names)), replace=False))
@@ -233,7 +234,7 @@ def _embed(
 ) -> np.ndarray:
     """[N, D], in chunks of one size: one compilation, and memory that doesn't grow with N."""
     embed = jax.jit(method.embed)
-    chunk = int(np.clip(200_000 // max(1, np.prod(x.shape[1:])), 8, 128))
+    chunk = int(np.clip(200_000 // max(1, math.prod(x.shape[1:])), 8, 128))
     # Mixed classes, and no chunk of copies: a net that normalises by its batch sees a fair one.
     order = rng.permutation(len(x))
     padded = np.resize(order, -(-len(x) // chunk) * chunk)

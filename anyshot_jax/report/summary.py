@@ -14,29 +14,24 @@ NETS = {
     'inductive': 'Batch norm was inductive: it used the running statistics of training, so every '
     'query is classified by itself.',
     'transductive': 'Batch norm was transductive: it took its statistics from all items of a task, '
-    'the queries included, so queries help to classify each other. Compare these numbers with other '
-    'transductive results only.',
+    'the queries included, so queries help to classify each other. Compare these numbers with '
+    'other transductive results only.',
 }
 
 
 def headline(run: logs.Run, data: Data) -> str:
     """What was trained on what, and the numbers it reached."""
     result, net = run.result, run.part('net')
-    facts = [f'net {name(net)}' if net else '', _fact('seed', result.get('seed'))]
-    facts += [
-        f'{escape(role)}: {_counted(dataset)}'
-        for role, dataset in data.items()
-        if isinstance(dataset, Dataset)
-    ]
+    seed = f'seed {escape(result["seed"])}' if 'seed' in result else ''
+    facts = [f'net {name(net)}' if net else '', seed, _sizes(data)]
     tiles, rows = [], []
     for key, value in run.values.items():
         mean, half = logs.number(value.get('mean')), logs.number(value.get('ci95'))
         ways, shots = logs.task_of(key)
         chance = 1 / ways if ways else None
         about = f'± {half * 100:.2f}' if half is not None else ''
-        tiles.append(
-            f'<li><b>{percent(mean)} <small>{about}</small></b><span>{name(key)}</span></li>'
-        )
+        under = f'<span>{about} %</span>' if about else ''
+        tiles.append(f'<li><span>{name(key)}</span><b>{percent(mean)}</b>{under}</li>')
         rows.append((
             str(ways) if ways else name(key),
             '&ndash;' if shots is None else str(shots),
@@ -45,7 +40,7 @@ def headline(run: logs.Run, data: Data) -> str:
             '&ndash;' if chance is None else f'{chance * 100:.4g} %',
             escape(value.get('n', '?')),
         ))  # fmt: skip
-    head = ('ways', 'shots', 'accuracy ± 95 % CI', 'chance to 100 %', 'chance', 'episodes')
+    head = ('ways', 'shots', 'accuracy ± 95 % CI', '0 to 100 %', 'chance', 'episodes')
     found = (
         f'<ul class="tiles">{"".join(tiles[:4])}</ul>{table(head, rows)}'
         if rows
@@ -92,7 +87,7 @@ def curves(run: logs.Run) -> str:
     loss = _with_mean('train', *logs.column(run.train, 'loss'))
     accuracy = _with_mean('train', *logs.column(run.train, 'accuracy'))
     keys = sorted({k for r in run.val for k in r} - {'step', 'kind'}, key=logs.natural)
-    keys = [k for k in keys if k + '/ci95' in keys or logs.task_of(k)[0]]
+    keys = [k for k in keys if not k.endswith('/ci95')]
     shown = []
     for i, key in enumerate(keys):
         x, y = logs.column(run.val, key)
@@ -204,20 +199,21 @@ def duration(seconds: float) -> str:
     return (f'{hours} h ' if hours else '') + f'{minutes} min {rest} s'
 
 
-def _counted(dataset: Dataset) -> str:
-    turned = f' &times; {dataset.turns} turns' if dataset.turns > 1 else ''
-    shape = ' &times; '.join(str(n) for n in dataset.x.shape[1:])
-    return f'{len(dataset.offset):,} classes{turned}, {len(dataset.x):,} items of {shape}'
-
-
-def _fact(label: str, value: Any) -> str:
-    return '' if value is None else f'{label} {escape(value)}'
+def _sizes(data: Data) -> str:
+    """Classes of every role, and the shape of an item."""
+    found = {role: d for role, d in data.items() if isinstance(d, Dataset)}
+    parts = [
+        f'{escape(role)} {len(d.offset):,}' + (f' &times; {d.turns} turns' if d.turns > 1 else '')
+        for role, d in found.items()
+    ]
+    shapes = {' &times; '.join(map(str, d.x.shape[1:])) for d in found.values()}
+    return f'classes: {", ".join(parts)} · items of {" or ".join(sorted(shapes))}' if found else ''
 
 
 def _field(value: Any) -> Any:
     if isinstance(value, str):
         return value or '(empty)'
-    return ', '.join(str(v) for v in value) or '()' if isinstance(value, list) else value
+    return ', '.join(str(v) for v in value) or '(none)' if isinstance(value, list) else value
 
 
 def _value(y: float, percent: bool) -> str:

@@ -7,14 +7,14 @@ from anyshot_jax.report.page import escape, meter, name, note, section, table
 from anyshot_jax.types import Episode
 
 
-def task(test: probe.Test, drawn: tuple[Episode, probe.Answers]) -> str:
+def task(test: probe.Pool, drawn: tuple[Episode, probe.Answers]) -> str:
     """One test episode with the answers to it."""
     episode, answers = drawn
     ways, shots, queries = test.ways, test.shots, test.queries
     predicted = answers.predicted[0]
     chances, word = probe.confidence(answers.scores[0])
     right = int((predicted == np.arange(ways)[:, None]).sum())
-    most = min(queries, max(3, 50 // ways))  # 20-way tasks stay on the page
+    most = min(queries, max(3, 40 // ways))  # 20-way tasks stay on the page
     rows = []
     for w in range(ways):
         label = test.names[int(episode.class_id[w])]
@@ -67,7 +67,7 @@ def _query(x: np.ndarray, label: str, w: int, p: int, answer: str, chance: float
     )
 
 
-def confusion(test: probe.Test, answers: probe.Answers) -> str:
+def confusion(test: probe.Pool, answers: probe.Answers) -> str:
     """The confusion matrix of one set of classes."""
     ids, matrix = probe.confusion(answers)
     labels = [test.names[c] for c in ids]
@@ -121,7 +121,7 @@ def no_map() -> str:
     return section('map', 'Map of embeddings', note('This method has no embedding to map.'))
 
 
-def map_of(test: probe.Test, found: probe.Map | None) -> str:
+def map_of(test: probe.Pool, found: probe.Map | None) -> str:
     """Test items on a plane."""
     title = 'Map of embeddings'
     if found is None:
@@ -146,7 +146,7 @@ def map_of(test: probe.Test, found: probe.Map | None) -> str:
     return section('map', title, f'<p>{intro}</p><div class="atlas">{svg}<ol>{key}</ol></div>')
 
 
-def hardest(test: probe.Test, answers: probe.Answers) -> str:
+def hardest(test: probe.Pool, answers: probe.Answers) -> str:
     """The test classes with the lowest accuracy."""
     found = probe.hardness(answers)
     rows = []
@@ -164,14 +164,14 @@ def hardest(test: probe.Test, answers: probe.Answers) -> str:
         f'Accuracy by class over {len(answers.class_id):,} further {test.size} tasks in which '
         f'{"the" if not left else f"{len(found):,} of {len(test.names):,}"} test classes took part '
         f'about equally often; the {len(rows)} lowest of {len(found):,}. The median class has '
-        f'{np.median(shares) * 100:.1f} %, and {perfect:,} had no error. With few queries a class, '
+        f'{np.median(shares) * 100:.1f} %, and {perfect:,} made no error. With few queries a class, '
         'the order is a hint where to look, not a measurement.'
     )
     head = ('class', 'accuracy', '', 'queries', 'most often taken for')
     return section('hardest', 'Hardest test classes', f'<p>{intro}</p>', table(head, rows, 'hard'))
 
 
-def _who(test: probe.Test, class_id: int) -> str:
+def _who(test: probe.Pool, class_id: int) -> str:
     label = test.names[class_id]
     thumb = pictures.item(test.first(class_id), f'example of {label}')
     return f'<span class="who">{thumb}<span>{name(label)}</span></span>'
