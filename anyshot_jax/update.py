@@ -57,7 +57,7 @@ def gradient_update(
         grads, extra, metrics = over_devices(result)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics['grad_norm'] = optax.global_norm(grads)
+        metrics['grad_norm'] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, opt_state, extra), metrics
 
     return update

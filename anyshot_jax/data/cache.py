@@ -1,4 +1,4 @@
-"""Results kept in the user's cache directory between runs. Losing or damaging them costs time only."""
+"""Results kept in the user's cache directory. Losing or damaging them costs time only."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Unicode characters drawn from the DejaVu fonts that matplotlib ships, and slight changes of them."""
+"""Unicode characters drawn from matplotlib's DejaVu fonts, and slight changes of them."""
 
 import math
 from collections.abc import Sequence
@@ -94,11 +94,14 @@ def distinct(characters: Sequence[str], fonts: Fonts) -> list[str]:
                 drawn[f, i] = place(ink, size).reshape(-1)
     norm = np.linalg.norm(drawn, axis=-1, keepdims=True)
     drawn /= np.maximum(norm, 1)
-    keep: list[int] = []
+    keep: list[str] = []
+    kept: list[int] = []
     alike = np.zeros((len(characters), len(characters)), bool)
     for vectors in drawn:
         alike |= vectors @ vectors.T > ALIKE
-    for i in np.flatnonzero((norm[..., 0] > 0).any(0)):
-        if not alike[i, keep].any():
-            keep.append(int(i))
-    return [characters[i] for i in keep]
+    inked = (norm[..., 0] > 0).any(0)
+    for i, character in enumerate(characters):
+        if inked[i] and not alike[i, kept].any():
+            keep.append(character)
+            kept.append(i)
+    return keep

@@ -1,4 +1,4 @@
-"""The embedded data set: Unicode characters drawn from matplotlib's DejaVu fonts. No file, no network.
+"""The embedded data set: Unicode characters drawn from matplotlib's DejaVu fonts.
 
 A class is a character, with 20 images: up to 12 fonts (sans, serif, mono; bold, oblique, italic),
 each time slightly turned, sheared, stretched and shifted. Ink is 255 on 0, fitted to the picture,

@@ -9,10 +9,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from anyshot_jax.types import Array, InputError
 
-FORMATS = ('PNG', 'JPEG', 'MPO', 'BMP', 'GIF', 'TIFF', 'WEBP', 'PPM', 'JPEG2000', 'AVIF')
-SUFFIXES = frozenset(
-    '.png .jpg .jpeg .jpe .jfif .bmp .dib .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2 .avif'.split()
+Image.init()  # all its formats, now: Pillow's own first use of one is not safe among threads
+WANTED = ('PNG', 'JPEG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'PPM', 'JPEG2000', 'AVIF')
+FORMATS = tuple(f for f in WANTED if f in Image.OPEN)  # some need libraries that may be absent
+# fmt: off
+SUFFIXES = (
+    '.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.bmp', '.dib', '.gif', '.tif', '.tiff', '.webp',
+    '.ppm', '.pgm', '.pbm', '.pnm', '.jp2', '.avif',
 )
+# fmt: on
 BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -84,7 +89,7 @@ def to_eight_bits(picture: Image.Image, name: str = 'picture') -> Image.Image:
     if mode.startswith('I'):
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise InputError(f'{name} has 32-bit pixels beyond 0..65535: convert it to 8 or 16 bits')
+            raise InputError(f'{name} has 32-bit pixels beyond 0..65535: convert it to 16 bits')
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if mode == 'F':
         raise InputError(f'{name} has floating-point pixels: convert it to 8 or 16 bits')

@@ -18,7 +18,14 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.config import nearest
 from anyshot_jax.data.locate import find_dir
-from anyshot_jax.data.omniglot_files import SIDE, from_npz, from_png, from_tfds, png_sources, resized
+from anyshot_jax.data.omniglot_files import (
+    SIDE,
+    from_npz,
+    from_png,
+    from_tfds,
+    png_sources,
+    resized,
+)
 from anyshot_jax.data.splits import split_items
 from anyshot_jax.types import Data, InputError
 
@@ -34,19 +41,24 @@ DEFAULTS = {
 
 LAYOUT = 'omniglot.npz, or images_background and images_evaluation (folders or .zip)'
 
+# fmt: off
 BACKGROUND = (
-    'Alphabet_of_the_Magi Anglo-Saxon_Futhorc Arcadian Armenian Asomtavruli_(Georgian) Balinese '
-    'Bengali Blackfoot_(Canadian_Aboriginal_Syllabics) Braille Burmese_(Myanmar) Cyrillic '
-    'Early_Aramaic Futurama Grantha Greek Gujarati Hebrew Inuktitut_(Canadian_Aboriginal_Syllabics) '
-    'Japanese_(hiragana) Japanese_(katakana) Korean Latin Malay_(Jawi_-_Arabic) '
-    'Mkhedruli_(Georgian) N_Ko Ojibwe_(Canadian_Aboriginal_Syllabics) Sanskrit Syriac_(Estrangelo) '
-    'Tagalog Tifinagh'
-).split()
+    'Alphabet_of_the_Magi', 'Anglo-Saxon_Futhorc', 'Arcadian', 'Armenian',
+    'Asomtavruli_(Georgian)', 'Balinese', 'Bengali',
+    'Blackfoot_(Canadian_Aboriginal_Syllabics)', 'Braille', 'Burmese_(Myanmar)', 'Cyrillic',
+    'Early_Aramaic', 'Futurama', 'Grantha', 'Greek', 'Gujarati', 'Hebrew',
+    'Inuktitut_(Canadian_Aboriginal_Syllabics)', 'Japanese_(hiragana)', 'Japanese_(katakana)',
+    'Korean', 'Latin', 'Malay_(Jawi_-_Arabic)', 'Mkhedruli_(Georgian)', 'N_Ko',
+    'Ojibwe_(Canadian_Aboriginal_Syllabics)', 'Sanskrit', 'Syriac_(Estrangelo)', 'Tagalog',
+    'Tifinagh',
+)
 EVALUATION = (
-    'Angelic Atemayar_Qelisayer Atlantean Aurek-Besh Avesta Ge_ez Glagolitic Gurmukhi Kannada '
-    'Keble Malayalam Manipuri Mongolian Old_Church_Slavonic_(Cyrillic) Oriya Sylheti '
-    'Syriac_(Serto) Tengwar Tibetan ULOG'
-).split()
+    'Angelic', 'Atemayar_Qelisayer', 'Atlantean', 'Aurek-Besh', 'Avesta', 'Ge_ez', 'Glagolitic',
+    'Gurmukhi', 'Kannada', 'Keble', 'Malayalam', 'Manipuri', 'Mongolian',
+    'Old_Church_Slavonic_(Cyrillic)', 'Oriya', 'Sylheti', 'Syriac_(Serto)', 'Tengwar',
+    'Tibetan', 'ULOG',
+)
+# fmt: on
 ALPHABETS = (*BACKGROUND, *EVALUATION)  # what extras['alphabet'] counts
 VAL = ('Armenian', 'Bengali', 'Early_Aramaic', 'Hebrew', 'Mkhedruli_(Georgian)')
 VINYALS_TEST = EVALUATION[EVALUATION.index('Kannada') :]  # and the last four of Gurmukhi

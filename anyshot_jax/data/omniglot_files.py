@@ -65,7 +65,8 @@ def _unpack(bits: Array) -> Array:
 def _shrink(bits: Array, size: int, resample: Image.Resampling) -> Array:
     x = np.empty((len(bits), size, size), np.uint8)
     for i in tqdm(range(len(bits)), 'resize Omniglot', disable=None):
-        x[i] = Image.fromarray(255 * _unpack(bits[i])).resize((size, size), resample)
+        picture = Image.fromarray(255 * _unpack(bits[i]))
+        x[i] = np.asarray(picture.resize((size, size), resample))
     return x
 
 

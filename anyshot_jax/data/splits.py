@@ -43,7 +43,7 @@ def split_classes(names: Iterable[str], config) -> dict[str, str]:
         )
     num_val, num_test = (max(1, round(f * len(names))) for f in fractions[1:])
     while num_val + num_test > len(names) - 1:
-        num_val, num_test = (num_val - 1, num_test) if num_val > num_test else (num_val, num_test - 1)
+        num_val, num_test = num_val - (num_val > num_test), num_test - (num_val <= num_test)
     order = np.random.default_rng(config.split_seed).permutation(len(names))
     num_train = len(names) - num_val - num_test
     return {
@@ -130,9 +130,9 @@ def split_items(
         renumber[classes] = np.arange(len(classes))
         rows = np.flatnonzero(renumber[label] >= 0)
         data[r] = from_arrays(
-            x[rows],
+            np.asarray(x)[rows],
             renumber[label[rows]],
-            tuple(names[c] for c in classes),
+            tuple(names[int(c)] for c in classes),
             extras={k: v[classes] for k, v in (extras or {}).items()},
             turns=check_turns(turns[0] if r == 'train' else turns[1]),
         )

@@ -28,7 +28,7 @@ def load(config: ConfigDict) -> Data:
     """
     low, high = config.per_class if len(config.per_class) == 2 else (0, 0)
     if not 1 <= low <= high:
-        raise InputError(f'config.data.per_class = {config.per_class}: need (from, to) with 1 <= from')
+        raise InputError(f'config.data.per_class = {config.per_class}: need (from, to), >= 1')
     if len(config.num_classes) != 3 or min(config.num_classes) < 1:
         raise InputError(f'config.data.num_classes = {config.num_classes}: need three counts >= 1')
     if config.kind not in ('images', 'features'):

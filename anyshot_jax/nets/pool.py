@@ -5,35 +5,36 @@ import jax.numpy as jnp
 from jax import Array
 
 
+@jax.custom_jvp
 def max_pool(x: Array) -> Array:
     """2x2 max-pooling with stride 2, VALID: an odd last row or column is dropped (7 -> 3).
 
-    The gradient goes to the entries equal to the maximum, in equal parts that sum to 1, so it is
-    a subgradient also at ties. Any order of derivative, forward or reverse: the choice of the
+    The gradient goes to the first entry (in row order) that equals the maximum, all of it, so it
+    is a subgradient also at ties. Any order of derivative, forward or reverse: the choice of the
     maximum is taken as locally constant.
 
     Args:
       x: [..., H, W, C], H and W at least 2.
     Returns:
       [..., H // 2, W // 2, C].
+    Raises:
+      ValueError: H or W below 2.
     """
-    *lead, h, w, c = x.shape
-    if h < 2 or w < 2:
-        raise ValueError(f'max_pool needs H, W >= 2, got {x.shape}')
-    x = x[..., : h // 2 * 2, : w // 2 * 2, :]
-    return _window_max(x.reshape(*lead, h // 2, 2, w // 2, 2, c))
+    if x.ndim < 3 or min(x.shape[-3:-1]) < 2:
+        raise ValueError(f'max_pool needs [..., H, W, C] with H, W >= 2, got {x.shape}')
+    a, b, c, d = _corners(x)
+    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
-@jax.custom_jvp
-def _window_max(x: Array) -> Array:
-    """[..., h, 2, w, 2, C] -> [..., h, w, C]."""
-    return x.max((-4, -2))
+@max_pool.defjvp
+def _max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = max_pool(primals[0])
+    a, b, c, _ = _corners(primals[0])
+    da, db, dc, dd = _corners(tangents[0])
+    return y, jnp.where(a == y, da, jnp.where(b == y, db, jnp.where(c == y, dc, dd)))
 
 
-@_window_max.defjvp
-def _window_max_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents
-    y = _window_max(x)
-    hit = (x == jnp.expand_dims(y, (-4, -2))).astype(x.dtype)
-    share = hit / jnp.sum(hit, (-4, -2), keepdims=True)
-    return y, jnp.sum(share * dx, (-4, -2))
+def _corners(x: Array) -> list[Array]:
+    """The four entries of each window, each [..., H // 2, W // 2, C]."""
+    h, w = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
+    return [x[..., i:h:2, j:w:2, :] for i in range(2) for j in range(2)]

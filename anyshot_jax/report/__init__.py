@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -20,6 +21,8 @@ def write(
     """
     workdir = Path(workdir)
     run = logs.read(workdir, config)
+    # One device answers: on the state as training leaves it, every device would do all the work.
+    state = jax.device_put(state, jax.local_devices()[0])
     rng = np.random.default_rng(abs(int(config.get('seed', 0))))
     test = probe.Pool.of(data, config)
 

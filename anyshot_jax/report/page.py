@@ -76,7 +76,7 @@ STYLE = (
     """
 :root{--page:#fff;--soft:#f4f5f7;--rule:#dfe2e7;--ink:#191c21;--dim:#5b626d;--blue:37 88 209;
 --green:#177245;--red:#c02b2b;--redtint:192 43 43;--k0:#8a919c;--k1:#2558d1;--k2:#c4591a;
---k3:#177a6b;--k4:#8a3fb8;--k5:#a07a00;--sat:62%;--lum0:40%;--lum1:52%;--on:#fff}
+--k3:#177a6b;--k4:#8a3fb8;--k5:#a07a00;--sat:66%;--lum0:36%;--lum1:39%;--on:#fff}
 @media (prefers-color-scheme:dark){:root{--page:#13161a;--soft:#1c2026;--rule:#333a44;
 --ink:#e7eaee;--dim:#9ba4b0;--blue:122 162 255;--green:#5fce95;--red:#ff8078;
 --redtint:255 128 120;--k0:#7c8592;--k1:#7aa2ff;--k2:#f49b62;--k3:#55c9b5;--k4:#c990ee;
@@ -139,7 +139,7 @@ border-bottom:1px solid var(--rule);align-items:start}
 .way h3+p{font-size:.88rem;margin:.15rem 0 0;color:var(--dim)}
 .strip{display:flex;flex-wrap:wrap;gap:.5rem .3rem}
 .strip>.label{flex-basis:100%;font-size:.8rem;color:var(--dim);line-height:1}
-.support{max-width:13rem}
+.support{max-width:19rem}
 .number{display:inline-block;min-width:1.5em;padding:0 .3em;border-radius:1em;text-align:center;
 font-size:.85em;line-height:1.5;background:var(--ink);color:var(--page);margin-right:.35em;
 font-weight:600}
@@ -150,17 +150,18 @@ font-weight:600}
 .query figcaption{color:var(--green);white-space:nowrap}
 .query.wrong figcaption{color:var(--red)}
 .matrix{font-size:.88rem;border-collapse:separate;border-spacing:2px}
-.matrix th,.matrix td{border:0;padding:.25rem .35rem;text-align:center;vertical-align:middle}
-.matrix td{min-width:3.3rem;height:3rem;border-radius:4px;background:var(--soft)}
-.matrix td:first-child{text-align:center;padding-left:.35rem}
-.matrix tbody th{text-align:right;font-weight:400;max-width:12rem;white-space:normal;
-overflow-wrap:anywhere;line-height:1.25}
-.matrix thead th{vertical-align:bottom;max-width:5.5rem;font-weight:400}
-.matrix thead th span{display:block;white-space:nowrap;overflow:hidden;text-overflow:ellipsis;
-max-width:5.2rem}
-.matrix .item{width:36px;height:36px;margin:0 auto}
-.matrix tbody th .item{display:inline-block;vertical-align:middle;margin-left:.5rem}
+.matrix th,.matrix td{border:0;padding:.2rem .3rem;text-align:center;vertical-align:middle;
+font-weight:400}
+.matrix tbody td{min-width:3.4rem;height:3rem;border-radius:4px;background:var(--soft)}
+.matrix thead .item{margin:0 auto .25rem}
+.matrix .item{width:36px;height:36px;flex:none}
+.matrix .number{margin:0;font-size:.75rem}
+.matrix .who{display:flex;gap:.5rem;align-items:center;justify-content:flex-end;text-align:right;
+line-height:1.25;white-space:normal}
 .matrix td.full{color:var(--on)}
+.many{font-size:.74rem;border-spacing:1px}
+.many tbody td{min-width:2.15rem;height:2.2rem;padding:.1rem}
+.many .item{width:28px;height:28px}.many th{padding:.1rem!important}
 .pair{display:flex;flex-wrap:wrap;gap:.6rem 1.6rem;align-items:center;margin:.4rem 0 1rem}
 .pair figure{display:flex;gap:.6rem;align-items:center;max-width:20rem;overflow-wrap:anywhere;
 line-height:1.3}
@@ -174,10 +175,10 @@ line-height:1.3}
 .spot{fill:var(--c);stroke:var(--soft);stroke-width:1}
 .frame{fill:none;stroke:var(--c);stroke-width:2.5}
 .sign{fill:var(--c)}svg text.sign{fill:var(--on);font-weight:700}
-.hard td{padding:.4rem .8rem;vertical-align:middle;white-space:normal}
-.hard td:first-child{min-width:11rem;max-width:20rem}
-.hard .who{display:flex;gap:.7rem;align-items:center;text-align:left;overflow-wrap:anywhere;
-line-height:1.3}
+.who>span:not(.number){max-width:13rem;overflow-wrap:break-word}
+.hard td{vertical-align:middle;white-space:normal}
+.hard td:nth-child(2){white-space:nowrap}
+.hard .who{display:flex;gap:.7rem;align-items:center;text-align:left;line-height:1.3}
 .hard .item{width:44px;height:44px;flex:none}
 .hard th:last-child{text-align:left}
 dl{columns:2 20rem;column-gap:2.2rem;margin:.6rem 0 1.4rem;font-size:.9rem}
@@ -189,14 +190,13 @@ h3.sub{font-size:1rem;margin:1.2rem 0 .2rem}
 pre{background:var(--soft);border-radius:8px;padding:.8rem 1rem;overflow-x:auto;font-size:.88rem;
 font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media (max-width:44rem){main{padding:1.5rem .95rem 3rem}
-.way{grid-template-columns:1fr}.support{max-width:none}.atlas{grid-template-columns:1fr}
-.atlas ol{columns:2 9rem}.atlas li{break-inside:avoid}.bar{display:none}
-th,td{padding-left:.5rem;padding-right:.5rem}.hard td:first-child{min-width:8rem}
-.hard th:nth-child(4),.hard td:nth-child(4){display:none}.hard .who{gap:.5rem}
-.matrix{font-size:.8rem;border-spacing:1px}.matrix td{min-width:2.6rem;height:2.6rem}
-.matrix tbody th{max-width:6.2rem;padding-left:0}.matrix th .item{width:30px;height:30px}
-.matrix td,.matrix th{padding:.2rem .15rem}
-.matrix thead th span{max-width:2.6rem}}
+.way{grid-template-columns:1fr}.support{max-width:none}
+.atlas{grid-template-columns:1fr}.atlas ol{columns:2 9rem}.atlas li{break-inside:avoid}
+table{font-size:.88rem}th,td{padding-left:.4rem;padding-right:.4rem}
+.result :is(th,td):nth-child(4),.hard :is(th,td):is(:nth-child(3),:nth-child(4)){display:none}
+.who>span:not(.number){max-width:6.2rem}.hard .who{gap:.5rem}
+.matrix{font-size:.8rem;border-spacing:1px}.matrix tbody td{min-width:2.6rem;height:2.6rem}
+.matrix .who{gap:.3rem}.matrix .item{width:28px;height:28px}}
 @media print{body{font-size:11pt}section{break-inside:avoid}}
 """
     + CLASSES

@@ -1,7 +1,6 @@
 """What the report asks the trained model: tasks from the test classes, and embeddings of them."""
 
 import dataclasses
-import functools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -18,8 +17,10 @@ Ask = Callable[[Any], np.ndarray]  # episode -> scores [W*Q, W]
 
 # A report is bounded by what the net has to look at, in numbers (pixels x channels) over all tasks:
 # counted work and not measured time, so that the same run gives the same page.
-WORK_FIXED, WORK_SWEEP = 12e6, 24e6
+WORK_FIXED, WORK_SWEEP = 5e6, 12e6
 MAP_CLASSES, MAP_ITEMS = 12, 20
+
+_sample = jax.jit(sample_episode, static_argnames=('ways', 'shots', 'queries'))
 
 
 class Pool(NamedTuple):
@@ -108,11 +109,9 @@ def asker(method: Method, state: TrainState) -> Ask:
 
 def one_task(ask: Ask, test: Pool, config: ConfigDict) -> tuple[Episode, Answers]:
     """One task from the sampler that the evaluation uses."""
-    sample = functools.partial(
-        sample_episode, ways=test.ways, shots=test.shots, queries=test.queries
-    )
-    key = jax.random.key(int(config.get('seed', 0)))
-    episode = jax.tree.map(np.asarray, jax.jit(sample)(key, test.dataset))
+    size = {'ways': test.ways, 'shots': test.shots, 'queries': test.queries}
+    episode = _sample(jax.random.key(int(config.get('seed', 0))), test.dataset, **size)
+    episode = jax.tree.map(np.asarray, episode)
     scores = ask(episode).reshape(1, test.ways, test.queries, test.ways)
     return episode, Answers(episode.class_id[None], scores)
 

@@ -42,7 +42,7 @@ def headline(run: logs.Run, data: Data) -> str:
         ))  # fmt: skip
     head = ('ways', 'shots', 'accuracy ± 95 % CI', '0 to 100 %', 'chance', 'episodes')
     found = (
-        f'<ul class="tiles">{"".join(tiles[:4])}</ul>{table(head, rows)}'
+        f'<ul class="tiles">{"".join(tiles[:4])}</ul>{table(head, rows, "result")}'
         if rows
         else note('No test values: result.json holds none yet.')
     )
@@ -77,7 +77,11 @@ def _protocol(run: logs.Run) -> str:
     elif step is not None:
         lines.append(f'The parameters are those of step {step:,.0f}; no validation chose them.')
     if run.values:
-        lines.append('The test classes were evaluated once, with the parameters so chosen.')
+        lines.append(
+            'The test classes were evaluated once, after that.'
+            if run.val
+            else 'The test classes were evaluated once.'
+        )
     return ' '.join(line for line in lines if line)
 
 

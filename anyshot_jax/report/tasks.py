@@ -73,11 +73,12 @@ def confusion(test: probe.Pool, answers: probe.Answers) -> str:
     labels = [test.names[c] for c in ids]
     thumbs = [pictures.item(test.first(c), f'example of {test.names[c]}') for c in ids]
     head = ''.join(
-        f'<th scope="col" title="{escape(n)}">{t}<span>{name(n)}</span></th>'
-        for n, t in zip(labels, thumbs, strict=True)
+        f'<th scope="col" title="{escape(label)}">{thumb}<span class="number">{k}</span></th>'
+        for k, (label, thumb) in enumerate(zip(labels, thumbs, strict=True), 1)
     )
     body = ''.join(
-        f'<tr><th scope="row">{name(labels[i])}{thumbs[i]}</th>'
+        f'<tr><th scope="row"><span class="who"><span>{name(labels[i])}</span>'
+        f'<span class="number">{i + 1}</span>{thumbs[i]}</span></th>'
         + ''.join(_cell(matrix[i, j], i == j) for j in range(len(ids)))
         + '</tr>'
         for i in range(len(ids))
@@ -100,7 +101,8 @@ def confusion(test: probe.Pool, answers: probe.Answers) -> str:
     else:
         pair = '<p>No query was called by a wrong name.</p>'
     grid = (
-        '<div class="scroll"><table class="matrix"><thead><tr><td class="dim">true ↓ called →</td>'
+        f'<div class="scroll"><table class="matrix{" many" if len(ids) > 8 else ""}">'
+        '<thead><tr><td class="dim">true ↓ called →</td>'
         f'{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
     return section('confusion', 'Confusion in a fixed task', f'<p>{intro}</p>', pair, grid)
@@ -164,8 +166,8 @@ def hardest(test: probe.Pool, answers: probe.Answers) -> str:
         f'Accuracy by class over {len(answers.class_id):,} further {test.size} tasks in which '
         f'{"the" if not left else f"{len(found):,} of {len(test.names):,}"} test classes took part '
         f'about equally often; the {len(rows)} lowest of {len(found):,}. The median class has '
-        f'{np.median(shares) * 100:.1f} %, and {perfect:,} made no error. With few queries a class, '
-        'the order is a hint where to look, not a measurement.'
+        f'{np.median(shares) * 100:.1f} %, and {perfect:,} made no error. With few '
+        'queries a class, the order is a hint where to look, not a measurement.'
     )
     head = ('class', 'accuracy', '', 'queries', 'most often taken for')
     return section('hardest', 'Hardest test classes', f'<p>{intro}</p>', table(head, rows, 'hard'))

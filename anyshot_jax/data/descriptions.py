@@ -1,0 +1,59 @@
+"""Texts that describe classes, from a classes.json beside the class folders."""
+
+import json
+from pathlib import Path
+
+from anyshot_jax.config import nearest
+from anyshot_jax.types import InputError
+
+MAX_BYTES = 50_000_000
+
+
+def descriptions(root: Path) -> dict[str, str]:
+    """Class name -> description from root/classes.json; empty when there is no such file.
+
+    Two forms are read: {"class": "description", ...}, and a list of objects with "name" and
+    "description", at the top or under "classes".
+
+    Raises:
+      InputError: not JSON, another form, or a class described twice; names the file and class.
+    """
+    path = root / 'classes.json' if root.is_dir() else root
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f'{path} is larger than {MAX_BYTES:,} bytes')
+        content = json.loads(path.read_text('utf-8-sig'))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
+        raise InputError(f'{path} is not readable JSON: {e}') from e
+    if isinstance(content, dict) and isinstance(content.get('classes'), list | dict):
+        content = content['classes']
+    if isinstance(content, dict):
+        pairs = list(content.items())
+    elif isinstance(content, list) and all(isinstance(c, dict) for c in content):
+        pairs = [(c.get('name'), c.get('description')) for c in content]
+    else:
+        pairs = [(None, None)]
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise InputError(
+                f'{path}, class {name!r}: expected {{"class": "description"}} or a list of '
+                '{"name": "class", "description": "text"}'
+            )
+        if name in found:
+            raise InputError(f'{path} describes class {name!r} twice')
+        found[name] = text
+    return found
+
+
+def check_descriptions(root: Path, names: set[str]) -> None:
+    """Refuses descriptions of classes that aren't there (InputError, names them)."""
+    unknown = sorted(set(descriptions(root)) - names)
+    if unknown:
+        listed = ', '.join(map(repr, unknown[:5]))
+        raise InputError(
+            f'{root}/classes.json describes {len(unknown)} unknown classes: {listed}'
+            f'{nearest(unknown[0], names)}'
+        )

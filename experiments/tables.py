@@ -1,0 +1,330 @@
+"""Writes the README's tables from results/*.jsonl: python experiments/tables.py [--check]
+
+A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is a file of rows/, or
+`speed`. With --check nothing is written, and the exit code is 1 if the README says anything else.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from scipy import stats
+
+from anyshot_jax import config as configs
+from anyshot_jax.evaluate import config_hash
+from anyshot_jax.types import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = Path('experiments')  # inside a root: tests have roots of their own
+MARKED = re.compile(r'<!-- table:(\w+) -->\n(.*?)<!-- /table -->', re.DOTALL)
+NO_VALUE = '-'
+
+Row = dict[str, Any]
+Line = dict[str, Any]
+
+
+# Files.
+
+
+def load_module(path: Path) -> ModuleType:
+    """A Python file that is no part of a package."""
+    spec = importlib.util.spec_from_file_location(f'_{path.stem}', path)
+    if not path.exists() or spec is None or spec.loader is None:
+        raise InputError(f'{path} is not there')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_rows(name: str, root: Path = ROOT) -> ModuleType:
+    """The module rows/<name>.py: COLUMNS and ROWS."""
+    return load_module(root / HERE / 'rows' / f'{name}.py')
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The records of a .jsonl; none if it isn't there."""
+    if not path.exists():
+        return []
+    lines = []
+    for number, text in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError as e:
+            raise InputError(f'{path}:{number} is not JSON: {e}') from e
+    return lines
+
+
+def write_lines(path: Path, lines: Iterable[Line]) -> None:
+    """Replaces the file as a whole, so that an interruption leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False, encoding='utf-8') as f:
+        f.writelines(json.dumps(line) + '\n' for line in lines)
+    os.chmod(f.name, 0o644)
+    os.replace(f.name, path)
+
+
+def machine(device: str, num_devices: int) -> str:
+    """What a table calls the machine of a result."""
+    if device.lower() != 'cpu':
+        return device if num_devices == 1 else f'{num_devices} x {device}'
+    affinity = getattr(os, 'sched_getaffinity', None)
+    return f'{len(affinity(0)) if affinity else os.cpu_count()} CPU cores'
+
+
+# Configs, and whether a result is still that of its config.
+
+
+def load_config(recipe: str, overrides: Sequence[str], root: Path = ROOT) -> ConfigDict:
+    """The config that main.py would get from --config=<recipe> and one --config.<override> each.
+
+    Raises:
+      InputError: no such file, or an override that it refuses.
+    """
+    file, _, argument = recipe.partition(':')
+    config = load_module(root / file).get_config(*filter(None, [argument]))
+    argv = ['', *(f'--config.{o}' for o in overrides)]
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
+        values(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+        raise InputError(f'{recipe} with {list(overrides)}: {e}') from e
+    return config if 'stages' in config else configs.check(config)
+
+
+def seeded(row: Row, seed: int) -> list[str]:
+    """A row's overrides for one seed: `seed=` comes last, unless they place {seed} themselves."""
+    given = ' '.join(row['overrides'])
+    overrides = [*row['overrides']] if '{seed}' in given else [*row['overrides'], 'seed={seed}']
+    return [o.replace('{seed}', str(seed)) for o in overrides]
+
+
+def published_config(config: ConfigDict) -> dict:
+    """The config as a line keeps it: without the paths of a machine."""
+    fields = json.loads(configs.to_json(config))
+    for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
+        part.get('data', {})['dir'] = ''
+        part.pop('eval_only', None)
+    return fields
+
+
+def changed(line: Line, config: ConfigDict) -> list[str]:
+    """'config.a: 1 -> 2' for every field in which `config` isn't what the line was made by.
+
+    A field that is newer than the line is no change: defaults of new fields keep what was before.
+    """
+    return configs.differences(line['config'], _known(published_config(config), line['config']))
+
+
+def _known(fields: dict, old: dict) -> dict:
+    return {
+        k: _known(v, old[k]) if isinstance(v, dict) and isinstance(old[k], dict) else v
+        for k, v in fields.items()
+        if k in old
+    }
+
+
+def check_lines(name: str, lines: list[Line], rows: Sequence[Row], root: Path = ROOT) -> None:
+    """Refuses lines that can't be shown as results of the rows.
+
+    Raises:
+      InputError: names the line: no such row, twice the same seed, a config file that isn't there,
+        one that was changed since, or a record that contradicts itself.
+    """
+    by_name = {row['name']: row for row in rows}
+    seen = set()
+    for number, line in enumerate(lines, 1):
+        where = f'{name}.jsonl:{number} ({line.get("row")}, seed {line.get("seed")})'
+        row = by_name.get(line.get('row', ''))
+        if row is None:
+            raise InputError(
+                f'{where}: no such row{configs.nearest(str(line.get("row")), by_name)}'
+            )
+        if (line['row'], line['seed']) in seen:
+            raise InputError(f'{where}: this row and seed stands there twice')
+        seen.add((line['row'], line['seed']))
+        if config_hash(ConfigDict(line['config'])) != line['config_hash']:
+            raise InputError(f'{where}: its config does not have its hash {line["config_hash"]}')
+        overrides = seeded(row, line['seed'])
+        if (line['recipe'], line['overrides']) != (row['config'], overrides):
+            raise InputError(
+                f'{where}: made by {line["recipe"]} {line["overrides"]}, '
+                f'but the row says {row["config"]} {overrides}'
+            )
+        try:
+            fields = changed(line, load_config(row['config'], overrides, root))
+        except InputError as e:
+            raise InputError(f'{where}: {e}') from e
+        if fields:
+            raise InputError(
+                f'{where}: {row["config"]} was changed since; run the row again or undo:\n  '
+                + '\n  '.join(fields)
+            )
+
+
+# Tables.
+
+
+def results_table(lines: list[Line], rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Markdown: one line a row, in the order of the rows; rows without results are kept."""
+    head = ('', *columns, 'seeds', 'episodes', 'batch norm', 'minutes', 'machine', 'published')
+    body = []
+    for row in rows:
+        runs = sorted((x for x in lines if x['row'] == row['name']), key=lambda x: x['seed'])
+        cells = [accuracy([r['values'].get(column) for r in runs]) for column in columns]
+        episodes = [v['n'] for r in runs for c, v in r['values'].items() if c in columns]
+        minutes = statistics.mean(r['seconds'] for r in runs) / 60 if runs else math.nan
+        body.append(
+            (
+                row['title'],
+                *cells,
+                str(len(runs)) if runs else NO_VALUE,
+                _distinct(episodes),
+                _distinct(r['batch_norm'] for r in runs),
+                f'{minutes:.1f}' if minutes > 0 else NO_VALUE,
+                _distinct(r['machine'] for r in runs),
+                _published(row),
+            )
+        )
+    note = (
+        'Test accuracy in per cent with a 95 % confidence interval: over episodes where there is '
+        "one seed, over the seeds' means (Student's t) where there are more. Minutes are those of "
+        'training, validation included, the mean over seeds.'
+    )
+    return f'{_markdown(head, body)}\n\n{note}\n'
+
+
+def accuracy(values: Sequence[dict | None]) -> str:
+    """'98.86 ± 0.07' from the records of one column, one a seed."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return NO_VALUE
+    means = [v['mean'] for v in known]
+    half = interval_over_seeds(means) if len(known) > 1 else known[0]['ci95']
+    return f'{100 * statistics.mean(means):.2f} ± {100 * half:.2f}'
+
+
+def interval_over_seeds(means: Sequence[float]) -> float:
+    """Half-width of the 95 % confidence interval of the mean of n >= 2 runs (Student's t)."""
+    n = len(means)
+    return float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(means) / math.sqrt(n)
+
+
+SPEED = (  # key of a bench line, its heading, digits, whether more is better
+    ('train_tasks_per_s', 'training tasks/s', 1, True),
+    ('eval_tasks_per_s', 'evaluation tasks/s', 1, True),
+    ('peak_rss_mb', 'peak memory, MB', 0, False),
+    ('first_step_s', 'first step, s', 1, False),
+)
+
+
+def speed_table(lines: list[Line]) -> str:
+    """Markdown of side_by_side.py's lines: medians, and ours over the best peer's."""
+    tables = []
+    for workload in dict.fromkeys(line['workload'] for line in lines):
+        runs = [line for line in lines if line['workload'] == workload]
+        body, medians = [], {}
+        for peer in dict.fromkeys(r['peer'] for r in runs):
+            every = [r for r in runs if r['peer'] == peer]
+            quiet = [r for r in every if r['quiet']] or every
+            medians[peer] = [statistics.median(r[key] for r in quiet) for key, *_ in SPEED]
+            cells = (f'{m:.{s[2]}f}' for m, s in zip(medians[peer], SPEED, strict=True))
+            noisy = '' if quiet[0]['quiet'] else ' (not quiet)'
+            body.append((peer, *cells, f'{len(quiet)}{noisy}'))
+        ours = next((r['peer'] for r in runs if r['ours']), None)
+        peers = [m for peer, m in medians.items() if peer != ours]
+        if ours and peers:
+            best = [
+                max(p[i] for p in peers) if more else min(p[i] for p in peers)
+                for i, (_, _, _, more) in enumerate(SPEED)
+            ]
+            ratios = (f'{a / b:.2f}' for a, b in zip(medians[ours], best, strict=True))
+            body.append((f'{ours} / best peer', *ratios, ''))
+        head = ('', *(heading for _, heading, _, _ in SPEED), 'runs')
+        versions = (f'{p} {r[p]}' for r in runs for p in ('jax', 'torch') if p in r)
+        tables.append(
+            f'{workload}; {_distinct(r["machine"] for r in runs)}, {_distinct(versions)}.\n\n'
+            f'{_markdown(head, body)}\n'
+        )
+    note = 'Medians of runs taken in turns (experiments/side_by_side.py).\n'
+    return '\n'.join([*tables, note]) if tables else 'Not measured yet.\n'
+
+
+def _markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [head, ['---'] * len(head), *body]
+    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return ', '.join(dict.fromkeys(str(v) for v in values)) or NO_VALUE
+
+
+def _published(row: Row) -> str:
+    if not row['published']:
+        return NO_VALUE
+    return f'{" / ".join(str(v) for v in row["published"])} ({row["source"]})'
+
+
+# README.
+
+
+def table(name: str, root: Path = ROOT) -> str:
+    """The checked content between the markers of `name`."""
+    lines = read_lines(root / HERE / 'results' / f'{name}.jsonl')
+    if name == 'speed':
+        return speed_table(lines)
+    module = load_rows(name, root)
+    check_lines(name, lines, module.ROWS, root)
+    return results_table(lines, module.ROWS, module.COLUMNS)
+
+
+def with_tables(text: str, root: Path = ROOT) -> str:
+    """The README's text with every table as the results have it.
+
+    Raises:
+      InputError: a file of rows/ without its markers, or a table that can't be made.
+    """
+    have = [match.group(1) for match in MARKED.finditer(text)]
+    for path in sorted((root / HERE / 'rows').glob('*.py')):
+        if path.stem not in have:
+            raise InputError(
+                f'README.md lacks the lines <!-- table:{path.stem} --> and <!-- /table -->'
+            )
+
+    def fill(match: re.Match) -> str:
+        name = match.group(1)
+        return f'<!-- table:{name} -->\n{table(name, root)}<!-- /table -->'
+
+    return MARKED.sub(fill, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+    parser.add_argument('--check', action='store_true', help='write nothing, compare')
+    args = parser.parse_args()
+    readme = ROOT / 'README.md'
+    old = readme.read_text(encoding='utf-8')
+    try:
+        new = with_tables(old)
+    except InputError as e:
+        sys.exit(f'error: {e}')
+    if not args.check:
+        readme.write_text(new, encoding='utf-8')
+    elif new != old:
+        sys.exit('README.md differs from experiments/results: run python experiments/tables.py')
+
+
+if __name__ == '__main__':
+    main()
