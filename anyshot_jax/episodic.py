@@ -84,12 +84,12 @@ def episodic(
     for role in ('val', 'test') if config.num_steps else ('test',):
         for ways, shots in config.eval.tasks:
             episodes.check(data, role, ways=ways, shots=shots, queries=config.eval.queries)
-    if any(moves.values()) and next(iter(data.values())).x.ndim != 4:
+    if any(moves.values()) and _some_items(data).ndim != 4:
         raise InputError('config.augment moves pictures, but the data are features: set it to 0')
     tx = build_optimizer(config.optim, config.num_steps)
 
     def init_state(key, data):
-        params, extra = init(key, next(iter(data.values())).x[:2])
+        params, extra = init(key, _some_items(data)[:2])
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
 
     def sample(key, data):
@@ -145,9 +145,15 @@ def episodic(
         predict=predict,
         embed=embed_flat,
         export=lambda state, data, key: {
-            role: embed_split(state, dataset).x for role, dataset in data.items()
+            role: embed_split(state, dataset).x
+            for role, dataset in data.items()
+            if isinstance(dataset, Dataset)  # not what an earlier stage exported
         },
     )
+
+
+def _some_items(data: Data) -> Array:
+    return next(d.x for d in data.values() if isinstance(d, Dataset))
 
 
 def task_name(ways: int, shots: int) -> str:

@@ -1,10 +1,8 @@
 """Omniglot in all its forms; the real one where ANYSHOT_DATA_DIR or ../shared/data has it."""
 
 import io
-import os
 import shutil
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,20 +130,20 @@ def test_bad_npz(tmp_path, drawn):
     def load(name, **replaced):
         return omniglot.load(config_of(save_npz(tmp_path / name, drawn, **replaced)))
 
-    with pytest.raises(InputError, match='has no array char_number'):
+    with pytest.raises(InputError, match=r'has no array char_number'):
         load('a', char_number=None)
     with pytest.raises(InputError, match=r'images are uint8 \(139, 1379\), expected'):
         load('b', images=np.zeros((139, 1379), np.uint8))
-    with pytest.raises(InputError, match="no alphabet 'Klingon'"):
+    with pytest.raises(InputError, match=r"no alphabet 'Klingon'"):
         load('c', alphabet_names=np.array(['Klingon', *ALPHABETS[1:]]))
-    with pytest.raises(InputError, match='Python objects, which are never loaded'):
+    with pytest.raises(InputError, match=r'Python objects, which are never loaded'):
         load('d', alphabet_names=np.array([*ALPHABETS], object))
     path = save_npz(tmp_path / 'e', drawn)
-    with pytest.raises(InputError, match='7 characters with 140 drawings.*complete=False'):
+    with pytest.raises(InputError, match=r'7 characters with 140 drawings.*complete=False'):
         omniglot.load(config_of(path, complete=True))
     whole = (path / 'omniglot.npz').read_bytes()
     (path / 'omniglot.npz').write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match='omniglot.npz is not a whole npz file'):
+    with pytest.raises(InputError, match=r'omniglot.npz is not a whole npz file'):
         omniglot.load(config_of(path))
 
 
@@ -159,22 +157,22 @@ def test_bad_pictures(tmp_path, drawn):
 
     files = list(pictures(drawn, 'images_background'))
     name, content = files[0]
-    with pytest.raises(InputError, match="no class for 'test'"):
+    with pytest.raises(InputError, match=r"no class for 'test'"):
         load('half', files)
-    with pytest.raises(InputError, match='Latin/character01/0001_01.png is damaged'):
+    with pytest.raises(InputError, match=r'Latin/character01/0001_01.png is damaged'):
         load('cut', [(name, content[:60])])
-    with pytest.raises(InputError, match='drawer 1 of Latin/character01 is there twice'):
+    with pytest.raises(InputError, match=r'drawer 1 of Latin/character01 is there twice'):
         load('twice', [(name, content), (name.replace('0001', '0002'), content)])
-    with pytest.raises(InputError, match='0001_01.png unpacks to 200,000 bytes'):
+    with pytest.raises(InputError, match=r'0001_01.png unpacks to 200,000 bytes'):
         load('bomb', [(name, bytes(200_000))])
     buffer = io.BytesIO()
     Image.new('1', (28, 28)).save(buffer, 'PNG')
     with pytest.raises(InputError, match=r'0001_01.png has \(28, 28\) pixels'):
         load('small', [(name, buffer.getvalue())])
-    with pytest.raises(InputError, match='no drawing found'):
+    with pytest.raises(InputError, match=r'no drawing found'):
         load('none', [('images_background/readme.txt', b'')])
     (tmp_path / 'half' / 'images_background.zip').write_bytes(b'PK not a zip')
-    with pytest.raises(InputError, match='images_background.zip is not a whole zip file'):
+    with pytest.raises(InputError, match=r'images_background.zip is not a whole zip file'):
         omniglot.load(config_of(tmp_path / 'half'))
 
 
@@ -196,9 +194,9 @@ def test_bad_fields_and_nothing_there(tmp_path, monkeypatch):
     for fields in ({'source': 'zip'}, {'split': 'vinyal'}, {'size': 0}, {'size': 106}):
         with pytest.raises(InputError, match=next(iter(fields))):
             omniglot.load(config_of(tmp_path, **fields))
-    with pytest.raises(InputError, match='holds none of omniglot.npz, images_background'):
+    with pytest.raises(InputError, match=r'holds none of omniglot.npz, images_background'):
         omniglot.load(config_of(tmp_path))
-    with pytest.raises(InputError, match='no file .*omniglot.npz'):
+    with pytest.raises(InputError, match=r'no file .*omniglot.npz'):
         omniglot.load(config_of(tmp_path, source='npz'))
     monkeypatch.delenv('ANYSHOT_DATA_DIR', raising=False)
     with pytest.raises(InputError, match=r'ANYSHOT_DATA_DIR.*images_background'):
@@ -206,17 +204,15 @@ def test_bad_fields_and_nothing_there(tmp_path, monkeypatch):
 
 
 def test_bad_resample(tmp_path, drawn):
-    with pytest.raises(InputError, match="'lanczos'"):
+    with pytest.raises(InputError, match=r"'lanczos'"):
         omniglot.load(config_of(save_npz(tmp_path / 'a', drawn), resample='lanczo'))
 
 
 @pytest.fixture
-def real():
-    given = os.environ.get('ANYSHOT_DATA_DIR')
-    shared = Path(given) if given else Path(__file__).parents[2] / 'shared' / 'data'
-    if not (shared / 'omniglot' / 'omniglot.npz').is_file():
-        pytest.skip('no omniglot/omniglot.npz in ANYSHOT_DATA_DIR or ../shared/data')
-    return shared / 'omniglot'
+def real(data_dir):
+    if not (data_dir / 'omniglot' / 'omniglot.npz').is_file():
+        pytest.skip(f'no omniglot/omniglot.npz in {data_dir}')
+    return data_dir / 'omniglot'
 
 
 def test_real_splits(real):

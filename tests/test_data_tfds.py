@@ -3,6 +3,7 @@
 import io
 import os
 import pkgutil
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -135,13 +136,11 @@ def test_set_that_can_not_be_prepared_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_damaged_records_are_named(prepared, tmp_path):
-    import shutil
-
     shutil.copytree(prepared, tmp_path / 'copy')
     (record,) = (tmp_path / 'copy').rglob('*train.array_record*')
     whole = record.read_bytes()
     record.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match='tiny_shapes/train'):
+    with pytest.raises(InputError, match=r'tiny_shapes/train'):
         tfds.load(config_of(tmp_path / 'copy'))
 
 

@@ -1,6 +1,5 @@
 """The embedded data set."""
 
-import time
 import unicodedata
 
 import numpy as np
@@ -10,8 +9,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from anyshot_jax.data import glyphs
-from anyshot_jax.data.cache import cache_dir
 from anyshot_jax.data.glyph_shapes import Fonts, changes, distinct, place
+from anyshot_jax.types import InputError
 
 
 def config_of(**fields):
@@ -21,14 +20,7 @@ def config_of(**fields):
 
 
 @pytest.fixture(scope='module')
-def home(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-        yield
-
-
-@pytest.fixture(scope='module')
-def data(home):
+def data():
     return glyphs.load(config_of())
 
 
@@ -69,7 +61,6 @@ def test_second_load_comes_from_the_cache_and_is_equal(data, monkeypatch):
         np.testing.assert_array_equal(s.x, again[role].x)
         np.testing.assert_array_equal(s.extras['attribute'], again[role].extras['attribute'])
         assert s.names == again[role].names and again[role].turns == 4
-    assert len(list(cache_dir().glob('glyphs-*.npz'))) == 1
 
 
 def test_drawing_is_deterministic(data, fonts):
@@ -128,10 +119,10 @@ def test_place_applies_the_change(change, spot):
 
 
 def test_characters_that_look_alike_are_dropped(fonts, data):
-    found = distinct(['A', 'Α', 'А', 'O', 'o', '\u00a0', 'Ж', 'Ö', '\ue000'], fonts)
-    assert found == ['A', 'O', 'Ж', 'Ö']
+    found = distinct(['A', '\u0391', '\u0410', 'X', 'x', '\u00a0', 'Ж', 'Ö', '\ue000'], fonts)
+    assert found == ['A', 'X', 'Ж', 'Ö']
     names = {n for s in data.values() for n in s.names}
-    assert 'LATIN CAPITAL LETTER A' in names and 'GREEK SMALL LETTER LAMDA' in names
+    assert 'LATIN CAPITAL LETTER A' in names and 'GREEK SMALL LETTER OMEGA' in names
     assert not names & {'GREEK CAPITAL LETTER ALPHA', 'CYRILLIC CAPITAL LETTER A'}
 
 
@@ -174,13 +165,6 @@ def test_a_nearest_class_mean_beats_chance_by_far(data):
 
 
 def test_bad_size():
-    from anyshot_jax.types import InputError
-
     for size in (7, 257):
         with pytest.raises(InputError, match=f'size = {size}'):
             glyphs.load(config_of(size=size))
-
-
-def test_other_size(fonts):
-    x = place(fonts.draw('k', 'DejaVuSans'), 64)
-    assert x.shape == (64, 64) and time.process_time() > 0

@@ -19,6 +19,8 @@ FONTS = tuple(
 UPRIGHT = FONTS[:3]
 FILL = 0.72  # the part of the picture's side that the longer side of a glyph takes
 ALIKE = 0.94  # cosine similarity of two drawings from which they count as the same
+NEAR = 0.35  # difference of log(width / height) that the random changes can hide
+SIDE = 28  # at which drawings are compared
 
 
 class Fonts:
@@ -27,7 +29,6 @@ class Fonts:
     def __init__(self, size: int):
         folder = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'
         paths = {name: folder / f'{name}.ttf' for name in FONTS}
-        self.size = size
         self.fonts_of: dict[str, list[str]] = {}
         self._fonts = {}
         for name, path in paths.items():
@@ -42,11 +43,9 @@ class Fonts:
 
     def draw(self, character: str, font: str) -> Image.Image | None:
         """The ink of a character, cut to its edges, 255 on 0; None when there is none."""
-        side = 8 * self.size
-        canvas = Image.new('L', (side, side))
-        ImageDraw.Draw(canvas).text(
-            (side // 2, side // 2), character, 255, self._fonts[font], anchor='mm'
-        )
+        left, top, right, bottom = (int(v) for v in self._fonts[font].getbbox(character))
+        canvas = Image.new('L', (max(1, right - left + 2), max(1, bottom - top + 2)))
+        ImageDraw.Draw(canvas).text((1 - left, 1 - top), character, 255, self._fonts[font])
         box = canvas.getbbox()
         return canvas.crop(box) if box else None
 
@@ -84,24 +83,32 @@ def changes(rng: np.random.Generator, num: int) -> Array:
 def distinct(characters: Sequence[str], fonts: Fonts) -> list[str]:
     """The characters without those that look like an earlier one, or like nothing.
 
-    Two look alike when their unchanged drawings nearly agree in any upright font that has both.
+    Two look alike when in any upright font that has both their unchanged drawings nearly agree, as
+    `place` fits them or, if their proportions are near, stretched to the same square.
     """
-    size = 28
-    drawn = np.zeros((len(UPRIGHT), len(characters), size * size), np.float32)
-    for f, font in enumerate(UPRIGHT):
+    alike = np.zeros((len(characters), len(characters)), bool)
+    inked = np.zeros(len(characters), bool)
+    for font in UPRIGHT:
+        fitted, stretched = np.zeros((2, len(characters), SIDE * SIDE), np.float32)
+        proportion = np.zeros(len(characters))
         for i, character in enumerate(characters):
             if font in fonts.fonts_of.get(character, ()) and (ink := fonts.draw(character, font)):
-                drawn[f, i] = place(ink, size).reshape(-1)
-    norm = np.linalg.norm(drawn, axis=-1, keepdims=True)
-    drawn /= np.maximum(norm, 1)
+                fitted[i] = place(ink, SIDE).reshape(-1)
+                square = ink.resize((SIDE, SIDE), Image.Resampling.BOX)
+                stretched[i] = np.asarray(square).reshape(-1)
+                proportion[i] = math.log(ink.width / ink.height)
+                inked[i] = True
+        near = np.abs(proportion[:, None] - proportion) < NEAR
+        alike |= (_cosine(fitted) > ALIKE) | (near & (_cosine(stretched) > ALIKE))
     keep: list[str] = []
     kept: list[int] = []
-    alike = np.zeros((len(characters), len(characters)), bool)
-    for vectors in drawn:
-        alike |= vectors @ vectors.T > ALIKE
-    inked = (norm[..., 0] > 0).any(0)
     for i, character in enumerate(characters):
         if inked[i] and not alike[i, kept].any():
             keep.append(character)
             kept.append(i)
     return keep
+
+
+def _cosine(x: Array) -> Array:
+    x = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1)
+    return x @ x.T

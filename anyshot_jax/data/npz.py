@@ -34,6 +34,8 @@ def read_npz(path: Path, max_bytes: int, only: tuple[str, ...] = ()) -> dict[str
         with np.load(path, allow_pickle=False) as z:
             for key in [k for k in z.files if not only or k in only]:
                 arrays[key] = z[key]
+                if not isinstance(arrays[key], np.ndarray):  # numpy hands out the bytes
+                    raise ValueError('not an array')
     except InputError:
         raise
     except DAMAGED as e:

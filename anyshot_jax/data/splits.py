@@ -95,7 +95,9 @@ def check_disjoint(names: Mapping[str, Iterable[str]]) -> None:
         )
     for found in seen.values():
         if len(found) > 1:
-            logging.warning('nearly the same class name twice: %s', ', '.join(map(repr, found)))
+            logging.warning(
+                'nearly the same class name twice: %s', ', '.join(repr(name) for _, name in found)
+            )
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,203 @@
+"""The sampler: disjoint, uniform, ragged; and what it refuses."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from anyshot_jax import episodes
+from anyshot_jax.types import InputError, from_arrays
+
+SIZE = 3  # of the pictures
+ROWS = 60  # items that every data set here is filled up to, so that one compilation serves all
+
+
+def numbered(counts, turns=1):
+    """Classes of that many items; item r is a picture of the numbers 9 r .. 9 r + 8.
+
+    Rows that belong to no class follow (from -1 downwards): a sampler must not reach them.
+    """
+    label = np.repeat(np.arange(len(counts)), counts)
+    dataset = from_arrays(pictures(np.arange(len(label))), label, turns=turns)
+    rest = -1 - np.arange(ROWS - len(label))
+    return dataset.replace(x=np.concatenate([dataset.x, pictures(rest)]), label=None)
+
+
+def pictures(rows):
+    pixels = np.arange(SIZE * SIZE).reshape(1, SIZE, SIZE, 1)
+    return np.float32(rows.reshape(-1, 1, 1, 1) * SIZE * SIZE + pixels)
+
+
+def rows_of(x):
+    """The rows of items, and whether each is its class's picture turned k times."""
+    return np.floor_divide(np.asarray(x).min((1, 2, 3)), SIZE * SIZE).astype(int)
+
+
+@pytest.fixture(scope='module')
+def sample():
+    """Many episodes at once: jit(vmap(sample_episode))."""
+
+    @partial(jax.jit, static_argnames=('ways', 'shots', 'queries'))
+    def many(keys, dataset, *, ways, shots, queries):
+        draw = partial(episodes.sample_episode, ways=ways, shots=shots, queries=queries)
+        return jax.vmap(draw, (0, None))(keys, dataset)
+
+    return many
+
+
+SIZES = [(1, 1, 1), (2, 3, 1), (5, 1, 4), (3, 2, 2)]  # ways, shots, queries
+
+
+@pytest.mark.parametrize('turns', [1, 4])
+@pytest.mark.parametrize('size', SIZES, ids=str)
+@given(data=st.data())
+@settings(max_examples=25)
+def test_episodes(sample, size, turns, data):
+    ways, shots, queries = size
+    least = shots + queries
+    counts = data.draw(st.lists(st.integers(least, least + 6), min_size=5, max_size=5))
+    key = jax.random.key(data.draw(st.integers(0, 2**31 - 1)))
+    dataset = numbered(counts, turns)
+    batch = sample(
+        jax.random.split(key, 4), dataset.replace(names=()), ways=ways, shots=shots, queries=queries
+    )
+    for episode in zip(*jax.tree.map(np.asarray, batch), strict=True):
+        check_episode(dataset, size, *episode)
+
+
+def check_episode(dataset, size, x_s, y_s, x_q, y_q, class_id):
+    ways, shots, queries = size
+    np.testing.assert_array_equal(y_s, np.repeat(range(ways), shots))
+    np.testing.assert_array_equal(y_q, np.repeat(range(ways), queries))
+    assert len(set(class_id)) == ways and set(class_id) <= set(range(dataset.num_classes))
+    base, turn = class_id % len(dataset.count), class_id // len(dataset.count)
+    support, query = rows_of(x_s), rows_of(x_q)
+    for rows, x, y in ((support, x_s, y_s), (query, x_q, y_q)):
+        first = dataset.offset[base[y]]
+        assert ((first <= rows) & (rows < first + dataset.count[base[y]])).all()  # its class's
+        want = [np.rot90(p, k) for p, k in zip(pictures(rows), turn[y], strict=True)]
+        np.testing.assert_array_equal(x, want)
+    # Disjoint, item by item and class by class: the turns of one class may share a row.
+    used = [*zip(support, turn[y_s], strict=True), *zip(query, turn[y_q], strict=True)]
+    assert len(set(used)) == ways * (shots + queries)
+
+
+@pytest.mark.parametrize(('n', 'k'), [(1, 1), (2, 2), (4, 2), (5, 3), (4, 4), (60, 1)])
+def test_choose_is_uniform_over_ordered_subsets(n, k):
+    picks = many_choices(jnp.full(20_000, n), k=k)
+    want = list(itertools.permutations(range(n), k))
+    seen = dict.fromkeys(want, 0)
+    for pick in map(tuple, picks.tolist()):
+        seen[pick] += 1  # a KeyError: a repeated or an unknown number
+    if len(want) > 1:
+        assert chisquare(list(seen.values())).pvalue > 1e-3
+
+
+def many_choices(n, k):
+    keys = jax.random.split(jax.random.key(17), len(n))
+    return np.asarray(jax.jit(jax.vmap(partial(episodes.choose, k=k)))(keys, n))
+
+
+def test_choose_takes_a_traced_number_of_its_own_for_each():
+    n = np.repeat([3, 4, 7, 1000], 5000)
+    picks = many_choices(n, k=3)
+    assert all(len(set(p)) == 3 for p in picks.tolist())
+    for number in (3, 4, 7):
+        chosen = picks[n == number]
+        for place in range(3):  # each place of the order is uniform by itself
+            assert chisquare(np.bincount(chosen[:, place], minlength=number)).pvalue > 1e-3
+    large = picks[n == 1000]
+    assert large.max() > 990 and large.min() < 10
+
+
+def test_classes_and_items_are_uniform(sample):
+    dataset = numbered([3, 9, 5])
+    keys = jax.random.split(jax.random.key(5), 6000)
+    size = {'ways': 2, 'shots': 1, 'queries': 1}
+    batch = jax.tree.map(np.asarray, sample(keys, dataset, **size))
+    pairs = np.unique(batch.class_id @ [3, 1], return_counts=True)[1]
+    assert len(pairs) == 6 and chisquare(pairs).pvalue > 1e-3
+    for x in (batch.x_s, batch.x_q):  # support and query alike
+        rows = rows_of(x.reshape(-1, SIZE, SIZE, 1))
+        for c in range(3):
+            counts = np.bincount(rows)[dataset.offset[c] :][: dataset.count[c]]
+            assert chisquare(counts).pvalue > 1e-3
+
+
+def test_same_key_same_episode_under_jit_or_not(sample):
+    dataset = numbered([4, 5, 6, 7, 8], turns=4)
+    key = jax.random.key(2)
+    size = {'ways': 5, 'shots': 1, 'queries': 3}
+    inside = jax.tree.map(lambda a: a[0], sample(key[None], dataset, **size))
+    outside = episodes.sample_episode(key, dataset, **size)
+    jax.tree.map(np.testing.assert_array_equal, inside, outside)
+
+
+def test_expanded_turns_are_the_classes_that_the_sampler_draws(sample):
+    """The same keys, on the data set and on its expansion: the same classes, pictures, items."""
+    dataset = numbered([4, 5, 6], turns=4)
+    dataset = dataset.replace(
+        x=dataset.x[:15], label=np.repeat(range(3), [4, 5, 6]), extras={'a': np.eye(3)}
+    )
+    plain = episodes.expand_turns(dataset)
+    assert plain.turns == 1 and plain.num_classes == dataset.num_classes == 12
+    assert plain.names == episodes.class_names(dataset)
+    np.testing.assert_array_equal(plain.extras['a'], np.tile(np.eye(3), (4, 1)))
+    np.testing.assert_array_equal(plain.label, np.repeat(range(12), plain.count))
+    keys = jax.random.split(jax.random.key(0), 50)
+    size = {'ways': 5, 'shots': 1, 'queries': 3}
+    a, b = sample(keys, dataset, **size), sample(keys, plain, **size)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_without_turns_nothing_is_expanded():
+    dataset = numbered([2, 2])
+    assert episodes.expand_turns(dataset) is dataset
+    assert episodes.class_names(dataset) == ('0', '1')
+
+
+def test_names_of_turned_classes():
+    dataset = from_arrays(pictures(np.arange(2)), [0, 1], ('a', 'b'), turns=4)
+    names = episodes.class_names(dataset)
+    assert names[:3] == ('a', 'b', 'a turned 90') and names[-1] == 'b turned 270'
+
+
+def check(counts=(5, 6, 7), role='train', turns=1, shape=(2,), **size):
+    x = np.zeros((sum(counts), *shape), np.float32)
+    names = tuple(f'class {c}' for c in range(len(counts)))
+    label = np.repeat(np.arange(len(counts)), counts)
+    data = {'train': from_arrays(x, label, names, turns=turns)}
+    episodes.check(data, role, **{'ways': 2, 'shots': 1, 'queries': 4, **size})
+
+
+def test_check_lets_pass_what_can_be_drawn():
+    check()
+    check(ways=3)
+    check(ways=12, turns=4, shape=(4, 4, 1))
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'role': 'tset'}, r"no role 'tset'; it has train"),
+        ({'ways': 4}, r'4-way episodes need 4 classes, but train has 3'),
+        ({'ways': 13, 'turns': 4, 'shape': (4, 4, 1)}, r'13 classes, but train has 12'),
+        ({'shots': 2}, r"need 6 items a class, but in train class 'class 0' has 5;"),
+        ({'shots': 3}, r"'class 0' has 5, 'class 1' has 6;"),
+        ({'counts': [4] * 9}, r"'class 4' has 4 and 4 more"),
+        ({'ways': 0}, r'must be >= 1, got 0, 1, 4'),
+        ({'shots': 0}, r'must be >= 1, got 2, 0, 4'),
+        ({'queries': -1}, r'must be >= 1, got 2, 1, -1'),
+        ({'turns': 4, 'shape': (4, 5, 1)}, r'square images, train has items \(4, 5, 1\)'),
+        ({'turns': 4}, r'square images, train has items \(2,\)'),
+    ],
+)
+def test_check_names_what_is_wrong(given, message):
+    with pytest.raises(InputError, match=message):
+        check(**given)
