@@ -20,9 +20,15 @@ def get_config(arg: str = ''):
     config.eval.episodes = 1000
     config.eval.val_episodes = 400
 
+    # Small moves of the pictures, as drawers make them.
+    config.augment.degrees = 10.0
+    config.augment.shear = 0.1
+    config.augment.scale = 0.1
+    config.augment.shift = 1.5
+
     # Schedule.
     config.batch_size = 1
-    config.num_steps = 20_000
+    config.num_steps = 10_000
     config.steps_per_call = 50
     config.log_every = 100
     config.eval_every = 1000

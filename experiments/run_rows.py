@@ -109,7 +109,7 @@ def main() -> None:
             if args.list:
                 continue
             try:
-                put_line(path, run(row, seed, args.workdirs / name))
+                put_line(path, run(row, seed, args.workdirs.resolve() / name))
             except subprocess.CalledProcessError as e:
                 # One row that fails must not cost the night of the others.
                 failed.append(f'{row["name"]}, seed {seed} (exit code {e.returncode})')

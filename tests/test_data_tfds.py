@@ -71,7 +71,7 @@ def prepared(tmp_path_factory):
         },
         {
             'train': [{**item, 'number': 0} for item in tiny_items(0, 9)],
-            'test': [{**item, 'number': 0} for item in tiny_items(100, 3)],
+            'test': [{**item, 'number': 0} for item in tiny_items(101, 3)],
         },
     )
     return path
@@ -94,16 +94,16 @@ def contents(data):
 def test_set_by_name(prepared):
     data = tfds.load(config_of(prepared, turns=4))
     assert contents(data) == {
-        'a': [0, 4, 8, 100],
+        'a': [0, 4, 8],
         'b': [1, 5, 101],
         'c': [2, 6, 102],
-        'd': [3, 7],
+        'd': [3, 7, 103],
     }
     assert [len(s.names) for s in data.values()] == [2, 1, 1]
     assert [s.turns for s in data.values()] == [4, 1, 1]
     assert data['train'].x.shape[1:] == (5, 5, 3)
     one = tfds.load(config_of(prepared, splits=('test',), channels=1))
-    assert contents(one) == {'a': [100], 'b': [101], 'c': [102]}  # no item, no class
+    assert contents(one) == {'b': [101], 'c': [102], 'd': [103]}  # no item, no class
     assert one['test'].x.shape == (1, 5, 5, 1)
 
 

@@ -35,7 +35,7 @@ def pictures(rows):
 
 
 def rows_of(x):
-    """The rows of items, and whether each is its class's picture turned k times."""
+    """Which item each picture is, turned or not."""
     return np.floor_divide(np.asarray(x).min((1, 2, 3)), SIZE * SIZE).astype(int)
 
 

@@ -103,6 +103,7 @@ def test_place_fits_centres_and_keeps_the_shape():
         ((0, 0, 0, 0, 0, 0.1), (28, 20)),
         ((np.pi / 2, 0, 0, 0, 0, 0), (20, 60)),
         ((np.pi, 0, 0, 0, 0, 0), (60, 60)),
+        ((0, 0.25, 0, 0, 0, 0), (20, 15)),  # 20 rows above the middle: 5 columns left
         ((0, 0, np.log(0.5), 0, 0, 0), (20, 30)),
         ((0, 0, 0, np.log(0.5), 0, 0), (30, 20)),
     ],

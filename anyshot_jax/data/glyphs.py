@@ -33,7 +33,7 @@ DEFAULTS = {
     'turns_eval': 1,
 }
 
-VERSION = 1  # of the drawing below: count up when the images change
+VERSION = 3  # of the drawing below: count up when the images change
 PER_CLASS = 20
 ROLE = {
     'LATIN': 'train',

@@ -5,7 +5,8 @@ Vinyals et al., "Matching networks for one shot learning", 2016, appendix A.1 an
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array, nn as jnn
+from jax import Array
+from jax import nn as jnn
 
 
 class FullContext(nn.Module):
@@ -21,10 +22,10 @@ class FullContext(nn.Module):
     def __call__(self, x_s: Array, x_q: Array, *, train: bool, transductive: bool = False):
         del train, transductive  # no batch statistics here
         dim = x_s.shape[-1]
-        forwards = nn.RNN(nn.OptimizedLSTMCell(dim), name='forwards')(x_s[None])[0]
-        backwards = nn.RNN(
-            nn.OptimizedLSTMCell(dim), reverse=True, keep_order=True, name='backwards'
-        )(x_s[None])[0]
+        forwards = nn.OptimizedLSTMCell(dim, name='forwards')
+        backwards = nn.OptimizedLSTMCell(dim, name='backwards')
+        forwards = nn.RNN(forwards)(x_s[None])[0]
+        backwards = nn.RNN(backwards, reverse=True, keep_order=True)(x_s[None])[0]
         g = x_s + forwards + backwards
         cell = nn.OptimizedLSTMCell(dim, name='query')
         hidden, memory = jnp.zeros_like(x_q), jnp.zeros_like(x_q)

@@ -38,7 +38,8 @@ class Relation(nn.Module):
         init = nn.initializers.he_normal()
         kernel = self.param('pair_kernel', init, (3, 3, 2 * c, f), jnp.float32)
         bias = self.param('pair_bias', nn.initializers.zeros, (f,), jnp.float32)
-        from_s = _flat(conv, x_s, kernel[:, :, :c]) + bias
+        from_s = _flat(conv, x_s, kernel[:, :, :c])
+        from_s += bias.reshape((1,) * (from_s.ndim - 1) + (-1,))
         from_q = _flat(conv, x_q, kernel[:, :, c:])
         pair = from_q[..., :, None, :, :, :] + from_s[..., None, :, :, :, :]
         lead, (q, w) = pair.shape[:-5], pair.shape[-5:-3]
