@@ -50,7 +50,10 @@ def affine(
     d, e = sin * sx + cos * ky, sin * kx + cos * sy
     col, row = jnp.meshgrid(jnp.arange(w) - (w - 1) / 2, jnp.arange(h) - (h - 1) / 2)
     at = lambda p, q, s, mid: (
-        p[:, None, None] * col[None] + q[:, None, None] * row[None] + (s * shift)[:, None, None] + mid
+        p[:, None, None] * col[None]
+        + q[:, None, None] * row[None]
+        + (s * shift)[:, None, None]
+        + mid
     )
     src_col, src_row = at(a, b, u[5], (w - 1) / 2), at(d, e, u[6], (h - 1) / 2)
     low_col, low_row = jnp.floor(src_col), jnp.floor(src_row)

@@ -73,7 +73,9 @@ def restore_or_init(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, di
                 manager.directory, step, _first_line(e),
             )  # fmt: skip
             with contextlib.suppress(Exception):
-                aside = Path(tempfile.mkdtemp(prefix=f'unusable-{step}-', dir=manager.directory.parent))
+                aside = Path(
+                    tempfile.mkdtemp(prefix=f'unusable-{step}-', dir=manager.directory.parent)
+                )
                 os.replace(Path(manager.directory) / str(step), aside / str(step))
     manager.reload()
     return state, {}
@@ -123,7 +125,7 @@ def write_text(path: Path, text: str) -> None:
 def save_artifacts(path: Path, arrays: dict[str, Any]) -> None:
     """Keeps what a stage exports for later stages, as an npz of plain arrays."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-        np.savez(f, **{name: np.asarray(a) for name, a in arrays.items()})
+        np.savez(f, allow_pickle=False, **{name: np.asarray(a) for name, a in arrays.items()})
     os.replace(f.name, path)
 
 

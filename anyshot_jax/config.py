@@ -83,7 +83,9 @@ def check(config: ConfigDict) -> ConfigDict:
         raise InputError('a stage can not have stages of its own')
     for part in ('method', 'data'):
         if not getattr(config.get(part), 'name', ''):
-            raise InputError(f'config.{part}.name is missing: it is the name of a file in anyshot_jax')
+            raise InputError(
+                f'config.{part}.name is missing: it is the name of a file in anyshot_jax'
+            )
     full = defaults(config.method.name, config.data.name, config.get('net', {}).get('name', ''))
     _assign(full, config, 'config')
     return full
@@ -102,10 +104,14 @@ def find(folder: str, name: str):
             return importlib.import_module(name)
         except ModuleNotFoundError as e:
             raise InputError(f'config asks for the module {name}: {e}') from e
-    known = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent / folder)]))
-    if name not in known:
+    registers = 'Net' if folder == 'nets' else 'DEFAULTS'
+    files = [m.name for m in pkgutil.iter_modules([str(Path(__file__).parent / folder)])]
+    module = importlib.import_module(f'anyshot_jax.{folder}.{name}') if name in files else None
+    if not hasattr(module, registers):
+        modules = {f: importlib.import_module(f'anyshot_jax.{folder}.{f}') for f in files}
+        known = [f for f, m in modules.items() if hasattr(m, registers)]
         raise InputError(f'no anyshot_jax/{folder}/{name}.py{nearest(name, known)}')
-    return importlib.import_module(f'anyshot_jax.{folder}.{name}')
+    return module
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -140,9 +146,12 @@ def flag_names(config: ConfigDict, prefix: str = 'config') -> list[str]:
 
 
 def differences(old: dict, new: dict, prefix: str = 'config') -> list[str]:
-    """'config.a.b: 1 -> 2' for every field in which two configs (as from `to_json`) differ."""
+    """'config.a.b: 1 -> 2' for every field in which two configs (as from `to_json`) differ.
+
+    A field that `old` lacks is one that the package has gained since; its default says as before.
+    """
     lines = []
-    for name in sorted(old.keys() | new.keys()):
+    for name in sorted(old):
         a, b, path = old.get(name), new.get(name), f'{prefix}.{name}'
         if isinstance(a, dict) and isinstance(b, dict):
             lines += differences(a, b, path)

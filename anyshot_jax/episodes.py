@@ -1,5 +1,7 @@
 """Samplers that run inside jit, on a dataset that lives on the device."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +68,8 @@ def expand_turns(dataset: Dataset) -> Dataset:
         return dataset
     num, classes = dataset.x.shape[0], dataset.offset.shape[0]
     turns = range(dataset.turns)
-    return dataset.replace(
+    return dataclasses.replace(
+        dataset,
         x=jnp.concatenate([augment.turn(dataset.x, k) for k in turns]),
         label=jnp.concatenate([dataset.label + classes * k for k in turns]),
         offset=jnp.concatenate([dataset.offset + num * k for k in turns]),
@@ -110,4 +113,6 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int) -> None
             f'{role} class {listed}{more}; lower the shots or queries, or add items'
         )
     if dataset.turns > 1 and (dataset.x.ndim != 4 or dataset.x.shape[1] != dataset.x.shape[2]):
-        raise InputError(f'turned classes need square images, {role} has items {dataset.x.shape[1:]}')
+        raise InputError(
+            f'turned classes need square images, {role} has items {dataset.x.shape[1:]}'
+        )

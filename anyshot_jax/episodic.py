@@ -1,5 +1,6 @@
 """What every method that learns from episodes shares: its net, its sampler and its evaluation."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from anyshot_jax import augment, episodes
-from anyshot_jax.config import build_net
 from anyshot_jax.optim import build_optimizer
 from anyshot_jax.types import Array, Data, Dataset, Episode, InputError, Method, TrainState
 from anyshot_jax.update import gradient_update
@@ -162,7 +162,14 @@ def task_name(ways: int, shots: int) -> str:
 
 
 def episode_accuracies(
-    predict: Callable, dataset: Dataset, key: Array, *, ways: int, shots: int, queries: int, count: int
+    predict: Callable,
+    dataset: Dataset,
+    key: Array,
+    *,
+    ways: int,
+    shots: int,
+    queries: int,
+    count: int,
 ) -> Array:
     """Query accuracy of `count` episodes. Equal scores go to the first class, whose place is
     random: a scorer that can't tell classes apart gets 1 / W.
@@ -196,7 +203,7 @@ def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:
         parts.append(chunks.reshape(full, *chunks.shape[2:]))
     if full < x.shape[0]:
         parts.append(embed(x[full:]))
-    return dataset.replace(x=jnp.concatenate(parts))
+    return dataclasses.replace(dataset, x=jnp.concatenate(parts))
 
 
 def cross_entropy(scores: Array, label: Array) -> tuple[Array, dict]:

@@ -40,7 +40,9 @@ def table(values: Values) -> str:
     for name, v in values.items():
         task = re.fullmatch(r'(\d+)-way (\d+)-shot', name)
         ways, shots = task.groups() if task else (name, '')
-        rows.append((ways, shots, f'{100 * v["mean"]:.2f}', f'+-{100 * v["ci95"]:.2f}', str(v['n'])))
+        rows.append(
+            (ways, shots, f'{100 * v["mean"]:.2f}', f'+-{100 * v["ci95"]:.2f}', str(v['n']))
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ['  '.join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])

@@ -118,7 +118,7 @@ class Logbook:
 
     def val(self, step: int, values: dict[str, dict[str, float]]) -> None:
         """Writes the validation's means and confidence intervals."""
-        flat = {}
+        flat: dict[str, float] = {}
         for name, v in values.items():
             flat |= {name: v['mean'], f'{name}/ci95': v['ci95']}
         self._write(step, 'val', flat)

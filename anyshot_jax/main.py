@@ -13,7 +13,10 @@ from ml_collections import config_flags
 from anyshot_jax.types import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'Path of the config file, and its fields as --config.field=value.', lock_config=True
+    'config',
+    None,
+    'Path of the config file, and its fields as --config.field=value.',
+    lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string('workdir', '', 'Where everything goes. Default: runs/<config name>.')
 _OURS = 'anyshot_jax.types.InputError: '
@@ -25,8 +28,10 @@ def main(argv: list[str]) -> None:
     from anyshot_jax import train  # JAX starts here, after the flags are known to be right
 
     logging.set_verbosity(logging.WARNING)
-    path, *_ = config_flags.get_config_filename(flags.FLAGS['config']).split(':')
-    train.run(_CONFIG.value, _WORKDIR.value or Path('runs') / Path(path).stem)
+    given = config_flags.get_config_filename(flags.FLAGS['config'])
+    path, *variant = given.split(':')
+    name = '_'.join([Path(path).stem, *variant])
+    train.run(_CONFIG.value, _WORKDIR.value or Path('runs') / name, config_file=given)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -39,7 +44,15 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as e:
         # config_flags puts the whole traceback of a failing config file into its message.
         raise InputError(str(e).strip().splitlines()[-1].removeprefix(_OURS)) from e
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as e:
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+        SyntaxError,
+        ImportError,
+    ) as e:
         raise InputError(_flag_error(argv, e)) from e
 
 

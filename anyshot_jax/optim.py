@@ -8,7 +8,7 @@ from anyshot_jax.types import InputError
 
 
 def schedule(optim: ConfigDict, num_steps: int) -> optax.Schedule:
-    """Learning rate by step: warmup from 0, then constant, cosine to 0, or halved every so often."""
+    """Learning rate by step: warmup from 0, then constant, cosine to 0 or halved periodically."""
     rate, warmup = optim.learning_rate, optim.warmup_steps
     if optim.schedule == 'constant':
         after = optax.constant_schedule(rate)
@@ -65,5 +65,7 @@ def _label(params, frozen: tuple[str, ...]):
 
     labels = jax.tree_util.tree_map_with_path(one, params)
     if missing := set(frozen) - names:
-        raise InputError(f'config.optim.frozen names {sorted(missing)}; parameters: {sorted(names)}')
+        raise InputError(
+            f'config.optim.frozen names {sorted(missing)}; parameters: {sorted(names)}'
+        )
     return labels

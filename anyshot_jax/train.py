@@ -1,5 +1,6 @@
-"""run(): build -> restore -> chunks of scanned steps -> log, save, evaluate -> result and report."""
+"""run(): build -> restore -> chunks of steps -> log, save, evaluate -> result and report."""
 
+import dataclasses
 import json
 import math
 import time
@@ -55,13 +56,14 @@ def make_step(method: Method, *, batch_size: int, steps_per_call: int, devices=N
     return lambda state, data, key: mapped(state, data, key, units)
 
 
-def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
+def run(config: ConfigDict, workdir: str | Path, *, config_file: str = '') -> dict[str, float]:
     """Does what the config says, or what is left of it, in `workdir`.
 
     Args:
       config: as from `config.defaults`; with `stages`, a tuple of names, each naming a config of
         its own in it: they run in order in workdir/<name>, and data[<name>] hands the later ones
         what an earlier one exported.
+      config_file: where the config came from, for the report's line that reruns it.
       workdir: made if it isn't there. It keeps config.json, checkpoints, metrics.jsonl, TensorBoard
         events, result.json and report.html.
     Returns:
@@ -71,18 +73,18 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """
     workdir = Path(workdir)
     if 'stages' not in config:
-        return _run_stage(config, workdir, {})
+        return _run_stage(config, workdir, {}, config_file)
     exported: dict[str, dict] = {}
     means: dict[str, float] = {}
     for name in config.stages:
-        means = _run_stage(config[name], workdir / name, exported)
+        means = _run_stage(config[name], workdir / name, exported, config_file)
         if not (workdir / name / 'result.json').exists():
             return {}
         exported[name] = checkpoint.load_artifacts(workdir / name / 'artifacts.npz')
     return means
 
 
-def _run_stage(config: ConfigDict, workdir: Path, exported: dict[str, dict]) -> dict[str, float]:
+def _run_stage(config: ConfigDict, workdir: Path, exported, config_file) -> dict[str, float]:
     config = configs.check(config)
     _check_periods(config)
     with logbook.locked(workdir):
@@ -91,10 +93,10 @@ def _run_stage(config: ConfigDict, workdir: Path, exported: dict[str, dict]) -> 
         if finished and (workdir / 'report.html').exists() and not config.eval_only:
             print(f'{workdir} is finished; give another --workdir to run again')
             return _show(finished['values'], workdir)
-        return _build_and_run(config, workdir, exported)
+        return _build_and_run(config, workdir, exported, config_file)
 
 
-def _build_and_run(config, workdir, exported):
+def _build_and_run(config, workdir, exported, config_file):
     # Build.
     data = configs.find('data', config.data.name).load(config.data)
     if config.features_from:
@@ -122,7 +124,9 @@ def _build_and_run(config, workdir, exported):
             config, method, data, (key_step, key_val), state, progress, workdir, recent, best
         )
         if stopped:
-            print(f'stopped and saved at step {int(state.step)}; the same command goes on from there')
+            print(
+                f'stopped and saved at step {int(state.step)}; the same command goes on from there'
+            )
             return {}
 
     # Test, once, the step that validation chose.
@@ -133,6 +137,7 @@ def _build_and_run(config, workdir, exported):
         'step': int(state.step),
         'seconds': round(progress.get('seconds', 0.0), 1),
         'counts': {role: d.num_classes for role, d in data.items() if isinstance(d, Dataset)},
+        'config_file': config_file,
         **evaluate.facts(config),
     }
     text = json.dumps(result, indent=1) + '\n'
@@ -146,19 +151,19 @@ def _build_and_run(config, workdir, exported):
 
 
 def _with_features(data, stage: str, exported):
-    """The same classes, each role's items replaced by the features that a stage exported for them."""
+    """The same classes, each role's items replaced by the features a stage exported for them."""
     if stage not in exported:
         raise InputError(
             f'config.features_from={stage!r} is no earlier stage{configs.nearest(stage, exported)}'
         )
     return {
-        role: expand_turns(dataset).replace(x=exported[stage][role])
+        role: dataclasses.replace(expand_turns(dataset), x=exported[stage][role])
         for role, dataset in data.items()
     }
 
 
 def _train(config, method, data, keys, state, progress, workdir, recent, best):
-    """Chunks of steps until the last one, the early stop or SIGTERM (then the third value is true)."""
+    """Chunks of steps until the last, the early stop or SIGTERM (then the third value is true)."""
     key_step, key_val = keys
     progress = {'best': -math.inf, 'best_step': 0, 'stale': 0, 'seconds': 0.0, **progress}
     before, started = progress['seconds'], time.monotonic()

@@ -21,8 +21,8 @@ class InputError(ValueError):
 class Dataset:
     """Items sorted by class, as arrays that live on the device.
 
-    The items of class c are rows offset[c] : offset[c] + count[c]. With `turns` = 4 every class also
-    stands for three more, its items turned by 90, 180 and 270 degrees: class id c + C * k.
+    The items of class c are rows offset[c] : offset[c] + count[c]. With `turns` = 4 every class
+    also stands for three more, its items turned by 90, 180 and 270 degrees: class id c + C * k.
     """
 
     x: Array  # [N, H, W, C] uint8 images, or [N, D] float32 features
@@ -67,7 +67,7 @@ class Method(NamedTuple):
 
     init: Callable  # (key, data) -> TrainState
     sample: Callable  # (key, data) -> ONE unit (episode, pair, item); train.py vmaps it inside jit
-    update: Callable  # (state, batch [B, ...], key [B]) -> (state, metrics)
+    update: Callable | None  # (state, batch [B, ...], key [B]) -> (state, metrics)
     evaluate: Callable  # (state, data, key, role) -> {name: raw values, leading axis E or queries}
     predict: Callable  # (state, episode) -> scores [W*Q, W], the largest is the answer
     embed: Callable  # (state, x [N, ...]) -> [N, D]
@@ -96,7 +96,9 @@ def from_arrays(
     num = len(names) or int(label.max()) + 1
     names = names or tuple(str(c) for c in range(num))
     if label.min() < 0 or label.max() >= num:
-        raise InputError(f'labels run {label.min()}..{label.max()}, but there are {num} class names')
+        raise InputError(
+            f'labels run {label.min()}..{label.max()}, but there are {num} class names'
+        )
     count = np.bincount(label, minlength=num).astype(np.int32)
     if not count.all():
         raise InputError(f'class {names[int(np.argmin(count))]!r} has no items')
@@ -112,4 +114,3 @@ def from_arrays(
         names=tuple(names),
         turns=turns,
     )
-

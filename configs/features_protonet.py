@@ -1,6 +1,6 @@
 """ProtoNet with a small perceptron on an npz of feature vectors (x [N, D], y [N]).
 
-    python -m anyshot_jax.main --config=configs/features_protonet.py --config.data.dir=FILE_OR_DIR
+python -m anyshot_jax.main --config=configs/features_protonet.py --config.data.dir=FILE_OR_DIR
 """
 
 from anyshot_jax.config import defaults

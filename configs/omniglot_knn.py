@@ -1,6 +1,6 @@
 """1-nearest neighbour on pixels, Omniglot, Vinyals split, 28x28: the floor.
 
-    python -m anyshot_jax.main --config=configs/omniglot_knn.py --config.data.dir=DIR
+python -m anyshot_jax.main --config=configs/omniglot_knn.py --config.data.dir=DIR
 """
 
 from anyshot_jax.config import defaults

@@ -1,6 +1,6 @@
 """MatchingNet (no full context) on Omniglot, Vinyals split, 28x28, turned classes in training.
 
-    python -m anyshot_jax.main --config=configs/omniglot_matching.py --config.data.dir=DIR
+python -m anyshot_jax.main --config=configs/omniglot_matching.py --config.data.dir=DIR
 """
 
 from anyshot_jax.config import defaults

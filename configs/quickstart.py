@@ -1,6 +1,6 @@
 """ProtoNet on glyphs: embedded data, no network, no arguments.
 
-    python -m anyshot_jax.main --config=configs/quickstart.py
+python -m anyshot_jax.main --config=configs/quickstart.py
 """
 
 from anyshot_jax.config import defaults

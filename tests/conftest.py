@@ -1,4 +1,4 @@
-"""What every test runs under: two fake devices, strict shapes, warnings as errors, no real cache."""
+"""What every test runs under: two fake devices, strict shapes, warnings as errors, own cache."""
 
 import atexit
 import os

@@ -63,7 +63,7 @@ def test_resnet12_is_the_papers(lead):
 
     def one(x):
         for b in range(1, 5):
-            part = lambda name, b=b: p[f'block{b}_{name}']  # noqa: E731
+            part = lambda name, b=b: p[f'block{b}_{name}']
             y = x
             for i in (1, 2, 3):
                 y = norm(conv(y, part(f'conv{i}')['kernel']), part(f'norm{i}'))

@@ -3,11 +3,11 @@
 XLA:CPU runs a convolution fast only where it recognises its form, which inside `scan` it does for
 few of those that autodiff writes, and `vmap` over weights becomes a grouped convolution that does
 not end in useful time. So on a CPU the convolution is written as slices and ONE matmul: gather
-the taps along the width, multiply by [kw*C, kh*O], add the kh row-shifted results. Derivatives of
-slices and matmuls are slices and matmuls, forward or reverse, of any order.
+the taps along the width, multiply by [kw*C, kh*O], add the kh row-shifted results.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,10 +16,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 _DIMS = ('NHWC', 'HWIO', 'NHWC')
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def conv(x: Array, w: Array, *, padding: str = 'SAME', stride: int = 1) -> Array:
     """Convolve images with a kernel (cross-correlation, as in every deep-learning library).
+
+    Any order of reverse-mode derivative; no forward mode on a CPU (`jax.custom_vjp` inside).
 
     Args:
       x: images [N, H, W, C], float32 or bfloat16.
@@ -33,19 +36,40 @@ def conv(x: Array, w: Array, *, padding: str = 'SAME', stride: int = 1) -> Array
     """
     if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
         raise ValueError(f'conv needs x [N,H,W,C] and w [kh,kw,C,O], got {x.shape} and {w.shape}')
-    pads = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], (stride, stride), padding)
+    pads = tuple(lax.padtype_to_pads(x.shape[1:3], w.shape[:2], (stride, stride), padding))
     if any(n + sum(p) < k for n, p, k in zip(x.shape[1:3], pads, w.shape[:2], strict=True)):
         raise ValueError(f'kernel {w.shape[:2]} is larger than the image {x.shape[1:3]}')
     if jax.default_backend() != 'cpu':  # GPU and TPU libraries have their own fast kernels
         return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=_DIMS)
     kh, kw, c, o = w.shape
-    if kh * c <= c + o:  # few input channels: gathering all taps moves less than adding rows
-        return _patches_form(x, w, pads, stride)
-    return _rows_form(x, w, pads, stride)
+    if kh * kw * c <= kw * c + kh * o:  # few input channels: all taps are less to move than rows
+        patches = _patches(x, (kh, kw), pads, stride)
+        return _matmul(patches, w.reshape(kh * kw * c, o)).astype(x.dtype)
+    if stride == 1:
+        return _conv(x, w, pads)
+    return _add_rows(_matmul(_taps(x, 2, kw, pads[1], stride), _as_matrix(w)), kh, pads[0], stride)
 
 
-def _taps(x: Array, axis: int, k: int, pad: tuple[int, int], stride: int) -> list[Array]:
-    """The k shifted (strided) views of x along an axis, zeros outside: k arrays of one shape."""
+def in_chunks(f: Callable, *xs: Array, size: int = 16) -> Any:
+    """f(*xs) by a loop over slices of at most `size` along the leading axis (on a CPU).
+
+    The slices' temporaries stay in the cache, and XLA doesn't fuse across a loop: it would else
+    compute what f makes again for every tap of the convolution that follows.
+    """
+    n = xs[0].shape[0]
+    k = next((k for k in range(2, n + 1) if n % k == 0 and n // k <= size), 1)
+    if k == 1 or jax.default_backend() != 'cpu':
+        return f(*xs)
+    ys = lax.map(lambda args: f(*args), tuple(x.reshape(k, n // k, *x.shape[1:]) for x in xs))
+    return jax.tree.map(lambda y: y.reshape(n, *y.shape[2:]), ys)
+
+
+def _taps(x: Array, axis: int, k: int, pad: tuple[int, int], stride: int = 1) -> Array:
+    """[N, H, W, C] -> the k shifted (strided) views along an axis, zeros outside: [.., k*C]."""
+    return jnp.concatenate(_shifts(x, axis, k, pad, stride), -1)
+
+
+def _shifts(x: Array, axis: int, k: int, pad: tuple[int, int], stride: int = 1) -> list[Array]:
     widths = [(0, 0)] * x.ndim
     widths[axis] = pad
     x = jnp.pad(x, widths)
@@ -53,34 +77,125 @@ def _taps(x: Array, axis: int, k: int, pad: tuple[int, int], stride: int) -> lis
     return [lax.slice_in_dim(x, i, i + (n - 1) * stride + 1, stride, axis) for i in range(k)]
 
 
+def _patches(x: Array, kernel: tuple[int, int], pads: Pads, stride: int) -> Array:
+    """[N, H, W, C] -> [N, H', W', kh*kw*C]."""
+    rows = _shifts(x, 1, kernel[0], pads[0], stride)
+    return jnp.concatenate([_taps(r, 2, kernel[1], pads[1], stride) for r in rows], -1)
+
+
+def _add_rows(z: Array, kh: int, pad: tuple[int, int], stride: int = 1) -> Array:
+    """[N, H, W, kh*O] -> [N, H', W, O], the i-th of the kh parts taken i rows further down."""
+    o = z.shape[-1] // kh
+    rows = _shifts(z, 1, kh, pad, stride)
+    return sum(r[..., i * o : (i + 1) * o] for i, r in enumerate(rows))
+
+
 def _matmul(x: Array, m: Array) -> Array:
-    """[N, H, W, K] x [K, M] -> [N, H, W, M], summed in float32 or wider."""
+    """[..., K] x [K, M] -> [..., M], summed in float32 or wider."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     y = lax.dot(x.reshape(-1, x.shape[-1]), m, preferred_element_type=wide)
     return y.reshape(*x.shape[:-1], m.shape[-1])
 
 
-def _patches_form(x: Array, w: Array, pads: list, stride: int) -> Array:
-    """Gather all kh*kw taps, then one matmul [M, kh*kw*C] x [kh*kw*C, O]."""
+def _as_matrix(w: Array) -> Array:
+    """[kh, kw, C, O] -> [kw*C, kh*O]."""
     kh, kw, c, o = w.shape
-    rows = _taps(x, 1, kh, pads[0], stride)
-    patches = jnp.concatenate([t for r in rows for t in _taps(r, 2, kw, pads[1], stride)], -1)
-    return _matmul(patches, w.reshape(kh * kw * c, o)).astype(x.dtype)
+    return w.transpose(1, 2, 0, 3).reshape(kw * c, kh * o)
 
 
-def _rows_form(x: Array, w: Array, pads: list, stride: int) -> Array:
-    """Gather the kw taps of a row, one matmul [M, kw*C] x [kw*C, kh*O], add kh shifted rows."""
+# Two bilinear functions whose derivatives are each other: <g, conv(x, w)> = <w, wconv(x, g)>.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: Array, w: Array, pads: Pads) -> Array:
+    kh, kw = w.shape[:2]
+    m = _as_matrix(w)
+
+    def rows(x: Array) -> Array:
+        return _add_rows(_matmul(_taps(x, 2, kw, pads[1]), m), kh, pads[0]).astype(x.dtype)
+
+    return in_chunks(rows, x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _wconv(x: Array, g: Array, pads: Pads) -> Array:
+    """dw[i, j, c, o] = sum over n, h, w of x[n, h+i-pad, w+j-pad, c] g[n, h, w, o]."""
+    c, o = x.shape[3], g.shape[3]
+    kh, kw = (n + sum(p) - m + 1 for n, p, m in zip(x.shape[1:3], pads, g.shape[1:3], strict=True))
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    back = _transposed_pads(pads, (kh, kw))[0]
+
+    def part(x: Array, g: Array) -> Array:
+        xs = _taps(x, 2, kw, pads[1]).reshape(-1, kw * c)
+        gs = jnp.concatenate(_shifts(g, 1, kh, back)[::-1], -1).reshape(-1, kh * o)
+        return lax.dot_general(xs, gs, (((0,), (0,)), ((), ())), preferred_element_type=wide)
+
+    n = x.shape[0]
+    k = next(k for k in range(1, n + 1) if n % k == 0 and n // k <= 16)
+    split = tuple(t.reshape(k, n // k, *t.shape[1:]) for t in (x, g))
+    dw = lax.scan(
+        lambda acc, xg: (acc + part(*xg), None), jnp.zeros((kw * c, kh * o), wide), split
+    )[0]
+    return dw.astype(x.dtype).reshape(kw, c, kh, o).transpose(2, 0, 1, 3)
+
+
+def _transposed_pads(pads: Pads, kernel: tuple[int, int]) -> Pads:
+    return tuple((k - 1 - lo, k - 1 - hi) for (lo, hi), k in zip(pads, kernel, strict=True))
+
+
+def _conv_transposed(g: Array, w: Array, pads: Pads) -> Array:
+    flipped = w[::-1, ::-1].swapaxes(2, 3)
+    return _conv(g, flipped, _transposed_pads(pads, w.shape[:2]))
+
+
+def _conv_bwd(pads: Pads, res: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, w = res
+    return _conv_transposed(g, w, pads), _wconv(x, g, pads)
+
+
+def _wconv_bwd(pads: Pads, res: tuple[Array, Array], u: Array) -> tuple[Array, Array]:
+    x, g = res
+    return _conv_transposed(g, u, pads), _conv(x, u, pads)
+
+
+_conv.defvjp(lambda x, w, pads: (_conv(x, w, pads), (x, w)), _conv_bwd)
+_wconv.defvjp(lambda x, g, pads: (_wconv(x, g, pads), (x, g)), _wconv_bwd)
+
+
+def conv_moments(x: Array, w: Array, *, padding: str = 'SAME') -> tuple[Array, Array] | None:
+    """Mean and variance of each channel of conv(x, w), from the moments of the input's patches.
+
+    mean = w' E[p] and var = w' Cov[p] w, exact and without cancellation. With one or three input
+    channels the patches are far smaller than the output, which then need not be read.
+
+    Args:
+      x: [..., N, H, W, C]; leading axes are tasks, each with its own statistics.
+      w: [kh, kw, C, O].
+    Returns:
+      mean and (biased) variance, each [..., O]; None where reading the output is cheaper.
+    """
     kh, kw, c, o = w.shape
-    z = jnp.concatenate(_taps(x, 2, kw, pads[1], stride), -1)
-    z = _matmul(z, w.transpose(1, 2, 0, 3).reshape(kw * c, kh * o))
-    rows = _taps(z, 1, kh, pads[0], stride)
-    return sum(r[..., i * o : (i + 1) * o] for i, r in enumerate(rows)).astype(x.dtype)
+    if kh * kw * c * 2 > o or jax.default_backend() != 'cpu':
+        return None
+    flat = x.reshape(-1, *x.shape[-3:])
+    pads = tuple(lax.padtype_to_pads(flat.shape[1:3], (kh, kw), (1, 1), padding))
+    p = _patches(flat, (kh, kw), pads, 1).astype(jnp.promote_types(x.dtype, jnp.float32))
+    p = p.reshape(*x.shape[:-4], -1, kh * kw * c)
+    mean = p.mean(-2, keepdims=True)
+    p = p - mean
+    cov = jnp.swapaxes(p, -1, -2) @ p / p.shape[-2]
+    m = w.reshape(kh * kw * c, o).astype(p.dtype)
+    cov_m = jnp.matmul(cov, jnp.broadcast_to(m, (*cov.shape[:-2], *m.shape)))
+    var = jnp.sum(cov_m * m.reshape((1,) * (cov.ndim - 2) + m.shape), -2)
+    mean = jnp.matmul(mean, jnp.broadcast_to(m, (*cov.shape[:-2], *m.shape)))[..., 0, :]
+    return mean, jnp.maximum(var, 0.0)
 
 
 class Conv(nn.Module):
     """Convolution with the parameters of `nn.Conv`: kernel [kh, kw, C, O] and bias [O].
 
-    Takes [..., H, W, C] (leading axes are merged for the call), returns [..., H', W', features].
+    Takes [..., H, W, C] (leading axes are merged for the call), returns [..., H', W', features];
+    with `moments` also `conv_moments` of it (without the bias, so for `use_bias=False`).
     `dtype` is what it computes in (None: the input's); parameters are kept in float32.
     """
 
@@ -93,13 +208,14 @@ class Conv(nn.Module):
     kernel_init: Callable = nn.initializers.he_normal()
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, moments: bool = False) -> Any:
         shape = (*self.kernel_size, x.shape[-1], self.features)
         w = self.param('kernel', self.kernel_init, shape, jnp.float32)
         dtype = self.dtype or x.dtype
-        flat = x.astype(dtype).reshape(-1, *x.shape[-3:])
-        y = conv(flat, w.astype(dtype), padding=self.padding, stride=self.strides)
+        x, w = x.astype(dtype), w.astype(dtype)
+        y = conv(x.reshape(-1, *x.shape[-3:]), w, padding=self.padding, stride=self.strides)
         if self.use_bias:
             b = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + b.astype(dtype).reshape(1, 1, 1, -1)
-        return y.reshape(*x.shape[:-3], *y.shape[1:])
+        y = y.reshape(*x.shape[:-3], *y.shape[1:])
+        return (y, conv_moments(x, w, padding=self.padding)) if moments else y

@@ -9,7 +9,6 @@ from jax import Array
 
 from anyshot_jax.nets.conv import Conv
 from anyshot_jax.nets.norm import BatchNorm
-from anyshot_jax.nets.pool import max_pool
 
 
 class Conv4(nn.Module):
@@ -37,11 +36,13 @@ class Conv4(nn.Module):
         if x.dtype == jnp.uint8:
             x = x.astype(jnp.float32) / 255
         for i in range(self.blocks):
-            x = Conv(self.features, padding=self.padding[i], name=f'conv{i + 1}')(x)
-            x = BatchNorm(name=f'norm{i + 1}')(x, train=train, transductive=transductive)
-            if self.pools[i]:  # pooling first gives the same values and a quarter of the ReLUs
-                x = max_pool(x)
-            x = nn.relu(x)
+            # No bias: the normalisation after it would take it away again.
+            conv = Conv(self.features, padding=self.padding[i], use_bias=False, name=f'conv{i + 1}')
+            x, moments = conv(x, moments=True)
+            norm = BatchNorm(name=f'norm{i + 1}')
+            x = nn.relu(
+                norm(x, train=train, transductive=transductive, pool=self.pools[i], moments=moments)
+            )
         return x.reshape(*x.shape[:-3], -1) if self.flatten else x
 
 

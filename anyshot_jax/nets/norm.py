@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from anyshot_jax.nets.pool import max_pool
+
 _AXES = (-4, -3, -2)  # images, height, width; axes before them are tasks
 
 
@@ -18,6 +20,7 @@ def batch_norm(
     var: Array | None = None,
     *,
     eps: float = 1e-5,
+    pool: bool = False,
 ) -> tuple[Array, Array, Array]:
     """Normalise each channel, by the given statistics or by those of each task's own images.
 
@@ -28,8 +31,10 @@ def batch_norm(
     Args:
       x: [..., N, H, W, C]; leading axes are tasks, each with its own statistics.
       scale, bias: [C].
-      mean, var: [C], or None for the statistics of x.
+      mean, var: [C] or [..., C] as the leading axes of x, or None for the statistics of x.
       eps: added to the variance.
+      pool: `max_pool` the result; it is done first, so that scale and shift see a quarter of the
+        entries (where scale is negative the minimum of x gives the maximum of y).
     Returns:
       y like x, and the mean and (biased) variance used: [..., C], or as given.
     """
@@ -38,25 +43,28 @@ def batch_norm(
     if (mean is None) != (var is None):
         raise ValueError('give both mean and var, or neither')
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    scale, bias = _per_channel(scale, x.ndim, wide), _per_channel(bias, x.ndim, wide)
+    scale, bias = _expand(scale, x.ndim, wide), _expand(bias, x.ndim, wide)
     if mean is None:
         first = x[..., :1, :, :, :].astype(wide)
         origin = lax.stop_gradient(first.mean(_AXES, keepdims=True))
         centred = x.astype(wide) - origin
         m = centred.mean(_AXES, keepdims=True)
         v = jnp.maximum((centred * centred).mean(_AXES, keepdims=True) - m * m, 0.0)
-        used = (m + origin).squeeze(_AXES), v.squeeze(_AXES)
+        mean, var = (m + origin).squeeze(_AXES), v.squeeze(_AXES)
     else:
-        origin, centred = 0.0, x.astype(wide)
-        m, v = _per_channel(mean, x.ndim, wide), _per_channel(var, x.ndim, wide)
-        used = mean, var
+        origin = jnp.zeros((1,) * x.ndim, wide)
+        m, v = _expand(mean, x.ndim, wide), _expand(var, x.ndim, wide)
     a = scale * lax.rsqrt(v + eps)
-    y = centred * a + (bias - m * a)
-    return y.astype(x.dtype), *used
+    if pool:
+        x = max_pool(x, jnp.where(scale < 0, -1, 1).reshape(-1))
+    y = (x.astype(wide) - origin) * a + (bias - m * a)
+    return y.astype(x.dtype), mean, var
 
 
-def _per_channel(p: Array, ndim: int, dtype: jnp.dtype) -> Array:
-    return p.astype(dtype).reshape((1,) * (ndim - 1) + (-1,))
+def _expand(p: Array, ndim: int, dtype: jnp.dtype) -> Array:
+    """[C] or [..., C] -> [..., 1, 1, 1, C] with ndim axes."""
+    lead = (1,) * (ndim - 4) if p.ndim == 1 else p.shape[:-1]
+    return p.astype(dtype).reshape(*lead, 1, 1, 1, -1)
 
 
 class BatchNorm(nn.Module):
@@ -65,25 +73,36 @@ class BatchNorm(nn.Module):
     train: statistics of x, and running <- momentum * running + (1 - momentum) * batch (averaged
     over tasks; biased variance). Else transductive: statistics of x, nothing kept, and
     `batch_stats` need not be given. Else inductive: the running statistics.
+    `pool` as in `batch_norm`; `moments` are mean and variance of x, where they are known already.
     """
 
     momentum: float = 0.9
     eps: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool, transductive: bool = False) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        *,
+        train: bool,
+        transductive: bool = False,
+        pool: bool = False,
+        moments: tuple[Array, Array] | None = None,
+    ) -> Array:
         c = x.shape[-1]
         scale = self.param('scale', nn.initializers.ones, (c,), jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, (c,), jnp.float32)
+        moments = moments or (None, None)
         if transductive and not train and not self.is_initializing():
-            return batch_norm(x, scale, bias, eps=self.eps)[0]
+            return batch_norm(x, scale, bias, *moments, eps=self.eps, pool=pool)[0]
         mean = self.variable('batch_stats', 'mean', jnp.zeros, (c,), jnp.float32)
         var = self.variable('batch_stats', 'var', jnp.ones, (c,), jnp.float32)
         if not (train or transductive):
-            return batch_norm(x, scale, bias, mean.value, var.value, eps=self.eps)[0]
-        y, m, v = batch_norm(x, scale, bias, eps=self.eps)
+            running = mean.value, var.value
+            return batch_norm(x, scale, bias, *running, eps=self.eps, pool=pool)[0]
+        y, m, v = batch_norm(x, scale, bias, *moments, eps=self.eps, pool=pool)
         if train and not self.is_initializing():
-            for running, batch in ((mean, m), (var, v)):
+            for kept, batch in ((mean, m), (var, v)):
                 batch = lax.stop_gradient(batch.reshape(-1, c).mean(0))
-                running.value = self.momentum * running.value + (1 - self.momentum) * batch
+                kept.value = self.momentum * kept.value + (1 - self.momentum) * batch
         return y

@@ -2,19 +2,21 @@
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
+
+from anyshot_jax.nets.conv import in_chunks
 
 
-@jax.custom_jvp
-def max_pool(x: Array) -> Array:
+def max_pool(x: Array, sign: Array | None = None) -> Array:
     """2x2 max-pooling with stride 2, VALID: an odd last row or column is dropped (7 -> 3).
 
     The gradient goes to the first entry (in row order) that equals the maximum, all of it, so it
-    is a subgradient also at ties. Any order of derivative, forward or reverse: the choice of the
-    maximum is taken as locally constant.
+    is a subgradient also at ties. Any order of reverse-mode derivative: the choice of the maximum
+    is taken as locally constant. No forward mode (`jax.custom_vjp` inside).
 
     Args:
       x: [..., H, W, C], H and W at least 2.
+      sign: [C] of +1 and -1, or None: where -1 the minimum is taken instead.
     Returns:
       [..., H // 2, W // 2, C].
     Raises:
@@ -22,19 +24,56 @@ def max_pool(x: Array) -> Array:
     """
     if x.ndim < 3 or min(x.shape[-3:-1]) < 2:
         raise ValueError(f'max_pool needs [..., H, W, C] with H, W >= 2, got {x.shape}')
-    a, b, c, d = _corners(x)
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+    lead, (h, w, c) = x.shape[:-3], x.shape[-3:]
+    sign = jnp.ones((c,), x.dtype) if sign is None else sign.astype(x.dtype)
+    x = x.reshape(-1, h, w, c)[:, : h // 2 * 2, : w // 2 * 2]
+    return _pool(x, lax.stop_gradient(sign))[0].reshape(*lead, h // 2, w // 2, c)
 
 
-@max_pool.defjvp
-def _max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    y = max_pool(primals[0])
-    a, b, c, _ = _corners(primals[0])
-    da, db, dc, dd = _corners(tangents[0])
-    return y, jnp.where(a == y, da, jnp.where(b == y, db, jnp.where(c == y, dc, dd)))
+@jax.custom_vjp
+def _pool(x: Array, sign: Array) -> tuple[Array, Array]:
+    """The extreme of each window and which of its four corners has it, 0..3 in row order."""
+    sign = sign.reshape(1, 1, 1, -1)
+
+    def pool(x: Array) -> tuple[Array, Array]:
+        a, b, c, d = (t * sign for t in _corners(x))
+        y = jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+        i = [jnp.full(y.shape, k, jnp.int32) for k in range(4)]
+        i = jnp.where(a == y, i[0], jnp.where(b == y, i[1], jnp.where(c == y, i[2], i[3])))
+        return y * sign, i
+
+    return in_chunks(pool, x)
 
 
 def _corners(x: Array) -> list[Array]:
-    """The four entries of each window, each [..., H // 2, W // 2, C]."""
-    h, w = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
-    return [x[..., i:h:2, j:w:2, :] for i in range(2) for j in range(2)]
+    return [x[:, i::2, j::2] for i in range(2) for j in range(2)]
+
+
+# Linear and transposes of each other, given the index.
+
+
+@jax.custom_vjp
+def _unpool(g: Array, index: Array) -> Array:
+    """[N, h, w, C] -> [N, 2h, 2w, C]: each entry to its corner, zeros elsewhere."""
+    n, h, w, c = g.shape
+    full = (n, h, 2, w, 2, c)
+    g, index = (jnp.broadcast_to(t[:, :, None, :, None], full) for t in (g, index))
+    corner = 2 * lax.broadcasted_iota(jnp.int32, full, 2) + lax.broadcasted_iota(jnp.int32, full, 4)
+    return jnp.where(index == corner, g, jnp.zeros((), g.dtype)).reshape(n, 2 * h, 2 * w, c)
+
+
+@jax.custom_vjp
+def _pick(x: Array, index: Array) -> Array:
+    """[N, 2h, 2w, C] -> [N, h, w, C]: of each window the indexed corner."""
+    a, b, c, d = _corners(x)
+    return jnp.where(index == 0, a, jnp.where(index == 1, b, jnp.where(index == 2, c, d)))
+
+
+def _pool_fwd(x: Array, sign: Array) -> tuple[tuple[Array, Array], Array]:
+    y, index = _pool(x, sign)
+    return (y, index), index
+
+
+_pool.defvjp(_pool_fwd, lambda index, g: (_unpool(g[0], index), None))
+_unpool.defvjp(lambda g, i: (_unpool(g, i), i), lambda i, u: (_pick(u, i), None))
+_pick.defvjp(lambda x, i: (_pick(x, i), i), lambda i, u: (_unpool(u, i), None))

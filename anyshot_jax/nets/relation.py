@@ -26,9 +26,7 @@ class Relation(nn.Module):
     hidden: int = 8
 
     @nn.compact
-    def __call__(
-        self, x_s: Array, x_q: Array, *, train: bool, transductive: bool = False
-    ) -> Array:
+    def __call__(self, x_s: Array, x_q: Array, *, train: bool, transductive: bool = False) -> Array:
         if min(x_s.shape[-3:-1]) < 4:
             raise ValueError(
                 f'the relation module pools twice and needs maps of 4x4 or more, got {x_s.shape}; '

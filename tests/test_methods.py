@@ -1,0 +1,338 @@
+"""The contract: what every file in methods/ must hold to. A new file is tested by being there."""
+
+import pkgutil
+from contextlib import contextmanager
+from functools import cached_property, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anyshot_jax import config as configs
+from anyshot_jax import episodes, methods
+from anyshot_jax.episodic import embed_dataset, episode_accuracies, task_name
+from anyshot_jax.train import make_step
+from anyshot_jax.types import InputError, from_arrays
+
+KEY = jax.random.key(11)
+SMALL = {'features': 8, 'blocks': 2, 'pools': (True, False), 'padding': ('SAME', 'SAME')}
+# Tried in turn until one suits the method: no net, flat features, maps of features.
+NETS = (('', {}), ('conv4', SMALL), ('conv4', {**SMALL, 'flatten': False}))
+# Besides the defaults of every file.
+VARIANTS = {'matching': [{'full_context': 2}], 'knn': [{'distance': 'cosine'}]}
+NAMES = sorted(m.name for m in pkgutil.iter_modules(methods.__path__))
+CASES = [(name, fields) for name in NAMES for fields in ({}, *VARIANTS.get(name, ()))]
+
+
+class Case:
+    """A method on tiny pictures, with its states and compiled steps."""
+
+    def __init__(self, name, fields):
+        for net, net_fields in NETS:
+            try:
+                config = configs.defaults(name, 'synthetic', net)
+                config.net.update(net_fields)
+                config.method.update(fields)
+                self.config, self.data = settle(config), pictures()
+                self.method = self.build()
+                self.init = jax.jit(self.method.init)(KEY, self.data)
+                return
+            except (InputError, AttributeError):
+                continue
+        raise AssertionError(f'none of the nets suits {name}')
+
+    def build(self, **fields):
+        config = self.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(fields)
+        return configs.find('methods', config.method.name).build(config, self.data)
+
+    @property
+    def trains(self):
+        return self.method.update is not None
+
+    @cached_property
+    def step(self):
+        return make_step(self.method, batch_size=4, steps_per_call=2)
+
+    @cached_property
+    def state(self):
+        """After a few steps, so that no parameter or statistic has its first value."""
+        if not self.trains:
+            return self.init
+        return jax.device_get(self.step(jax.tree.map(jnp.copy, self.init), self.data, KEY)[0])
+
+    def episode(self, seed=0):
+        key = jax.random.key(seed)
+        return episodes.sample_episode(key, self.data['test'], ways=3, shots=2, queries=3)
+
+
+def settle(config):
+    """Few of everything; SGD, for Adam makes much of the rounding of small gradients."""
+    config.update({'num_steps': 0, 'batch_size': 4, 'steps_per_call': 2})
+    config.train.update({'ways': 3, 'shots': 1, 'queries': 2})
+    config.eval.update({'tasks': ((3, 1), (4, 2)), 'queries': 3, 'episodes': 24})
+    config.optim.update({'name': 'sgd', 'learning_rate': 0.05})
+    return config
+
+
+def pictures(num_classes=6, per_class=8, signal=1.0):
+    """Train, val and test: noise around a picture of each class's own, times `signal`."""
+    rng = np.random.default_rng(0)
+    data = {}
+    for role in ('train', 'val', 'test'):
+        label = np.repeat(np.arange(num_classes), per_class)
+        x = signal * rng.normal(size=(num_classes, 8, 8, 1))[label]
+        x = 128 + 40 * (x + rng.normal(size=x.shape))
+        data[role] = from_arrays(np.clip(x, 0, 255).astype(np.uint8), label)
+    return data
+
+
+@pytest.fixture(scope='module', params=CASES, ids=lambda c: '-'.join([c[0], *c[1]]))
+def case(request):
+    return Case(*request.param)
+
+
+@pytest.fixture
+def trained(case):
+    if not case.trains:
+        pytest.skip('this method has nothing to train')
+    return case
+
+
+@contextmanager
+def no_compilation():
+    """Fails if XLA compiles anything inside."""
+    compiled = []
+
+    def note(event, *_, **__):
+        if event == '/jax/core/compile/backend_compile_duration':
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert not compiled
+
+
+def assert_close(got, want, **tolerance):
+    jax.tree.map(partial(np.testing.assert_allclose, **tolerance), got, want)
+
+
+def test_init_is_finite_and_of_step_zero(case):
+    assert int(case.init.step) == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(case.init))
+
+
+def test_same_key_same_init(case):
+    other = jax.jit(case.method.init)(KEY, case.data)
+    assert_close(other, case.init, rtol=0)
+
+
+@pytest.mark.parametrize('mode', ['inductive', 'transductive'])
+def test_noise_is_classified_at_chance(case, mode):
+    """Nothing but the items may tell the class: no order, no statistics, no label of a query."""
+    if mode == 'transductive' and 'batch_norm' not in case.config.method:
+        pytest.skip('this method has no batch norm')
+    switch = {'method.batch_norm': mode} if 'batch_norm' in case.config.method else {}
+    method = case.build(**{'eval.episodes': 600, 'eval.tasks': ((4, 2),)}, **switch)
+    noise = pictures(num_classes=40, signal=0.0)
+    accuracy = np.asarray(method.evaluate(case.state, noise, KEY, 'test')['4-way 2-shot'])
+    error = accuracy.std() / np.sqrt(600)
+    assert abs(accuracy.mean() - 1 / 4) < 3.5 * error
+
+
+def test_signal_is_found(case):
+    """The counterpart: the same set with a signal is classified above chance, even untrained."""
+    accuracy = np.asarray(case.method.evaluate(case.state, case.data, KEY, 'test')['3-way 1-shot'])
+    assert accuracy.shape == (24,) and accuracy.mean() > 0.5
+
+
+def test_overfits_one_batch(trained):
+    """Items of no common look, which it has to learn by heart."""
+    noise = pictures(signal=0.0)
+    fixed = trained.method.sample(KEY, noise)
+    method = trained.build(**{'optim.name': 'adam', 'optim.learning_rate': 1e-2})
+    method = method._replace(sample=lambda key, data: fixed)
+    step = make_step(method, batch_size=2, steps_per_call=50)
+    state, first = step(method.init(KEY, noise), noise, KEY)
+    for _ in range(3):
+        state, last = step(state, noise, KEY)
+    assert last['loss'][-1] < 0.1 * first['loss'][0]
+    assert last['accuracy'][-1] == 1
+    assert np.isfinite(last['grad_norm']).all()
+
+
+def test_jit_changes_nothing(trained):
+    """One update, compiled as a whole and operation by operation."""
+    keys = jax.random.split(KEY, 2)
+    batch = jax.vmap(trained.method.sample, (0, None))(keys, trained.data)
+    update = jax.vmap(trained.method.update, (None, 0, 0), axis_name='devices')
+    one = jax.tree.map(lambda a: a[None], (batch, keys))
+    compiled = jax.jit(update)(trained.state, *one)
+    assert_close(compiled, update(trained.state, *one), rtol=1e-4, atol=1e-5)
+
+
+def test_compiles_once(trained):
+    state, _ = trained.step(jax.tree.map(jnp.copy, trained.init), trained.data, KEY)
+    data = jax.device_put(trained.data)
+    trained.method.evaluate(trained.state, data, KEY, 'test')
+    with no_compilation():
+        for seed in range(2):
+            state, _ = trained.step(state, trained.data, jax.random.key(seed))
+    with no_compilation():
+        trained.method.evaluate(trained.state, data, KEY, 'test')
+
+
+def test_update_keeps_the_states_tree_shapes_and_types(trained):
+    shapes = partial(jax.tree.map, lambda a: (a.shape, a.dtype))
+    after = shapes(trained.state)
+    assert after == shapes(trained.init)
+    assert int(trained.state.step) == 2
+    moved = jax.tree.map(
+        lambda a, b: bool((a != b).any()), trained.state.params, trained.init.params
+    )
+    # A bias before a batch norm has no effect, so it may stay where it was.
+    assert any(jax.tree.leaves(moved))
+
+
+def test_two_devices_are_one_device(trained):
+    """The same four units, on one device and two on each of two."""
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()[:2]):
+        step = make_step(trained.method, batch_size=4, steps_per_call=2, devices=devices)
+        results.append(
+            jax.device_get(step(jax.tree.map(np.asarray, trained.init), trained.data, KEY))
+        )
+    assert len(jax.devices()) == 2
+    assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_task_chunk_changes_nothing_but_memory(trained):
+    results = []
+    for chunk in (1, 2, 4):
+        step = make_step(
+            trained.build(task_chunk=chunk),
+            batch_size=4,
+            steps_per_call=2,
+            devices=jax.devices()[:1],
+        )
+        results.append(
+            jax.device_get(step(jax.tree.map(np.asarray, trained.init), trained.data, KEY))
+        )
+    assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
+    assert_close(results[2], results[0], rtol=1e-5, atol=1e-6)
+
+
+def test_order_of_queries_does_not_matter(case):
+    episode = case.episode()
+    order = np.random.default_rng(0).permutation(9)
+    predict = jax.jit(case.method.predict)
+    scores = predict(case.state, episode)
+    assert scores.shape == (9, 3)
+    moved = predict(case.state, episode._replace(x_q=episode.x_q[order]))
+    np.testing.assert_allclose(moved, scores[order], rtol=1e-4, atol=1e-5)
+
+
+def test_names_of_classes_do_not_matter(case):
+    """Class c is called name[c] instead: its scores stand in that column."""
+    episode, name = case.episode(), np.array([2, 0, 1], np.int32)
+    predict = jax.jit(case.method.predict)
+    scores = np.asarray(predict(case.state, episode))
+    renamed = episode._replace(y_s=name[episode.y_s], class_id=episode.class_id[np.argsort(name)])
+    got = np.asarray(predict(case.state, renamed))
+    np.testing.assert_allclose(got[:, name], scores, rtol=1e-4, atol=1e-5)
+
+
+def test_predictions_do_not_know_the_answers(case):
+    episode = case.episode()
+    predict = jax.jit(case.method.predict)
+    blind = episode._replace(y_q=jnp.zeros_like(episode.y_q), class_id=episode.class_id * 0)
+    np.testing.assert_array_equal(predict(case.state, blind), predict(case.state, episode))
+
+
+@pytest.mark.parametrize('mode', ['inductive', 'transductive'])
+def test_evaluation_is_prediction_episode_by_episode(case, mode):
+    """Inductive evaluation embeds a whole split once; that must not show."""
+    if 'batch_norm' not in case.config.method and mode == 'transductive':
+        pytest.skip('this method has no batch norm')
+    switch = {'method.batch_norm': mode} if 'batch_norm' in case.config.method else {}
+    method = case.build(**switch)
+    got = method.evaluate(case.state, case.data, KEY, 'test')
+    assert list(got) == ['3-way 1-shot', '4-way 2-shot']
+    for i, (ways, shots) in enumerate(case.config.eval.tasks):
+
+        @jax.jit
+        def accuracy(key, ways=ways, shots=shots):
+            episode = episodes.sample_episode(
+                key, case.data['test'], ways=ways, shots=shots, queries=3
+            )
+            right = method.predict(case.state, episode).argmax(-1) == episode.y_q
+            return right.mean()
+
+        key = jax.random.fold_in(KEY, i)
+        want = [accuracy(jax.random.fold_in(key, e)) for e in range(24)]
+        np.testing.assert_allclose(got[task_name(ways, shots)], want, atol=1e-6)
+
+
+def test_transduction_is_a_switch_that_is_off(case):
+    if 'batch_norm' not in case.config.method:
+        pytest.skip('this method has no batch norm')
+    assert case.config.method.batch_norm == 'inductive'
+    predict = {m: jax.jit(case.build(**{'method.batch_norm': m}).predict)
+               for m in ('inductive', 'transductive')}  # fmt: skip
+    episode = case.episode()
+    other = episode._replace(x_q=episode.x_q.at[1:].set(0))  # all queries but the first
+    alone = [np.asarray(predict['inductive'](case.state, e))[0] for e in (episode, other)]
+    np.testing.assert_allclose(*alone, rtol=1e-4, atol=1e-5)
+    together = [np.asarray(predict['transductive'](case.state, e))[0] for e in (episode, other)]
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+    with pytest.raises(InputError, match='batch_norm must be inductive or transductive'):
+        case.build(**{'method.batch_norm': 'transduktive'})
+
+
+def test_embedding_and_export(case):
+    x = case.data['test'].x
+    z = jax.jit(case.method.embed)(case.state, x)
+    assert z.shape[0] == len(x) and z.ndim == 2
+    exported = case.method.export(case.state, case.data, KEY)
+    assert exported.keys() == case.data.keys()
+    flat = np.asarray(exported['test']).reshape(len(x), -1)
+    np.testing.assert_allclose(flat, z, rtol=1e-4, atol=1e-5)
+
+
+def test_training_episodes_are_moved_only_if_asked(trained):
+    plain = trained.method.sample(KEY, trained.data)
+    known = {p.tobytes() for p in trained.data['train'].x}
+    assert {p.tobytes() for p in np.asarray(plain.x_s)} <= known
+    moved = trained.build(**{'augment.shift': 2.5}).sample(KEY, trained.data)
+    np.testing.assert_array_equal(moved.class_id, plain.class_id)
+    for part in ('x_s', 'x_q'):
+        a, b = getattr(moved, part), getattr(plain, part)
+        assert a.dtype == b.dtype and (a != b).any((1, 2, 3)).all()
+
+
+def test_a_scorer_that_can_not_tell_gets_exactly_chance():
+    got = episode_accuracies(
+        lambda e: jnp.zeros((len(e.y_q), 4)), pictures()['test'], KEY, ways=4, shots=1, queries=3,
+        count=30,
+    )  # fmt: skip
+    np.testing.assert_array_equal(got, np.full(30, 0.25, np.float32))
+
+
+@pytest.mark.parametrize('num', [1, 255, 256, 257, 600])
+def test_embedding_in_chunks_is_embedding_all(num):
+    x = np.random.default_rng(0).normal(size=(num, 3)).astype(np.float32)
+    dataset = from_arrays(x, np.zeros(num, int))
+    got = embed_dataset(lambda x: (2 * x).reshape(-1, 3, 1), dataset)
+    np.testing.assert_array_equal(got.x, 2 * x[..., None])
+    np.testing.assert_array_equal(got.offset, dataset.offset)
+
+
+def test_untrainable_methods_refuse_steps():
+    config = settle(configs.defaults('knn', 'synthetic'))
+    config.num_steps = 1
+    with pytest.raises(InputError, match=r'knn has nothing to train: set config\.num_steps=0'):
+        configs.find('methods', 'knn').build(config, pictures())
