@@ -37,6 +37,7 @@ def get_config(arg: str = ''):
     config.optim.schedule = 'cosine'
     config.optim.warmup_steps = 200
     if arg == 'short':
-        config.num_steps = 3000
+        config.num_steps = 2000
         config.eval_every = 500
+        config.augment.update(degrees=0.0, shear=0.0, scale=0.0, shift=0.0)
     return config

@@ -11,7 +11,7 @@ ROWS = (
         'title': 'ProtoNet',
         'config': 'configs/omniglot_protonet.py',
         'overrides': (),
-        'seeds': (0, 1, 2),
+        'seeds': (0,),  # one seed: an hour of two cores each
         'published': (98.8, 99.7, 96.0, 98.9),
         'source': '[Snell et al. 2017](https://arxiv.org/abs/1703.05175)',
     },
@@ -29,7 +29,7 @@ ROWS = (
         'title': 'RelationNet',
         'config': 'configs/omniglot_relation.py',
         'overrides': (),
-        'seeds': (0, 1, 2),
+        'seeds': (0,),  # one seed: an hour of two cores each
         'published': (99.6, 99.8, 97.6, 99.1),
         'source': '[Sung et al. 2018](https://arxiv.org/abs/1711.06025), on a random split',
     },
@@ -38,7 +38,7 @@ ROWS = (
         'title': 'MatchingNet',
         'config': 'configs/omniglot_matching.py',
         'overrides': (),
-        'seeds': (0, 1, 2),
+        'seeds': (0,),  # one seed: an hour of two cores each
         'published': (98.1, 98.9, 93.8, 98.5),
         'source': '[Vinyals et al. 2016](https://arxiv.org/abs/1606.04080)',
     },
