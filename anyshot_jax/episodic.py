@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax import augment, episodes
@@ -122,8 +123,8 @@ def episodic(
             count=count,
         )  # fmt: skip
 
-    embed_split = jax.jit(lambda state, dataset: embed_dataset(
-        partial(embed, state.params, state.extra), dataset))  # fmt: skip
+    embed_chunk = jax.jit(lambda state, x: embed(state.params, state.extra, x))
+    embed_split = lambda state, dataset: embed_dataset(partial(embed_chunk, state), dataset)
 
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
@@ -193,17 +194,14 @@ def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:
     """The dataset with every item replaced by its features; turned classes become items.
 
     Args:
-      embed: x [N, ...] -> [N, ...]; called on chunks of EMBED_CHUNK, so memory stays bounded.
+      embed: x [EMBED_CHUNK, ...] -> [EMBED_CHUNK, ...], compiled: every chunk has this one shape,
+        whatever the split's size, so that there is one program and bounded memory.
     """
     dataset = episodes.expand_turns(dataset)
-    x, full = dataset.x, dataset.x.shape[0] // EMBED_CHUNK * EMBED_CHUNK
-    parts = []
-    if full:
-        chunks = jax.lax.map(embed, x[:full].reshape(-1, EMBED_CHUNK, *x.shape[1:]))
-        parts.append(chunks.reshape(full, *chunks.shape[2:]))
-    if full < x.shape[0]:
-        parts.append(embed(x[full:]))
-    return dataclasses.replace(dataset, x=jnp.concatenate(parts))
+    num = dataset.x.shape[0]
+    starts = range(0, num, EMBED_CHUNK)  # the last chunk is filled up from the first rows
+    chunks = [embed(dataset.x[(i + np.arange(EMBED_CHUNK)) % num]) for i in starts]
+    return dataclasses.replace(dataset, x=jnp.concatenate(chunks)[:num])
 
 
 def cross_entropy(scores: Array, label: Array) -> tuple[Array, dict]:

@@ -28,6 +28,7 @@ def main(argv: list[str]) -> None:
     from anyshot_jax import train  # JAX starts here, after the flags are known to be right
 
     logging.set_verbosity(logging.WARNING)
+    train.keep_compiled()
     given = config_flags.get_config_filename(flags.FLAGS['config'])
     path, *variant = given.split(':')
     name = '_'.join([Path(path).stem, *variant])

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax import checkpoint, evaluate, logbook, report
 from anyshot_jax import config as configs
+from anyshot_jax.data.cache import cache_dir
 from anyshot_jax.episodes import expand_turns
 from anyshot_jax.episodic import task_name
 from anyshot_jax.types import Dataset, InputError, Method
@@ -56,6 +57,16 @@ def make_step(method: Method, *, batch_size: int, steps_per_call: int, devices=N
     return lambda state, data, key: mapped(state, data, key, units)
 
 
+def keep_compiled() -> None:
+    """Keeps compiled programs in the user's cache directory: the second start is quick.
+
+    JAX's own JAX_COMPILATION_CACHE_DIR goes before.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'compiled'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+
+
 def run(config: ConfigDict, workdir: str | Path, *, config_file: str = '') -> dict[str, float]:
     """Does what the config says, or what is left of it, in `workdir`.
 
@@ -73,7 +84,7 @@ def run(config: ConfigDict, workdir: str | Path, *, config_file: str = '') -> di
     """
     workdir = Path(workdir)
     if 'stages' not in config:
-        return _run_stage(config, workdir, {}, config_file)
+        return _run_stage(config, workdir, None, config_file)
     exported: dict[str, dict] = {}
     means: dict[str, float] = {}
     for name in config.stages:
@@ -101,7 +112,7 @@ def _build_and_run(config, workdir, exported, config_file):
     data = configs.find('data', config.data.name).load(config.data)
     if config.features_from:
         data = _with_features(data, config.features_from, exported)
-    data = {**data, **exported}
+    data = {**data, **(exported or {})}
     method = configs.find('methods', config.method.name).build(config, data)
     everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), ('all',)), PartitionSpec())
     data = jax.device_put(data, everywhere)
@@ -144,7 +155,8 @@ def _build_and_run(config, workdir, exported, config_file):
     if config.eval_only and (workdir / 'result.json').exists():
         checkpoint.write_text(workdir / f'eval-{result["config_hash"]}.json', text)
         return _show(values, None)
-    checkpoint.save_artifacts(workdir / 'artifacts.npz', method.export(state, data, key_test))
+    if exported is not None:
+        checkpoint.save_artifacts(workdir / 'artifacts.npz', method.export(state, data, key_test))
     checkpoint.write_text(workdir / 'result.json', text)
     report.write(workdir, method=method, state=state, data=data, config=config)
     return _show(values, workdir)
@@ -152,9 +164,9 @@ def _build_and_run(config, workdir, exported, config_file):
 
 def _with_features(data, stage: str, exported):
     """The same classes, each role's items replaced by the features a stage exported for them."""
-    if stage not in exported:
+    if stage not in (exported or {}):
         raise InputError(
-            f'config.features_from={stage!r} is no earlier stage{configs.nearest(stage, exported)}'
+            f'config.features_from={stage!r} is no earlier stage{configs.nearest(stage, exported or ())}'
         )
     return {
         role: dataclasses.replace(expand_turns(dataset), x=exported[stage][role])

@@ -28,7 +28,7 @@ from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 from anyshot_jax import config as configs  # noqa: E402
 from anyshot_jax.episodic import episode_accuracies  # noqa: E402
-from anyshot_jax.train import make_step  # noqa: E402
+from anyshot_jax.train import keep_compiled, make_step  # noqa: E402
 from anyshot_jax.types import Data, Method, from_arrays  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'As for anyshot_jax.main.')

@@ -2,7 +2,7 @@
 
 import pkgutil
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -51,20 +51,41 @@ class Case:
     def trains(self):
         return self.method.update is not None
 
+    @property
+    def normalises(self):
+        return 'batch_norm' in self.config.method
+
     @cached_property
     def step(self):
         return make_step(self.method, batch_size=4, steps_per_call=2)
 
     @cached_property
-    def state(self):
-        """After a few steps, so that no parameter or statistic has its first value."""
-        if not self.trains:
-            return self.init
-        return jax.device_get(self.step(jax.tree.map(jnp.copy, self.init), self.data, KEY)[0])
+    def after(self):
+        """State and metrics after a few steps on two devices."""
+        return self.run(self.step)
 
-    def episode(self, seed=0):
-        key = jax.random.key(seed)
-        return episodes.sample_episode(key, self.data['test'], ways=3, shots=2, queries=3)
+    def run(self, step):
+        return jax.device_get(step(jax.tree.map(np.asarray, self.init), self.data, KEY))
+
+    @property
+    def state(self):
+        """A state in which no parameter or statistic has its first value."""
+        return self.after[0] if self.trains else self.init
+
+    @cached_property
+    def episode(self):
+        episode = episodes.sample_episode(KEY, self.data['test'], ways=3, shots=2, queries=3)
+        return jax.tree.map(np.asarray, episode)
+
+    @cache
+    def predictor(self, mode=''):
+        """Compiled predict, with batch norm as `mode` says."""
+        method = self.build(**{'method.batch_norm': mode}) if mode else self.method
+        return jax.jit(method.predict)
+
+    def predict(self, **parts):
+        """Scores of the episode, some of its parts replaced."""
+        return np.asarray(self.predictor()(self.state, self.episode._replace(**parts)))
 
 
 def settle(config):
@@ -85,7 +106,7 @@ def pictures(num_classes=6, per_class=8, signal=1.0):
         x = signal * rng.normal(size=(num_classes, 8, 8, 1))[label]
         x = 128 + 40 * (x + rng.normal(size=x.shape))
         data[role] = from_arrays(np.clip(x, 0, 255).astype(np.uint8), label)
-    return data
+    return jax.device_put(data)
 
 
 @pytest.fixture(scope='module', params=CASES, ids=lambda c: '-'.join([c[0], *c[1]]))
@@ -134,9 +155,9 @@ def test_same_key_same_init(case):
 @pytest.mark.parametrize('mode', ['inductive', 'transductive'])
 def test_noise_is_classified_at_chance(case, mode):
     """Nothing but the items may tell the class: no order, no statistics, no label of a query."""
-    if mode == 'transductive' and 'batch_norm' not in case.config.method:
+    if mode == 'transductive' and not case.normalises:
         pytest.skip('this method has no batch norm')
-    switch = {'method.batch_norm': mode} if 'batch_norm' in case.config.method else {}
+    switch = {'method.batch_norm': mode} if case.normalises else {}
     method = case.build(**{'eval.episodes': 600, 'eval.tasks': ((4, 2),)}, **switch)
     noise = pictures(num_classes=40, signal=0.0)
     accuracy = np.asarray(method.evaluate(case.state, noise, KEY, 'test')['4-way 2-shot'])
@@ -169,125 +190,96 @@ def test_jit_changes_nothing(trained):
     """One update, compiled as a whole and operation by operation."""
     keys = jax.random.split(KEY, 2)
     batch = jax.vmap(trained.method.sample, (0, None))(keys, trained.data)
-    update = jax.vmap(trained.method.update, (None, 0, 0), axis_name='devices')
     one = jax.tree.map(lambda a: a[None], (batch, keys))
-    compiled = jax.jit(update)(trained.state, *one)
-    assert_close(compiled, update(trained.state, *one), rtol=1e-4, atol=1e-5)
+    update = jax.vmap(trained.method.update, (None, 0, 0), axis_name='devices')
+    state = jax.device_put(trained.state)
+    assert_close(jax.jit(update)(state, *one), update(state, *one), rtol=1e-4, atol=1e-5)
 
 
 def test_compiles_once(trained):
-    state, _ = trained.step(jax.tree.map(jnp.copy, trained.init), trained.data, KEY)
-    data = jax.device_put(trained.data)
-    trained.method.evaluate(trained.state, data, KEY, 'test')
+    """The second step, and the second evaluation, find everything compiled."""
+    keys = jax.random.split(KEY, 3)
+    state, _ = trained.step(jax.tree.map(jnp.copy, trained.init), trained.data, keys[0])
+    jax.block_until_ready(trained.method.evaluate(state, trained.data, keys[0], 'test'))
     with no_compilation():
-        for seed in range(2):
-            state, _ = trained.step(state, trained.data, jax.random.key(seed))
+        for key in keys[1:]:
+            state, _ = trained.step(state, trained.data, key)
     with no_compilation():
-        trained.method.evaluate(trained.state, data, KEY, 'test')
+        jax.block_until_ready(trained.method.evaluate(state, trained.data, key, 'test'))
 
 
 def test_update_keeps_the_states_tree_shapes_and_types(trained):
     shapes = partial(jax.tree.map, lambda a: (a.shape, a.dtype))
-    after = shapes(trained.state)
-    assert after == shapes(trained.init)
+    assert shapes(trained.state) == shapes(trained.init)
     assert int(trained.state.step) == 2
-    moved = jax.tree.map(
-        lambda a, b: bool((a != b).any()), trained.state.params, trained.init.params
-    )
+    moved = jax.tree.map(lambda a, b: (a != b).any(), trained.state.params, trained.init.params)
     # A bias before a batch norm has no effect, so it may stay where it was.
     assert any(jax.tree.leaves(moved))
 
 
 def test_two_devices_are_one_device(trained):
-    """The same four units, on one device and two on each of two."""
-    results = []
-    for devices in (jax.devices()[:1], jax.devices()[:2]):
-        step = make_step(trained.method, batch_size=4, steps_per_call=2, devices=devices)
-        results.append(
-            jax.device_get(step(jax.tree.map(np.asarray, trained.init), trained.data, KEY))
-        )
+    """The same four units: two on each of two devices, or all on one, one or four at a time."""
     assert len(jax.devices()) == 2
-    assert_close(*results, rtol=1e-5, atol=1e-6)
-
-
-def test_task_chunk_changes_nothing_but_memory(trained):
-    results = []
-    for chunk in (1, 2, 4):
-        step = make_step(
-            trained.build(task_chunk=chunk),
-            batch_size=4,
-            steps_per_call=2,
-            devices=jax.devices()[:1],
-        )
-        results.append(
-            jax.device_get(step(jax.tree.map(np.asarray, trained.init), trained.data, KEY))
-        )
-    assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
-    assert_close(results[2], results[0], rtol=1e-5, atol=1e-6)
+    for chunk in (1, 4):
+        method = trained.build(task_chunk=chunk)
+        step = make_step(method, batch_size=4, steps_per_call=2, devices=jax.devices()[:1])
+        assert_close(trained.run(step), trained.after, rtol=1e-4, atol=1e-6)
 
 
 def test_order_of_queries_does_not_matter(case):
-    episode = case.episode()
     order = np.random.default_rng(0).permutation(9)
-    predict = jax.jit(case.method.predict)
-    scores = predict(case.state, episode)
+    scores, moved = case.predict(), case.predict(x_q=case.episode.x_q[order])
     assert scores.shape == (9, 3)
-    moved = predict(case.state, episode._replace(x_q=episode.x_q[order]))
     np.testing.assert_allclose(moved, scores[order], rtol=1e-4, atol=1e-5)
 
 
 def test_names_of_classes_do_not_matter(case):
     """Class c is called name[c] instead: its scores stand in that column."""
-    episode, name = case.episode(), np.array([2, 0, 1], np.int32)
-    predict = jax.jit(case.method.predict)
-    scores = np.asarray(predict(case.state, episode))
-    renamed = episode._replace(y_s=name[episode.y_s], class_id=episode.class_id[np.argsort(name)])
-    got = np.asarray(predict(case.state, renamed))
-    np.testing.assert_allclose(got[:, name], scores, rtol=1e-4, atol=1e-5)
+    name = np.array([2, 0, 1], np.int32)
+    class_id = case.episode.class_id[np.argsort(name)]
+    renamed = case.predict(y_s=name[case.episode.y_s], class_id=class_id)
+    np.testing.assert_allclose(renamed[:, name], case.predict(), rtol=1e-4, atol=1e-5)
 
 
 def test_predictions_do_not_know_the_answers(case):
-    episode = case.episode()
-    predict = jax.jit(case.method.predict)
-    blind = episode._replace(y_q=jnp.zeros_like(episode.y_q), class_id=episode.class_id * 0)
-    np.testing.assert_array_equal(predict(case.state, blind), predict(case.state, episode))
+    blind = case.predict(y_q=0 * case.episode.y_q, class_id=0 * case.episode.class_id)
+    np.testing.assert_array_equal(blind, case.predict())
 
 
 @pytest.mark.parametrize('mode', ['inductive', 'transductive'])
 def test_evaluation_is_prediction_episode_by_episode(case, mode):
     """Inductive evaluation embeds a whole split once; that must not show."""
-    if 'batch_norm' not in case.config.method and mode == 'transductive':
+    if mode == 'transductive' and not case.normalises:
         pytest.skip('this method has no batch norm')
-    switch = {'method.batch_norm': mode} if 'batch_norm' in case.config.method else {}
-    method = case.build(**switch)
+    method = case.build(**{'method.batch_norm': mode}) if case.normalises else case.method
     got = method.evaluate(case.state, case.data, KEY, 'test')
     assert list(got) == ['3-way 1-shot', '4-way 2-shot']
+
+    @partial(jax.jit, static_argnames=('ways', 'shots'))
+    def accuracies(state, dataset, keys, ways, shots):
+        def one(key):
+            episode = episodes.sample_episode(key, dataset, ways=ways, shots=shots, queries=3)
+            return (method.predict(state, episode).argmax(-1) == episode.y_q).mean()
+
+        return jax.lax.map(one, keys)
+
     for i, (ways, shots) in enumerate(case.config.eval.tasks):
-
-        @jax.jit
-        def accuracy(key, ways=ways, shots=shots):
-            episode = episodes.sample_episode(
-                key, case.data['test'], ways=ways, shots=shots, queries=3
-            )
-            right = method.predict(case.state, episode).argmax(-1) == episode.y_q
-            return right.mean()
-
         key = jax.random.fold_in(KEY, i)
-        want = [accuracy(jax.random.fold_in(key, e)) for e in range(24)]
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(24))
+        want = accuracies(case.state, case.data['test'], keys, ways, shots)
         np.testing.assert_allclose(got[task_name(ways, shots)], want, atol=1e-6)
 
 
 def test_transduction_is_a_switch_that_is_off(case):
-    if 'batch_norm' not in case.config.method:
+    if not case.normalises:
         pytest.skip('this method has no batch norm')
     assert case.config.method.batch_norm == 'inductive'
-    predict = {m: jax.jit(case.build(**{'method.batch_norm': m}).predict)
-               for m in ('inductive', 'transductive')}  # fmt: skip
-    episode = case.episode()
-    other = episode._replace(x_q=episode.x_q.at[1:].set(0))  # all queries but the first
-    alone = [np.asarray(predict['inductive'](case.state, e))[0] for e in (episode, other)]
+    others = case.episode.x_q.copy()
+    others[1:] = 0  # all queries but the first
+    episodes = case.episode, case.episode._replace(x_q=others)
+    alone = [case.predictor()(case.state, e)[0] for e in episodes]
     np.testing.assert_allclose(*alone, rtol=1e-4, atol=1e-5)
-    together = [np.asarray(predict['transductive'](case.state, e))[0] for e in (episode, other)]
+    together = [case.predictor('transductive')(case.state, e)[0] for e in episodes]
     assert np.abs(together[0] - together[1]).max() > 1e-3
     with pytest.raises(InputError, match='batch_norm must be inductive or transductive'):
         case.build(**{'method.batch_norm': 'transduktive'})
@@ -297,8 +289,8 @@ def test_embedding_and_export(case):
     x = case.data['test'].x
     z = jax.jit(case.method.embed)(case.state, x)
     assert z.shape[0] == len(x) and z.ndim == 2
-    exported = case.method.export(case.state, case.data, KEY)
-    assert exported.keys() == case.data.keys()
+    exported = case.method.export(case.state, {**case.data, 'earlier': {'a': x}}, KEY)
+    assert exported.keys() == case.data.keys()  # not what an earlier stage exported
     flat = np.asarray(exported['test']).reshape(len(x), -1)
     np.testing.assert_allclose(flat, z, rtol=1e-4, atol=1e-5)
 
@@ -315,17 +307,16 @@ def test_training_episodes_are_moved_only_if_asked(trained):
 
 
 def test_a_scorer_that_can_not_tell_gets_exactly_chance():
-    got = episode_accuracies(
-        lambda e: jnp.zeros((len(e.y_q), 4)), pictures()['test'], KEY, ways=4, shots=1, queries=3,
-        count=30,
-    )  # fmt: skip
+    size = {'ways': 4, 'shots': 1, 'queries': 3}
+    equal = lambda episode: jnp.zeros((len(episode.y_q), 4))
+    got = episode_accuracies(equal, pictures()['test'], KEY, count=30, **size)
     np.testing.assert_array_equal(got, np.full(30, 0.25, np.float32))
 
 
 @pytest.mark.parametrize('num', [1, 255, 256, 257, 600])
 def test_embedding_in_chunks_is_embedding_all(num):
     x = np.random.default_rng(0).normal(size=(num, 3)).astype(np.float32)
-    dataset = from_arrays(x, np.zeros(num, int))
+    dataset = jax.device_put(from_arrays(x, np.zeros(num, int)))
     got = embed_dataset(lambda x: (2 * x).reshape(-1, 3, 1), dataset)
     np.testing.assert_array_equal(got.x, 2 * x[..., None])
     np.testing.assert_array_equal(got.offset, dataset.offset)

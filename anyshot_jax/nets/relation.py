@@ -10,6 +10,7 @@ from jax import Array
 from anyshot_jax.nets.conv import Conv, conv
 from anyshot_jax.nets.norm import BatchNorm
 from anyshot_jax.nets.pool import max_pool
+from anyshot_jax.types import InputError
 
 
 class Relation(nn.Module):
@@ -28,9 +29,9 @@ class Relation(nn.Module):
     @nn.compact
     def __call__(self, x_s: Array, x_q: Array, *, train: bool, transductive: bool = False) -> Array:
         if min(x_s.shape[-3:-1]) < 4:
-            raise ValueError(
+            raise InputError(
                 f'the relation module pools twice and needs maps of 4x4 or more, got {x_s.shape}; '
-                'use fewer pools or larger pictures'
+                'set config.net.flatten=False, use fewer pools or larger pictures'
             )
         c, f = x_s.shape[-1], self.features
         init = nn.initializers.he_normal()
