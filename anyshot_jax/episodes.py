@@ -62,6 +62,24 @@ def sample_episode(key: Array, dataset: Dataset, *, ways: int, shots: int, queri
     )
 
 
+def first(episode: Episode, ways: int, shots: int) -> Episode:
+    """The smaller episode of its first `ways` classes and their first `shots` shots."""
+    total = episode.class_id.shape[0]
+
+    def take(a, num):  # a [total * n, ...] -> [ways * num, ...]
+        a = a.reshape(total, -1, *a.shape[1:])[:ways, :num]
+        return a.reshape(-1, *a.shape[2:])
+
+    queries = episode.y_q.shape[0] // total
+    return Episode(
+        x_s=take(episode.x_s, shots),
+        y_s=take(episode.y_s, shots),
+        x_q=take(episode.x_q, queries),
+        y_q=take(episode.y_q, queries),
+        class_id=episode.class_id[:ways],
+    )
+
+
 def expand_turns(dataset: Dataset) -> Dataset:
     """The same classes with the turned ones as items of their own: turns = 1, N * turns items."""
     if dataset.turns == 1:

@@ -112,16 +112,16 @@ def episodic(
         features = embed(state.params, state.extra, x)
         return features.reshape(features.shape[0], -1)
 
-    @partial(jax.jit, static_argnames=('ways', 'shots', 'count'))
-    def accuracies(state, dataset, key, *, ways, shots, count):
+    @partial(jax.jit, static_argnames='count')
+    def accuracies(state, dataset, key, *, count):
         if batch_norm == 'inductive':  # an item's features don't depend on its episode
             predict_one = lambda e: score(state.params, state.extra, e)
         else:
             predict_one = partial(predict, state)
+        tasks, queries = config.eval.tasks, config.eval.queries
         return episode_accuracies(
-            predict_one, dataset, key, ways=ways, shots=shots, queries=config.eval.queries,
-            count=count,
-        )  # fmt: skip
+            predict_one, dataset, key, tasks=tasks, queries=queries, count=count
+        )
 
     embed_chunk = jax.jit(lambda state, x: embed(state.params, state.extra, x))
     embed_split = lambda state, dataset: embed_dataset(partial(embed_chunk, state), dataset)
@@ -131,12 +131,7 @@ def episodic(
         dataset = data[role]
         if batch_norm == 'inductive':
             dataset = embed_split(state, dataset)
-        return {
-            task_name(ways, shots): accuracies(
-                state, dataset, jax.random.fold_in(key, i), ways=ways, shots=shots, count=count
-            )
-            for i, (ways, shots) in enumerate(config.eval.tasks)
-        }
+        return accuracies(state, dataset, key, count=count)
 
     return Method(
         init=init_state,
@@ -167,25 +162,33 @@ def episode_accuracies(
     dataset: Dataset,
     key: Array,
     *,
-    ways: int,
-    shots: int,
+    tasks: tuple[tuple[int, int], ...],
     queries: int,
     count: int,
-) -> Array:
-    """Query accuracy of `count` episodes. Equal scores go to the first class, whose place is
-    random: a scorer that can't tell classes apart gets 1 / W.
+) -> dict[str, Array]:
+    """Query accuracy of `count` episodes of every (ways, shots).
+
+    Episode i has the most ways and shots asked for; the smaller tasks take its first classes and
+    shots, whose order is random, and so are paired with it. Equal scores go to the first class: a
+    scorer that can't tell classes apart gets 1 / W.
 
     Args:
       predict: episode -> scores [W*Q, W].
     Returns:
-      [count] in 0..1.
+      task_name -> [count] in 0..1.
     """
+    ways, shots = (max(column) for column in zip(*tasks, strict=True))
 
     def one(i):
-        episode = episodes.sample_episode(
+        largest = episodes.sample_episode(
             jax.random.fold_in(key, i), dataset, ways=ways, shots=shots, queries=queries
         )
-        return jnp.mean(jnp.argmax(predict(episode), axis=-1) == episode.y_q)
+        correct = {}
+        for task in tasks:
+            episode = episodes.first(largest, *task)
+            answer = jnp.argmax(predict(episode), axis=-1)
+            correct[task_name(*task)] = jnp.mean(answer == episode.y_q)
+        return correct
 
     return jax.lax.map(one, jnp.arange(count))
 

@@ -57,6 +57,12 @@ def make_step(method: Method, *, batch_size: int, steps_per_call: int, devices=N
     return lambda state, data, key: mapped(state, data, key, units)
 
 
+def on_all_devices(tree):
+    """The tree on every device, placed as a step returns its state: else it is compiled twice."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
 def keep_compiled() -> None:
     """Keeps compiled programs in the user's cache directory: the second start is quick.
 
@@ -88,6 +94,11 @@ def run(config: ConfigDict, workdir: str | Path, *, config_file: str = '') -> di
     exported: dict[str, dict] = {}
     means: dict[str, float] = {}
     for name in config.stages:
+        if name not in config:
+            raise InputError(
+                f'config.stages names {name!r}, but there is no config.{name}'
+                f'{configs.nearest(name, set(config) - {"stages"})}'
+            )
         means = _run_stage(config[name], workdir / name, exported, config_file)
         if not (workdir / name / 'result.json').exists():
             return {}
@@ -114,10 +125,9 @@ def _build_and_run(config, workdir, exported, config_file):
         data = _with_features(data, config.features_from, exported)
     data = {**data, **(exported or {})}
     method = configs.find('methods', config.method.name).build(config, data)
-    everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), ('all',)), PartitionSpec())
-    data = jax.device_put(data, everywhere)
+    data = on_all_devices(data)
     key_init, key_step, key_val, key_test = jax.random.split(jax.random.key(config.seed), 4)
-    state = jax.jit(method.init)(key_init, data)
+    state = on_all_devices(jax.jit(method.init)(key_init, data))
 
     # Restore.
     recent = checkpoint.open_manager(workdir / 'checkpoints', keep=2)
@@ -152,7 +162,7 @@ def _build_and_run(config, workdir, exported, config_file):
         **evaluate.facts(config),
     }
     text = json.dumps(result, indent=1) + '\n'
-    if config.eval_only and (workdir / 'result.json').exists():
+    if config.eval_only:  # never the result: the run may not have been trained to the end
         checkpoint.write_text(workdir / f'eval-{result["config_hash"]}.json', text)
         return _show(values, None)
     if exported is not None:
@@ -165,9 +175,8 @@ def _build_and_run(config, workdir, exported, config_file):
 def _with_features(data, stage: str, exported):
     """The same classes, each role's items replaced by the features a stage exported for them."""
     if stage not in (exported or {}):
-        raise InputError(
-            f'config.features_from={stage!r} is no earlier stage{configs.nearest(stage, exported or ())}'
-        )
+        hint = configs.nearest(stage, exported or ())
+        raise InputError(f'config.features_from={stage!r} is no earlier stage{hint}')
     return {
         role: dataclasses.replace(expand_turns(dataset), x=exported[stage][role])
         for role, dataset in data.items()
@@ -203,6 +212,7 @@ def _train(config, method, data, keys, state, progress, workdir, recent, best):
                 progress['stale'] = 0 if better else progress['stale'] + 1
             progress['seconds'] = before + time.monotonic() - started
             if due(config.save_every) or sigterm.came:
+                _refuse_nan_state(state, step, recent)
                 checkpoint.save(recent, state, progress)
             if sigterm.came:
                 break
@@ -216,13 +226,32 @@ def _refuse_nan(metrics, step, recent) -> None:
         bad = first + int(np.argmin(finite))
         names = [n for n, m in metrics.items() if not np.isfinite(m[bad - first]).all()]
         raise InputError(
-            f'{", ".join(names)} became NaN or infinite at step {bad} (of steps {first} to {step}); '
-            f'the state of step {max(recent.all_steps(), default=0)} is kept. Try a lower '
+            f'{", ".join(names)} became NaN or infinite at step {bad} (steps {first} to {step}); '
+            f'step {max(recent.all_steps(), default=0)} is kept. Try a lower '
+            'config.optim.learning_rate or config.optim.clip_norm=1.0, in a new --workdir'
+        )
+
+
+def _refuse_nan_state(state, step, recent) -> None:
+    """The last step's own damage, which its metrics can't show yet."""
+    if not all(np.isfinite(a).all() for a in jax.tree.leaves((state.params, state.extra))):
+        raise InputError(
+            f'the parameters became NaN or infinite by step {step}; the state of step '
+            f'{max(recent.all_steps(), default=0)} is kept. Try a lower '
             'config.optim.learning_rate or config.optim.clip_norm=1.0, in a new --workdir'
         )
 
 
 def _check_periods(config) -> None:
+    for name in ('steps_per_call', 'batch_size'):
+        if config[name] < 1:
+            raise InputError(f'config.{name} must be >= 1, got {config[name]}')
+    for name in ('episodes', 'val_episodes'):
+        if config.eval[name] < 1:
+            raise InputError(f'config.eval.{name} must be >= 1, got {config.eval[name]}')
+    tasks = config.eval.tasks
+    if not tasks or any(not isinstance(t, (tuple, list)) or len(t) != 2 for t in tasks):
+        raise InputError(f'config.eval.tasks={tasks} must be pairs (ways, shots), like ((5, 1),)')
     for name in ('num_steps', 'log_every', 'eval_every', 'save_every'):
         value = config[name]
         if value < 0 or value % config.steps_per_call:

@@ -27,7 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 from anyshot_jax import config as configs  # noqa: E402
-from anyshot_jax.episodic import episode_accuracies  # noqa: E402
+from anyshot_jax.episodic import episode_accuracies, task_name  # noqa: E402
 from anyshot_jax.train import keep_compiled, make_step  # noqa: E402
 from anyshot_jax.types import Data, Method, from_arrays  # noqa: E402
 
@@ -185,15 +185,16 @@ def measure_evaluation(method: Method, config: ConfigDict, state, data, seconds:
     Where items are embedded on their own, methods embed the whole split once instead; that way,
     all columns of the config's result included, is measured too.
     """
-    ways, shots = config.eval.tasks[0]
+    tasks = (config.eval.tasks[0],)
 
     @jax.jit
     def accuracies(state, dataset, key):
         predict = partial(method.predict, state)
         queries = config.eval.queries
-        return episode_accuracies(
-            predict, dataset, key, ways=ways, shots=shots, queries=queries, count=count
+        values = episode_accuracies(
+            predict, dataset, key, tasks=tasks, queries=queries, count=count
         )
+        return values[task_name(*tasks[0])]
 
     keys = (jax.random.key(i) for i in range(10**9))
     last: dict[str, Any] = {}
@@ -220,6 +221,7 @@ def measure_evaluation(method: Method, config: ConfigDict, state, data, seconds:
 def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
+    keep_compiled()
     load_before = ' '.join(f'{v:.2f}' for v in os.getloadavg())
     config = configs.check(_CONFIG.value)
     name = config_flags.get_config_filename(flags.FLAGS['config'])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from anyshot_jax import episodes
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Episode, InputError, from_arrays
 
 SIZE = 3  # of the pictures
 ROWS = 60  # items that every data set here is filled up to, so that one compilation serves all
@@ -201,3 +201,16 @@ def test_check_lets_pass_what_can_be_drawn():
 def test_check_names_what_is_wrong(given, message):
     with pytest.raises(InputError, match=message):
         check(**given)
+
+
+def test_first_keeps_the_first_classes_and_shots():
+    """Items are numbered by class, kind and place, so that what is kept can be read off."""
+    number = lambda kind, n: np.array([100 * w + 10 * kind + i for w in range(3) for i in range(n)])
+    label = lambda n: np.repeat(np.arange(3), n)
+    whole = Episode(number(1, 4), label(4), number(2, 2), label(2), np.array([7, 5, 9]))
+    small = episodes.first(whole, 2, 3)
+    np.testing.assert_array_equal(small.x_s, [10, 11, 12, 110, 111, 112])
+    np.testing.assert_array_equal(small.y_s, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(small.x_q, [20, 21, 120, 121])
+    np.testing.assert_array_equal(small.y_q, [0, 0, 1, 1])
+    np.testing.assert_array_equal(small.class_id, [7, 5])

@@ -2,7 +2,7 @@
 
 import pkgutil
 from contextlib import contextmanager
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import pytest
 from anyshot_jax import config as configs
 from anyshot_jax import episodes, methods
 from anyshot_jax.episodic import embed_dataset, episode_accuracies, task_name
-from anyshot_jax.train import make_step
+from anyshot_jax.train import make_step, on_all_devices
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(11)
@@ -77,15 +77,13 @@ class Case:
         episode = episodes.sample_episode(KEY, self.data['test'], ways=3, shots=2, queries=3)
         return jax.tree.map(np.asarray, episode)
 
-    @cache
-    def predictor(self, mode=''):
-        """Compiled predict, with batch norm as `mode` says."""
-        method = self.build(**{'method.batch_norm': mode}) if mode else self.method
-        return jax.jit(method.predict)
+    @cached_property
+    def predictor(self):
+        return jax.jit(self.method.predict)
 
     def predict(self, **parts):
         """Scores of the episode, some of its parts replaced."""
-        return np.asarray(self.predictor()(self.state, self.episode._replace(**parts)))
+        return np.asarray(self.predictor(self.state, self.episode._replace(**parts)))
 
 
 def settle(config):
@@ -166,7 +164,9 @@ def test_noise_is_classified_at_chance(case, mode):
 
 
 def test_signal_is_found(case):
-    """The counterpart: the same set with a signal is classified above chance, even untrained."""
+    """The counterpart of noise, for methods that have nothing to learn first."""
+    if case.trains:
+        pytest.skip('see test_overfits_one_batch')
     accuracy = np.asarray(case.method.evaluate(case.state, case.data, KEY, 'test')['3-way 1-shot'])
     assert accuracy.shape == (24,) and accuracy.mean() > 0.5
 
@@ -198,14 +198,14 @@ def test_jit_changes_nothing(trained):
 
 def test_compiles_once(trained):
     """The second step, and the second evaluation, find everything compiled."""
-    keys = jax.random.split(KEY, 3)
-    state, _ = trained.step(jax.tree.map(jnp.copy, trained.init), trained.data, keys[0])
-    jax.block_until_ready(trained.method.evaluate(state, trained.data, keys[0], 'test'))
+    keys = list(jax.random.split(KEY, 3))
+    state, data = on_all_devices((jax.tree.map(jnp.copy, trained.init), trained.data))
+    state, _ = trained.step(state, data, keys[0])
+    jax.block_until_ready(trained.method.evaluate(state, data, keys[0], 'test'))
     with no_compilation():
         for key in keys[1:]:
-            state, _ = trained.step(state, trained.data, key)
-    with no_compilation():
-        jax.block_until_ready(trained.method.evaluate(state, trained.data, key, 'test'))
+            state, _ = trained.step(state, data, key)
+        jax.block_until_ready(trained.method.evaluate(state, data, key, 'test'))
 
 
 def test_update_keeps_the_states_tree_shapes_and_types(trained):
@@ -258,14 +258,14 @@ def test_evaluation_is_prediction_episode_by_episode(case, mode):
     @partial(jax.jit, static_argnames=('ways', 'shots'))
     def accuracies(state, dataset, keys, ways, shots):
         def one(key):
-            episode = episodes.sample_episode(key, dataset, ways=ways, shots=shots, queries=3)
+            largest = episodes.sample_episode(key, dataset, ways=4, shots=2, queries=3)
+            episode = episodes.first(largest, ways, shots)
             return (method.predict(state, episode).argmax(-1) == episode.y_q).mean()
 
         return jax.lax.map(one, keys)
 
-    for i, (ways, shots) in enumerate(case.config.eval.tasks):
-        key = jax.random.fold_in(KEY, i)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(24))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(24))
+    for ways, shots in case.config.eval.tasks:
         want = accuracies(case.state, case.data['test'], keys, ways, shots)
         np.testing.assert_allclose(got[task_name(ways, shots)], want, atol=1e-6)
 
@@ -276,10 +276,11 @@ def test_transduction_is_a_switch_that_is_off(case):
     assert case.config.method.batch_norm == 'inductive'
     others = case.episode.x_q.copy()
     others[1:] = 0  # all queries but the first
-    episodes = case.episode, case.episode._replace(x_q=others)
-    alone = [case.predictor()(case.state, e)[0] for e in episodes]
+    alone = case.predict()[0], case.predict(x_q=others)[0]
     np.testing.assert_allclose(*alone, rtol=1e-4, atol=1e-5)
-    together = [case.predictor('transductive')(case.state, e)[0] for e in episodes]
+    predict = jax.jit(case.build(**{'method.batch_norm': 'transductive'}).predict)
+    episodes = case.episode, case.episode._replace(x_q=others)
+    together = [predict(case.state, e)[0] for e in episodes]
     assert np.abs(together[0] - together[1]).max() > 1e-3
     with pytest.raises(InputError, match='batch_norm must be inductive or transductive'):
         case.build(**{'method.batch_norm': 'transduktive'})
@@ -307,10 +308,11 @@ def test_training_episodes_are_moved_only_if_asked(trained):
 
 
 def test_a_scorer_that_can_not_tell_gets_exactly_chance():
-    size = {'ways': 4, 'shots': 1, 'queries': 3}
     equal = lambda episode: jnp.zeros((len(episode.y_q), 4))
-    got = episode_accuracies(equal, pictures()['test'], KEY, count=30, **size)
-    np.testing.assert_array_equal(got, np.full(30, 0.25, np.float32))
+    got = episode_accuracies(
+        equal, pictures()['test'], KEY, tasks=((4, 1),), queries=3, count=30
+    )
+    np.testing.assert_array_equal(got['4-way 1-shot'], np.full(30, 0.25, np.float32))
 
 
 @pytest.mark.parametrize('num', [1, 255, 256, 257, 600])

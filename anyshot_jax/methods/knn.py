@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from anyshot_jax.config import nearest
 from anyshot_jax.episodic import episodic
 from anyshot_jax.ops.distance import cosine, squared_euclidean
 from anyshot_jax.ops.prototype import nearest_per_class
@@ -13,9 +14,8 @@ DEFAULTS = {'distance': 'euclidean'}  # euclidean | cosine
 def build(config, data):
     sims = {'euclidean': lambda a, b: -squared_euclidean(a, b), 'cosine': cosine}
     if config.method.distance not in sims:
-        raise InputError(
-            f'config.method.distance must be one of {", ".join(sims)}, got {config.method.distance!r}'
-        )
+        hint = nearest(config.method.distance, sims)
+        raise InputError(f'config.method.distance={config.method.distance!r} is unknown{hint}')
     sim = sims[config.method.distance]
 
     def init(key, x):

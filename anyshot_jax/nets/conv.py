@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from anyshot_jax.nets.pool import in_chunks
+
 _DIMS = ('NHWC', 'HWIO', 'NHWC')
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -43,25 +45,11 @@ def conv(x: Array, w: Array, *, padding: str = 'SAME', stride: int = 1) -> Array
         return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=_DIMS)
     kh, kw, c, o = w.shape
     if kh * kw * c <= kw * c + kh * o:  # few input channels: all taps are less to move than rows
-        patches = _patches(x, (kh, kw), pads, stride)
-        return _matmul(patches, w.reshape(kh * kw * c, o)).astype(x.dtype)
+        p = patches(x, (kh, kw), pads, stride)
+        return matmul(p, w.reshape(kh * kw * c, o)).astype(x.dtype)
     if stride == 1:
         return _conv(x, w, pads)
-    return _add_rows(_matmul(_taps(x, 2, kw, pads[1], stride), _as_matrix(w)), kh, pads[0], stride)
-
-
-def in_chunks(f: Callable, *xs: Array, size: int = 16) -> Any:
-    """f(*xs) by a loop over slices of at most `size` along the leading axis (on a CPU).
-
-    The slices' temporaries stay in the cache, and XLA doesn't fuse across a loop: it would else
-    compute what f makes again for every tap of the convolution that follows.
-    """
-    n = xs[0].shape[0]
-    k = next((k for k in range(2, n + 1) if n % k == 0 and n // k <= size), 1)
-    if k == 1 or jax.default_backend() != 'cpu':
-        return f(*xs)
-    ys = lax.map(lambda args: f(*args), tuple(x.reshape(k, n // k, *x.shape[1:]) for x in xs))
-    return jax.tree.map(lambda y: y.reshape(n, *y.shape[2:]), ys)
+    return _add_rows(matmul(_taps(x, 2, kw, pads[1], stride), _as_matrix(w)), kh, pads[0], stride)
 
 
 def _taps(x: Array, axis: int, k: int, pad: tuple[int, int], stride: int = 1) -> Array:
@@ -77,7 +65,7 @@ def _shifts(x: Array, axis: int, k: int, pad: tuple[int, int], stride: int = 1) 
     return [lax.slice_in_dim(x, i, i + (n - 1) * stride + 1, stride, axis) for i in range(k)]
 
 
-def _patches(x: Array, kernel: tuple[int, int], pads: Pads, stride: int) -> Array:
+def patches(x: Array, kernel: tuple[int, int], pads: Pads, stride: int) -> Array:
     """[N, H, W, C] -> [N, H', W', kh*kw*C]."""
     rows = _shifts(x, 1, kernel[0], pads[0], stride)
     return jnp.concatenate([_taps(r, 2, kernel[1], pads[1], stride) for r in rows], -1)
@@ -90,7 +78,7 @@ def _add_rows(z: Array, kh: int, pad: tuple[int, int], stride: int = 1) -> Array
     return sum(r[..., i * o : (i + 1) * o] for i, r in enumerate(rows))
 
 
-def _matmul(x: Array, m: Array) -> Array:
+def matmul(x: Array, m: Array) -> Array:
     """[..., K] x [K, M] -> [..., M], summed in float32 or wider."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     y = lax.dot(x.reshape(-1, x.shape[-1]), m, preferred_element_type=wide)
@@ -112,9 +100,10 @@ def _conv(x: Array, w: Array, pads: Pads) -> Array:
     m = _as_matrix(w)
 
     def rows(x: Array) -> Array:
-        return _add_rows(_matmul(_taps(x, 2, kw, pads[1]), m), kh, pads[0]).astype(x.dtype)
+        return _add_rows(matmul(_taps(x, 2, kw, pads[1]), m), kh, pads[0]).astype(x.dtype)
 
-    return in_chunks(rows, x)
+    item = 4 * x.shape[1] * x.shape[2] * sum(m.shape)
+    return in_chunks(rows, x, item_bytes=item)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -130,12 +119,8 @@ def _wconv(x: Array, g: Array, pads: Pads) -> Array:
         gs = jnp.concatenate(_shifts(g, 1, kh, back)[::-1], -1).reshape(-1, kh * o)
         return lax.dot_general(xs, gs, (((0,), (0,)), ((), ())), preferred_element_type=wide)
 
-    n = x.shape[0]
-    k = next(k for k in range(1, n + 1) if n % k == 0 and n // k <= 16)
-    split = tuple(t.reshape(k, n // k, *t.shape[1:]) for t in (x, g))
-    dw = lax.scan(
-        lambda acc, xg: (acc + part(*xg), None), jnp.zeros((kw * c, kh * o), wide), split
-    )[0]
+    item = 4 * g.shape[2] * (x.shape[1] * kw * c + g.shape[1] * kh * o)
+    dw = in_chunks(lambda x, g: part(x, g)[None], x, g, item_bytes=item).sum(0)
     return dw.astype(x.dtype).reshape(kw, c, kh, o).transpose(2, 0, 1, 3)
 
 
@@ -162,40 +147,10 @@ _conv.defvjp(lambda x, w, pads: (_conv(x, w, pads), (x, w)), _conv_bwd)
 _wconv.defvjp(lambda x, g, pads: (_wconv(x, g, pads), (x, g)), _wconv_bwd)
 
 
-def conv_moments(x: Array, w: Array, *, padding: str = 'SAME') -> tuple[Array, Array] | None:
-    """Mean and variance of each channel of conv(x, w), from the moments of the input's patches.
-
-    mean = w' E[p] and var = w' Cov[p] w, exact and without cancellation. With one or three input
-    channels the patches are far smaller than the output, which then need not be read.
-
-    Args:
-      x: [..., N, H, W, C]; leading axes are tasks, each with its own statistics.
-      w: [kh, kw, C, O].
-    Returns:
-      mean and (biased) variance, each [..., O]; None where reading the output is cheaper.
-    """
-    kh, kw, c, o = w.shape
-    if kh * kw * c * 2 > o or jax.default_backend() != 'cpu':
-        return None
-    flat = x.reshape(-1, *x.shape[-3:])
-    pads = tuple(lax.padtype_to_pads(flat.shape[1:3], (kh, kw), (1, 1), padding))
-    p = _patches(flat, (kh, kw), pads, 1).astype(jnp.promote_types(x.dtype, jnp.float32))
-    p = p.reshape(*x.shape[:-4], -1, kh * kw * c)
-    mean = p.mean(-2, keepdims=True)
-    p = p - mean
-    cov = jnp.swapaxes(p, -1, -2) @ p / p.shape[-2]
-    m = w.reshape(kh * kw * c, o).astype(p.dtype)
-    cov_m = jnp.matmul(cov, jnp.broadcast_to(m, (*cov.shape[:-2], *m.shape)))
-    var = jnp.sum(cov_m * m.reshape((1,) * (cov.ndim - 2) + m.shape), -2)
-    mean = jnp.matmul(mean, jnp.broadcast_to(m, (*cov.shape[:-2], *m.shape)))[..., 0, :]
-    return mean, jnp.maximum(var, 0.0)
-
-
 class Conv(nn.Module):
     """Convolution with the parameters of `nn.Conv`: kernel [kh, kw, C, O] and bias [O].
 
-    Takes [..., H, W, C] (leading axes are merged for the call), returns [..., H', W', features];
-    with `moments` also `conv_moments` of it (without the bias, so for `use_bias=False`).
+    Takes [..., H, W, C] (leading axes are merged for the call), returns [..., H', W', features].
     `dtype` is what it computes in (None: the input's); parameters are kept in float32.
     """
 
@@ -208,7 +163,7 @@ class Conv(nn.Module):
     kernel_init: Callable = nn.initializers.he_normal()
 
     @nn.compact
-    def __call__(self, x: Array, *, moments: bool = False) -> Any:
+    def __call__(self, x: Array) -> Array:
         shape = (*self.kernel_size, x.shape[-1], self.features)
         w = self.param('kernel', self.kernel_init, shape, jnp.float32)
         dtype = self.dtype or x.dtype
@@ -217,5 +172,4 @@ class Conv(nn.Module):
         if self.use_bias:
             b = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + b.astype(dtype).reshape(1, 1, 1, -1)
-        y = y.reshape(*x.shape[:-3], *y.shape[1:])
-        return (y, conv_moments(x, w, padding=self.padding)) if moments else y
+        return y.reshape(*x.shape[:-3], *y.shape[1:])

@@ -3,11 +3,11 @@
 Ioffe and Szegedy, Batch Normalization, 2015, algorithm 1.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
-
-from anyshot_jax.nets.pool import max_pool
 
 _AXES = (-4, -3, -2)  # images, height, width; axes before them are tasks
 
@@ -20,7 +20,7 @@ def batch_norm(
     var: Array | None = None,
     *,
     eps: float = 1e-5,
-    pool: bool = False,
+    pool: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, Array, Array]:
     """Normalise each channel, by the given statistics or by those of each task's own images.
 
@@ -33,8 +33,9 @@ def batch_norm(
       scale, bias: [C].
       mean, var: [C] or [..., C] as the leading axes of x, or None for the statistics of x.
       eps: added to the variance.
-      pool: `max_pool` the result; it is done first, so that scale and shift see a quarter of the
-        entries (where scale is negative the minimum of x gives the maximum of y).
+      pool: from a sign [C] to the pooled x, as `partial(max_pool, x)`: gives the pooled result.
+        Pooling is done first, so that scale and shift see a quarter of the entries (where scale
+        is negative the minimum of x gives the maximum of y, hence the sign).
     Returns:
       y like x, and the mean and (biased) variance used: [..., C], or as given.
     """
@@ -55,8 +56,8 @@ def batch_norm(
         origin = jnp.zeros((1,) * x.ndim, wide)
         m, v = _expand(mean, x.ndim, wide), _expand(var, x.ndim, wide)
     a = scale * lax.rsqrt(v + eps)
-    if pool:
-        x = max_pool(x, jnp.where(scale < 0, -1, 1).reshape(-1))
+    if pool is not None:
+        x = pool(jnp.where(scale < 0, -1, 1).astype(x.dtype).reshape(-1))
     y = (x.astype(wide) - origin) * a + (bias - m * a)
     return y.astype(x.dtype), mean, var
 
@@ -86,7 +87,7 @@ class BatchNorm(nn.Module):
         *,
         train: bool,
         transductive: bool = False,
-        pool: bool = False,
+        pool: Callable[[Array], Array] | None = None,
         moments: tuple[Array, Array] | None = None,
     ) -> Array:
         c = x.shape[-1]
