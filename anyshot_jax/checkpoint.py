@@ -77,7 +77,7 @@ def restore_or_init(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, di
                     tempfile.mkdtemp(prefix=f'unusable-{step}-', dir=manager.directory.parent)
                 )
                 os.replace(Path(manager.directory) / str(step), aside / str(step))
-    manager.reload()
+            manager.reload()  # else it skips saves of steps below the one that is gone
     return state, {}
 
 

@@ -136,15 +136,6 @@ def build_net(net: ConfigDict):
     return find('nets', fields.pop('name')).Net(**fields)
 
 
-def flag_names(config: ConfigDict, prefix: str = 'config') -> list[str]:
-    """Every field as a flag's name: config.a, config.a.b, ..."""
-    names = []
-    for name, value in config.items():
-        path = f'{prefix}.{name}'
-        names += [path, *(flag_names(value, path) if isinstance(value, ConfigDict) else ())]
-    return names
-
-
 def differences(old: dict, new: dict, prefix: str = 'config') -> list[str]:
     """'config.a.b: 1 -> 2' for every field in which two configs (as from `to_json`) differ.
 

@@ -12,6 +12,8 @@ import pytest
 from anyshot_jax import checkpoint
 from anyshot_jax.types import InputError, TrainState
 
+pytestmark = pytest.mark.usefixtures('swept')
+
 
 def state_of(step, width=300):
     """A state with all that an optimiser and a batch norm may keep: empty nodes, nested tuples."""
@@ -104,7 +106,7 @@ def lose_the_progress(folder):
 
 
 def spoil_the_progress(folder):
-    largest(folder / 'progress').write_text('{"best": ')
+    (folder / 'progress' / 'metadata').write_text('{"best": ')
 
 
 DAMAGES = [cut_in_half, flip_a_byte, empty_every_file, lose_the_largest_file, lose_everything,
@@ -121,12 +123,13 @@ def test_a_damaged_one_falls_back_to_the_one_before(saved, damage, caplog):
     assert list(saved.parent.glob('unusable-3-*/3'))  # moved aside, not deleted
 
 
-def test_after_falling_back_saving_goes_on(saved):
-    """The same manager that fell back to 2 saves 3 again, and 4."""
-    cut_in_half(saved / '3')
+def test_after_falling_back_saving_goes_on(saved, manager):
+    """The manager that fell back from 6 to 3 saves 5 (a SIGTERM came), then 6 again, then 7."""
+    checkpoint.save(manager, state_of(6), {'stale': 6})
+    cut_in_half(saved / '6')
     with contextlib.closing(checkpoint.open_manager(saved, keep=2)) as manager:
         checkpoint.restore_or_init(manager, jax.device_put(state_of(0)))
-        for step in (3, 4):
+        for step in (5, 6, 7):
             checkpoint.save(manager, state_of(step), {'stale': step})
             assert_same(restore(saved)[0], state_of(step))
 

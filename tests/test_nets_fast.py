@@ -1,0 +1,305 @@
+"""Convolution, pooling, batch norm and Conv4 against plain forms of the same, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from anyshot_jax.nets.conv import Conv, conv
+from anyshot_jax.nets.conv4 import Conv4
+from anyshot_jax.nets.norm import BatchNorm, batch_norm
+from anyshot_jax.nets.pool import max_pool
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def plain_conv(x, w, padding='SAME', stride=1):
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+
+
+def windows(x):
+    n, h, w, c = x.shape
+    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
+    return x.transpose(0, 1, 3, 5, 2, 4).reshape(n, h // 2, w // 2, c, 4)
+
+
+def first_and_second(f, *args):
+    """Value and gradient of a function of f's first and second derivatives, and of f."""
+
+    def loss(*args):
+        return jnp.sum(jnp.sin(f(*args)))
+
+    def slopes(*args):
+        grads = jax.grad(loss, tuple(range(len(args))))(*args)
+        return loss(*args) + sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(grads))
+
+    return jax.jit(jax.value_and_grad(slopes, tuple(range(len(args)))))(*args)
+
+
+SHAPES = [  # image, kernel, channels in and out, stride
+    ((5, 6), (3, 3), 4, 5, 1),
+    ((7, 4), (3, 3), 1, 8, 1),
+    ((3, 3), (3, 3), 6, 2, 1),
+    ((6, 7), (5, 5), 3, 4, 1),
+    ((11, 10), (10, 10), 1, 3, 1),
+    ((9, 8), (4, 2), 5, 5, 1),
+    ((4, 5), (1, 1), 3, 2, 1),
+    ((7, 8), (3, 3), 4, 5, 2),
+    ((8, 7), (3, 3), 1, 5, 2),
+    ((6, 5), (1, 1), 3, 2, 2),
+]
+
+
+@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_conv_and_its_derivatives(x64, shape, padding):
+    image, kernel, c, o, stride = shape
+    x, w = normal(4, *image, c), normal(*kernel, c, o, seed=1)
+    want = np.pad(x, ((0, 0), *_same(image, kernel, stride), (0, 0))) if padding == 'SAME' else x
+    want = np.lib.stride_tricks.sliding_window_view(want, kernel, (1, 2))[:, ::stride, ::stride]
+    want = np.einsum('nhwcij,ijco->nhwo', want, w)
+    got = conv(x, w, padding=padding, stride=stride)
+    np.testing.assert_allclose(got, want, atol=1e-12)
+    got = first_and_second(lambda x, w: conv(x, w, padding=padding, stride=stride), x, w)
+    want = first_and_second(lambda x, w: plain_conv(x, w, padding, stride), x, w)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8), got, want)
+
+
+def _same(image, kernel, stride):
+    total = [
+        max((-(-n // stride) - 1) * stride + k - n, 0) for n, k in zip(image, kernel, strict=1)
+    ]
+    return [(t // 2, t - t // 2) for t in total]
+
+
+@pytest.mark.parametrize('c', [1, 16])
+def test_conv_in_slices(x64, c):
+    """Big enough for the loop over slices of the images."""
+    x, w = normal(6, 56, 56, c), normal(3, 3, c, 64, seed=1)
+
+    def grads(f):
+        return jax.jit(jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w))), (0, 1)))(x, w)
+
+    for got, want in zip(grads(conv), grads(plain_conv), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('c', [1, 6])
+def test_conv_by_task(x64, c):
+    """Under vmap over x, w or both: as one by one, and never a (grouped) convolution."""
+    x, w = normal(3, 2, 5, 5, c), normal(3, 3, 3, c, 8, seed=1)
+    for axes in ((0, 0), (0, None), (None, 0)):
+        args = [a if axis == 0 else a[0] for a, axis in zip((x, w), axes, strict=True)]
+        got = first_and_second(jax.vmap(conv, axes), *args)
+        each = [
+            [a[i] if axis == 0 else a for a, axis in zip(args, axes, strict=True)]
+            for i in (0, 1, 2)
+        ]
+        want = jnp.stack([plain_conv(*a) for a in each])
+        np.testing.assert_allclose(jax.vmap(conv, axes)(*args), want, atol=1e-12)
+        want = first_and_second(
+            lambda x, w, axes=axes: jnp.stack(
+                [
+                    plain_conv(x[i] if axes[0] == 0 else x, w[i] if axes[1] == 0 else w)
+                    for i in range(3)
+                ]
+            ),
+            *args,
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8), got, want)
+    if jax.default_backend() == 'cpu':
+        assert 'conv_general' not in str(jax.make_jaxpr(jax.vmap(conv))(x, w))
+
+
+def test_conv_keeps_the_dtype():
+    x, w = normal(2, 5, 5, 4), normal(3, 3, 4, 6, seed=1)
+    got = conv(jnp.bfloat16(x), jnp.bfloat16(w))
+    assert got.dtype == jnp.bfloat16
+    want = plain_conv(jnp.float32(jnp.bfloat16(x)), jnp.float32(jnp.bfloat16(w)))
+    np.testing.assert_allclose(np.float32(got), want, rtol=1e-2, atol=1e-2)
+    grads = jax.grad(lambda x, w: jnp.sum(jnp.float32(conv(x, w))), (0, 1))(
+        jnp.bfloat16(x), jnp.bfloat16(w)
+    )
+    assert [g.dtype for g in grads] == [jnp.bfloat16] * 2
+
+
+def test_conv_rejects_bad_shapes():
+    with pytest.raises(ValueError, match='needs x'):
+        conv(jnp.zeros((1, 5, 5, 2)), jnp.zeros((3, 3, 3, 4)))
+    with pytest.raises(ValueError, match='larger than the image'):
+        conv(jnp.zeros((1, 5, 2, 3)), jnp.zeros((3, 3, 3, 4)), padding='VALID')
+
+
+def test_conv_module():
+    net = Conv(5, strides=2)
+    x = jnp.float32(normal(2, 3, 7, 7, 4))
+    params = net.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, params) == {'params': {'kernel': (3, 3, 4, 5), 'bias': (5,)}}
+    params['params']['bias'] += 2
+    want = plain_conv(x.reshape(6, 7, 7, 4), params['params']['kernel'], stride=2) + 2
+    np.testing.assert_allclose(net.apply(params, x), want.reshape(2, 3, 4, 4, 5), atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [(4, 6), (7, 5)])
+def test_max_pool_and_its_derivatives(x64, size):
+    x = normal(3, *size, 2)
+    np.testing.assert_array_equal(max_pool(x), windows(x).max(-1))
+    got = first_and_second(max_pool, x)
+    want = first_and_second(lambda x: windows(x).max(-1), x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), got, want)
+    sign = jnp.array([1, -1])
+    np.testing.assert_array_equal(max_pool(x, sign)[..., 0], windows(x)[..., 0, :].max(-1))
+    np.testing.assert_array_equal(max_pool(x, sign)[..., 1], windows(x)[..., 1, :].min(-1))
+
+
+def test_max_pool_gives_a_tie_to_the_first():
+    x = jnp.array([[0.0, 2, 1, 1], [2, 2, 1, 1], [0, 0, 5, 4], [0, 0, 5, 5]])[None, :, :, None]
+    got = jax.grad(lambda x: jnp.sum(max_pool(x)))(x)[0, :, :, 0]
+    want = [[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(got, want)
+    with pytest.raises(ValueError, match='H, W >= 2'):
+        max_pool(jnp.zeros((2, 1, 4, 3)))
+
+
+def plain_norm(x, scale, bias, eps=1e-5):
+    mean, var = x.mean((-4, -3, -2), keepdims=True), x.var((-4, -3, -2), keepdims=True)
+    expand = (1,) * (x.ndim - 1) + (-1,)
+    return (x - mean) / jnp.sqrt(var + eps) * scale.reshape(expand) + bias.reshape(expand)
+
+
+@pytest.mark.parametrize('lead', [(), (2,)])
+def test_batch_norm_and_its_derivatives(x64, lead):
+    x = 2 + 3 * normal(*lead, 4, 3, 3, 2)
+    scale, bias = jnp.array([1.5, -0.5]), jnp.array([0.3, -2])
+    y, mean, var = batch_norm(x, scale, bias)
+    np.testing.assert_allclose(y, plain_norm(x, scale, bias), atol=1e-12)
+    np.testing.assert_allclose(mean, x.mean((-4, -3, -2)), atol=1e-12)
+    np.testing.assert_allclose(var, x.var((-4, -3, -2)), atol=1e-12)
+    got = first_and_second(lambda *a: batch_norm(*a)[0], x, scale, bias)
+    want = first_and_second(plain_norm, x, scale, bias)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8), got, want)
+
+
+def test_batch_norm_does_not_cancel():
+    """Mean 1e5 deviations off zero: variance to 1e-5 of itself, as float32 sums give it."""
+    x = np.float32(1e3 + 1e-2 * normal(20, 6, 6, 3))
+    ones, zeros = jnp.ones(3), jnp.zeros(3)
+    y, mean, var = batch_norm(jnp.asarray(x), ones, zeros)
+    exact = np.float64(x)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    want = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
+    np.testing.assert_allclose(y, want, atol=1e-4)
+    constant = batch_norm(jnp.full((2, 3, 3, 3), 7.3), ones, zeros)
+    np.testing.assert_allclose(constant[0], 0, atol=1e-3)
+    assert (constant[2] >= 0).all()
+
+
+def test_batch_norm_module():
+    net = BatchNorm(momentum=0.8)
+    x = jnp.float32(2 + 3 * normal(5, 4, 3, 3, 2))  # five tasks
+    variables = net.init(jax.random.key(0), x, train=True)
+    stats = variables['batch_stats']
+    np.testing.assert_array_equal(stats['mean'], 0)
+    np.testing.assert_array_equal(stats['var'], 1)
+
+    y, new = net.apply(variables, x, train=True, mutable=['batch_stats'])
+    np.testing.assert_allclose(y, plain_norm(x, jnp.ones(2), jnp.zeros(2)), atol=1e-5)
+    new = new['batch_stats']
+    mean, var = x.mean((1, 2, 3)).mean(0), x.var((1, 2, 3)).mean(0)
+    np.testing.assert_allclose(new['mean'], 0.2 * mean, rtol=1e-5)
+    np.testing.assert_allclose(new['var'], 0.8 + 0.2 * var, rtol=1e-5)
+
+    inductive = net.apply({**variables, 'batch_stats': new}, x, train=False)
+    want = (x - new['mean'].reshape(1, 1, 1, 1, -1)) / jnp.sqrt(new['var'] + 1e-5).reshape(
+        1, 1, 1, 1, -1
+    )
+    np.testing.assert_allclose(inductive, want, atol=1e-5)
+    # The batch's own statistics: nothing kept, none needed.
+    alone = net.apply({'params': variables['params']}, x, train=False, transductive=True)
+    np.testing.assert_array_equal(alone, y)
+
+
+def plain_conv4(net, params, x):
+    """Of one task."""
+    for i in range(net.blocks):
+        p = params[f'norm{i + 1}']
+        x = plain_conv(x, params[f'conv{i + 1}']['kernel'], net.padding[i])
+        x = jnp.maximum(plain_norm(x, p['scale'], p['bias']), 0)
+        if net.pools[i]:
+            x = windows(x).max(-1)
+    return x.reshape(len(x), -1) if net.flatten else x
+
+
+NETS = [
+    (Conv4(features=18), (16, 16, 1)),
+    (Conv4(features=5), (19, 22, 3)),
+    (Conv4(features=64, blocks=2, pools=(True, False), padding=('SAME',) * 2), (60, 56, 1)),
+    (
+        Conv4(18, pools=(1, 1, 0, 0), padding=('VALID', 'VALID', 'SAME', 'SAME'), flatten=False),
+        (17, 16, 1),
+    ),
+]
+
+
+@pytest.mark.parametrize('net, image', NETS, ids=['28', 'colour', 'slices', 'relation'])
+def test_conv4_and_its_derivatives(x64, net, image):
+    x = np.random.default_rng(3).uniform(size=(4, *image))
+    shapes = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=True), x)['params']
+    # Scales of both signs: pooling comes before them.
+    params = jax.tree.map(lambda s: 0.5 * normal(*s.shape, seed=s.size), shapes)
+
+    def ours(params):
+        return net.apply({'params': params}, x, train=False, transductive=True)
+
+    np.testing.assert_allclose(ours(params), plain_conv4(net, params, x), atol=1e-9)
+    got = first_and_second(ours, params)
+    want = first_and_second(lambda params: plain_conv4(net, params, x), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), got, want)
+
+
+@pytest.mark.parametrize('transductive', [False, True])
+def test_conv4_by_task(transductive):
+    """[T, N, H, W, C], vmap over x, and vmap over weights too, are each task by itself."""
+    net = Conv4(features=18)
+    x = np.random.default_rng(0).integers(0, 256, (3, 4, 16, 16, 1), np.uint8)
+    variables = net.init(jax.random.key(0), x[0], train=True)
+    apply = jax.jit(lambda v, x: net.apply(v, x, train=False, transductive=transductive))
+    want = np.stack([apply(variables, t) for t in x])
+    assert want.shape == (3, 4, 18)
+    np.testing.assert_allclose(apply(variables, np.float32(x) / 255), want, atol=1e-5)
+    np.testing.assert_allclose(apply(variables, x), want, atol=1e-5)
+    np.testing.assert_allclose(jax.vmap(apply, (None, 0))(variables, x), want, atol=1e-5)
+    tiled = jax.tree.map(lambda a: jnp.stack([a] * 3), variables)
+    np.testing.assert_allclose(jax.vmap(apply)(tiled, x), want, atol=1e-5)
+
+
+def test_conv4_learns_its_running_statistics():
+    net = Conv4(features=18)
+    x = np.random.default_rng(0).integers(0, 256, (2, 4, 16, 16, 1), np.uint8)
+    variables = net.init(jax.random.key(0), x, train=True)
+    train = jax.jit(lambda v, x: net.apply(v, x, train=True, mutable=['batch_stats']))
+    for _ in range(200):
+        y, new = train(variables, x[:1])
+        variables = {**variables, **new}
+    np.testing.assert_allclose(net.apply(variables, x[:1], train=False), y, atol=1e-2)
+    for block, of in ((1, x[:1]), (1, x)):  # the first layer's are those of its convolution
+        fresh = net.init(jax.random.key(0), x, train=True)
+        _, new = train(fresh, of)
+        out = plain_conv(
+            np.float32(of.reshape(-1, 16, 16, 1)) / 255, fresh['params'][f'conv{block}']['kernel']
+        ).reshape(len(of), -1, 18)
+        stats = new['batch_stats'][f'norm{block}']
+        np.testing.assert_allclose(stats['mean'], 0.1 * out.mean(1).mean(0), atol=1e-5)
+        np.testing.assert_allclose(stats['var'], 0.9 + 0.1 * out.var(1).mean(0), rtol=1e-4)
