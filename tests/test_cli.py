@@ -1,78 +1,129 @@
-"""The command line as a user meets it, in processes of its own."""
+"""python -m anyshot_jax.main, as a user calls it."""
 
 import json
 
 import pytest
 
-CONFIG = """
+QUICK = 'configs/quickstart.py'
+TINY = """
 from anyshot_jax.config import defaults
 
 def get_config(arg=''):
-    config = defaults('protonet', 'synthetic', 'mlp')
-    config.data.update(dict(kind='features', dim=6, num_classes=(6, 4, 4)))
-    config.net.hidden = (8,)
-    config.update(dict(num_steps=4, steps_per_call=2, log_every=2, eval_every=4, save_every=2))
-    config.batch_size = 2
-    config.train.update(dict(ways=3, queries=3))
-    config.eval.update(dict(tasks=((3, 1),), queries=3, episodes=20, val_episodes=10))
+    config = defaults(method='protonet', data='synthetic', net='mlp')
+    config.data.update({'kind': 'features', 'dim': 6, 'per_class': (6, 9)})
+    config.net.update({'hidden': (8,), 'features': 6})
+    config.update({'num_steps': 4, 'batch_size': 2, 'steps_per_call': 2})
+    config.update({'log_every': 2, 'eval_every': 2, 'save_every': 2})
+    config.train.update({'ways': 3, 'queries': 2})
+    config.eval.update({'tasks': ((3, 1),), 'queries': 3, 'episodes': 20, 'val_episodes': 10})
+    if arg:
+        config.seed = int(arg)
     return config
 """
 
 
 @pytest.fixture
-def config(tmp_path):
-    path = tmp_path / 'mine.py'
-    path.write_text(CONFIG)
-    return path
+def tiny(tmp_path):
+    file = tmp_path / 'tiny.py'
+    file.write_text(TINY)
+    return file
 
 
-def refused(done, *words):
-    """Exit code 2 and one line that says what to do, no traceback."""
+def config_file(tmp_path, body):
+    file = tmp_path / 'mine.py'
+    file.write_text(f'from anyshot_jax.config import defaults\n\ndef get_config(arg=""):\n{body}')
+    return f'--config={file}'
+
+
+def failing(python, *args):
+    """The one line on stderr of a call that must end with code 2."""
+    done = python('-m', 'anyshot_jax.main', *args)
     assert done.returncode == 2, done.stderr
-    assert 'Traceback' not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith('error: ')
-    for word in words:
-        assert word in done.stderr, done.stderr
+    assert 'Traceback' not in done.stderr and done.stdout == ''
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith('error: ')
+    return line
 
 
-def test_a_run_from_flags_to_report(python, config, tmp_path):
+def test_a_run_by_flags_and_without_tensorflow(python, tiny, tmp_path):
+    """From the file and a variant of it to the report; TensorFlow is not even imported."""
     workdir = tmp_path / 'run'
-    flags = (f'--config={config}', '--config.seed=3', f'--workdir={workdir}')
-    check = (
+    code = (
         'import sys; from anyshot_jax.main import cli\n'
         'try: cli()\n'
-        "finally: print('tensorflow' in sys.modules, file=sys.stderr)"
+        'except SystemExit as e: assert not e.code, e.code\n'
+        'print("TF:", [m for m in sys.modules if m.split(".")[0] in ("tensorflow", "tf_keras")])'
     )
-    done = python('-c', check, *flags)
+    done = python('-c', code, f'--config={tiny}:7', f'--workdir={workdir}',
+                  '--config.optim.learning_rate=0.5', '--config.eval.tasks=((3, 1), (4, 2))')  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr.strip().endswith('False'), 'TensorFlow was imported'
-    assert f'report: {workdir / "report.html"}' in done.stdout
-    header, _, row = done.stdout.splitlines()[:3]
-    assert header.split() == ['ways', 'shots', 'accuracy', '%', '95', '%', 'CI', 'episodes']
-    result = json.loads((workdir / 'result.json').read_text())
-    value = result['values']['3-way 1-shot']
-    assert row.split() == [
-        '3', '1', f'{100 * value["mean"]:.2f}', f'+-{100 * value["ci95"]:.2f}', '20',
-    ]  # fmt: skip
-    assert result['seed'] == 3
-    assert (workdir / 'report.html').stat().st_size > 1000
+    assert 'TF: []' in done.stdout
+    assert f'report: {workdir}/report.html' in done.stdout
+    assert [line.split()[:2] for line in done.stdout.splitlines()][2:4] == [['3', '1'], ['4', '2']]
+    config = json.loads((workdir / 'config.json').read_text())
+    assert config['seed'] == 7 and config['optim']['learning_rate'] == 0.5
+    assert 'Traceback' not in done.stderr and 'Warning' not in done.stderr
 
 
-def test_bad_flags(python, config, tmp_path):
-    main = ('-m', 'anyshot_jax.main')
-    refused(python(*main), '--config', 'configs/quickstart.py')
-    refused(python(*main, '--config=no/such.py'), 'no/such.py')
-    given = f'--config={config}'
-    refused(python(*main, given, '--config.num_step=3'), "'num_step'", "'num_steps'")
-    refused(python(*main, given, '--config.num_steps=many'), 'num_steps')
-    refused(python(*main, given, 'num_steps=3'), 'num_steps=3')
-    broken = tmp_path / 'broken.py'
-    broken.write_text('def get_config(:\n')
-    refused(python(*main, f'--config={broken}'), 'broken.py')
-    misspelt = tmp_path / 'misspelt.py'
-    misspelt.write_text(CONFIG.replace('batch_size', 'batchsize'))
-    refused(python(*main, f'--config={misspelt}'), "'batchsize'", "'batch_size'")
-    file = tmp_path / 'file'
-    file.write_text('')
-    refused(python(*main, given, f'--workdir={file}'), str(file))
+def test_no_config(python):
+    assert 'error: --config=<file> is missing; configs/quickstart.py' in failing(python)
+
+
+def test_no_such_file(python):
+    line = failing(python, '--config=configs/quickstrat.py')
+    assert 'configs/quickstrat.py' in line
+
+
+def test_stray_argument(python):
+    assert "['fast'] are no flags; write --config.field=value" in failing(
+        python, f'--config={QUICK}', 'fast'
+    )
+
+
+@pytest.mark.parametrize(
+    ('flag', 'words'),
+    [
+        ('--config.num_step=5', ["no field 'num_step'; did you mean 'num_steps'?"]),
+        ('--config.optim.lerning_rate=5', ["'lerning_rate'; did you mean 'learning_rate'?"]),
+        ('--config.optin.name=sgd', ["'optin'; did you mean 'optim'?"]),
+        ('--config.num_steps=many', ['num_steps', 'many']),
+        ('--config.eval.tasks=5-way', ['tasks', '5-way']),
+        ('--config.eval_only=perhaps', ['eval_only', 'perhaps']),
+        ('--wrokdir=x', ['wrokdir', 'workdir']),
+    ],
+)
+def test_wrong_flags(python, flag, words):
+    line = failing(python, f'--config={QUICK}', flag)
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize(
+    ('body', 'words'),
+    [
+        ('    return defaults("protonet" "glyphs"\n', ['mine.py', 'never closed']),
+        ('    return 1 / 0\n', ['division by zero']),
+        ('    import not_there\n', ["No module named 'not_there'"]),
+        ('    return defaults("protonte", "glyphs", "conv4")\n', ["did you mean 'protonet'?"]),
+        ('    c = defaults("knn", "glyphs")\n    c.optim.lerning_rate = 1.0\n    return c\n',
+         ["'lerning_rate'; did you mean 'learning_rate'?"]),
+        ('    c = defaults("knn", "glyphs")\n    c.num_steps = "all"\n    return c\n',
+         ['num_steps']),
+        ('    c = defaults("knn", "glyphs").unlock()\n    c.evall = 1\n    return c\n',
+         ["unknown field config.evall; did you mean 'eval'?"]),
+        ('    return None\n', ['config']),
+    ],
+    ids=lambda p: p.strip()[:40] if isinstance(p, str) else '',
+)  # fmt: skip
+def test_wrong_config_files(python, tmp_path, body, words):
+    line = failing(python, config_file(tmp_path, body), f'--workdir={tmp_path}/run')
+    assert all(word in line for word in words), line
+
+
+def test_config_without_get_config(python, tmp_path):
+    (tmp_path / 'mine.py').write_text('CONFIG = 1\n')
+    assert 'get_config' in failing(python, f'--config={tmp_path}/mine.py')
+
+
+def test_help_names_the_flags(python):
+    done = python('-m', 'anyshot_jax.main', '--help')
+    assert '--workdir' in done.stdout and 'Traceback' not in done.stderr

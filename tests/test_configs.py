@@ -1,108 +1,177 @@
-"""Every recipe is built and trained for two steps, with small data of the kind it wants."""
+"""Every recipe builds at its full size, and takes two steps at a small one."""
 
 import importlib.util
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
 from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
-from anyshot_jax.train import make_step
+from anyshot_jax import train
 from anyshot_jax.types import InputError
 
-FILES = sorted((ROOT / 'configs').glob('*.py'))
+FILES = sorted((Path(__file__).resolve().parent.parent / 'configs').glob('*.py'))
 
 
-def variants(path):
-    """The file without an argument, and with each that its docstring names as `:word`."""
-    return [path.name, *(f'{path.name}:{w}' for w in re.findall(r'`:(\w+)`', path.read_text()))]
-
-
-def get_config(name) -> ConfigDict:
-    file, _, arg = name.partition(':')
-    spec = importlib.util.spec_from_file_location('recipe', ROOT / 'configs' / file)
+def recipe(file):
+    spec = importlib.util.spec_from_file_location(f'recipe_{file.stem}', file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(*([arg] if arg else []))
+    return module
 
 
-@pytest.mark.parametrize('name', [v for path in FILES for v in variants(path)])
-def test_recipe_takes_two_steps(name):
-    whole = get_config(name)
-    for stage in whole.get('stages', ('',)):
-        config = configs.check(whole[stage] if stage else whole)
-        two_steps(config)
+def variants(file):
+    """The arguments that the docstring names as `:argument`, and none."""
+    return ['', *re.findall(r'`:(\w+)`', recipe(file).__doc__)]
 
 
-def two_steps(config):
-    features = config.data.name == 'features' or config.features_from
-    small = configs.defaults('knn', 'synthetic').data
-    small.update({'kind': 'features' if features else 'images', 'num_classes': (4, 3, 3)})
-    small.update({'size': 28, 'channels': config.data.get('channels', 1), 'turns': 1})
-    data = configs.find('data', 'synthetic').load(small)
-    with config.unlocked():  # its method, net and optimiser stay; its tasks shrink with the data
-        config.train.update({'ways': 3, 'queries': 2})
-        config.eval.update({'tasks': ((3, 1),), 'select': '', 'episodes': 4, 'val_episodes': 4})
-        if 'features' in config.net and isinstance(config.net.features, int):
+ALL = [pytest.param(f, arg, id=':'.join(filter(None, [f.stem, arg])))
+       for f in FILES for arg in variants(f)]  # fmt: skip
+
+
+def stages_of(config):
+    return [config[name] for name in config.stages] if 'stages' in config else [config]
+
+
+def stand_in(config, num_classes, per_class):
+    """Synthetic data of the kind and size that the recipe's own data would have."""
+    fields = configs.defaults('knn', 'synthetic').data
+    own = config.data
+    kind = 'features' if own.get('kind', own.name) == 'features' else 'images'
+    fields.update({'kind': kind, 'num_classes': (num_classes,) * 3, 'noise': 1.0})
+    fields.per_class = (per_class, per_class)
+    fields.size = own.get('size', 28)
+    fields.channels = own.get('channels', 1)
+    fields.turns, fields.turns_eval = own.get('turns', 1), own.get('turns_eval', 1)
+    return fields
+
+
+def test_there_are_recipes():
+    names = {p.id for p in ALL}
+    assert {'quickstart', 'omniglot_protonet:short'} <= names and len(names) == len(ALL)
+
+
+@pytest.mark.parametrize(('file', 'arg'), ALL)
+def test_recipe_fits_together_at_its_own_size(file, arg):
+    """Its fields are known, and net, method, batch and step agree in every shape; nothing runs."""
+    given = recipe(file).get_config(arg)
+    assert file.name in recipe(file).__doc__, 'its docstring has no command'
+    for given in stages_of(given):
+        config = configs.check(given)
+        assert configs.to_json(config) == configs.to_json(given)
+        train._check_periods(config)
+        ways = max(config.train.ways, *(ways for ways, _ in config.eval.tasks))
+        items = config.eval.queries + max(shots for _, shots in config.eval.tasks)
+        items = max(items, config.train.shots + config.train.queries)
+        data = configs.find('data', 'synthetic').load(stand_in(config, ways, items))
+        data = jax.tree.map(jax.numpy.asarray, data)
+        method = configs.find('methods', config.method.name).build(config, data)
+        key = jax.random.key(0)
+        state = jax.eval_shape(method.init, key, data)
+        if config.num_steps:
+            config.batch_size += config.batch_size % 2
+            step = train.make_step(method, batch_size=config.batch_size, steps_per_call=1)
+            after, metrics = jax.eval_shape(step, state, data, key)
+            assert jax.tree.structure(after) == jax.tree.structure(state)
+            assert 'loss' in metrics
+
+
+@pytest.mark.parametrize(('file', 'arg'), ALL)
+def test_recipe_takes_two_steps(file, arg):
+    """Its method, net and optimiser, on tiny data and tasks."""
+    for given in stages_of(recipe(file).get_config(arg)):
+        config = configs.check(given)
+        config.train.update({'ways': 3, 'shots': 1, 'queries': 2})
+        config.eval.update({'tasks': ((3, 1),), 'queries': 3, 'episodes': 4})
+        if isinstance(config.net.get('features'), int):
             config.net.features = 8
-    method = configs.find('methods', config.method.name).build(config, data)
-    data = jax.device_put(data)
-    state = method.init(jax.random.key(0), data)
-    if config.num_steps:
-        step = make_step(method, batch_size=2, steps_per_call=2)
-        state, metrics = step(state, data, jax.random.key(1))
-        assert int(state.step) == 2
-        assert all(np.isfinite(m).all() for m in metrics.values())
-    values = method.evaluate(state, data, jax.random.key(2), 'test')
-    assert values['3-way 1-shot'].shape == (4,)
+        fields = stand_in(config, 4, 6)
+        fields.size = min(fields.size, 28)
+        data = jax.device_put(configs.find('data', 'synthetic').load(fields))
+        method = configs.find('methods', config.method.name).build(config, data)
+        key = jax.random.key(0)
+        state, data = train.on_all_devices((jax.jit(method.init)(key, data), data))
+        if config.num_steps:
+            step = train.make_step(method, batch_size=2, steps_per_call=2)
+            state, metrics = step(state, data, key)
+            assert int(state.step) == 2
+            assert all(np.isfinite(m).all() for m in metrics.values())
+        accuracy = np.asarray(method.evaluate(state, data, key, 'test')['3-way 1-shot'])
+        assert accuracy.shape == (4,) and (accuracy >= 0).all() and (accuracy <= 1).all()
 
 
-def test_periods_of_every_recipe_fit():
-    from anyshot_jax.train import _check_periods
-
-    for name in (v for path in FILES for v in variants(path)):
-        whole = get_config(name)
-        for stage in whole.get('stages', ('',)):
-            _check_periods(whole[stage] if stage else whole)
+# The config itself.
 
 
-def wrong(change):
-    config = configs.defaults('protonet', 'synthetic', 'conv4').unlock()
+def test_defaults_name_the_nearest():
+    for args, hint in [
+        (
+            ('protonat', 'glyphs', 'conv4'),
+            r"no anyshot_jax/methods/protonat\.py; did you mean 'prot",
+        ),
+        (('protonet', 'glyph', 'conv4'), r"no anyshot_jax/data/glyph\.py; did you mean 'glyphs'"),
+        (('protonet', 'glyphs', 'conv'), r"no anyshot_jax/nets/conv\.py; did you mean 'conv4'"),
+        (('protonet', 'splits', 'conv4'), r'no anyshot_jax/data/splits\.py; there are .*glyphs'),
+        (('xyz', 'glyphs', 'conv4'), r'there are knn, matching'),
+        (('no_such.module', 'glyphs'), r'config asks for the module no_such\.module'),
+    ]:
+        with pytest.raises(InputError, match=hint):
+            configs.defaults(*args)
+
+
+def test_defaults_are_locked_and_typed():
+    config = configs.defaults('protonet', 'synthetic', 'conv4')
+    with pytest.raises(AttributeError, match='num_steps'):
+        config.num_step = 1
+    with pytest.raises(TypeError):
+        config.optim.learning_rate = 'fast'
+    config.optim.learning_rate = 1  # an int is a float, too
+    assert config.optim.learning_rate == 1.0
+
+
+def test_every_net_has_plain_fields():
+    for name in ('conv4', 'mlp', 'resnet12'):
+        fields = configs.net_fields(name)
+        assert fields and not {'parent', 'name'} & fields.keys()
+        configs.build_net(configs.defaults('protonet', 'synthetic', name).net)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda c: c.update({'seeds': 1}), r"unknown field config\.seeds; did you mean 'seed'\?"),
+        (
+            lambda c: c.optim.update({'lr': 1}),
+            r'unknown field config\.optim\.lr; there are .*learn',
+        ),
+        (lambda c: c.update({'evall': {'queries': 1}}), r"config\.evall; did you mean 'eval'\?"),
+        (lambda c: c.update({'num_steps': 'x'}), r"config\.num_steps must be int, got 'x'"),
+        (lambda c: c.update({'optim': 3}), r'config\.optim has fields of its own, got 3'),
+        (lambda c: c.pop('method'), r'config\.method\.name is missing'),
+        (lambda c: c.update({'method': 'protonet'}), r'config\.method\.name is missing'),
+        (lambda c: c.data.pop('name'), r'config\.data\.name is missing'),
+        (lambda c: c.update({'stages': ('a',)}), r'a stage can not have stages'),
+    ],
+)
+def test_check_names_the_wrong_field(change, message):
+    free = configs.defaults('protonet', 'synthetic', 'conv4').to_dict()
+    config = ConfigDict(free, type_safe=False)
     change(config)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=message):
         configs.check(config)
-    return str(caught.value)
 
 
-def test_unknown_fields_name_the_nearest():
-    message = wrong(lambda c: c.update({'num_step': 3}))
-    assert 'config.num_step' in message and "'num_steps'" in message
-    message = wrong(lambda c: c.optim.update({'learning_rat': 0.1}))
-    assert 'config.optim.learning_rat' in message and "'learning_rate'" in message
-    message = wrong(lambda c: c.method.update({'batchnorm': 'inductive'}))
-    assert 'config.method.batchnorm' in message and "'batch_norm'" in message
+def test_check_fills_in_what_is_missing():
+    config = configs.check(ConfigDict({'method': {'name': 'knn'}, 'data': {'name': 'synthetic'}}))
+    assert configs.to_json(config) == configs.to_json(configs.defaults('knn', 'synthetic'))
+    assert config.is_locked
 
 
-def test_wrong_types_and_names():
-    def text(config):
-        with config.ignore_type():
-            config.num_steps = 'many'
-
-    assert 'config.num_steps must be int' in wrong(text)
-    assert "'protonet'" in wrong(lambda c: c.method.update({'name': 'protnet'}))
-    assert "'synthetic'" in wrong(lambda c: c.data.update({'name': 'syntetic'}))
-
-
-def test_helper_modules_are_no_datasets():
-    with pytest.raises(InputError, match=r'no anyshot_jax/data/images\.py') as caught:
-        configs.find('data', 'images')
-    assert 'omniglot' in str(caught.value) and 'splits' not in str(caught.value)
-
-
-def test_fields_that_came_later_are_no_difference():
+def test_differences():
+    """Fields that came to the package later are none."""
     old, new = {'a': 1, 'b': {'c': 2}}, {'a': 1, 'b': {'c': 3, 'd': 4}, 'e': 5}
     assert configs.differences(old, new) == ['config.b.c: 2 -> 3']
     assert configs.differences({**old, 'gone': 1}, old) == ['config.gone: 1 -> None']

@@ -129,3 +129,6 @@ def _unpool_product_bwd(res: tuple, u: Array) -> tuple:
 
 _product_pool.defvjp(_product_pool_fwd, _product_pool_bwd)
 _unpool_product.defvjp(lambda p, g, i: (_unpool_product(p, g, i), (p, g, i)), _unpool_product_bwd)
+
+
+Net = Conv4
