@@ -48,7 +48,8 @@ def keep_config(config: ConfigDict, workdir: Path) -> None:
     path = workdir / 'config.json'
     old, new = checkpoint.read_json(path), json.loads(configs.to_json(config))
     if old is None:
-        checkpoint.write_text(path, configs.to_json(config) + '\n')
+        if not config.eval_only:
+            checkpoint.write_text(path, configs.to_json(config) + '\n')
         return
     free = ('eval_only', 'eval') if config.eval_only else ('eval_only',)
     pick = lambda fields: {k: v for k, v in fields.items() if k not in free}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def keep_compiled() -> None:
 
     JAX's own JAX_COMPILATION_CACHE_DIR goes before.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'compiled'))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 

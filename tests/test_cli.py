@@ -54,8 +54,8 @@ def test_a_run_by_flags_and_without_tensorflow(python, tiny, tmp_path):
         'except SystemExit as e: assert not e.code, e.code\n'
         'print("TF:", [m for m in sys.modules if m.split(".")[0] in ("tensorflow", "tf_keras")])'
     )
-    done = python('-c', code, f'--config={tiny}:7', f'--workdir={workdir}',
-                  '--config.optim.learning_rate=0.5', '--config.eval.tasks=((3, 1), (4, 2))')  # fmt: skip
+    flags = ('--config.optim.learning_rate=0.5', '--config.eval.tasks=((3, 1), (4, 2))')
+    done = python('-c', code, f'--config={tiny}:7', f'--workdir={workdir}', *flags)
     assert done.returncode == 0, done.stderr
     assert 'TF: []' in done.stdout
     assert f'report: {workdir}/report.html' in done.stdout

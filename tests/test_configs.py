@@ -57,9 +57,9 @@ def test_there_are_recipes():
 @pytest.mark.parametrize(('file', 'arg'), ALL)
 def test_recipe_fits_together_at_its_own_size(file, arg):
     """Its fields are known, and net, method, batch and step agree in every shape; nothing runs."""
-    given = recipe(file).get_config(arg)
-    assert file.name in recipe(file).__doc__, 'its docstring has no command'
-    for given in stages_of(given):
+    module = recipe(file)
+    assert file.name in module.__doc__, 'its docstring has no command'
+    for given in stages_of(module.get_config(arg)):
         config = configs.check(given)
         assert configs.to_json(config) == configs.to_json(given)
         train._check_periods(config)

@@ -181,7 +181,7 @@ def test_a_foreign_checkpoint_is_passed_over(tiny_config, tmp_path, finished, ca
 
 
 def test_a_damaged_best_step_is_not_passed_over_in_silence(tiny_config, tmp_path, finished, caplog):
-    config = tiny_config(learning_rate=0.0) if False else tiny_config()
+    config = tiny_config()
     workdir = finished(tmp_path, config)
     unfinish(workdir)
     [best] = steps_in(workdir / 'best')
@@ -273,7 +273,7 @@ def test_diverging_training_stops_with_the_steps(tiny_config, tmp_path):
 
 def test_infinite_parameters_are_never_saved(tiny_config, tmp_path):
     """The first step's own metrics are fine, its update isn't; it is the last of its call."""
-    config = tiny_config(optim__learning_rate=1e39, steps_per_call=1, save_every=1)
+    config = tiny_config(optim__learning_rate=3e38, steps_per_call=1, save_every=1)
     refused(config, tmp_path, r'parameters became NaN or infinite by step 1')
     assert not steps_in(tmp_path / 'checkpoints') and not steps_in(tmp_path / 'best')
 
@@ -360,7 +360,7 @@ def test_early_stop(tiny_config, tmp_path):
 
 def test_the_best_step_is_that_of_the_selected_value(tiny_config, tmp_path):
     fields = {'num_steps': 24, 'eval_every': 4, 'eval__tasks': ((3, 1), (4, 2)),
-              'eval__val_episodes': 3, 'optim__learning_rate': 0.5}  # fmt: skip
+              'eval__val_episodes': 3, 'optim__learning_rate': 0.1}  # fmt: skip
     for i, name in enumerate(('3-way 1-shot', '4-way 2-shot')):
         workdir = tmp_path / str(i)
         train.run(tiny_config(**fields, eval__select=name), workdir)
@@ -402,9 +402,7 @@ def test_stages_hand_on_features(tiny_config, tmp_path, capsys):
 
 def test_stages_that_do_not_fit(tiny_config, tmp_path):
     wrong = staged(tiny_config, features_from='embde')
-    refused(
-        wrong, tmp_path / 'a', r"features_from='embde' is no earlier stage; did you mean 'embed'"
-    )
+    refused(wrong, tmp_path / 'a', r"'embde' is no earlier stage; did you mean 'embed'\?")
     wrong = staged(tiny_config).unlock()
     wrong.stages = ('embed', 'nearset')
     refused(wrong, tmp_path / 'b', r"names 'nearset', but there is no config\.nearset; .*'nearest'")
@@ -412,7 +410,8 @@ def test_stages_that_do_not_fit(tiny_config, tmp_path):
 
 # Runs in processes of their own: killed, terminated, on a full disk, on one device.
 
-LONG = {'num_steps': 60, 'eval_every': 10, 'log_every': 4, 'net__hidden': (256,)}
+LONG = {'num_steps': 60, 'eval_every': 10, 'log_every': 4, 'net__hidden': (256,),
+        'optim__learning_rate': 0.01}  # fmt: skip
 
 
 @pytest.fixture
@@ -421,10 +420,10 @@ def long(tiny_config, tmp_path, finished):
     config = tiny_config(**LONG)
     file = tmp_path / 'long.py'
     file.write_text(
-        'import json\nfrom anyshot_jax.config import defaults\n'
+        'from anyshot_jax.config import defaults\n'
         'def get_config(arg=""):\n'
         '    config = defaults("protonet", "synthetic", "mlp")\n'
-        f'    config.update(json.loads({json.dumps(configs.to_json(config))!r}))\n'
+        f'    config.update({config.to_dict()!r})\n'
         '    return config\n'
     )
     good = finished(tmp_path, config)
@@ -507,7 +506,7 @@ def test_one_device_or_two(long, tmp_path):
     """The whole run on one device: the same numbers but for the order of sums."""
     config, good, start = long
     workdir = tmp_path / 'one'
-    code, _, err = ended(start(workdir, XLA_FLAGS=''))
+    code, _, err = ended(start(workdir, XLA_FLAGS='--xla_backend_optimization_level=0'))
     assert code == 0, err
     ours, theirs = (state_in(w, config) for w in (workdir, good))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours, theirs)

@@ -7,7 +7,7 @@ the taps along the width, multiply by [kw*C, kh*O], add the kh row-shifted resul
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +18,7 @@ from jax import Array, lax
 from anyshot_jax.nets.pool import in_chunks
 
 _DIMS = ('NHWC', 'HWIO', 'NHWC')
-Pads = tuple[tuple[int, int], tuple[int, int]]
+Pads = tuple[tuple[int, int], ...]  # (low, high) of each axis
 
 
 def conv(x: Array, w: Array, *, padding: str = 'SAME', stride: int = 1) -> Array:
@@ -65,7 +65,7 @@ def _shifts(x: Array, axis: int, k: int, pad: tuple[int, int], stride: int = 1) 
     return [lax.slice_in_dim(x, i, i + (n - 1) * stride + 1, stride, axis) for i in range(k)]
 
 
-def patches(x: Array, kernel: tuple[int, int], pads: Pads, stride: int) -> Array:
+def patches(x: Array, kernel: tuple[int, ...], pads: Pads, stride: int) -> Array:
     """[N, H, W, C] -> [N, H', W', kh*kw*C]."""
     rows = _shifts(x, 1, kernel[0], pads[0], stride)
     return jnp.concatenate([_taps(r, 2, kernel[1], pads[1], stride) for r in rows], -1)
@@ -75,7 +75,7 @@ def _add_rows(z: Array, kh: int, pad: tuple[int, int], stride: int = 1) -> Array
     """[N, H, W, kh*O] -> [N, H', W, O], the i-th of the kh parts taken i rows further down."""
     o = z.shape[-1] // kh
     rows = _shifts(z, 1, kh, pad, stride)
-    return sum(r[..., i * o : (i + 1) * o] for i, r in enumerate(rows))
+    return reduce(jnp.add, [r[..., i * o : (i + 1) * o] for i, r in enumerate(rows)])
 
 
 def matmul(x: Array, m: Array) -> Array:
@@ -124,7 +124,7 @@ def _wconv(x: Array, g: Array, pads: Pads) -> Array:
     return dw.astype(x.dtype).reshape(kw, c, kh, o).transpose(2, 0, 1, 3)
 
 
-def _transposed_pads(pads: Pads, kernel: tuple[int, int]) -> Pads:
+def _transposed_pads(pads: Pads, kernel: tuple[int, ...]) -> Pads:
     return tuple((k - 1 - lo, k - 1 - hi) for (lo, hi), k in zip(pads, kernel, strict=True))
 
 

@@ -45,7 +45,7 @@ def batch_norm(
         raise ValueError('give both mean and var, or neither')
     wide = jnp.promote_types(x.dtype, jnp.float32)
     scale, bias = _expand(scale, x.ndim, wide), _expand(bias, x.ndim, wide)
-    if mean is None:
+    if mean is None or var is None:
         first = x[..., :1, :, :, :].astype(wide)
         origin = lax.stop_gradient(first.mean(_AXES, keepdims=True))
         centred = x.astype(wide) - origin
@@ -93,15 +93,15 @@ class BatchNorm(nn.Module):
         c = x.shape[-1]
         scale = self.param('scale', nn.initializers.ones, (c,), jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, (c,), jnp.float32)
-        moments = moments or (None, None)
+        mean_x, var_x = moments or (None, None)
         if transductive and not train and not self.is_initializing():
-            return batch_norm(x, scale, bias, *moments, eps=self.eps, pool=pool)[0]
+            return batch_norm(x, scale, bias, mean_x, var_x, eps=self.eps, pool=pool)[0]
         mean = self.variable('batch_stats', 'mean', jnp.zeros, (c,), jnp.float32)
         var = self.variable('batch_stats', 'var', jnp.ones, (c,), jnp.float32)
         if not (train or transductive):
             running = mean.value, var.value
             return batch_norm(x, scale, bias, *running, eps=self.eps, pool=pool)[0]
-        y, m, v = batch_norm(x, scale, bias, *moments, eps=self.eps, pool=pool)
+        y, m, v = batch_norm(x, scale, bias, mean_x, var_x, eps=self.eps, pool=pool)
         if train and not self.is_initializing():
             for kept, batch in ((mean, m), (var, v)):
                 batch = lax.stop_gradient(batch.reshape(-1, c).mean(0))

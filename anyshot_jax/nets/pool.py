@@ -62,9 +62,9 @@ def max_index(x: Array, sign: Array) -> tuple[Array, Array]:
     sign = sign.reshape(1, 1, 1, -1)
     a, b, c, d = (t * sign for t in _corners(x))
     y = jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
-    i = [jnp.full(y.shape, k, jnp.int32) for k in range(4)]
-    i = jnp.where(a == y, i[0], jnp.where(b == y, i[1], jnp.where(c == y, i[2], i[3])))
-    return y * sign, i
+    k = [jnp.full(y.shape, i, jnp.int32) for i in range(4)]
+    index = jnp.where(a == y, k[0], jnp.where(b == y, k[1], jnp.where(c == y, k[2], k[3])))
+    return y * sign, index
 
 
 def _corners(x: Array) -> list[Array]:
