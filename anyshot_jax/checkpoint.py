@@ -36,6 +36,8 @@ def save(manager: ocp.CheckpointManager, state: Any, progress: dict[str, Any]) -
     step = int(state.step)
     state = jax.tree.map(np.asarray, state)
     progress = {**progress, 'digest': digest(state)}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)  # Orbax logs the traceback of what it raises
     try:
         if step in manager.all_steps():  # a run that was killed after this save comes by again
             manager.delete(step)
@@ -47,12 +49,15 @@ def save(manager: ocp.CheckpointManager, state: Any, progress: dict[str, Any]) -
         )
         manager.wait_until_finished()
     except Exception as e:  # tensorstore wraps the system's error in types of its own
-        last = [s for s in manager.all_steps(read=True) if s != step]
+        manager.reload()
+        last = [s for s in manager.all_steps() if s != step]
         raise InputError(
             f'checkpoint of step {step} could not be written to {manager.directory}: '
             f'{_first_line(e)}; free disk space or fix its permissions and start the same command '
             f'again: it goes on from step {max(last, default=0)}'
         ) from e
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def restore_or_init(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, dict[str, Any]]:

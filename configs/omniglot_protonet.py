@@ -2,7 +2,10 @@
 
     python -m anyshot_jax.main --config=configs/omniglot_protonet.py --config.data.dir=DIR
 
-`:short` is the CPU recipe.
+`:short` is the recipe for a quarter of an hour on two cores.
+
+Reached (seed 0, 39 minutes on two CPU cores that other work shared): 98.25 / 99.54 / 94.41 / 98.47
+at 5-way 1/5-shot and 20-way 1/5-shot. Validation still rose when the schedule ended.
 """
 
 from anyshot_jax.config import defaults
@@ -37,7 +40,7 @@ def get_config(arg: str = ''):
     config.optim.schedule = 'cosine'
     config.optim.warmup_steps = 200
     if arg == 'short':
-        config.num_steps = 1500
+        config.num_steps = 3000
         config.eval_every = 500
         config.augment.update(degrees=0.0, shear=0.0, scale=0.0, shift=0.0)
     return config

@@ -411,7 +411,7 @@ def test_stages_that_do_not_fit(tiny_config, tmp_path):
 # Runs in processes of their own: killed, terminated, on a full disk, on one device.
 
 LONG = {'num_steps': 60, 'eval_every': 10, 'log_every': 4, 'net__hidden': (256,),
-        'optim__learning_rate': 0.01}  # fmt: skip
+        'optim__learning_rate': 0.001}  # fmt: skip
 
 
 @pytest.fixture
