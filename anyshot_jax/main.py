@@ -47,6 +47,8 @@ def _parse(argv: list[str]) -> list[str]:
     except Exception as e:  # a config file is a program: it may raise anything
         raise InputError(_flag_error(e)) from e
     if config is None:
+        if any(arg.lstrip('-').startswith('config=') for arg in argv[1:]):
+            raise InputError('get_config() of the config file returned None: return the config')
         raise InputError('--config=<file> is missing; configs/quickstart.py needs nothing else')
     return left
 
@@ -65,6 +67,7 @@ def _flag_error(error: Exception) -> str:
 
 def cli() -> None:
     """Entry point: bad input ends in one line on stderr and exit code 2."""
+    logging.set_verbosity(logging.ERROR)  # what config_flags warns of becomes an error of ours
     try:
         app.run(main, flags_parser=_parse)
     except InputError as e:

@@ -144,7 +144,7 @@ def test_every_net_has_plain_fields():
     [
         (lambda c: c.update({'seeds': 1}), r"unknown field config\.seeds; did you mean 'seed'\?"),
         (
-            lambda c: c.optim.update({'lr': 1}),
+            lambda c: c['optim'].update({'lr': 1}),
             r'unknown field config\.optim\.lr; there are .*learn',
         ),
         (lambda c: c.update({'evall': {'queries': 1}}), r"config\.evall; did you mean 'eval'\?"),
@@ -152,16 +152,15 @@ def test_every_net_has_plain_fields():
         (lambda c: c.update({'optim': 3}), r'config\.optim has fields of its own, got 3'),
         (lambda c: c.pop('method'), r'config\.method\.name is missing'),
         (lambda c: c.update({'method': 'protonet'}), r'config\.method\.name is missing'),
-        (lambda c: c.data.pop('name'), r'config\.data\.name is missing'),
+        (lambda c: c['data'].pop('name'), r'config\.data\.name is missing'),
         (lambda c: c.update({'stages': ('a',)}), r'a stage can not have stages'),
     ],
 )
 def test_check_names_the_wrong_field(change, message):
-    free = configs.defaults('protonet', 'synthetic', 'conv4').to_dict()
-    config = ConfigDict(free, type_safe=False)
-    change(config)
+    fields = configs.defaults('protonet', 'synthetic', 'conv4').to_dict()
+    change(fields)
     with pytest.raises(InputError, match=message):
-        configs.check(config)
+        configs.check(ConfigDict(fields, type_safe=False))
 
 
 def test_check_fills_in_what_is_missing():

@@ -306,7 +306,7 @@ def test_conv4_learns_its_running_statistics():
     x = np.random.default_rng(0).integers(0, 256, (2, 4, 16, 16, 1), np.uint8)
     variables = net.init(jax.random.key(0), x, train=True)
     train = jax.jit(lambda v, x: net.apply(v, x, train=True, mutable=['batch_stats']))
-    for _ in range(60):
+    for _ in range(120):
         y, new = train(variables, x[:1])
         variables = {**variables, **new}
     np.testing.assert_allclose(net.apply(variables, x[:1], train=False), y, atol=1e-2)
