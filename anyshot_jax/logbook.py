@@ -82,16 +82,17 @@ class Logbook:
     """Progress bar, metrics.jsonl and TensorBoard events of one run, from `step` on.
 
     Lines after `step` are from a run that was killed; they are dropped, for they come again.
+    `pending` is what the run had not written yet when it saved.
     """
 
-    def __init__(self, workdir: Path, step: int, num_steps: int):
+    def __init__(self, workdir: Path, step: int, num_steps: int, pending: dict[str, list]):
         path = workdir / 'metrics.jsonl'
         kept = [line for line in _lines(path) if line['step'] <= step]
         checkpoint.write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
         self._file = path.open('a')
         self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
         self._bar = tqdm(total=num_steps, initial=step, unit='step', disable=None)
-        self._chunks: list[dict] = []
+        self._chunks = [{k: np.asarray(v, np.float32) for k, v in pending.items()}] * bool(pending)
         self._seconds = 0.0
 
     def __enter__(self):
@@ -108,6 +109,11 @@ class Logbook:
         self._seconds += seconds
         self._bar.update(len(metrics['loss']))
         self._bar.set_postfix({k: f'{v[-1]:.4g}' for k, v in metrics.items()}, refresh=False)
+
+    def pending(self) -> dict[str, list[float]]:
+        """Every step's metrics since the last line, for the checkpoint."""
+        names = self._chunks[0] if self._chunks else ()
+        return {k: [float(x) for c in self._chunks for x in c[k]] for k in names}
 
     def train(self, step: int) -> None:
         """Writes the means since the last call."""

@@ -188,11 +188,13 @@ def _train(config, method, data, keys, state, progress, workdir, recent, best):
     """Chunks of steps until the last, the early stop or SIGTERM (then the third value is true)."""
     key_step, key_val = keys
     progress = {'best': -math.inf, 'best_step': 0, 'stale': 0, 'seconds': 0.0, **progress}
+    pending = progress.pop('pending', {})
     before, started = progress['seconds'], time.monotonic()
     compiled = make_step(method, batch_size=config.batch_size, steps_per_call=config.steps_per_call)
     step = int(state.step)
     due = lambda every: every > 0 and (step % every == 0 or step >= config.num_steps)
-    with logbook.Logbook(workdir, step, config.num_steps) as log, logbook.Sigterm() as sigterm:
+    log = logbook.Logbook(workdir, step, config.num_steps, pending)
+    with log, logbook.Sigterm() as sigterm:
         while step < config.num_steps and not 0 < config.early_stop <= progress['stale']:
             called = time.monotonic()
             state, metrics = compiled(state, data, key_step)
@@ -214,7 +216,7 @@ def _train(config, method, data, keys, state, progress, workdir, recent, best):
             progress['seconds'] = before + time.monotonic() - started
             if due(config.save_every) or sigterm.came:
                 _refuse_nan_state(state, step, recent)
-                checkpoint.save(recent, state, progress)
+                checkpoint.save(recent, state, {**progress, 'pending': log.pending()})
             if sigterm.came:
                 break
     return state, progress, sigterm.came

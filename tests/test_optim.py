@@ -1,4 +1,4 @@
-"""Schedules and update rules by hand."""
+"""Schedules, update rules and one step, by hand."""
 
 import jax
 import numpy as np
@@ -7,7 +7,8 @@ import pytest
 
 from anyshot_jax.config import SPINE, ConfigDict
 from anyshot_jax.optim import build_optimizer, schedule
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, TrainState
+from anyshot_jax.update import AXIS, chunk_size, gradient_update
 
 PARAMS = {
     'conv': {'kernel': [[1, -2], [3, 0.5]], 'bias': [1, -1]},
@@ -139,3 +140,58 @@ def test_frozen_subtrees_stay_as_they_are(name):
 def test_unknown_names(fields, message):
     with pytest.raises(InputError, match=message):
         moved(**fields)
+
+
+# From a loss to one step (update.py).
+
+X, Y = np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32)
+
+
+def squares(params, extra, batch, key):
+    """Mean over units of |w * x - y|^2; `extra` becomes the batch's mean of x."""
+    x, y = batch
+    error = ((params['w'][None] * x - y) ** 2).sum(1)
+    metrics = {'worst': error.mean(), 'draw': jax.vmap(jax.random.uniform)(key).mean()}
+    return error.mean(), (metrics, {'mean': x.mean(0)})
+
+
+def step(task_chunk, devices=1):
+    """One update on X, Y by plain SGD."""
+    tx = optax.sgd(0.1)
+    params = {'w': np.array([1, -1, 2], np.float32)}
+    state = TrainState(np.int32(4), params, tx.init(params), {'mean': np.zeros(3, np.float32)})
+    update = jax.vmap(
+        gradient_update(squares, tx, task_chunk=task_chunk), (None, 0, 0), axis_name=AXIS
+    )
+    keys = jax.random.split(jax.random.key(1), 6)
+    split = lambda a: a.reshape(devices, -1, *a.shape[1:])
+    return jax.jit(update)(state, (split(X), split(Y)), split(keys))
+
+
+def test_one_step_by_hand():
+    state, metrics = jax.tree.map(lambda a: a[0], step(task_chunk=6))
+    w = np.array([1, -1, 2])
+    gradient = (2 * (w * X - Y) * X).mean(0)
+    np.testing.assert_allclose(state.params['w'], w - 0.1 * gradient, rtol=1e-5)
+    assert int(state.step) == 5
+    np.testing.assert_allclose(state.extra['mean'], X.mean(0), atol=1e-6)
+    loss = ((w * X - Y) ** 2).sum(1).mean()
+    np.testing.assert_allclose([metrics['loss'], metrics['worst']], loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics['grad_norm'], np.linalg.norm(gradient), rtol=1e-5)
+    assert metrics.keys() == {'loss', 'worst', 'draw', 'grad_norm'}
+
+
+@pytest.mark.parametrize(
+    ('task_chunk', 'devices'), [(1, 1), (2, 1), (3, 1), (4, 1), (0, 1), (1, 3)]
+)
+def test_chunks_and_devices_add_up_to_the_same_step(task_chunk, devices):
+    want = jax.tree.map(lambda a: a[0], step(task_chunk=6))
+    for d in range(devices):  # every device ends with the same
+        got = jax.tree.map(lambda a, d=d: a[d], step(task_chunk, devices))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
+
+
+def test_chunk_sizes():
+    assert [chunk_size(12, c) for c in (1, 2, 4, 5, 7, 12, 100)] == [1, 2, 4, 4, 6, 12, 12]
+    assert chunk_size(7, 3) == 1
+    assert chunk_size(8, 0) == 1  # on a CPU
