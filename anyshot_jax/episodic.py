@@ -131,7 +131,8 @@ def episodic(
         dataset = data[role]
         if batch_norm == 'inductive':
             dataset = embed_split(state, dataset)
-        return accuracies(state, dataset, key, count=count)
+        values = accuracies(state, dataset, key, count=count)
+        return {n: values[n] for n in (task_name(*t) for t in config.eval.tasks)}  # jit sorts them
 
     return Method(
         init=init_state,
