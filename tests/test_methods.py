@@ -19,11 +19,8 @@ KEY = jax.random.key(11)
 SMALL = {'features': 8, 'blocks': 2, 'pools': (True, False), 'padding': ('SAME', 'SAME')}
 # Tried in turn until one suits the method: no net, flat features, maps of features.
 NETS = (('', {}), ('conv4', SMALL), ('conv4', {**SMALL, 'flatten': False}))
-# Besides the defaults of every file; in a space of few dimensions, for its LSTMs' sake.
-VARIANTS = {
-    'matching': [{'full_context': 2, 'net': ('mlp', {'hidden': (32,), 'features': 8})}],
-    'knn': [{'distance': 'cosine'}],
-}
+# Besides the defaults of every file.
+VARIANTS = {'matching': [{'full_context': 2}], 'knn': [{'distance': 'cosine'}]}
 NAMES = sorted(m.name for m in pkgutil.iter_modules(methods.__path__))
 CASES = [(name, fields) for name in NAMES for fields in ({}, *VARIANTS.get(name, ()))]
 
@@ -32,10 +29,7 @@ class Case:
     """A method on tiny pictures, with its states and compiled steps."""
 
     def __init__(self, name, fields):
-        self.is_variant = bool(fields)
-        fields = dict(fields)
-        nets = [fields.pop('net')] if 'net' in fields else NETS
-        for net, net_fields in nets:
+        for net, net_fields in NETS:
             try:
                 config = configs.defaults(name, 'synthetic', net)
                 config.net.update(net_fields)
@@ -80,7 +74,8 @@ class Case:
 
     @cached_property
     def episode(self):
-        return next(draw(self.data['test'], KEY[None]))
+        episode = episodes.sample_episode(KEY, self.data['test'], ways=3, shots=2, queries=3)
+        return jax.tree.map(np.asarray, episode)
 
     @cached_property
     def predictor(self):
@@ -91,28 +86,16 @@ class Case:
         return np.asarray(self.predictor(self.state, self.episode._replace(**parts)))
 
 
-@partial(jax.jit, static_argnames=('ways', 'shots'))
-def sample(keys, dataset, ways=4, shots=2):
-    draw = partial(episodes.sample_episode, ways=ways, shots=shots, queries=3)
-    return jax.vmap(draw, (0, None))(keys, dataset)
-
-
-def draw(dataset, keys):
-    """The 4-way 2-shot episodes of these keys, one by one."""
-    for parts in zip(*jax.tree.map(np.asarray, sample(keys, dataset)), strict=True):
-        yield episodes.Episode(*parts)
-
-
 def settle(config):
     """Few of everything; SGD, for Adam makes much of the rounding of small gradients."""
     config.update({'num_steps': 0, 'batch_size': 4, 'steps_per_call': 2})
     config.train.update({'ways': 3, 'shots': 1, 'queries': 2})
-    config.eval.update({'tasks': ((4, 2), (3, 1)), 'queries': 3, 'episodes': 300})
+    config.eval.update({'tasks': ((3, 1), (4, 2)), 'queries': 3, 'episodes': 24})
     config.optim.update({'name': 'sgd', 'learning_rate': 0.05})
     return config
 
 
-def pictures(num_classes=20, per_class=8, signal=1.0):
+def pictures(num_classes=6, per_class=8, signal=1.0):
     """Train, val and test: noise around a picture of each class's own, times `signal`."""
     rng = np.random.default_rng(0)
     data = {}
@@ -124,7 +107,7 @@ def pictures(num_classes=20, per_class=8, signal=1.0):
     return jax.device_put(data)
 
 
-@pytest.fixture(scope='module', params=CASES, ids=lambda c: '-'.join([c[0], *c[1]][:2]))
+@pytest.fixture(scope='module', params=CASES, ids=lambda c: '-'.join([c[0], *c[1]]))
 def case(request):
     return Case(*request.param)
 
@@ -167,22 +150,17 @@ def test_same_key_same_init(case):
     assert_close(other, case.init, rtol=0)
 
 
-@pytest.fixture(params=['inductive', 'transductive'])
-def in_mode(case, request):
-    """The method with batch norm of either kind; without batch norm there is one kind only."""
-    if case.normalises:
-        return case.build(**{'method.batch_norm': request.param})
-    if request.param == 'transductive':
-        pytest.skip('this method has no batch norm')
-    return case.method
-
-
-def test_noise_is_classified_at_chance(case, in_mode):
+@pytest.mark.parametrize('mode', ['inductive', 'transductive'])
+def test_noise_is_classified_at_chance(case, mode):
     """Nothing but the items may tell the class: no order, no statistics, no label of a query."""
-    for name, accuracy in in_mode.evaluate(case.state, pictures(signal=0.0), KEY, 'test').items():
-        accuracy, chance = np.asarray(accuracy), 1 / int(name[0])
-        assert accuracy.shape == (300,)
-        assert abs(accuracy.mean() - chance) < 3.5 * accuracy.std() / np.sqrt(300)
+    if mode == 'transductive' and not case.normalises:
+        pytest.skip('this method has no batch norm')
+    switch = {'method.batch_norm': mode} if case.normalises else {}
+    method = case.build(**{'eval.episodes': 600, 'eval.tasks': ((4, 2),)}, **switch)
+    noise = pictures(num_classes=40, signal=0.0)
+    accuracy = np.asarray(method.evaluate(case.state, noise, KEY, 'test')['4-way 2-shot'])
+    error = accuracy.std() / np.sqrt(600)
+    assert abs(accuracy.mean() - 1 / 4) < 3.5 * error
 
 
 def test_signal_is_found(case):
@@ -190,18 +168,17 @@ def test_signal_is_found(case):
     if case.trains:
         pytest.skip('see test_overfits_one_batch')
     accuracy = np.asarray(case.method.evaluate(case.state, case.data, KEY, 'test')['3-way 1-shot'])
-    assert accuracy.mean() > 0.5
+    assert accuracy.shape == (24,) and accuracy.mean() > 0.5
 
 
 def test_overfits_one_batch(trained):
     """Items of no common look, which it has to learn by heart."""
     noise = pictures(signal=0.0)
-    fixed = jax.jit(trained.method.sample)(KEY, noise)
+    fixed = trained.method.sample(KEY, noise)
     method = trained.build(**{'optim.name': 'adam', 'optim.learning_rate': 1e-2})
-    init = jax.jit(method.init)(KEY, noise)
     method = method._replace(sample=lambda key, data: fixed)
     step = make_step(method, batch_size=2, steps_per_call=50)
-    state, first = step(init, noise, KEY)
+    state, first = step(method.init(KEY, noise), noise, KEY)
     for _ in range(3):
         state, last = step(state, noise, KEY)
     assert last['loss'][-1] < 0.1 * first['loss'][0]
@@ -211,10 +188,8 @@ def test_overfits_one_batch(trained):
 
 def test_jit_changes_nothing(trained):
     """One update, compiled as a whole and operation by operation."""
-    if trained.is_variant:
-        pytest.skip('its method is tested once')
     keys = jax.random.split(KEY, 2)
-    batch = jax.jit(jax.vmap(trained.method.sample, (0, None)))(keys, trained.data)
+    batch = jax.vmap(trained.method.sample, (0, None))(keys, trained.data)
     one = jax.tree.map(lambda a: a[None], (batch, keys))
     update = jax.vmap(trained.method.update, (None, 0, 0), axis_name='devices')
     state = jax.device_put(trained.state)
@@ -243,23 +218,24 @@ def test_update_keeps_the_states_tree_shapes_and_types(trained):
 
 
 def test_two_devices_are_one_device(trained):
-    """The same four units: on each of two devices two, one at a time, or on one all at once."""
+    """The same four units: two on each of two devices, or all on one, one or four at a time."""
     assert len(jax.devices()) == 2
-    method = trained.build(task_chunk=4)
-    step = make_step(method, batch_size=4, steps_per_call=2, devices=jax.devices()[:1])
-    assert_close(trained.run(step), trained.after, rtol=1e-4, atol=1e-6)
+    for chunk in (1, 4):
+        method = trained.build(task_chunk=chunk)
+        step = make_step(method, batch_size=4, steps_per_call=2, devices=jax.devices()[:1])
+        assert_close(trained.run(step), trained.after, rtol=1e-4, atol=1e-6)
 
 
 def test_order_of_queries_does_not_matter(case):
-    order = np.random.default_rng(0).permutation(12)
+    order = np.random.default_rng(0).permutation(9)
     scores, moved = case.predict(), case.predict(x_q=case.episode.x_q[order])
-    assert scores.shape == (12, 4)
+    assert scores.shape == (9, 3)
     np.testing.assert_allclose(moved, scores[order], rtol=1e-4, atol=1e-5)
 
 
 def test_names_of_classes_do_not_matter(case):
     """Class c is called name[c] instead: its scores stand in that column."""
-    name = np.array([2, 0, 3, 1], np.int32)
+    name = np.array([2, 0, 1], np.int32)
     class_id = case.episode.class_id[np.argsort(name)]
     renamed = case.predict(y_s=name[case.episode.y_s], class_id=class_id)
     np.testing.assert_allclose(renamed[:, name], case.predict(), rtol=1e-4, atol=1e-5)
@@ -270,17 +246,30 @@ def test_predictions_do_not_know_the_answers(case):
     np.testing.assert_array_equal(blind, case.predict())
 
 
-def test_evaluation_is_prediction_episode_by_episode(case, in_mode):
+@pytest.mark.parametrize('mode', ['inductive', 'transductive'])
+def test_evaluation_is_prediction_episode_by_episode(case, mode):
     """Inductive evaluation embeds a whole split once; that must not show."""
-    got = in_mode.evaluate(case.state, case.data, KEY, 'test')
-    assert list(got) == ['4-way 2-shot', '3-way 1-shot']
-    predict = jax.jit(in_mode.predict)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(30))
-    for i, whole in enumerate(draw(case.data['test'], keys)):
-        for task in case.config.eval.tasks:
-            episode = jax.tree.map(np.asarray, episodes.first(whole, *task))
-            right = np.asarray(predict(case.state, episode)).argmax(-1) == episode.y_q
-            np.testing.assert_allclose(got[task_name(*task)][i], right.mean(), atol=1e-6)
+    if mode == 'transductive' and not case.normalises:
+        pytest.skip('this method has no batch norm')
+    method = case.build(**{'method.batch_norm': mode}) if case.normalises else case.method
+    got = method.evaluate(case.state, case.data, KEY, 'test')
+    assert list(got) == ['3-way 1-shot', '4-way 2-shot']
+
+    tasks = case.config.eval.tasks
+    ways, shots = map(max, zip(*tasks, strict=True))
+
+    @jax.jit
+    def accuracies(state, dataset, keys):
+        def one(key):
+            whole = episodes.sample_episode(key, dataset, ways=ways, shots=shots, queries=3)
+            parts = {task_name(*task): episodes.first(whole, *task) for task in tasks}
+            answers = {n: method.predict(state, e).argmax(-1) for n, e in parts.items()}
+            return {n: (answers[n] == e.y_q).mean() for n, e in parts.items()}
+
+        return jax.lax.map(one, keys)
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(24))
+    assert_close(got, accuracies(case.state, case.data['test'], keys), atol=1e-6)
 
 
 def test_transduction_is_a_switch_that_is_off(case):
@@ -292,8 +281,8 @@ def test_transduction_is_a_switch_that_is_off(case):
     alone = case.predict()[0], case.predict(x_q=others)[0]
     np.testing.assert_allclose(*alone, rtol=1e-4, atol=1e-5)
     predict = jax.jit(case.build(**{'method.batch_norm': 'transductive'}).predict)
-    both = case.episode, case.episode._replace(x_q=others)
-    together = [predict(case.state, e)[0] for e in both]
+    episodes = case.episode, case.episode._replace(x_q=others)
+    together = [predict(case.state, e)[0] for e in episodes]
     assert np.abs(together[0] - together[1]).max() > 1e-3
     with pytest.raises(InputError, match='batch_norm must be inductive or transductive'):
         case.build(**{'method.batch_norm': 'transduktive'})
@@ -310,10 +299,10 @@ def test_embedding_and_export(case):
 
 
 def test_training_episodes_are_moved_only_if_asked(trained):
-    plain = jax.jit(trained.method.sample)(KEY, trained.data)
+    plain = trained.method.sample(KEY, trained.data)
     known = {p.tobytes() for p in trained.data['train'].x}
     assert {p.tobytes() for p in np.asarray(plain.x_s)} <= known
-    moved = jax.jit(trained.build(**{'augment.shift': 2.5}).sample)(KEY, trained.data)
+    moved = trained.build(**{'augment.shift': 2.5}).sample(KEY, trained.data)
     np.testing.assert_array_equal(moved.class_id, plain.class_id)
     for part in ('x_s', 'x_q'):
         a, b = getattr(moved, part), getattr(plain, part)
