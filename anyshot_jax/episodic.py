@@ -1,7 +1,7 @@
 """What every method that learns from episodes shares: its net, its sampler and its evaluation."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import jax
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from anyshot_jax import augment, episodes
 from anyshot_jax.optim import build_optimizer
 from anyshot_jax.types import Array, Data, Dataset, Episode, InputError, Method, TrainState
-from anyshot_jax.update import gradient_update
+from anyshot_jax.update import gradient_update, map_over_devices
 
 EMBED_CHUNK = 256  # items embedded at once when a whole split is
 
@@ -112,16 +112,15 @@ def episodic(
         features = embed(state.params, state.extra, x)
         return features.reshape(features.shape[0], -1)
 
-    @partial(jax.jit, static_argnames='count')
-    def accuracies(state, dataset, key, *, count):
+    @partial(jax.jit, static_argnames=('count', 'devices'))
+    def accuracies(state, dataset, key, *, count, devices):
         if batch_norm == 'inductive':  # an item's features don't depend on its episode
-            predict_one = lambda e: score(state.params, state.extra, e)
+            answer = lambda state, e: score(state.params, state.extra, e)
         else:
-            predict_one = partial(predict, state)
+            answer = predict
         tasks, queries = config.eval.tasks, config.eval.queries
-        return episode_accuracies(
-            predict_one, dataset, key, tasks=tasks, queries=queries, count=count
-        )
+        shape = {'tasks': tasks, 'queries': queries, 'count': count}
+        return episode_accuracies(answer, state, dataset, key, **shape, devices=devices)
 
     embed_chunk = jax.jit(lambda state, x: embed(state.params, state.extra, x))
     embed_split = lambda state, dataset: embed_dataset(partial(embed_chunk, state), dataset)
@@ -131,7 +130,8 @@ def episodic(
         dataset = data[role]
         if batch_norm == 'inductive':
             dataset = embed_split(state, dataset)
-        values = accuracies(state, dataset, key, count=count)
+        devices = frozenset(dataset.x.devices())
+        values = accuracies(state, dataset, key, count=count, devices=devices)
         return {n: values[n] for n in (task_name(*t) for t in config.eval.tasks)}  # jit sorts them
 
     return Method(
@@ -160,12 +160,14 @@ def task_name(ways: int, shots: int) -> str:
 
 def episode_accuracies(
     predict: Callable,
+    state: TrainState,
     dataset: Dataset,
     key: Array,
     *,
     tasks: tuple[tuple[int, int], ...],
     queries: int,
     count: int,
+    devices: Collection[jax.Device],
 ) -> dict[str, Array]:
     """Query accuracy of `count` episodes of every (ways, shots).
 
@@ -174,24 +176,25 @@ def episode_accuracies(
     scorer that can't tell classes apart gets 1 / W.
 
     Args:
-      predict: episode -> scores [W*Q, W].
+      predict: (state, episode) -> scores [W*Q, W].
+      devices: where the dataset lies; each takes a share of the episodes.
     Returns:
       task_name -> [count] in 0..1.
     """
     ways, shots = (max(column) for column in zip(*tasks, strict=True))
 
-    def one(i):
+    def one(i, state, dataset, key):
         largest = episodes.sample_episode(
             jax.random.fold_in(key, i), dataset, ways=ways, shots=shots, queries=queries
         )
         correct = {}
         for task in tasks:
             episode = episodes.first(largest, *task)
-            answer = jnp.argmax(predict(episode), axis=-1)
+            answer = jnp.argmax(predict(state, episode), axis=-1)
             correct[task_name(*task)] = jnp.mean(answer == episode.y_q)
         return correct
 
-    return jax.lax.map(one, jnp.arange(count))
+    return map_over_devices(one, count, devices, state, dataset, key)
 
 
 def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:

@@ -26,10 +26,11 @@ _OURS = 'anyshot_jax.types.InputError: '
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise InputError(f'{argv[1:]} are no flags; write --config.field=value')
-    from anyshot_jax import train  # JAX starts here, after the flags are known to be right
+    from anyshot_jax import start, train  # JAX starts here, after the flags are known to be right
 
     logging.set_verbosity(logging.WARNING)
-    train.keep_compiled()
+    start.keep_compiled()
+    start.split_cpu(_CONFIG.value)
     given = config_flags.get_config_filename(flags.FLAGS['config'])
     path, *variant = given.split(':')
     name = '_'.join([Path(path).stem, *variant])

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from ml_collections import ConfigDict
 
 from anyshot_jax import checkpoint, evaluate, logbook, report
 from anyshot_jax import config as configs
-from anyshot_jax.data.cache import cache_dir
 from anyshot_jax.episodes import expand_turns
 from anyshot_jax.episodic import task_name
 from anyshot_jax.types import Dataset, InputError, Method
@@ -62,16 +60,6 @@ def on_all_devices(tree):
     """The tree on every device, placed as a step returns its state: else it is compiled twice."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
-def keep_compiled() -> None:
-    """Keeps compiled programs in the user's cache directory: the second start is quick.
-
-    JAX's own JAX_COMPILATION_CACHE_DIR goes before.
-    """
-    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-        jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'compiled'))
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 
 
 def run(config: ConfigDict, workdir: str | Path, *, config_file: str = '') -> dict[str, float]:

@@ -1,10 +1,12 @@
 """From a loss to one optimiser step; the only file that knows the name of the device axis."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
 from anyshot_jax.types import TrainState
 
@@ -14,6 +16,26 @@ AXIS = 'devices'
 def over_devices(tree):
     """Mean over the devices of the enclosing pmap."""
     return jax.lax.pmean(tree, AXIS)
+
+
+def map_over_devices(function: Callable, count: int, devices: Collection[jax.Device], *args):
+    """[function(i, *args) for i in range(count)] as stacked arrays, each device doing its share.
+
+    Args:
+      args: pytrees that lie on all of `devices`, the only arrays that `function` may use.
+    Returns:
+      What doesn't depend on the number of devices.
+    """
+    share = -(-count // len(devices))
+    split = jax.shard_map(
+        lambda index, *args: jax.lax.map(lambda i: function(i, *args), index),
+        mesh=Mesh(np.array(sorted(devices, key=lambda d: d.id)), (AXIS,)),
+        in_specs=(PartitionSpec(AXIS), *(PartitionSpec() for _ in args)),
+        out_specs=PartitionSpec(AXIS),
+        check_vma=False,
+    )
+    values = split(jnp.arange(share * len(devices)), *args)
+    return jax.tree.map(lambda v: v[:count], values)
 
 
 def gradient_update(

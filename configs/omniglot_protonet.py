@@ -30,8 +30,8 @@ def get_config(arg: str = ''):
     config.augment.shift = 1.5
 
     # Schedule.
-    config.batch_size = 1
-    config.num_steps = 7_000
+    config.batch_size = 2
+    config.num_steps = 14_000
     config.steps_per_call = 50
     config.log_every = 100
     config.eval_every = 1000
@@ -40,7 +40,6 @@ def get_config(arg: str = ''):
     config.optim.schedule = 'cosine'
     config.optim.warmup_steps = 200
     if arg == 'short':
-        config.num_steps = 3000
+        config.num_steps = 2000
         config.eval_every = 500
-        config.augment.update(degrees=0.0, shear=0.0, scale=0.0, shift=0.0)
     return config

@@ -34,8 +34,8 @@ def get_config(arg: str = ''):
     config.augment.shift = 1.5
 
     # Schedule.
-    config.batch_size = 1
-    config.num_steps = 10_000
+    config.batch_size = 2
+    config.num_steps = 12_000
     config.steps_per_call = 50
     config.log_every = 100
     config.eval_every = 1000

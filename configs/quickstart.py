@@ -16,8 +16,8 @@ def get_config(arg: str = ''):
     config.eval.tasks = ((5, 1), (5, 5), (20, 1), (20, 5))
 
     # Schedule.
-    config.batch_size = 1
-    config.num_steps = 600
+    config.batch_size = 2
+    config.num_steps = 400
     config.steps_per_call = 20
     config.log_every = 20
     config.eval_every = 100

@@ -23,12 +23,12 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
-from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 from anyshot_jax import config as configs  # noqa: E402
 from anyshot_jax.episodic import episode_accuracies, task_name  # noqa: E402
-from anyshot_jax.train import keep_compiled, make_step  # noqa: E402
+from anyshot_jax.start import keep_compiled, split_cpu  # noqa: E402
+from anyshot_jax.train import make_step, on_all_devices  # noqa: E402
 from anyshot_jax.types import Data, Method, from_arrays  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'As for anyshot_jax.main.')
@@ -186,14 +186,13 @@ def measure_evaluation(method: Method, config: ConfigDict, state, data, seconds:
     all columns of the config's result included, is measured too.
     """
     tasks = (config.eval.tasks[0],)
+    devices = jax.local_devices()
 
     @jax.jit
     def accuracies(state, dataset, key):
-        predict = partial(method.predict, state)
-        queries = config.eval.queries
-        values = episode_accuracies(
-            predict, dataset, key, tasks=tasks, queries=queries, count=count
-        )
+        shape = {'tasks': tasks, 'queries': config.eval.queries, 'count': count}
+        predict = method.predict
+        values = episode_accuracies(predict, state, dataset, key, **shape, devices=devices)
         return values[task_name(*tasks[0])]
 
     keys = (jax.random.key(i) for i in range(10**9))
@@ -224,15 +223,15 @@ def main(argv: list[str]) -> None:
     keep_compiled()
     load_before = ' '.join(f'{v:.2f}' for v in os.getloadavg())
     config = configs.check(_CONFIG.value)
+    split_cpu(config)
     name = config_flags.get_config_filename(flags.FLAGS['config'])
     shape = [int(v) for v in _SHAPE.value]
     loader = configs.find('data', config.data.name).load
     data = random_data(shape) if _DATA.value == 'random' else loader(config.data)
     method = configs.find('methods', config.method.name).build(config, data)
-    everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), ('all',)), PartitionSpec())
-    data = jax.device_put(data, everywhere)
+    data = on_all_devices(data)
     rss_setup = peak_rss_mb()
-    state = jax.jit(method.init)(jax.random.key(config.seed), data)
+    state = on_all_devices(jax.jit(method.init)(jax.random.key(config.seed), data))
 
     record: dict[str, Any] = {}
     if config.num_steps:
