@@ -6,6 +6,7 @@ dictionaries and descriptions of tensors, and nothing else: no name in the file 
 called. Both forms are read: the zip (torch >= 1.6) and the one before it.
 """
 
+import io
 import math
 import pickletools
 import struct
@@ -33,6 +34,7 @@ _DTYPES = {
     'BoolStorage': np.dtype('?'),
 }
 _DICT, _TENSOR = 'collections OrderedDict', 'torch._utils _rebuild_tensor_v2'
+_Bytes = bytes | memoryview
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what torch < 1.6 writes first, as a pickled integer
 # What a pickle that makes no sense runs into.
 _NONSENSE = (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, struct.error)
@@ -74,9 +76,11 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with path.open('rb') as f:
-            is_zip = f.read(4) == b'PK\x03\x04'
-            f.seek(0)
-            tree, block = _read_zip(f, path.stat().st_size) if is_zip else _read_legacy(f)
+            if f.read(4) == b'PK\x03\x04':
+                tree, block = _read_zip(f, path.stat().st_size)
+            else:
+                f.seek(0)
+                tree, block = _read_legacy(f.read())
         if not isinstance(tree, dict):
             raise ValueError(f'it holds a {type(tree).__name__}, not tensors by name')
         for name, value in tree.items():
@@ -88,7 +92,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f'{path} is not a whole PyTorch file of tensors: {e}') from e
 
 
-def _read_zip(f: IO[bytes], size: int) -> tuple[Any, Callable[[_Storage], bytes]]:
+def _read_zip(f: IO[bytes], size: int) -> tuple[Any, Callable[[_Storage], _Bytes]]:
     with zipfile.ZipFile(f) as z:
         infos = {i.filename: i for i in z.infolist()}
         # torch never compresses. So what is unpacked can't be more than the file.
@@ -104,35 +108,34 @@ def _read_zip(f: IO[bytes], size: int) -> tuple[Any, Callable[[_Storage], bytes]
         order = root + 'byteorder'
         if order in infos and z.read(order) != b'little':
             raise ValueError('written on a big-endian machine')
-        with z.open(root + 'data.pkl') as pickled:
-            tree = _run(pickled)
+        tree = _run(io.BytesIO(z.read(root + 'data.pkl')))
         prefix = root + 'data/'
         blocks = {n.removeprefix(prefix): z.read(n) for n in infos if n.startswith(prefix)}
     return tree, lambda storage: blocks[storage.key]
 
 
-def _read_legacy(f: IO[bytes]) -> tuple[Any, Callable[[_Storage], bytes]]:
+def _read_legacy(data: bytes) -> tuple[Any, Callable[[_Storage], _Bytes]]:
     """Pickles of magic, version, machine, tree and block order, then the blocks themselves."""
+    f = io.BytesIO(data)
     if _run(f) != _LEGACY_MAGIC or _run(f) != 1001:
         raise ValueError('it does not start as a PyTorch file does')
     if _run(f).get('little_endian') is not True:
         raise ValueError('written on a big-endian machine')
     storages: dict[str, _Storage] = {}
     tree, keys = _run(f, storages), _run(f)
-    blocks = {}
+    blocks: dict[str, _Bytes] = {}
+    end = f.tell()
     for key in keys:
-        (numel,) = struct.unpack('<q', f.read(8))
-        if numel != storages[key].numel:
-            raise ValueError(f'block {key} has {numel} numbers, not {storages[key].numel}')
-        start = f.tell()
-        f.seek(0, 2)  # a number of bytes that the file can't have is not asked for
-        left = f.tell() - start
-        f.seek(start)
-        blocks[key] = f.read(min(left, numel * storages[key].dtype.itemsize))
+        dtype, _, numel = storages[key]
+        (found,) = struct.unpack_from('<q', data, end)
+        if found != numel:
+            raise ValueError(f'block {key} has {found} numbers, not {numel}')
+        start, end = end + 8, end + 8 + numel * dtype.itemsize
+        blocks[key] = memoryview(data)[start:end]
     return tree, lambda storage: blocks[storage.key]
 
 
-def _view(name: str, t: _Tensor, block: Callable[[_Storage], bytes]) -> np.ndarray:
+def _view(name: str, t: _Tensor, block: Callable[[_Storage], _Bytes]) -> np.ndarray:
     raw, (dtype, key, numel) = block(t.storage), t.storage
     if len(raw) != numel * dtype.itemsize:
         raise ValueError(f'block {key} has {len(raw)} bytes, not {numel} of {dtype} (cut short?)')
@@ -150,8 +153,11 @@ def _view(name: str, t: _Tensor, block: Callable[[_Storage], bytes]) -> np.ndarr
     return np.lib.stride_tricks.as_strided(flat, t.size, strides, writeable=False)
 
 
-def _run(f: IO[bytes], storages: dict[str, _Storage] | None = None) -> Any:
-    """What the pickle at the file's position builds; stops behind it. `storages`: filled by key."""
+def _run(f: io.BytesIO, storages: dict[str, _Storage] | None = None) -> Any:
+    """What the pickle at the position of f builds; f ends behind it. `storages` is filled by key.
+
+    f is in memory, since a file would set aside as many bytes as the pickle asks for.
+    """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[Any, Any] = {}
