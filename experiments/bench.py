@@ -81,10 +81,10 @@ def timed(call: Callable[[], Any], seconds: float, tasks: int, steps: int = 1) -
 
 
 def random_data(shape: list[int]) -> Data:
-    """Uniform uint8 images [classes, per class, H, W, C], the same in every role, as the peers'."""
+    """Uniform uint8 images [classes, per class, H, W, C], one array for all roles, as the peers'."""
     x = np.random.default_rng(1234).integers(0, 256, size=shape, dtype=np.uint8)
     label = np.repeat(np.arange(shape[0]), shape[1])
-    dataset = from_arrays(x.reshape(-1, *shape[2:]), label)
+    dataset = on_all_devices(from_arrays(x.reshape(-1, *shape[2:]), label))
     return dict.fromkeys(('train', 'val', 'test'), dataset)
 
 
@@ -226,10 +226,11 @@ def main(argv: list[str]) -> None:
     split_cpu(config)
     name = config_flags.get_config_filename(flags.FLAGS['config'])
     shape = [int(v) for v in _SHAPE.value]
-    loader = configs.find('data', config.data.name).load
-    data = random_data(shape) if _DATA.value == 'random' else loader(config.data)
+    if _DATA.value == 'random':
+        data = random_data(shape)
+    else:
+        data = on_all_devices(configs.find('data', config.data.name).load(config.data))
     method = configs.find('methods', config.method.name).build(config, data)
-    data = on_all_devices(data)
     rss_setup = peak_rss_mb()
     state = on_all_devices(jax.jit(method.init)(jax.random.key(config.seed), data))
 

@@ -310,8 +310,9 @@ def test_training_episodes_are_moved_only_if_asked(trained):
 
 
 def test_a_scorer_that_can_not_tell_gets_exactly_chance():
-    equal = lambda episode: jnp.zeros((len(episode.y_q), 4))
-    got = episode_accuracies(equal, pictures()['test'], KEY, tasks=((4, 1),), queries=3, count=30)
+    equal = lambda state, episode: jnp.zeros((len(episode.y_q), 4))
+    shape = {'tasks': ((4, 1),), 'queries': 3, 'count': 30, 'devices': jax.devices()[:1]}
+    got = episode_accuracies(equal, (), pictures()['test'], KEY, **shape)
     np.testing.assert_array_equal(got['4-way 1-shot'], np.full(30, 0.25, np.float32))
 
 
