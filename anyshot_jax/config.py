@@ -30,6 +30,12 @@ SPINE: dict[str, Any] = {
     'early_stop': 0,  # validations without a new best before training stops; 0: never
     'eval_only': False,
     'features_from': '',  # an earlier stage whose exported features stand in for the items
+    'encoder': '',  # frozen, its features stand in for pictures: encoders.NAMES, FILE or NAME=FILE
+    'encoder_dtype': 'float32',  # float32 | bfloat16
+    'describe': {  # class names and descriptions as vectors, in the data's extras
+        'by': '',  # tfidf | minilm_l6 | clip_vit_b32; '': none
+        'templates': ('{text}',),  # {text}: name and description; {name}: the name
+    },
     'train': {'ways': 5, 'shots': 1, 'queries': 15},
     'augment': {  # of training pictures: uniform in +- each (augment.affine)
         'degrees': 0.0,

@@ -95,6 +95,7 @@ def expand_turns(dataset: Dataset) -> Dataset:
         extras={k: jnp.tile(v, (dataset.turns,) + (1,) * (v.ndim - 1))
                 for k, v in dataset.extras.items()},
         names=class_names(dataset),
+        texts=dataset.texts * dataset.turns,
         turns=1,
     )  # fmt: skip
 

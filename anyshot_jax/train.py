@@ -13,7 +13,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from anyshot_jax import checkpoint, evaluate, logbook, report
+from anyshot_jax import checkpoint, describe, embedding, evaluate, logbook, report
 from anyshot_jax import config as configs
 from anyshot_jax.episodes import expand_turns
 from anyshot_jax.episodic import task_name
@@ -112,6 +112,12 @@ def _build_and_run(config, workdir, exported, config_file):
     data = configs.find('data', config.data.name).load(config.data)
     if config.features_from:
         data = _with_features(data, config.features_from, exported)
+    if config.describe.by:
+        data = describe.describe(data, config.describe.by, config.describe.templates)
+    pictures = None  # of the test items, for the report
+    if config.encoder:
+        pictures = expand_turns(data['test']).x
+        data = embedding.embed(data, config.encoder, dtype=config.encoder_dtype)
     data = {**data, **(exported or {})}
     method = configs.find('methods', config.method.name).build(config, data)
     data = on_all_devices(data)
@@ -157,7 +163,7 @@ def _build_and_run(config, workdir, exported, config_file):
     if exported is not None:
         checkpoint.save_artifacts(workdir / 'artifacts.npz', method.export(state, data, key_test))
     checkpoint.write_text(workdir / 'result.json', text)
-    report.write(workdir, method=method, state=state, data=data, config=config)
+    report.write(workdir, method=method, state=state, data=data, config=config, pictures=pictures)
     return _show(values, workdir)
 
 

@@ -31,6 +31,7 @@ class Dataset:
     count: Array  # [C] int32
     extras: Mapping[str, Array] = struct.field(default_factory=dict)  # e.g. attribute [C, A]
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C class names
+    texts: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C descriptions, or none
     turns: int = struct.field(pytree_node=False, default=1)  # 1 or 4
 
     @property
@@ -80,6 +81,7 @@ def from_arrays(
     names: tuple[str, ...] = (),
     *,
     extras: Mapping[str, Array] | None = None,
+    texts: tuple[str, ...] = (),
     turns: int = 1,
 ) -> Dataset:
     """Dataset of items in any order, sorted here (stably) by class.
@@ -87,6 +89,7 @@ def from_arrays(
     Args:
       x: [N, ...] items. label: [N] integers 0..C-1, each present at least once.
       names: C class names; '0', '1', ... when empty. extras: arrays with leading axis C.
+      texts: C descriptions, or none.
     Raises:
       InputError: empty, lengths that differ, or a class without items (named).
     """
@@ -112,5 +115,6 @@ def from_arrays(
         count=count,
         extras=dict(extras or {}),
         names=tuple(names),
+        texts=tuple(texts),
         turns=turns,
     )

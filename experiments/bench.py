@@ -81,7 +81,7 @@ def timed(call: Callable[[], Any], seconds: float, tasks: int, steps: int = 1) -
 
 
 def random_data(shape: list[int]) -> Data:
-    """Uniform uint8 images [classes, per class, H, W, C], one array for all roles, as the peers'."""
+    """Uniform uint8 images [classes, per class, H, W, C], one array for all roles."""
     x = np.random.default_rng(1234).integers(0, 256, size=shape, dtype=np.uint8)
     label = np.repeat(np.arange(shape[0]), shape[1])
     dataset = on_all_devices(from_arrays(x.reshape(-1, *shape[2:]), label))

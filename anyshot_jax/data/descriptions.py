@@ -48,12 +48,14 @@ def descriptions(root: Path) -> dict[str, str]:
     return found
 
 
-def check_descriptions(root: Path, names: set[str]) -> None:
-    """Refuses descriptions of classes that aren't there (InputError, names them)."""
-    unknown = sorted(set(descriptions(root)) - names)
+def checked_descriptions(root: Path, names: set[str]) -> dict[str, str]:
+    """`descriptions`; refuses those of classes that aren't there (InputError, names them)."""
+    found = descriptions(root)
+    unknown = sorted(set(found) - names)
     if unknown:
         listed = ', '.join(map(repr, unknown[:5]))
         raise InputError(
             f'{root}/classes.json describes {len(unknown)} unknown classes: {listed}'
             f'{nearest(unknown[0], names)}'
         )
+    return found

@@ -1,11 +1,15 @@
 """One picture file from anywhere -> uint8 pixels, or an error that names the file."""
 
 import io
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
 from anyshot_jax.types import Array, InputError
 
@@ -34,6 +38,42 @@ def read_image(
     """
     picture = read_picture(source, max_pixels, name).convert('RGB' if channels == 3 else 'L')
     return fit(picture, size)
+
+
+def read_images(
+    count: int, source: Callable[[int], tuple[Path | bytes, str]], config
+) -> Iterator[Array | InputError]:
+    """Pictures 0..count-1 in order, or what is wrong with one, read by a few threads.
+
+    Args:
+      source: number -> (path or bytes, name in messages). config: has size, channels, max_pixels.
+    """
+
+    def read(i: int) -> Array | InputError:
+        picture, name = source(i)
+        try:
+            return read_image(picture, config.size, config.channels, config.max_pixels, name)
+        except InputError as e:
+            return e
+
+    # The decoders release the interpreter.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        step = 256  # so that an error stops the reading soon, and little waits undrawn
+        with tqdm(total=count, desc='read pictures', disable=None) as bar:
+            for start in range(0, count, step):
+                for found in pool.map(read, range(start, min(start + step, count))):
+                    bar.update()
+                    yield found
+
+
+def check_fields(config) -> None:
+    """Refuses (InputError) what no picture can be read as: on_error, channels, size."""
+    if config.on_error not in ('raise', 'skip'):
+        raise InputError(f"config.data.on_error = {config.on_error!r}: need 'raise' or 'skip'")
+    if config.channels not in (1, 3):
+        raise InputError(f'config.data.channels = {config.channels}: need 1 or 3')
+    if not 1 <= config.size <= 4096:
+        raise InputError(f'config.data.size = {config.size}: need 1 to 4096')
 
 
 def fit(picture: Image.Image, size: int) -> Array:

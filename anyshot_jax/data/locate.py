@@ -6,6 +6,12 @@ from pathlib import Path
 from anyshot_jax.types import InputError
 
 
+def data_root() -> Path | None:
+    """The folder that ANYSHOT_DATA_DIR names, if it does."""
+    root = os.environ.get('ANYSHOT_DATA_DIR', '')
+    return Path(root).expanduser() if root else None
+
+
 def find_dir(given: str, name: str, layout: str) -> Path:
     """The directory (or file) of dataset `name`, which exists.
 
@@ -15,14 +21,17 @@ def find_dir(given: str, name: str, layout: str) -> Path:
     Raises:
       InputError: it isn't there; says what to set and what is expected.
     """
-    root = os.environ.get('ANYSHOT_DATA_DIR', '')
+    root = data_root()
     hint = (
         f'set --config.data.dir=FOLDER, or the environment variable ANYSHOT_DATA_DIR to the parent '
         f'of {name!r}; expected there: {layout}'
     )
-    if not given and not root:
+    if given:
+        path = Path(given).expanduser()
+    elif root:
+        path = root / name
+    else:
         raise InputError(f'no directory given for the data {name!r}: {hint}')
-    path = Path(given).expanduser() if given else Path(root).expanduser() / name
     if not path.exists():
         raise InputError(f'the data {name!r} are not at {path}: {hint}')
     return path

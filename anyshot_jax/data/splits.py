@@ -111,13 +111,15 @@ def split_items(
     role: Sequence[str],
     *,
     extras: Mapping[str, Array] | None = None,
+    texts: Sequence[str] = (),
     turns: tuple[int, int] = (1, 1),
 ) -> Data:
     """Data by role; within a role the classes keep their order and are numbered anew.
 
     Args:
       x: [N, ...] items. label: [N] integers 0..C-1. names, role: C names and roles.
-      extras: arrays with leading axis C. turns: of train, of val and test.
+      extras: arrays with leading axis C. texts: C descriptions, '' where there is none; or none
+        at all. turns: of train, of val and test.
     Raises:
       InputError: a role without classes, a class without items or in two roles.
     """
@@ -136,6 +138,7 @@ def split_items(
             renumber[label[rows]],
             tuple(names[int(c)] for c in classes),
             extras={k: v[classes] for k, v in (extras or {}).items()},
+            texts=tuple(texts[int(c)] for c in classes) if any(texts) else (),
             turns=check_turns(turns[0] if r == 'train' else turns[1]),
         )
     return data

@@ -8,14 +8,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax.report import logs, page, probe, summary, tasks
-from anyshot_jax.types import Data, Method, TrainState
+from anyshot_jax.types import Array, Data, Method, TrainState
 
 
 def write(
-    workdir: Path | str, *, method: Method, state: TrainState, data: Data, config: ConfigDict
+    workdir: Path | str,
+    *,
+    method: Method,
+    state: TrainState,
+    data: Data,
+    config: ConfigDict,
+    pictures: Array | None = None,
 ) -> Path:
     """Writes <workdir>/report.html, complete in itself, and returns its path.
 
+    `pictures` [N, H, W, C] are drawn for the test items, where those are features of them.
     Reads config.json, metrics.jsonl and result.json from the workdir; what is missing there, or
     what the method can't do, becomes a line on the page. The same run gives the same bytes.
     """
@@ -24,7 +31,7 @@ def write(
     # One device answers: on the state as training leaves it, every device would do all the work.
     state = jax.device_put(state, jax.local_devices()[0])
     rng = np.random.default_rng(abs(int(config.get('seed', 0))))
-    test = probe.Pool.of(data, config)
+    test = probe.Pool.of(data, config, pictures)
 
     parts = [summary.curves(run)]
     if test is None:

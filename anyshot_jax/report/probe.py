@@ -28,13 +28,14 @@ class Pool(NamedTuple):
 
     dataset: Dataset
     x: np.ndarray
+    shown: np.ndarray  # what to draw of every item: its picture, where x are features of it
     names: tuple[str, ...]  # turned classes included
     ways: int
     shots: int
     queries: int
 
     @classmethod
-    def of(cls, data: Data, config: ConfigDict) -> 'Pool | None':
+    def of(cls, data: Data, config: ConfigDict, pictures: Array | None = None) -> 'Pool | None':
         """The first of config.eval.tasks, made smaller where the classes are small."""
         if 'test' not in data:
             return None
@@ -54,6 +55,7 @@ class Pool(NamedTuple):
         return cls(
             dataset=dataset,
             x=np.asarray(dataset.x),
+            shown=np.asarray(dataset.x if pictures is None else pictures),
             names=class_names(dataset),
             ways=min(ways, dataset.num_classes),
             shots=shots,
@@ -67,8 +69,8 @@ class Pool(NamedTuple):
 
     @property
     def pictured(self) -> bool:
-        """Whether the items are images."""
-        return self.x.ndim == 4 and self.x.shape[-1] in (1, 3)
+        """Whether the items can be drawn."""
+        return self.shown.ndim == 4 and self.shown.shape[-1] in (1, 3)
 
     def rows(self, class_id: int) -> np.ndarray:
         """The rows of x that hold a class."""
@@ -77,12 +79,15 @@ class Pool(NamedTuple):
 
     def items(self, class_id: int, rows: Array) -> np.ndarray:
         """Items of a class, turned when the class is a turned one."""
-        x, quarter = self.x[rows], class_id // len(self.dataset.offset)
-        return np.rot90(x, quarter, axes=(1, 2)) if quarter else x
+        return self._turned(self.x[rows], class_id)
 
     def first(self, class_id: int) -> np.ndarray:
-        """The item that stands for a class."""
-        return self.items(class_id, self.rows(class_id)[:1])[0]
+        """What is drawn for a class: its first item."""
+        return self._turned(self.shown[self.rows(class_id)[:1]], class_id)[0]
+
+    def _turned(self, x: np.ndarray, class_id: int) -> np.ndarray:
+        quarter = class_id // len(self.dataset.offset)
+        return np.rot90(x, quarter, axes=(1, 2)) if quarter else x
 
 
 class Answers(NamedTuple):
@@ -108,11 +113,16 @@ def asker(method: Method, state: TrainState) -> Ask:
 
 
 def one_task(ask: Ask, test: Pool, config: ConfigDict) -> tuple[Episode, Answers]:
-    """One task from the sampler that the evaluation uses."""
+    """One task from the sampler that the evaluation uses, its items as they are drawn."""
     size = {'ways': test.ways, 'shots': test.shots, 'queries': test.queries}
-    episode = _sample(jax.random.key(int(config.get('seed', 0))), test.dataset, **size)
-    episode = jax.tree.map(np.asarray, episode)
-    scores = ask(episode).reshape(1, test.ways, test.queries, test.ways)
+    key = jax.random.key(int(config.get('seed', 0)))
+
+    def task(x):  # the same rows, whatever the items
+        episode = _sample(key, dataclasses.replace(test.dataset, x=x), **size)
+        return jax.tree.map(np.asarray, episode)
+
+    scores = ask(task(test.x)).reshape(1, test.ways, test.queries, test.ways)
+    episode = task(test.shown)
     return episode, Answers(episode.class_id[None], scores)
 
 

@@ -1,0 +1,105 @@
+"""Pictures packed in one .npz file: encoded as they were (JPEG, PNG, ...), end to end.
+
+Keys: jpeg (or picture) [bytes] uint8, the files one after another; offset [N + 1], where each
+begins and the last ends; label [N] whole numbers; optionally name [C], what number c in label is
+called, and description [C]. The classes are split by config as for `folder`: a split by picture
+that the file may have is of no use where test classes must be new.
+"""
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from anyshot_jax.data.images import check_fields, read_images
+from anyshot_jax.data.locate import find_dir
+from anyshot_jax.data.npz import read_npz
+from anyshot_jax.data.splits import FIELDS, split_classes, split_items
+from anyshot_jax.types import Array, Data, InputError
+
+DEFAULTS = {
+    **FIELDS,
+    'size': 84,  # pictures are centre-cropped and resized to size x size
+    'channels': 3,  # 3 colour | 1 grey
+    'on_error': 'raise',  # raise | skip (and count) pictures that can't be read
+    'max_pixels': 50_000_000,  # a picture that unpacks to more is refused
+    'max_bytes': 16_000_000_000,  # the largest size of the file, unpacked
+    'turns': 1,
+    'turns_eval': 1,
+}
+
+LAYOUT = 'an .npz with jpeg [bytes], offset [N + 1] and label [N]'
+KEYS = ('jpeg', 'picture', 'offset', 'label', 'name', 'description')
+
+
+def load(config: ConfigDict) -> Data:
+    """Data of uint8 [N, size, size, channels].
+
+    Raises:
+      InputError: names the file, and the key or picture that can't be used.
+    """
+    check_fields(config)
+    path = find_dir(config.dir, 'packed', LAYOUT)
+    if path.is_dir():
+        files = sorted(path.glob('*.npz'))
+        if len(files) != 1:
+            raise InputError(f'{path} holds {len(files)} .npz files: name one, {LAYOUT}')
+        path = files[0]
+    z = read_npz(path, config.max_bytes, KEYS)
+    z = {'jpeg': z['picture'], **z} if 'picture' in z else z
+    missing = [k for k in ('jpeg', 'offset', 'label') if k not in z]
+    if missing:
+        raise InputError(f'{path} has no array {" and none called ".join(missing)}: need {LAYOUT}')
+    files, offset, label = z['jpeg'], z['offset'], z['label']
+    _check(path, files, offset, label)
+    names = _strings(path, 'name', z, [str(i) for i in range(int(label.max()) + 1)])
+    texts = _strings(path, 'description', z, [''] * len(names))
+    if label.max() >= len(names) or len(texts) != len(names):
+        raise InputError(
+            f'{path}: labels run up to {label.max()}, but there are {len(names)} names '
+            f'and {len(texts)} descriptions'
+        )
+    source = lambda i: (files[offset[i] : offset[i + 1]].tobytes(), f'{path}, picture {i}')
+    x = np.empty((len(label), config.size, config.size, config.channels), np.uint8)
+    kept: list[int] = []
+    for i, found in enumerate(read_images(len(label), source, config)):
+        if not isinstance(found, InputError):
+            x[len(kept)] = found
+            kept.append(i)
+        elif config.on_error == 'raise':
+            raise InputError(f"{found} (config.data.on_error='skip' goes on without it)")
+        else:
+            logging.warning('skipped: %s', found)
+    label = label[kept].astype(np.int64)
+    present = np.bincount(label, minlength=len(names)) > 0
+    if not present.all():
+        raise InputError(f'{path}: class {names[int(np.argmin(present))]!r} has no picture')
+    if len(set(names)) < len(names):
+        raise InputError(f'{path}: the same class name twice in name')
+    role = split_classes(names, config)
+    turns = (config.turns, config.turns_eval)
+    roles = [role[n] for n in names]
+    return split_items(x[: len(kept)], label, names, roles, texts=texts, turns=turns)
+
+
+def _check(path, files: Array, offset: Array, label: Array) -> None:
+    if files.dtype != np.uint8 or files.ndim != 1:
+        raise InputError(f'{path}: jpeg is {files.dtype} {files.shape}, expected uint8 [bytes]')
+    whole = all(a.dtype.kind in 'iu' and a.ndim == 1 for a in (offset, label))
+    if not whole or not len(label) or len(offset) != len(label) + 1:
+        raise InputError(
+            f'{path}: offset is {offset.dtype} {offset.shape} and label {label.dtype} '
+            f'{label.shape}, expected whole numbers [N + 1] and [N]'
+        )
+    signed = offset.astype(np.int64)
+    if signed[0] < 0 or signed[-1] > len(files) or (np.diff(signed) < 0).any():
+        raise InputError(f'{path}: offset does not rise from 0 to the {len(files):,} bytes of jpeg')
+    if label.min() < 0:
+        raise InputError(f'{path}: label {label.min()} is negative')
+
+
+def _strings(path, key: str, z: dict[str, Array], default: list[str]) -> list[str]:
+    if key not in z:
+        return default
+    if z[key].dtype.kind != 'U' or z[key].ndim != 1:
+        raise InputError(f'{path}: {key} is {z[key].dtype} {z[key].shape}, expected strings [C]')
+    return [str(v) for v in z[key]]

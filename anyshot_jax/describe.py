@@ -1,0 +1,78 @@
+"""What classes are called and said to be, as vectors: the attributes of zero-shot methods."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from anyshot_jax.encoders import TextEncoder, load, texts_to_vectors
+from anyshot_jax.types import Array, Data, InputError
+
+
+def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
+    """Data whose extras hold attribute [C, A] float32, a vector of unit length for every class.
+
+    Args:
+      by: 'tfidf' (Salton and Buckley 1988: the words of all roles' texts, weighted by rarity, no
+        weights needed), or an encoder of texts for `encoders.load` (minilm_l6, clip_vit_b32).
+      templates: texts in which {name} stands for the class's name, and {text} for its name and
+        description ('name: description', or the name alone where it has none). Their vectors are
+        averaged (Radford et al. 2021, section 3.1.4).
+    Raises:
+      InputError: no template, one without a field, or an encoder that reads no texts.
+    """
+    if not templates or not all('{name}' in t or '{text}' in t for t in templates):
+        raise InputError(
+            f'config.describe.templates={tuple(templates)!r}: each needs {{name}} or {{text}}'
+        )
+    names = [n for d in data.values() for n in d.names]
+    texts = [t for d in data.values() for t in d.texts or ('',) * len(d.names)]
+    filled = [
+        template.replace('{name}', spoken(name)).replace('{text}', _said(name, text))
+        for template in templates
+        for name, text in zip(names, texts, strict=True)
+    ]
+    vectors = tfidf(filled) if by == 'tfidf' else _encoded(by, filled)
+    mean = vectors.reshape(len(templates), len(names), -1).mean(0)
+    mean = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    ends = np.cumsum([len(d.names) for d in data.values()])[:-1]
+    parts = np.split(mean.astype(np.float32), ends)
+    return {
+        role: dataclasses.replace(d, extras={**d.extras, 'attribute': part})
+        for (role, d), part in zip(data.items(), parts, strict=True)
+    }
+
+
+def _said(name: str, text: str) -> str:
+    return f'{spoken(name)}: {text.strip()}' if text.strip() else spoken(name)
+
+
+def spoken(name: str) -> str:
+    """A class name as words: 'Golden-Delicious' and 'golden_delicious' are two words."""
+    return ' '.join(name.replace('_', ' ').replace('-', ' ').replace('/', ' ').split())
+
+
+def tfidf(texts: Sequence[str]) -> Array:
+    """[N, words] float32 of unit length; English stop words are left out."""
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    except ImportError as e:
+        raise InputError(
+            "config.describe.by='tfidf' needs scikit-learn: pip install 'anyshot-jax[text]'"
+        ) from e
+    try:
+        matrix = TfidfVectorizer(stop_words='english', sublinear_tf=True).fit_transform(texts)
+    except ValueError as e:
+        raise InputError(f'the class descriptions hold no words: {e}') from e
+    return matrix.toarray().astype(np.float32)
+
+
+def _encoded(by: str, texts: list[str]) -> Array:
+    encoder = load(by)
+    text = encoder if isinstance(encoder, TextEncoder) else encoder.text
+    if text is None:
+        raise InputError(
+            f'config.describe.by={by!r} reads no texts (or its tokenizer.json is not beside its '
+            'weights): take minilm_l6, clip_vit_b32 or tfidf'
+        )
+    return texts_to_vectors(text, texts)

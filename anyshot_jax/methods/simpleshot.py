@@ -1,0 +1,52 @@
+"""SimpleShot: the nearest class mean of frozen features, centred and normalised.
+
+Wang et al., "SimpleShot: revisiting nearest-neighbor classification for few-shot learning", 2019.
+`normalise`: 'none' (their UN), 'l2' (L2N), or 'cl2' (CL2N: the mean over the training classes'
+items is subtracted first). Nothing is learnt: config.num_steps is 0.
+"""
+
+import jax.numpy as jnp
+
+from anyshot_jax.config import nearest
+from anyshot_jax.episodic import episodic
+from anyshot_jax.ops.distance import squared_euclidean
+from anyshot_jax.ops.prototype import class_means
+from anyshot_jax.types import InputError
+
+DEFAULTS = {'normalise': 'cl2'}
+WAYS = ('none', 'l2', 'cl2')
+
+
+def build(config, data):
+    normalise = config.method.normalise
+    if normalise not in WAYS:
+        raise InputError(
+            f'config.method.normalise={normalise!r} is unknown{nearest(normalise, WAYS)}'
+        )
+
+    def flat(x):
+        scale = 255 if x.dtype == jnp.uint8 else 1
+        return x.reshape(x.shape[0], -1).astype(jnp.float32) / scale
+
+    def init(key, x):
+        return {}, {}
+
+    def init_from(data):
+        return {'mean': flat(data['train'].x).mean(0)} if normalise == 'cl2' else {}
+
+    def embed(params, extra, x):
+        z = flat(x)
+        if normalise == 'cl2':
+            z = z - extra['mean'][None]
+        if normalise != 'none':
+            z = z / jnp.maximum(jnp.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
+        return z
+
+    def score(params, extra, episode):
+        means = class_means(episode.x_s, episode.y_s, ways=episode.class_id.shape[0])
+        return -squared_euclidean(episode.x_q, means)
+
+    method = episodic(config, data, init=init, embed=embed, score=score)
+    return method._replace(
+        init=lambda key, data: method.init(key, data).replace(extra=init_from(data))
+    )

