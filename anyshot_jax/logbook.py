@@ -40,7 +40,8 @@ def locked(workdir: Path):
 def keep_config(config: ConfigDict, workdir: Path) -> None:
     """Writes config.json, or refuses a workdir that was made with other fields.
 
-    `eval_only` and, with it, the whole `eval` section may differ.
+    `eval_only` may differ, and with it the sections `eval` and `data`: a trained model is tried in
+    other tasks and on other data.
 
     Raises:
       InputError: names the fields that differ.
@@ -51,7 +52,7 @@ def keep_config(config: ConfigDict, workdir: Path) -> None:
         if not config.eval_only:
             checkpoint.write_text(path, configs.to_json(config) + '\n')
         return
-    free = ('eval_only', 'eval') if config.eval_only else ('eval_only',)
+    free = ('eval_only', 'eval', 'data') if config.eval_only else ('eval_only',)
     pick = lambda fields: {k: v for k, v in fields.items() if k not in free}
     if lines := configs.differences(pick(old), pick(new)):
         raise InputError(

@@ -14,8 +14,8 @@ def get_config(arg: str = ''):
     embed = defaults(method='protonet', data='glyphs', net='conv4')
     embed.train.ways = 20
     embed.train.queries = 5
-    embed.batch_size = 1
-    embed.num_steps = 400
+    embed.batch_size = 2
+    embed.num_steps = 300
     embed.steps_per_call = 20
     embed.log_every = 20
     embed.eval_every = 100

@@ -10,9 +10,11 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import tables
+from ml_collections import ConfigDict
 from tables import HERE, ROOT, Line, Row
 
 from anyshot_jax.evaluate import config_hash
@@ -69,20 +71,44 @@ def put_line(path: Path, line: Line) -> None:
     tables.write_lines(path, [*keep, line])
 
 
-def run(row: Row, seed: int, folder: Path) -> Line:
-    """One run to its end in folder/<row>-seed<n>-<hash>, or what is left of it."""
-    overrides = tables.seeded(row, seed)
-    config = tables.load_config(row['config'], overrides)
-    workdir = folder / f'{row["name"]}-seed{seed}-{config_hash(config)}'
-    command = [sys.executable, '-m', 'anyshot_jax.main', f'--config={row["config"]}']
-    command += [*(f'--config.{o}' for o in overrides), f'--workdir={workdir}']
+def run(row: Row, seed: int, folder: Path, rows: Sequence[Row] = ()) -> Line:
+    """One run to its end in folder/<row>-seed<n>-<hash>, or what is left of it.
+
+    A row with `trained_by` evaluates what that row has trained, which is trained first if need be.
+
+    Raises:
+      InputError: `trained_by` names no row, or the run was stopped before its end.
+    """
+    config, command = _command(row, seed)
+    if 'trained_by' in row:
+        trained = next((r for r in rows if r['name'] == row['trained_by']), None)
+        if trained is None:
+            raise InputError(f'{row["name"]}: no row is called {row["trained_by"]!r}')
+        run(trained, seed, folder)
+        workdir = _workdir(trained, seed, folder)
+        command += ['--config.eval_only=True']
+        result = workdir / f'eval-{config_hash(config)}.json'
+    else:
+        workdir = _workdir(row, seed, folder)
+        last = workdir / config.stages[-1] if 'stages' in config else workdir
+        result = last / 'result.json'
+    command += [f'--workdir={workdir}']
     print(shlex.join(['python', *command[1:]]), flush=True)
     subprocess.run(command, cwd=ROOT, check=True)
-    last = workdir / config.stages[-1] if 'stages' in config else workdir
-    result = last / 'result.json'
     if not result.exists():
         raise InputError(f'{workdir} was stopped before its end; the same command goes on')
     return make_line(row, seed, json.loads(result.read_text()))
+
+
+def _command(row: Row, seed: int) -> tuple[ConfigDict, list[str]]:
+    overrides = tables.seeded(row, seed)
+    command = [sys.executable, '-m', 'anyshot_jax.main', f'--config={row["config"]}']
+    command += [f'--config.{o}' for o in overrides]
+    return tables.load_config(row['config'], overrides), command
+
+
+def _workdir(row: Row, seed: int, folder: Path) -> Path:
+    return folder / f'{row["name"]}-seed{seed}-{config_hash(_command(row, seed)[0])}'
 
 
 def main() -> None:
@@ -109,7 +135,7 @@ def main() -> None:
             if args.list:
                 continue
             try:
-                put_line(path, run(row, seed, args.workdirs.resolve() / name))
+                put_line(path, run(row, seed, args.workdirs.resolve() / name, rows))
             except subprocess.CalledProcessError as e:
                 # One row that fails must not cost the night of the others.
                 failed.append(f'{row["name"]}, seed {seed} (exit code {e.returncode})')

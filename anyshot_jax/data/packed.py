@@ -18,6 +18,7 @@ from anyshot_jax.types import Array, Data, InputError
 
 DEFAULTS = {
     **FIELDS,
+    'set': '',  # the folder under ANYSHOT_DATA_DIR where config.data.dir is empty
     'size': 84,  # pictures are centre-cropped and resized to size x size
     'channels': 3,  # 3 colour | 1 grey
     'on_error': 'raise',  # raise | skip (and count) pictures that can't be read
@@ -38,7 +39,7 @@ def load(config: ConfigDict) -> Data:
       InputError: names the file, and the key or picture that can't be used.
     """
     check_fields(config)
-    path = find_dir(config.dir, 'packed', LAYOUT)
+    path = find_dir(config.dir, config.set or 'packed', LAYOUT)
     if path.is_dir():
         files = sorted(path.glob('*.npz'))
         if len(files) != 1:
