@@ -48,7 +48,7 @@ def load(config: ConfigDict) -> Data:
         raise InputError(f'{root} holds no class folder with files in it; expected {LAYOUT}')
     described = checked_descriptions(root, {name for _, name in tree.classes})
     roles = _roles(tree, config)
-    keys = sorted(tree.classes)
+    keys = sorted(tree.classes, key=lambda key: (roles[key], key))  # so that no role is copied
     x, label, skipped, others = _read(root, tree, keys, config)
     others += tree.ignored
     if skipped or others:

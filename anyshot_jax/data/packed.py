@@ -59,10 +59,20 @@ def load(config: ConfigDict) -> Data:
             f'{path}: labels run up to {label.max()}, but there are {len(names)} names '
             f'and {len(texts)} descriptions'
         )
-    source = lambda i: (files[offset[i] : offset[i + 1]].tobytes(), f'{path}, picture {i}')
+    if len(set(names)) < len(names):
+        raise InputError(f'{path}: the same class name twice in name')
+    role = split_classes(names, config)
+    roles = [role[n] for n in names]
+    # By role and class: then no role's pictures are copied.
+    order = np.lexsort((label, np.array(roles)[label]))
+
+    def source(i: int) -> tuple[bytes, str]:
+        at = order[i]
+        return files[offset[at] : offset[at + 1]].tobytes(), f'{path}, picture {at}'
+
     x = np.empty((len(label), config.size, config.size, config.channels), np.uint8)
     kept: list[int] = []
-    for i, found in enumerate(read_images(len(label), source, config)):
+    for i, found in zip(order, read_images(len(label), source, config), strict=True):
         if not isinstance(found, InputError):
             x[len(kept)] = found
             kept.append(i)
@@ -74,11 +84,7 @@ def load(config: ConfigDict) -> Data:
     present = np.bincount(label, minlength=len(names)) > 0
     if not present.all():
         raise InputError(f'{path}: class {names[int(np.argmin(present))]!r} has no picture')
-    if len(set(names)) < len(names):
-        raise InputError(f'{path}: the same class name twice in name')
-    role = split_classes(names, config)
     turns = (config.turns, config.turns_eval)
-    roles = [role[n] for n in names]
     return split_items(x[: len(kept)], label, names, roles, texts=texts, turns=turns)
 
 

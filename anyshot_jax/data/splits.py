@@ -117,7 +117,8 @@ def split_items(
     """Data by role; within a role the classes keep their order and are numbered anew.
 
     Args:
-      x: [N, ...] items. label: [N] integers 0..C-1. names, role: C names and roles.
+      x: [N, ...] items; a role whose items stand together gets a view of them.
+      label: [N] integers 0..C-1. names, role: C names and roles.
       extras: arrays with leading axis C. texts: C descriptions, '' where there is none; or none
         at all. turns: of train, of val and test.
     Raises:
@@ -132,7 +133,7 @@ def split_items(
             raise InputError(f'no class for {r!r}: train, val and test need at least one each')
         renumber = np.full(len(names), -1)
         renumber[classes] = np.arange(len(classes))
-        rows = np.flatnonzero(renumber[label] >= 0)
+        rows = _as_slice(np.flatnonzero(renumber[label] >= 0))
         data[r] = from_arrays(
             np.asarray(x)[rows],
             renumber[label[rows]],
@@ -142,6 +143,13 @@ def split_items(
             turns=check_turns(turns[0] if r == 'train' else turns[1]),
         )
     return data
+
+
+def _as_slice(rows: Array) -> Array | slice:
+    """Rows that follow one another as a slice, which copies nothing: pictures are large."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def check_turns(turns: int) -> int:
