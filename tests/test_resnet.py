@@ -117,7 +117,7 @@ def test_bfloat16_in_gives_bfloat16_near_float32():
     net, _ = small()
     params = net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     x = np.random.default_rng(0).standard_normal((2, 16, 16, 3), np.float32)
-    want = net.apply(params, x)
-    for k, y in net.apply(params, jnp.asarray(x, jnp.bfloat16)).items():
+    want = jax.jit(net.apply)(params, x)
+    for k, y in jax.jit(net.apply)(params, jnp.asarray(x, jnp.bfloat16)).items():
         assert y.dtype == jnp.bfloat16
         assert relative(y, np.asarray(want[k])) < 0.05, k
