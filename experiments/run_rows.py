@@ -17,6 +17,8 @@ import tables
 from ml_collections import ConfigDict
 from tables import HERE, ROOT, Line, Row
 
+from anyshot_jax import checkpoint
+from anyshot_jax import config as configs
 from anyshot_jax.evaluate import config_hash
 from anyshot_jax.types import InputError
 
@@ -79,36 +81,48 @@ def run(row: Row, seed: int, folder: Path, rows: Sequence[Row] = ()) -> Line:
     Raises:
       InputError: `trained_by` names no row, or the run was stopped before its end.
     """
-    config, command = _command(row, seed)
+    config = _config(row, seed)
     if 'trained_by' in row:
         trained = next((r for r in rows if r['name'] == row['trained_by']), None)
         if trained is None:
             raise InputError(f'{row["name"]}: no row is called {row["trained_by"]!r}')
-        run(trained, seed, folder)
         workdir = _workdir(trained, seed, folder)
-        command += ['--config.eval_only=True']
+        if not (workdir / 'result.json').exists():
+            _start(trained, seed, workdir)
+        _start(row, seed, workdir, '--config.eval_only=True')
         result = workdir / f'eval-{config_hash(config)}.json'
     else:
         workdir = _workdir(row, seed, folder)
+        _start(row, seed, workdir)
         last = workdir / config.stages[-1] if 'stages' in config else workdir
         result = last / 'result.json'
-    command += [f'--workdir={workdir}']
-    print(shlex.join(['python', *command[1:]]), flush=True)
-    subprocess.run(command, cwd=ROOT, check=True)
     if not result.exists():
         raise InputError(f'{workdir} was stopped before its end; the same command goes on')
     return make_line(row, seed, json.loads(result.read_text()))
 
 
-def _command(row: Row, seed: int) -> tuple[ConfigDict, list[str]]:
-    overrides = tables.seeded(row, seed)
-    command = [sys.executable, '-m', 'anyshot_jax.main', f'--config={row["config"]}']
-    command += [f'--config.{o}' for o in overrides]
-    return tables.load_config(row['config'], overrides), command
+def _start(row: Row, seed: int, workdir: Path, *more: str) -> None:
+    """The command that a user would type."""
+    overrides = [f'--config.{o}' for o in tables.seeded(row, seed)]
+    command = ['-m', 'anyshot_jax.main', f'--config={row["config"]}', *overrides, *more]
+    command.append(f'--workdir={workdir}')
+    print(shlex.join(['python', *command]), flush=True)
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+
+
+def _config(row: Row, seed: int) -> ConfigDict:
+    return tables.load_config(row['config'], tables.seeded(row, seed))
 
 
 def _workdir(row: Row, seed: int, folder: Path) -> Path:
-    return folder / f'{row["name"]}-seed{seed}-{config_hash(_command(row, seed)[0])}'
+    """Where the row's run is, also if the package has gained fields since it began."""
+    config = _config(row, seed)
+    made = f'{row["name"]}-seed{seed}'
+    for workdir in sorted(folder.glob(f'{made}-*')):
+        old = checkpoint.read_json(workdir / 'config.json')
+        if old and not configs.differences(old, json.loads(configs.to_json(config))):
+            return workdir
+    return folder / f'{made}-{config_hash(config)}'
 
 
 def main() -> None:
