@@ -4,8 +4,9 @@
 
 `:short` is the recipe for a quarter of an hour on two cores.
 
-Reached (seed 0, 39 minutes on two CPU cores that other work shared): 98.25 / 99.54 / 94.41 / 98.47
-at 5-way 1/5-shot and 20-way 1/5-shot. Validation still rose when the schedule ended.
+Reached (seed 0, 65 minutes on two CPU cores that other work shared; 43 on quiet ones at the speed
+measured): 98.65 / 99.65 / 95.28 / 98.78 at 5-way 1/5-shot and 20-way 1/5-shot among upright test
+characters; 99.03 / 99.70 / 96.41 / 99.11 with --config.data.turns_eval=4, the published lists.
 """
 
 from anyshot_jax.config import defaults
