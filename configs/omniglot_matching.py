@@ -26,7 +26,7 @@ def get_config(arg: str = ''):
 
     # Schedule.
     config.batch_size = 2
-    config.num_steps = 5_000
+    config.num_steps = 4_500
     config.steps_per_call = 50
     config.log_every = 100
     config.eval_every = 1000

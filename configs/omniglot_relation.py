@@ -35,7 +35,7 @@ def get_config(arg: str = ''):
 
     # Schedule.
     config.batch_size = 2
-    config.num_steps = 8_000
+    config.num_steps = 7_000
     config.steps_per_call = 50
     config.log_every = 100
     config.eval_every = 1000
