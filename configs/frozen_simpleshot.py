@@ -10,13 +10,14 @@ features are computed once and kept in the cache directory.
 from anyshot_jax.config import defaults
 
 
-def get_config(arg: str = 'grocery'):
+def get_config(arg: str = ''):
+    name = arg or 'grocery'
     config = defaults(method='simpleshot', data='packed')
     config.encoder = 'efficientnet_lite0'
-    config.data.set = arg
-    config.data.size = {'grocery': 112, 'emoji': 64}[arg]  # as they are packed
+    config.data.set = name
+    config.data.size = {'grocery': 112, 'emoji': 64}[name]  # as they are packed
     config.data.split = (0.4, 0.1, 0.5)
     config.eval.tasks = ((5, 1), (5, 5))
-    config.eval.queries = {'grocery': 15, 'emoji': 3}[arg]  # an emoji has 8 pictures
+    config.eval.queries = {'grocery': 15, 'emoji': 3}[name]  # an emoji has 8 pictures
     config.num_steps = 0
     return config
