@@ -1,6 +1,10 @@
 """MatchingNet (no full context) on Omniglot, Vinyals split, 28x28, turned classes in training.
 
-python -m anyshot_jax.main --config=configs/omniglot_matching.py --config.data.dir=DIR
+    python -m anyshot_jax.main --config=configs/omniglot_matching.py --config.data.dir=DIR
+
+Reached (seed 0, 22 minutes on two CPU cores that other work shared): 96.80 / 98.98 / 90.31 / 96.40
+at 5-way 1/5-shot and 20-way 1/5-shot among upright test characters; 97.32 / 99.14 / 91.90 / 97.27
+with --config.data.turns_eval=4, the published lists. Validation still rose.
 """
 
 from anyshot_jax.config import defaults
