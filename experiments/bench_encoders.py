@@ -77,7 +77,7 @@ def lite0(batch: int) -> Pair:
         def forward(self, x):
             return self.parts(x) + x if self.add else self.parts(x)
 
-    net = efficientnet_lite.EfficientNetLite()
+    net: Any = efficientnet_lite.EfficientNetLite()
     blocks, c = [], net.stem
     for expand, o, repeats, stride, k in net.stages:
         for j in range(repeats):
