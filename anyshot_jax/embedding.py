@@ -52,9 +52,19 @@ def features(encoder: PictureEncoder, x: Array, what: str = '') -> Array:
     """[N, dim] float32 of pictures [N, H, W, C] uint8, a few at a time on every device."""
     devices = jax.local_devices()
     mesh = Mesh(np.array(devices), (AXIS,))
-    everywhere, split = (NamedSharding(mesh, PartitionSpec(*a)) for a in ((), (AXIS,)))
-    params = jax.device_put(encoder.params, everywhere)
-    apply = jax.jit(lambda params, x: encoder.apply(params, encoder.preprocess(x)))
+    whole, shared = PartitionSpec(), PartitionSpec(AXIS)
+    params = jax.device_put(encoder.params, NamedSharding(mesh, whole))
+    split = NamedSharding(mesh, shared)
+    # Not jit alone: a net that loops over its batch would run all of it on every device.
+    apply = jax.jit(
+        jax.shard_map(
+            lambda params, x: encoder.apply(params, encoder.preprocess(x)),
+            mesh=mesh,
+            in_specs=(whole, shared),
+            out_specs=shared,
+            check_vma=False,
+        )
+    )
     chunk = CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK
     result = np.empty((len(x), encoder.dim), np.float32)
     with tqdm(total=len(x), desc=f'embed {what} pictures', disable=None) as bar:
