@@ -53,7 +53,7 @@ SPINE: dict[str, Any] = {
     'optim': {
         'name': 'adam',  # adam | adamw | sgd
         'learning_rate': 1e-3,
-        'schedule': 'constant',  # constant | cosine | halve
+        'schedule': 'constant',  # constant | cosine | linear | halve
         'halve_every': 2000,
         'warmup_steps': 0,
         'weight_decay': 0.0,

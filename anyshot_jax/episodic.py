@@ -28,12 +28,17 @@ def forward(net, params: dict, extra: dict, *x: Array, mode: str) -> tuple[Array
 
     Args:
       net: a module whose call takes `train` and `transductive`. x: what it is called with.
-      mode: 'train' (batch statistics, running ones updated), 'inductive' (running statistics) or
-        'transductive' (batch statistics).
+      mode: 'train' (batch statistics, running ones updated), 'inductive' (statistics in `extra`),
+        'transductive' (batch statistics) or 'statistics' (batch statistics, and they are kept).
     Returns:
-      The output, and `extra` (updated if training).
+      The output, and `extra`: updated if training, those of x itself, with their derivatives, if
+      'statistics'.
     """
     variables = {'params': params, **extra}
+    if mode == 'statistics':
+        kwargs = {'train': False, 'transductive': True, 'mutable': ['batch_stats']}
+        out, own = net.apply(variables, *x, **kwargs)
+        return out, dict(own)
     if mode == 'train':
         out, updated = net.apply(variables, *x, train=True, mutable=list(extra))
         return out, dict(updated)
@@ -57,7 +62,8 @@ def episodic(
     *,
     init: Callable,
     embed: Callable,
-    score: Callable,
+    score: Callable | None = None,
+    predict: Callable | None = None,
     loss: Callable | None = None,
 ) -> Method:
     """A Method from the parts in which methods differ.
@@ -67,6 +73,8 @@ def episodic(
       embed: (params, extra, x [N, ...]) -> features [N, ...], each item on its own unless
         config.method.batch_norm is 'transductive'.
       score: (params, extra, episode of features) -> scores [W*Q, W], the largest is the answer.
+      predict: (params, extra, episode of items) -> scores, instead of `score` where an item's
+        features depend on its task.
       loss: (params, extra, batch [B, ...] of episodes, key [B]) -> (scalar, (metrics, extra)), or
         None if there is nothing to train.
     Raises:
@@ -88,6 +96,8 @@ def episodic(
     if any(moves.values()) and _some_items(data).ndim != 4:
         raise InputError('config.augment moves pictures, but the data are features: set it to 0')
     tx = build_optimizer(config.optim, config.num_steps)
+    # Once, instead of in every episode: an item's features don't depend on its episode.
+    embeds_split = batch_norm == 'inductive' and predict is None
 
     def init_state(key, data):
         params, extra = init(key, _some_items(data)[:2])
@@ -103,8 +113,11 @@ def episodic(
         )
         return episode._replace(x_s=x_s, x_q=x_q)
 
-    def predict(state, episode: Episode):
-        """One forward pass over support and query together."""
+    def answer(state, episode: Episode):
+        if predict:
+            return predict(state.params, state.extra, episode)
+        assert score  # a method gives one of the two
+        # One forward pass over support and query together.
         features = embed(state.params, state.extra, join(episode))
         return score(state.params, state.extra, part(features, episode))
 
@@ -114,13 +127,10 @@ def episodic(
 
     @partial(jax.jit, static_argnames=('count', 'devices'))
     def accuracies(state, dataset, key, *, count, devices):
-        if batch_norm == 'inductive':  # an item's features don't depend on its episode
-            answer = lambda state, e: score(state.params, state.extra, e)
-        else:
-            answer = predict
+        given = (lambda state, e: score(state.params, state.extra, e)) if embeds_split else answer
         tasks, queries = config.eval.tasks, config.eval.queries
         shape = {'tasks': tasks, 'queries': queries, 'count': count}
-        return episode_accuracies(answer, state, dataset, key, **shape, devices=devices)
+        return episode_accuracies(given, state, dataset, key, **shape, devices=devices)
 
     embed_chunk = jax.jit(lambda state, x: embed(state.params, state.extra, x))
     embed_split = lambda state, dataset: embed_dataset(partial(embed_chunk, state), dataset)
@@ -128,7 +138,7 @@ def episodic(
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
         dataset = data[role]
-        if batch_norm == 'inductive':
+        if embeds_split:
             dataset = embed_split(state, dataset)
         devices = frozenset(dataset.x.devices())
         values = accuracies(state, dataset, key, count=count, devices=devices)
@@ -139,7 +149,7 @@ def episodic(
         sample=sample,
         update=gradient_update(loss, tx, task_chunk=config.task_chunk) if loss else None,
         evaluate=evaluate,
-        predict=predict,
+        predict=answer,
         embed=embed_flat,
         export=lambda state, data, key: {
             role: embed_split(state, dataset).x

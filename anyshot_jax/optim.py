@@ -8,17 +8,20 @@ from anyshot_jax.types import InputError
 
 
 def schedule(optim: ConfigDict, num_steps: int) -> optax.Schedule:
-    """Learning rate by step: warmup from 0, then constant, cosine to 0 or halved periodically."""
+    """Learning rate by step: warmup from 0, then constant, cosine or linear to 0, or halved."""
     rate, warmup = optim.learning_rate, optim.warmup_steps
     if optim.schedule == 'constant':
         after = optax.constant_schedule(rate)
     elif optim.schedule == 'cosine':
         after = optax.cosine_decay_schedule(rate, max(num_steps - warmup, 1))
+    elif optim.schedule == 'linear':
+        after = optax.linear_schedule(rate, 0.0, max(num_steps - warmup, 1))
     elif optim.schedule == 'halve':
         after = optax.exponential_decay(rate, optim.halve_every, 0.5, staircase=True)
     else:
         raise InputError(
-            f'config.optim.schedule must be constant, cosine or halve, got {optim.schedule!r}'
+            'config.optim.schedule must be constant, cosine, linear or halve, '
+            f'got {optim.schedule!r}'
         )
     if not warmup:
         return after

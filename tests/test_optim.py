@@ -58,6 +58,11 @@ def test_cosine_ends_at_zero():
     assert got == pytest.approx([0.8, quarter, 0.4, 0, 0], abs=1e-6)
 
 
+def test_linear_ends_at_zero():
+    got = rates([0, 20, 60, 100, 200], schedule='linear', warmup_steps=20)
+    assert got == pytest.approx([0, 0.8, 0.4, 0, 0], abs=1e-6)
+
+
 def test_halve():
     got = rates([0, 9, 10, 19, 20, 35], schedule='halve', halve_every=10)
     assert got == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2, 0.1])
@@ -133,7 +138,7 @@ def test_frozen_subtrees_stay_as_they_are(name):
     ('fields', 'message'),
     [
         ({'name': 'adan'}, r"optim.name must be adam, adamw or sgd, got 'adan'"),
-        ({'schedule': 'cosin'}, r"constant, cosine or halve, got 'cosin'"),
+        ({'schedule': 'cosin'}, r"constant, cosine, linear or halve, got 'cosin'"),
         ({'frozen': ('covn',)}, r"frozen names \['covn'\]; parameters: .*'conv'"),
     ],
 )

@@ -72,8 +72,9 @@ class BatchNorm(nn.Module):
     """Batch normalisation with running statistics in the collection `batch_stats`.
 
     train: statistics of x, and running <- momentum * running + (1 - momentum) * batch (averaged
-    over tasks; biased variance). Else transductive: statistics of x, nothing kept, and
-    `batch_stats` need not be given. Else inductive: the running statistics.
+    over tasks; biased variance). Else transductive: statistics of x, and `batch_stats` need not be
+    given; nothing is kept, or if it is mutable those of x, with their derivatives. Else inductive:
+    the running statistics.
     `pool` as in `batch_norm`; `moments` are mean and variance of x, where they are known already.
     """
 
@@ -95,7 +96,11 @@ class BatchNorm(nn.Module):
         bias = self.param('bias', nn.initializers.zeros, (c,), jnp.float32)
         mean_x, var_x = moments or (None, None)
         if transductive and not train and not self.is_initializing():
-            return batch_norm(x, scale, bias, mean_x, var_x, eps=self.eps, pool=pool)[0]
+            y, m, v = batch_norm(x, scale, bias, mean_x, var_x, eps=self.eps, pool=pool)
+            if self.is_mutable_collection('batch_stats'):
+                self.put_variable('batch_stats', 'mean', m)
+                self.put_variable('batch_stats', 'var', v)
+            return y
         mean = self.variable('batch_stats', 'mean', jnp.zeros, (c,), jnp.float32)
         var = self.variable('batch_stats', 'var', jnp.ones, (c,), jnp.float32)
         if not (train or transductive):
