@@ -35,11 +35,11 @@ def get_config(arg: str = ''):
     config.augment.shift = 1.5
 
     # Schedule.
-    config.batch_size = 1
-    config.num_steps = 10_000
+    config.batch_size = 2
+    config.num_steps = 20_000
     config.steps_per_call = 50
     config.log_every = 100
-    config.eval_every = 1000
+    config.eval_every = 2000
     config.save_every = 500
     config.optim.learning_rate = 1e-3
     config.optim.schedule = 'cosine'

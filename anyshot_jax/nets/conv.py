@@ -44,12 +44,36 @@ def conv(x: Array, w: Array, *, padding: str = 'SAME', stride: int = 1) -> Array
     if jax.default_backend() != 'cpu':  # GPU and TPU libraries have their own fast kernels
         return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=_DIMS)
     kh, kw, c, o = w.shape
+    if all(_sees_all(*axis, stride) for axis in zip(x.shape[1:3], pads, (kh, kw), strict=True)):
+        return _dense(x, w, pads, stride)
     if kh * kw * c <= kw * c + kh * o:  # few input channels: all taps are less to move than rows
         p = patches(x, (kh, kw), pads, stride)
         return matmul(p, w.reshape(kh * kw * c, o)).astype(x.dtype)
     if stride == 1:
         return _conv(x, w, pads)
     return _add_rows(matmul(_taps(x, 2, kw, pads[1], stride), _as_matrix(w)), kh, pads[0], stride)
+
+
+def _sees_all(n: int, pad: tuple[int, int], k: int, stride: int) -> bool:
+    """Whether each of the outputs along an axis sees every input."""
+    outputs = (n + sum(pad) - k) // stride + 1
+    return n - 1 + pad[0] < k and (outputs - 1) * stride <= pad[0]
+
+
+def _dense(x: Array, w: Array, pads: Pads, stride: int) -> Array:
+    """A convolution of maps so small that every tap counts: one matrix, no zeros multiplied."""
+    n, h, width, c = x.shape
+    kh, kw, _, o = w.shape
+    (top, bottom), (left, right) = pads
+    rows = (h + top + bottom - kh) // stride + 1
+    columns = (width + left + right - kw) // stride + 1
+    blocks = [
+        w[top - p * stride :][:h, left - q * stride :][:, :width].reshape(h * width * c, o)
+        for p in range(rows)
+        for q in range(columns)
+    ]
+    y = matmul(x.reshape(n, -1), jnp.concatenate(blocks, -1))
+    return y.astype(x.dtype).reshape(n, rows, columns, o)
 
 
 def _taps(x: Array, axis: int, k: int, pad: tuple[int, int], stride: int = 1) -> Array:

@@ -75,7 +75,8 @@ class BatchNorm(nn.Module):
     over tasks; biased variance). Else transductive: statistics of x, and `batch_stats` need not be
     given; nothing is kept, or if it is mutable those of x, with their derivatives. Else inductive:
     the running statistics.
-    `pool` as in `batch_norm`; `moments` are mean and variance of x, where they are known already.
+    `pool` as in `batch_norm`; `moments` are mean and variance of x, where they are known already
+    (with both, x itself gives only its channels).
     """
 
     momentum: float = 0.9

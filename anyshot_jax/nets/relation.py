@@ -9,6 +9,7 @@ from jax import Array
 
 from anyshot_jax.nets.conv import Conv, conv
 from anyshot_jax.nets.norm import BatchNorm
+from anyshot_jax.nets.pairs import max_pool_pairs, pair_moments
 from anyshot_jax.nets.pool import max_pool
 from anyshot_jax.types import InputError
 
@@ -17,7 +18,8 @@ class Relation(nn.Module):
     """Two conv blocks on the concatenated pair of maps, then two dense layers and a sigmoid.
 
     The first convolution of a concatenation is the sum of two convolutions, of the class's map and
-    of the query's. So it runs W + Q times and not W * Q times, with the same result.
+    of the query's. So it runs W + Q times and not W * Q times, with the same result. As every query
+    meets every class, the batch statistics of all pairs follow from the two sets of maps.
 
     Call: (class maps [..., W, h, w, c], query maps [..., Q, h, w, c]) -> scores [..., Q, W], the
     logits of the paper's sigmoid. Axes before W are tasks with batch statistics of their own.
@@ -40,15 +42,15 @@ class Relation(nn.Module):
         from_s = _flat(conv, x_s, kernel[:, :, :c])
         from_s += bias.reshape((1,) * (from_s.ndim - 1) + (-1,))
         from_q = _flat(conv, x_q, kernel[:, :, c:])
-        pair = from_q[..., :, None, :, :, :] + from_s[..., None, :, :, :, :]
-        lead, (q, w) = pair.shape[:-5], pair.shape[-5:-3]
-        x = pair.reshape(*lead, q * w, *pair.shape[-3:])
-        x = BatchNorm(name='norm1')(x, train=train, transductive=transductive)
-        x = nn.relu(max_pool(x))
+        pool = lambda sign: max_pool_pairs(from_q, from_s, sign)
+        norm = BatchNorm(name='norm1')
+        moments = pair_moments(from_q, from_s)
+        x = norm(from_q, train=train, transductive=transductive, pool=pool, moments=moments)
+        x = nn.relu(x)
         x = Conv(f, padding='SAME', name='conv2')(x)
         x = BatchNorm(name='norm2')(x, train=train, transductive=transductive)
         x = nn.relu(max_pool(x))
-        x = x.reshape(*lead, q, w, -1)
+        x = x.reshape(*x_q.shape[:-3], x_s.shape[-4], -1)
         x = nn.relu(nn.Dense(self.hidden)(x))
         return nn.Dense(1)(x)[..., 0]
 
