@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anyshot_jax import augment
-from anyshot_jax.types import Array, Data, Dataset, Episode, InputError
+from anyshot_jax.types import Array, Data, Dataset, Episode, InputError, Sinusoids
 
 
 def choose(key: Array, n: Array, k: int) -> Array:
@@ -60,6 +60,24 @@ def sample_episode(key: Array, dataset: Dataset, *, ways: int, shots: int, queri
         y_q=jnp.repeat(label, queries),
         class_id=class_id,
     )
+
+
+def sample_function(key: Array, functions: Sinusoids, shots: int, queries: int) -> Episode:
+    """One wave, and `shots` + `queries` points of it, uniform in x.
+
+    The first `shots` points of a key are the same whatever their number, and so are the queries.
+    """
+    keys = jax.random.split(key, 4)
+    between = lambda key, ends, *shape: jax.random.uniform(
+        key, shape, minval=ends[0], maxval=ends[1]
+    )
+    amplitude, phase = between(keys[0], functions.amplitude), between(keys[1], functions.phase)
+    points = lambda key, num: jax.vmap(lambda i: between(jax.random.fold_in(key, i), functions.x))(
+        jnp.arange(num)
+    )[:, None]
+    x_s, x_q = points(keys[2], shots), points(keys[3], queries)
+    y_s, y_q = (amplitude * jnp.sin(x - phase) for x in (x_s, x_q))
+    return Episode(x_s, y_s, x_q, y_q, jnp.zeros((1,), jnp.int32))
 
 
 def first(episode: Episode, ways: int, shots: int) -> Episode:
@@ -115,6 +133,10 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int) -> None
     if role not in data:
         raise InputError(f'the data has no role {role!r}; it has {", ".join(data)}')
     dataset = data[role]
+    if isinstance(dataset, Sinusoids):
+        raise InputError(
+            f'{role} holds functions and no classes: use config.method.name=maml_regression'
+        )
     if min(ways, shots, queries) < 1:
         raise InputError(f'ways, shots and queries must be >= 1, got {ways}, {shots}, {queries}')
     if ways > dataset.num_classes:
@@ -135,3 +157,18 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int) -> None
         raise InputError(
             f'turned classes need square images, {role} has items {dataset.x.shape[1:]}'
         )
+
+
+def check_functions(data: Data, role: str, tasks: tuple[tuple[int, int], ...]) -> None:
+    """Says before any work starts that there are no functions, or that tasks are none of them.
+
+    Raises:
+      InputError: the role holds classes, or a task isn't (1, shots).
+    """
+    if not isinstance(data.get(role), Sinusoids):
+        raise InputError(
+            f'{role} holds no functions to regress on: use config.data.name=sinusoid, or for '
+            'classes config.method.name=maml'
+        )
+    if any(ways != 1 or shots < 1 for ways, shots in tasks):
+        raise InputError(f'config.eval.tasks={tasks}: a function is a task of 1 way, like (1, 10)')

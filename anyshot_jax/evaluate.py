@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax.config import to_json
+from anyshot_jax.types import ACCURACY, Measure
 
 Values = dict[str, dict[str, float]]  # name -> mean, ci95, n
 
@@ -34,15 +35,18 @@ def summarise(raw: dict) -> Values:
     return values
 
 
-def table(values: Values) -> str:
-    """The result as text: ways, shots, accuracy and its interval in per cent, episodes."""
-    rows = [('ways', 'shots', 'accuracy %', '95 % CI', 'episodes')]
+def table(values: Values, measure: Measure = ACCURACY) -> str:
+    """The result as text: ways, shots, mean and its interval (accuracy in per cent), episodes."""
+    tasks = {name: re.fullmatch(r'(\d+)-way (\d+)-shot', name) for name in values}
+    unit, digits = (100, 2) if measure.percent else (1, 4)
+    head = f'{measure.name} %' if measure.percent else measure.name
+    rows = [('ways', 'shots') if any(tasks.values()) else ('task',)]
+    rows[0] += (head, '95 % CI', 'episodes')
     for name, v in values.items():
-        task = re.fullmatch(r'(\d+)-way (\d+)-shot', name)
-        ways, shots = task.groups() if task else (name, '')
-        rows.append(
-            (ways, shots, f'{100 * v["mean"]:.2f}', f'+-{100 * v["ci95"]:.2f}', str(v['n']))
-        )
+        task = tasks[name]
+        first = task.groups() if task else (name, '')[: len(rows[0]) - 3]
+        mean, half = (f'{unit * v[k]:.{digits}f}' for k in ('mean', 'ci95'))
+        rows.append((*first, mean, f'+-{half}', str(v['n'])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ['  '.join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])

@@ -17,7 +17,7 @@ from anyshot_jax import checkpoint, describe, embedding, evaluate, logbook, repo
 from anyshot_jax import config as configs
 from anyshot_jax.episodes import expand_turns
 from anyshot_jax.episodic import task_name
-from anyshot_jax.types import Dataset, InputError, Method
+from anyshot_jax.types import ACCURACY, Dataset, InputError, Measure, Method
 from anyshot_jax.update import AXIS
 
 
@@ -103,13 +103,17 @@ def _run_stage(config: ConfigDict, workdir: Path, exported, config_file) -> dict
         finished = checkpoint.read_json(workdir / 'result.json')
         if finished and (workdir / 'report.html').exists() and not config.eval_only:
             print(f'{workdir} is finished; give another --workdir to run again')
-            return _show(finished['values'], workdir)
+            return _show(finished, workdir)
         return _build_and_run(config, workdir, exported, config_file)
 
 
 def _build_and_run(config, workdir, exported, config_file):
     # Build.
     data = configs.find('data', config.data.name).load(config.data)
+    for field in ('features_from', 'encoder', 'describe.by'):
+        given = config.describe.by if field == 'describe.by' else config[field]
+        if given and not all(isinstance(d, Dataset) for d in data.values()):
+            raise InputError(f'config.{field}={given!r} needs classes, config.data has functions')
     if config.features_from:
         data = _with_features(data, config.features_from, exported)
     if config.describe.by:
@@ -150,6 +154,7 @@ def _build_and_run(config, workdir, exported, config_file):
     values = evaluate.summarise(method.evaluate(state, data, key_test, 'test'))
     result = {
         'values': values,
+        'measure': method.measure._asdict(),
         'step': int(state.step),
         'seconds': round(progress.get('seconds', 0.0), 1),
         'counts': {role: d.num_classes for role, d in data.items() if isinstance(d, Dataset)},
@@ -159,12 +164,12 @@ def _build_and_run(config, workdir, exported, config_file):
     text = json.dumps(result, indent=1) + '\n'
     if config.eval_only:  # never the result: the run may not have been trained to the end
         checkpoint.write_text(workdir / f'eval-{result["config_hash"]}.json', text)
-        return _show(values, None)
+        return _show(result, None)
     if exported is not None:
         checkpoint.save_artifacts(workdir / 'artifacts.npz', method.export(state, data, key_test))
     checkpoint.write_text(workdir / 'result.json', text)
     report.write(workdir, method=method, state=state, data=data, config=config, pictures=pictures)
-    return _show(values, workdir)
+    return _show(result, workdir)
 
 
 def _with_features(data, stage: str, exported):
@@ -181,7 +186,8 @@ def _with_features(data, stage: str, exported):
 def _train(config, method, data, keys, state, progress, workdir, recent, best):
     """Chunks of steps until the last, the early stop or SIGTERM (then the third value is true)."""
     key_step, key_val = keys
-    progress = {'best': -math.inf, 'best_step': 0, 'stale': 0, 'seconds': 0.0, **progress}
+    sign = 1 if method.measure.larger_is_better else -1
+    progress = {'best': -sign * math.inf, 'best_step': 0, 'stale': 0, 'seconds': 0.0, **progress}
     pending = progress.pop('pending', {})
     before, started = progress['seconds'], time.monotonic()
     compiled = make_step(method, batch_size=config.batch_size, steps_per_call=config.steps_per_call)
@@ -202,7 +208,7 @@ def _train(config, method, data, keys, state, progress, workdir, recent, best):
                 values = evaluate.summarise(method.evaluate(state, data, key_val, 'val'))
                 log.val(step, values)
                 value = values[config.eval.select or next(iter(values))]['mean']
-                better = value > progress['best']
+                better = sign * (value - progress['best']) > 0
                 if better:
                     progress |= {'best': value, 'best_step': step}
                     checkpoint.save(best, state, progress)
@@ -263,8 +269,8 @@ def _check_periods(config) -> None:
         )
 
 
-def _show(values, workdir: Path | None) -> dict[str, float]:
-    print(evaluate.table(values))
+def _show(result, workdir: Path | None) -> dict[str, float]:
+    print(evaluate.table(result['values'], Measure(**result.get('measure', ACCURACY._asdict()))))
     if workdir:
         print(f'report: {workdir / "report.html"}')
-    return {name: v['mean'] for name, v in values.items()}
+    return {name: v['mean'] for name, v in result['values'].items()}

@@ -40,11 +40,25 @@ class Dataset:
         return self.offset.shape[0] * self.turns
 
 
-Data = Mapping[str, Dataset]  # by role: train, val, test (classes disjoint); base, novel, ...
+@struct.dataclass
+class Sinusoids:
+    """The functions amplitude * sin(x - phase), each number uniform in its range [2]."""
+
+    amplitude: Array
+    phase: Array
+    x: Array
+
+
+# By role: train, val, test (classes disjoint); base, novel, ... Functions to regress on instead of
+# classes are Sinusoids.
+Data = Mapping[str, Any]
 
 
 class Episode(NamedTuple):
-    """One few-shot task. Rows stand class by class: y_s = 0..0 1..1 ..., likewise y_q."""
+    """One few-shot task. Rows stand class by class: y_s = 0..0 1..1 ..., likewise y_q.
+
+    Of a function x and y are float32 [N, 1] and class_id is [0].
+    """
 
     x_s: Array  # [W*S, ...]
     y_s: Array  # [W*S] int32, relative label 0..W-1
@@ -63,6 +77,18 @@ class TrainState:
     extra: Any  # running batch-norm statistics and the like
 
 
+class Measure(NamedTuple):
+    """What the values of `Method.evaluate` are."""
+
+    name: str
+    percent: bool  # shares of 1, shown in per cent
+    larger_is_better: bool
+
+
+ACCURACY = Measure('accuracy', percent=True, larger_is_better=True)
+SQUARED_ERROR = Measure('mean squared error', percent=False, larger_is_better=False)
+
+
 class Method(NamedTuple):
     """An algorithm: pure functions made by `methods/<name>.py: build(config, data)`."""
 
@@ -71,8 +97,9 @@ class Method(NamedTuple):
     update: Callable | None  # (state, batch [B, ...], key [B]) -> (state, metrics)
     evaluate: Callable  # (state, data, key, role) -> {name: raw values, leading axis E or queries}
     predict: Callable  # (state, episode) -> scores [W*Q, W], the largest is the answer
-    embed: Callable  # (state, x [N, ...]) -> [N, D]
+    embed: Callable | None  # (state, x [N, ...]) -> [N, D]
     export: Callable = lambda state, data, key: {}  # -> {name: array} for the next stage
+    measure: Measure = ACCURACY
 
 
 def from_arrays(

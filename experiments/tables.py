@@ -24,7 +24,7 @@ from scipy import stats
 
 from anyshot_jax import config as configs
 from anyshot_jax.evaluate import config_hash
-from anyshot_jax.types import InputError
+from anyshot_jax.types import ACCURACY, InputError, Measure
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path('experiments')  # inside a root: tests have roots of their own
@@ -179,11 +179,12 @@ def check_lines(name: str, lines: list[Line], rows: Sequence[Row], root: Path = 
 
 def results_table(lines: list[Line], rows: Sequence[Row], columns: Sequence[str]) -> str:
     """Markdown: one line a row, in the order of the rows; rows without results are kept."""
+    measure = Measure(**next((x['measure'] for x in lines if 'measure' in x), ACCURACY._asdict()))
     head = ('', *columns, 'seeds', 'episodes', 'batch norm', 'minutes', 'machine', 'published')
     body = []
     for row in rows:
         runs = sorted((x for x in lines if x['row'] == row['name']), key=lambda x: x['seed'])
-        cells = [accuracy([r['values'].get(column) for r in runs]) for column in columns]
+        cells = [cell([r['values'].get(column) for r in runs], measure) for column in columns]
         episodes = [v['n'] for r in runs for c, v in r['values'].items() if c in columns]
         minutes = statistics.mean(r['seconds'] for r in runs) / 60 if runs else math.nan
         body.append(
@@ -199,21 +200,23 @@ def results_table(lines: list[Line], rows: Sequence[Row], columns: Sequence[str]
             )
         )
     note = (
-        'Test accuracy in per cent with a 95 % confidence interval: over episodes where there is '
+        f'Test {measure.name}{" in per cent" * measure.percent} with a 95 % confidence interval: '
+        'over episodes where there is '
         "one seed, over the seeds' means (Student's t) where there are more. Minutes are those of "
         'training, validation included, the mean over seeds.'
     )
     return f'{_markdown(head, body)}\n\n{note}\n'
 
 
-def accuracy(values: Sequence[dict | None]) -> str:
+def cell(values: Sequence[dict | None], measure: Measure = ACCURACY) -> str:
     """'98.86 ± 0.07' from the records of one column, one a seed."""
     known = [v for v in values if v is not None]
     if not known:
         return NO_VALUE
     means = [v['mean'] for v in known]
     half = interval_over_seeds(means) if len(known) > 1 else known[0]['ci95']
-    return f'{100 * statistics.mean(means):.2f} ± {100 * half:.2f}'
+    unit, digits = (100, 2) if measure.percent else (1, 3)
+    return f'{unit * statistics.mean(means):.{digits}f} ± {unit * half:.{digits}f}'
 
 
 def interval_over_seeds(means: Sequence[float]) -> float:

@@ -76,19 +76,19 @@ def missing(root):
 
 
 def test_one_seed_has_the_interval_over_episodes():
-    assert tables.accuracy([{'mean': 0.98765, 'ci95': 0.00123, 'n': 600}]) == '98.77 ± 0.12'
+    assert tables.cell([{'mean': 0.98765, 'ci95': 0.00123, 'n': 600}]) == '98.77 ± 0.12'
 
 
 def test_several_seeds_have_students_interval():
     # mean 0.99, sample deviation 0.01; t(0.975, 2) = 4.3027, over sqrt(3) = 2.4841.
     values = [{'mean': m, 'ci95': 0.5, 'n': 600} for m in (0.98, 0.99, 1.0)]
-    assert tables.accuracy(values) == '99.00 ± 2.48'
+    assert tables.cell(values) == '99.00 ± 2.48'
     # t(0.975, 1) = 12.7062; two means 0.02 apart deviate by 0.0141421, over sqrt(2) = 0.01.
     assert tables.interval_over_seeds([0.90, 0.92]) == pytest.approx(0.127062, rel=1e-5)
 
 
 def test_a_column_without_a_value_stays_empty():
-    assert tables.accuracy([]) == tables.accuracy([None]) == '-'
+    assert tables.cell([]) == tables.cell([None]) == '-'
 
 
 def test_table_by_hand(root):

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.report import logs, page, probe, summary, tasks
-from anyshot_jax.types import Array, Data, Method, TrainState
+from anyshot_jax.report import logs, page, probe, regression, summary, tasks
+from anyshot_jax.types import Array, Data, Method, Sinusoids, TrainState
 
 
 def write(
@@ -31,10 +31,13 @@ def write(
     # One device answers: on the state as training leaves it, every device would do all the work.
     state = jax.device_put(state, jax.local_devices()[0])
     rng = np.random.default_rng(abs(int(config.get('seed', 0))))
-    test = probe.Pool.of(data, config, pictures)
+    functions = data.get('test') if isinstance(data.get('test'), Sinusoids) else None
+    test = None if functions else probe.Pool.of(data, config, pictures)
 
     parts = [summary.curves(run)]
-    if test is None:
+    if functions is not None:
+        parts.append(regression.functions(method, state, functions, config))
+    elif test is None:
         parts.append(page.note('No pictures of tasks: the data has no test classes to draw from.'))
     else:
         if method.predict is None:

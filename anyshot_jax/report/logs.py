@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from anyshot_jax.types import ACCURACY, Measure
+
 
 class Run(NamedTuple):
     """The files of a workdir."""
@@ -26,6 +28,14 @@ class Run(NamedTuple):
         """The name of the method, data or net; '' when there is none."""
         fields = self.config.get(name)
         return str(fields.get('name') or '') if isinstance(fields, dict) else ''
+
+    @property
+    def measure(self) -> Measure:
+        """What the values are."""
+        try:
+            return Measure(**self.result['measure'])
+        except (KeyError, TypeError):
+            return ACCURACY
 
     @property
     def values(self) -> dict[str, dict[str, Any]]:

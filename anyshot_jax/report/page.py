@@ -4,6 +4,8 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from anyshot_jax.types import Measure
+
 
 def escape(text: object) -> str:
     """Any text as HTML: markup, control characters and broken Unicode can do no harm."""
@@ -45,6 +47,14 @@ def fields(rows: Iterable[tuple[str, object]]) -> str:
 def percent(share: float | None) -> str:
     """For example 98.20 %."""
     return '&ndash;' if share is None else f'{share * 100:.2f} %'
+
+
+def amount(value: float | None, half: float | None, measure: Measure) -> tuple[str, str]:
+    """A value and half its interval as HTML: '98.20 %', '± 0.20 %' or '0.3102', '± 0.0100'."""
+    if measure.percent:
+        return percent(value), '' if half is None else f'± {half * 100:.2f} %'
+    shown = '&ndash;' if value is None else f'{value:.4f}'
+    return shown, '' if half is None else f'± {half:.4f}'
 
 
 def meter(share: float | None, chance: float | None) -> str:

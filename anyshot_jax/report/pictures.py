@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from anyshot_jax.report.page import escape
+from anyshot_jax.report.page import escape, name
 
 LARGEST = (
     72  # pixels of a thumbnail; smaller items are sent as they are and enlarged by the browser
@@ -55,13 +55,33 @@ class Series(NamedTuple):
     colour: int  # 0 grey, 1.. the palette of the page
     half: Sequence[float] | None = None  # half width of the band around y
     faint: bool = False
+    joined: bool = True  # by a line; else dots only
 
 
 WIDE, HIGH, LEFT, BELOW, TOP = 460, 270, 46, 40, 12
 
 
-def chart(series: Sequence[Series], *, label: str, mark: float | None, percent: bool) -> str:
-    """A line chart over steps; `mark` draws a dashed line at a step."""
+def key(series: Sequence[Series]) -> str:
+    """The names of the lines beside their strokes, as HTML."""
+    items = []
+    for s in series:
+        mark = f'<path class="line k{s.colour}" d="M1 5H25"/>'
+        if not s.joined:
+            mark = f'<circle class="dot k{s.colour}" cx="13" cy="5" r="4"/>'
+        swatch = f'<svg viewBox="0 0 26 10" aria-hidden="true">{mark}</svg>'
+        items.append(f'<li class="k{s.colour}">{swatch}{name(s.name)}</li>' if s.name else '')
+    return f'<ul class="key">{"".join(items)}</ul>'
+
+
+def chart(
+    series: Sequence[Series],
+    *,
+    label: str,
+    mark: float | None,
+    percent: bool,
+    axis: str = 'step',
+) -> str:
+    """A line chart over `axis`; `mark` draws a dashed line at a step."""
     xs = [x for s in series for x in s.x] + ([] if mark is None else [mark])
     ys = [y + d for s in series for y, h in _ends(s) for d in (-h, h)]
     x0, x1 = min(0, min(xs)), max(xs) or 1
@@ -93,7 +113,7 @@ def chart(series: Sequence[Series], *, label: str, mark: float | None, percent: 
         f'<text x="{at_x(x):.1f}" y="{HIGH - BELOW + 19}" text-anchor="middle">{short(x)}</text>'
         for x in _ticks(x0, x1, 5)
     ]
-    parts.append(f'<text x="{WIDE - 12}" y="{HIGH - 3}" text-anchor="end">step</text>')
+    parts.append(f'<text x="{WIDE - 12}" y="{HIGH - 3}" text-anchor="end">{axis}</text>')
     if mark is not None:
         side, anchor = (-5, 'end') if at_x(mark) > WIDE / 2 else (5, 'start')
         parts.append(
@@ -109,7 +129,8 @@ def chart(series: Sequence[Series], *, label: str, mark: float | None, percent: 
             parts.append(f'<polygon class="band k{s.colour}" points="{corners}"/>')
         dots = [f'{at_x(x):.1f},{at_y(y):.1f}' for x, y in zip(s.x, s.y, strict=True)]
         style = f'line k{s.colour}' + (' faint' if s.faint else '')
-        parts.append(f'<polyline class="{style}" points="{" ".join(dots)}"/>')
+        if s.joined:
+            parts.append(f'<polyline class="{style}" points="{" ".join(dots)}"/>')
         if not s.faint and len(s.x) <= 40:  # few points: each one was measured, so it shows
             places = (dot.split(',') for dot in dots)
             parts += [

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from anyshot_jax.report import logs, pictures
-from anyshot_jax.report.page import escape, fields, meter, name, note, percent, section, table
-from anyshot_jax.types import Data, Dataset
+from anyshot_jax.report.page import amount, escape, fields, meter, name, note, section, table
+from anyshot_jax.types import Data, Dataset, Sinusoids
 
 NETS = {
     'inductive': 'Batch norm was inductive: it used the running statistics of training, so every '
@@ -24,32 +24,37 @@ def headline(run: logs.Run, data: Data) -> str:
     result, net = run.result, run.part('net')
     seed = f'seed {escape(result["seed"])}' if 'seed' in result else ''
     facts = [f'net {name(net)}' if net else '', seed, _sizes(data)]
-    tiles, rows = [], []
+    tiles, rows, measure = [], [], run.measure
     for key, value in run.values.items():
         mean, half = logs.number(value.get('mean')), logs.number(value.get('ci95'))
         ways, shots = logs.task_of(key)
-        chance = 1 / ways if ways else None
-        about = f'± {half * 100:.2f}' if half is not None else ''
-        under = f'<span>{about} %</span>' if about else ''
-        tiles.append(f'<li><span>{name(key)}</span><b>{percent(mean)}</b>{under}</li>')
-        rows.append((
-            str(ways) if ways else name(key),
-            '&ndash;' if shots is None else str(shots),
-            percent(mean) + (f' {about} %' if about else ''),
-            meter(mean, chance),
-            '&ndash;' if chance is None else f'{chance * 100:.4g} %',
-            escape(value.get('n', '?')),
-        ))  # fmt: skip
-    head = ('ways', 'shots', 'accuracy ± 95 % CI', '0 to 100 %', 'chance', 'episodes')
+        shown, about = amount(mean, half, measure)
+        under = f'<span>{about}</span>' if about else ''
+        tiles.append(f'<li><span>{name(key)}</span><b>{shown}</b>{under}</li>')
+        row = (f'{shown} {about}', escape(value.get('n', '?')))
+        if measure.percent:
+            chance = 1 / ways if ways else None
+            often = '&ndash;' if chance is None else f'{chance * 100:.4g} %'
+            first = (str(ways) if ways else name(key), '&ndash;' if shots is None else str(shots))
+            row = (*first, row[0], meter(mean, chance), often, row[1])
+        else:
+            row = (name(key), *row)
+        rows.append(row)
+    head: tuple[str, ...] = ('task', f'{measure.name} ± 95 % CI', 'tasks')
+    if measure.percent:
+        head = ('ways', 'shots', f'{measure.name} ± 95 % CI', '0 to 100 %', 'chance', 'episodes')
     found = (
         f'<ul class="tiles">{"".join(tiles[:4])}</ul>{table(head, rows, "result")}'
         if rows
         else note('No test values: result.json holds none yet.')
     )
-    links = (
-        ('curves', 'Learning curves'), ('task', 'One task'), ('confusion', 'Confusion'),
-        ('map', 'Map'), ('hardest', 'Hardest classes'), ('settings', 'Settings'),
+    parts = (
+        ('task', 'One task'), ('confusion', 'Confusion'), ('map', 'Map'),
+        ('hardest', 'Hardest classes'),
     )  # fmt: skip
+    if isinstance(data.get('test'), Sinusoids):
+        parts = (('functions', 'Before and after'),)
+    links = (('curves', 'Learning curves'), *parts, ('settings', 'Settings'))
     return (
         '<header><p class="kicker">anyshot_jax report</p>'
         f'<h1>{name(run.title)}</h1>'
@@ -62,7 +67,9 @@ def headline(run: logs.Run, data: Data) -> str:
 def _protocol(run: logs.Run) -> str:
     result = run.result
     lines = []
-    if run.values:
+    if run.values and not run.measure.percent:
+        lines.append(f'The {run.measure.name} on functions never seen in training, mean over them.')
+    elif run.values:
         lines.append(
             'Accuracy on classes never seen in training, mean over the episodes; the vertical '
             'tick in a bar is chance.'
@@ -77,11 +84,9 @@ def _protocol(run: logs.Run) -> str:
     elif step is not None:
         lines.append(f'The parameters are those of step {step:,.0f}; no validation chose them.')
     if run.values:
-        lines.append(
-            'The test classes were evaluated once, after that.'
-            if run.val
-            else 'The test classes were evaluated once.'
-        )
+        what = 'classes' if run.measure.percent else 'functions'
+        after = ', after that' if run.val else ''
+        lines.append(f'The test {what} were evaluated once{after}.')
     return ' '.join(line for line in lines if line)
 
 
@@ -105,10 +110,13 @@ def curves(run: logs.Run) -> str:
         )
     mark = best if run.val else None
     figures = _figure('Loss', loss, mark, percent=False)
-    figures += _figure('Accuracy', accuracy + shown, mark, percent=True)
+    measure = run.measure
+    title_of = measure.name.capitalize()
+    figures += _figure(title_of, accuracy + shown, mark, percent=measure.percent)
     intro = 'Grey: training, each logged value thin and their running mean thick. '
     if shown:
-        intro += 'In colour: accuracy on the validation classes, in a band that holds 95 % '
+        what = 'classes' if measure.percent else 'functions'
+        intro += f'In colour: {measure.name} on the validation {what}, in a band that holds 95 % '
         intro += 'confidence. '
     if mark is not None:
         intro += 'The dashed line marks the step whose parameters were kept.'
@@ -138,13 +146,8 @@ def _figure(title: str, series: list[pictures.Series], mark: float | None, perce
         f'{s.name} from {_value(s.y[0], percent)} to {_value(s.y[-1], percent)}' for s in named
     )
     label = f'{title} over training steps: {ends}.'
-    swatch = '<svg viewBox="0 0 26 10" aria-hidden="true"><path class="line" d="M1 5H25"/></svg>'
-    key = ''.join(
-        f'<li class="k{s.colour}">{swatch.replace("line", f"line k{s.colour}")}{name(s.name)}</li>'
-        for s in named
-    )
     svg = pictures.chart(series, label=label, mark=mark, percent=percent)
-    return f'<figure><figcaption>{title}</figcaption><ul class="key">{key}</ul>{svg}</figure>'
+    return f'<figure><figcaption>{title}</figcaption>{pictures.key(named)}{svg}</figure>'
 
 
 def _numbers(run: logs.Run, keys: list[str]) -> str:
@@ -155,7 +158,7 @@ def _numbers(run: logs.Run, keys: list[str]) -> str:
         cells = []
         for key in keys:
             mean, half = logs.number(record.get(key)), logs.number(record.get(key + '/ci95'))
-            cells.append(percent(mean) + ('' if half is None else f' ± {half * 100:.2f}'))
+            cells.append(' '.join(amount(mean, half, run.measure)))
         rows.append([f'{record["step"]:,.0f}', *cells])
     return f'<details><summary>Validation numbers</summary>{table(["step", *keys], rows)}</details>'
 
