@@ -65,6 +65,7 @@ def episodic(
     score: Callable | None = None,
     predict: Callable | None = None,
     loss: Callable | None = None,
+    batch_norms: Collection[str] = ('inductive', 'transductive'),
 ) -> Method:
     """A Method from the parts in which methods differ.
 
@@ -77,14 +78,15 @@ def episodic(
         features depend on its task.
       loss: (params, extra, batch [B, ...] of episodes, key [B]) -> (scalar, (metrics, extra)), or
         None if there is nothing to train.
+      batch_norms: what config.method.batch_norm may say.
     Raises:
       InputError: the data can't give the episodes that the config asks for.
     """
     train, moves = config.train.to_dict(), config.augment.to_dict()
     batch_norm = config.method.get('batch_norm', 'inductive')
-    if batch_norm not in ('inductive', 'transductive'):
+    if batch_norm not in batch_norms:
         raise InputError(
-            f'config.method.batch_norm must be inductive or transductive, got {batch_norm!r}'
+            f'config.method.batch_norm must be {" or ".join(batch_norms)}, got {batch_norm!r}'
         )
     if config.num_steps:
         if loss is None:

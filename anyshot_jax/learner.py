@@ -21,7 +21,8 @@ class Learner(NamedTuple):
 
     Batch norm inside a task never uses statistics of other tasks. Support items are normalised by
     those of the support set; queries 'inductive' by those of the support set too, 'transductive'
-    by those of the query set, as in the papers' code.
+    by those of the query set, as in the papers' code. 'per_step' (MAML++) keeps running statistics
+    of every inner step, over tasks, which are then given as `stats`.
     """
 
     init: Callable  # (key, x [N, ...]) -> (params, stats); no 'head' in params if it starts at 0
@@ -29,9 +30,9 @@ class Learner(NamedTuple):
     start: Callable  # (params, x_s, ways) -> {'net', 'head'}, from where a task is learnt
     rates_like: Callable  # (params, x) -> what learnt rates are shaped like
     widen: Callable  # (tree shaped like that, ways) -> shaped like a task's {'net', 'head'}
-    support: Callable  # (net, x_s) -> features [W*S, D], stats of x_s
+    support: Callable  # (net, x_s, stats=None) -> features [W*S, D], stats (None: of x_s)
     statistics: Callable  # (net, x_s) -> what `query` needs to know of the support set
-    query: Callable  # (net, statistics, x_q) -> features [W*Q, D]
+    query: Callable  # (net, stats, x_q) -> features [W*Q, D]; {}: by the statistics of x_q
 
 
 def build(config: ConfigDict) -> Learner:
@@ -64,7 +65,8 @@ def build(config: ConfigDict) -> Learner:
         return {'net': params, 'head': {'kernel': kernel, 'bias': jnp.zeros(ways)}}, stats
 
     def embed(params, stats, x):
-        return forward(net, params['net'], stats, x, mode=config.method.batch_norm)[0]
+        mode = 'transductive' if config.method.batch_norm == 'transductive' else 'inductive'
+        return forward(net, params['net'], stats, x, mode=mode)[0]
 
     def start(params, x, wanted):
         if head == 'per_class':
@@ -83,14 +85,16 @@ def build(config: ConfigDict) -> Learner:
         wide = lambda a: jnp.broadcast_to(a, (*a.shape[:-1], wanted))
         return {**tree, 'head': jax.tree.map(wide, tree['head'])}
 
-    def support(params, x):
+    def support(params, x, stats=None):
+        if stats is not None:
+            return forward(net, params, stats, x, mode='inductive')
         return forward(net, params, {}, x, mode='statistics')
 
     def statistics(params, x):
         return support(params, x)[1] if inductive else {}
 
     def query(params, stats, x):
-        return forward(net, params, stats, x, mode=config.method.batch_norm)[0]
+        return forward(net, params, stats, x, mode='inductive' if stats else 'transductive')[0]
 
     return Learner(init, embed, start, rates_like, widen, support, statistics, query)
 

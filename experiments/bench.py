@@ -1,8 +1,9 @@
 """Speed of any config: python experiments/bench.py --config=configs/bench_protonet.py --data=random
 
 Prints one line of JSON: tasks/s of the real compiled step (sampling included) and of evaluation,
-peak memory, seconds from process start to the first step, and the share of sampling. Seconds
-count from the start of the process, so imports, set-up and compilation are inside first_step_s.
+peak memory, seconds from process start to the first step, the share of sampling, and what share
+of the machine's matrix products the training's arithmetic is. Seconds count from the start of the
+process, so imports, set-up and compilation are inside first_step_s.
 """
 
 import json
@@ -124,6 +125,15 @@ def _jaxprs(value: Any) -> list[Any]:
     return [value] if hasattr(value, 'eqns') else []
 
 
+def sgemm_gflop_per_s(size: int, seconds: float) -> float:
+    """What float32 matrix products [size, size] reach with all devices at work, best of many."""
+    x = jnp.ones((jax.local_device_count(), size, size)) / size
+    products = jax.pmap(lambda x: jax.lax.fori_loop(0, 4, lambda _, y: y @ x, x))
+    products(x).block_until_ready()
+    run = timed(lambda: products(x).block_until_ready(), seconds, 4 * len(x))
+    return 2e-9 * size**3 * run['best_tasks_per_s']
+
+
 def sampler(method: Method, batch_size: int, steps: int) -> Callable:
     """The step's sampling alone: (data, key) -> a number that depends on every sampled item."""
 
@@ -240,6 +250,10 @@ def main(argv: list[str]) -> None:
     record |= measure_evaluation(
         method, config, state, data, _EVAL_SECONDS.value, _EVAL_TASKS.value
     )
+    if config.num_steps:  # the share of what the machine could do, measured in the same minute
+        peak = sgemm_gflop_per_s(1024, 2.0)
+        share = record['train_gflop_per_s'] / peak
+        record |= {'sgemm_gflop_per_s': round(peak, 1), 'train_of_sgemm': round(share, 3)}
     device = jax.local_devices()[0].device_kind
     args = {**config.train.to_dict(), 'meta_batch': config.batch_size, 'data': _DATA.value}
     args |= {'steps_per_call': config.steps_per_call, 'task_chunk': config.task_chunk}

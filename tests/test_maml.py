@@ -27,7 +27,8 @@ FORMS = {
     'BOIL': {'adapt': 'body', 'inner_steps': 2, 'inner_lr': 0.1},
     'Meta-SGD': {'learn_lr': 'parameter', 'inner_steps': 2, 'inner_lr': 0.1},
     'MAML++': {
-        'learn_lr': 'step_layer', 'inner_steps': 2, 'inner_lr': 0.1, 'multi_step_loss': 10
+        'learn_lr': 'step_layer', 'inner_steps': 2, 'inner_lr': 0.1, 'multi_step_loss': 10,
+        'batch_norm': 'per_step',
     },
 }  # fmt: skip
 
@@ -129,6 +130,25 @@ def test_running_statistics_are_those_of_the_support_sets():
         np.testing.assert_allclose(got, 0.9 * before + 0.1 * value, rtol=1e-8)
 
 
+def test_statistics_by_step_are_kept_and_used():
+    """With momentum 1 they are one task's own: then they predict as its batch statistics do."""
+    fields = {'inner_steps': 2, 'inner_lr': 0.1}
+    case = Case(tasks=1, batch_norm='per_step', **fields)
+    own = Case(tasks=1, batch_norm='transductive', **fields)
+    assert worst(case.grads(), own.grads()) < 1e-10  # in training nothing else is used
+    after, _ = case.update(case.state.params)
+    old, new = case.state.extra['net'], after.extra['net']
+    stats = jax.tree.map(lambda a, b: (b - 0.9 * a) / 0.1, old, new)  # what the task had
+    assert jax.tree.leaves(stats)[0].shape[0] == 3  # two steps, and the queries at the end
+    episode = jax.tree.map(lambda a: a[0], case.batch)
+    state = case.state.replace(extra={**case.state.extra, 'net': stats})
+    want = own.method.predict(own.state, episode)
+    np.testing.assert_allclose(case.method.predict(state, episode), want, rtol=1e-7)
+    # A query is answered the same whoever stands beside it.
+    half = episode._replace(x_q=episode.x_q[:3], y_q=episode.y_q[:3])
+    np.testing.assert_allclose(case.method.predict(state, half), want[:3], rtol=1e-7)
+
+
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
@@ -137,6 +157,7 @@ def test_running_statistics_are_those_of_the_support_sets():
         ({'learn_lr': 'yes'}, "learn_lr='yes' is unknown; there are no, parameter, step_layer"),
         ({'head': 'per_clas'}, "head='per_clas' is unknown; did you mean 'per_class'"),
         ({'inner_steps': 0}, 'inner_steps must be >= 1'),
+        ({'batch_norm': 'per_step', 'adapt': 'head'}, 'needs a body that adapts'),
     ],
 )
 def test_what_can_not_be_used_is_refused(fields, message):

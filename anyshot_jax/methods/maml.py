@@ -5,7 +5,8 @@ Finn, Abbeel, Levine, "Model-agnostic meta-learning for fast adaptation of deep 
 - FOMAML (the same paper, section 5.2): order = 'first';
 - ANIL (Raghu et al., ICLR 2020): adapt = 'head'; BOIL (Oh et al., ICLR 2021): adapt = 'body';
 - Meta-SGD (Li et al., 2017): learn_lr = 'parameter';
-- MAML++ (Antoniou et al., ICLR 2019): learn_lr = 'step_layer', multi_step_loss, second_order_from.
+- MAML++ (Antoniou et al., ICLR 2019): learn_lr = 'step_layer', multi_step_loss, second_order_from,
+  batch_norm = 'per_step'.
 """
 
 import jax
@@ -18,7 +19,8 @@ from anyshot_jax.ops.innerloop import adapt
 from anyshot_jax.types import InputError
 
 DEFAULTS = {
-    'batch_norm': 'inductive',  # inductive | transductive (the papers'); see learner.Learner
+    # inductive | transductive (the papers') | per_step (MAML++'s); see learner.Learner
+    'batch_norm': 'inductive',
     'head': 'per_class',  # per_class (the papers') | zero; see learner.build
     'inner_steps': 1,
     'inner_lr': 0.4,
@@ -30,6 +32,7 @@ DEFAULTS = {
     'second_order_from': 0,  # steps of training before which the order is first
     'remat': False,  # compute inner steps again for the outer gradient: less memory, more time
 }
+BATCH_NORMS = ('inductive', 'transductive', 'per_step')
 PARTS = {'all': ('net', 'head'), 'head': ('head',), 'body': ('net',)}
 CHOICES = {
     'order': ('second', 'first'),
@@ -47,6 +50,9 @@ def build(config, data):
             )
     if fields.inner_steps < 1 or fields.eval_steps < 0:
         raise InputError('config.method.inner_steps must be >= 1 and eval_steps >= 0')
+    by_step = fields.batch_norm == 'per_step'
+    if by_step and fields.adapt == 'head':
+        raise InputError("config.method.batch_norm='per_step' needs a body that adapts")
     net = learner.build(config)
     parts, inner_steps = PARTS[fields.adapt], fields.inner_steps
 
@@ -57,36 +63,42 @@ def build(config, data):
             like = net.rates_like(params, x)
             rate = lambda p: jnp.full(shape(p), fields.inner_lr)
             params['inner_lr'] = jax.tree.map(rate, {n: like[n] for n in parts})
+        if by_step:  # of the support set at every step, and of the queries at the end
+            stats = jax.tree.map(lambda a: jnp.stack([a] * (inner_steps + 1)), stats)
         return params, {'net': stats, 'step': jnp.zeros(())}
 
-    def rates(params, ways, steps):
+    def rates(params, ways, step_of):
         """What `adapt` takes as lr. Steps beyond those of training have the last one's rate."""
         if fields.learn_lr == 'no':
             return fields.inner_lr
         if fields.learn_lr == 'parameter':
             return net.widen(params['inner_lr'], ways)
-        index = jnp.minimum(jnp.arange(steps), inner_steps - 1)
-        return jax.tree.map(lambda r: r[index], params['inner_lr'])
+        return jax.tree.map(lambda r: r[step_of], params['inner_lr'])
 
-    def solve(params, episode, *, steps, first_order=False, every_step=False):
-        """Query scores after the last step (or every one: [steps, W*Q, W]), stats at the first."""
+    def solve(params, episode, *, steps, first_order=False, every_step=False, running=None):
+        """Query scores after the last step (or every one: [steps, W*Q, W]), and statistics.
+
+        The latter are those of the support set at the first step; or if by step, of all of them and
+        of the queries. `running` ones stand in for the items' own then.
+        """
         ways = episode.class_id.shape[0]
         weights = {n: p for n, p in params.items() if n != 'inner_lr'}
         task = net.start(weights, episode.x_s, ways)
-        lr = rates(params, ways, steps)
+        step_of = jnp.minimum(jnp.arange(steps), inner_steps - 1)
+        lr = rates(params, ways, step_of)
         if 'net' in parts:
-            support = lambda p: net.support(p['net'], episode.x_s)
-            query = lambda p: net.query(
-                p['net'], net.statistics(p['net'], episode.x_s), episode.x_q
-            )
+            support = lambda p, own: net.support(p['net'], episode.x_s, own)
+            of_query = jax.tree.map(lambda a: a[inner_steps], running)
+            stats_of = lambda p: of_query or net.statistics(p['net'], episode.x_s)
+            query = lambda p: net.query(p['net'], stats_of(p), episode.x_q)
         else:  # the body stays: one pass for all steps
             z_s, stats = net.support(task['net'], episode.x_s)
-            z_q = net.query(task['net'], stats, episode.x_q)
-            support, query = (lambda p: (z_s, stats)), (lambda p: z_q)
+            z_q = net.query(task['net'], net.statistics(task['net'], episode.x_s), episode.x_q)
+            support, query = (lambda p, own=None: (z_s, stats)), (lambda p: z_q)
 
-        def loss(moving):
+        def loss(moving, own=None):
             p = {**task, **moving}
-            z, stats = support(p)
+            z, stats = support(p, own)
             return cross_entropy(learner.dense(p['head'], z), episode.y_s)[0], stats
 
         def scores(moving):
@@ -99,11 +111,15 @@ def build(config, data):
             steps=steps,
             lr=lr,
             per_step=fields.learn_lr == 'step_layer',
+            inputs=jax.tree.map(lambda a: a[step_of], running),
             first_order=first_order,
             after=scores if every_step else None,
             remat=fields.remat,
         )
         stats = jax.tree.map(lambda a: a[0], end.aux)
+        if by_step and running is None:
+            last = net.support(end.params['net'], episode.x_q)[1]
+            stats = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), end.aux, last)
         return end.after if every_step else scores(end.params), stats
 
     def task_loss(params, episode, step, first_order):
@@ -135,12 +151,15 @@ def build(config, data):
         return value, (metrics, extra)
 
     def predict(params, extra, episode):
-        return solve(params, episode, steps=fields.eval_steps or inner_steps)[0]
+        running = extra['net'] if by_step else None
+        return solve(params, episode, steps=fields.eval_steps or inner_steps, running=running)[0]
 
     def embed(params, extra, x):
-        return net.embed(params, extra['net'], x)
+        stats = jax.tree.map(lambda a: a[0], extra['net']) if by_step else extra['net']
+        return net.embed(params, stats, x)
 
-    return episodic(config, data, init=init, embed=embed, predict=predict, loss=loss)
+    parts_of_method = {'init': init, 'embed': embed, 'predict': predict, 'loss': loss}
+    return episodic(config, data, batch_norms=BATCH_NORMS, **parts_of_method)
 
 
 def step_weights(done, steps):

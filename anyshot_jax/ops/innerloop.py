@@ -27,6 +27,7 @@ def adapt(
     steps: int,
     lr: Any,
     per_step: bool = False,
+    inputs: Any = None,
     first_order: bool = False,
     after: Callable | None = None,
     remat: bool = False,
@@ -37,10 +38,11 @@ def adapt(
     Only what is in `params` moves: to hold a body still, let the loss close over it.
 
     Args:
-      loss: params -> (scalar, aux).
+      loss: params -> (scalar, aux), or where `inputs` are given (params, input).
       lr: a number, or a tree like params whose leaves are numbers or shaped like the parameter
         (Meta-SGD). The outer derivative by lr is right, first order or not.
       per_step: the leaves of lr have a leading axis: one rate for every step (MAML++).
+      inputs: arrays with a leading axis of steps, of which the loss is given each step's own.
       first_order: the inner gradient counts as a constant for the outer derivative (FOMAML).
       after: params -> any arrays, of the parameters after every step.
       remat: keep the parameters of every step only and compute the rest again for the outer
@@ -54,21 +56,21 @@ def adapt(
         if jnp.shape(rate)[:1] != (steps,):
             raise ValueError(f'lr has leaves {jnp.shape(rate)} for {steps} steps')
 
-    def step(params, rates):
-        grads, aux = jax.grad(loss, has_aux=True)(params)
+    def step(params, given):
+        rates, own = given
+        known = () if inputs is None else (own,)
+        grads, aux = jax.grad(loss, has_aux=True)(params, *known)
         if first_order:
             grads = jax.lax.stop_gradient(grads)
-        moved = jax.tree.map(lambda p, g, r: p - r * g, params, grads, rates)
+        moved = jax.tree.map(lambda p, g, r: p - r * g, params, grads, rates if per_step else lr)
         return moved, (aux, after(moved) if after else None)
 
     if steps == 1:
         unroll = 0  # wholly; 1 would leave a loop of one trip
     if remat:
         step = jax.checkpoint(step)
-    if per_step:
-        params, seen = jax.lax.scan(step, params, lr, unroll=unroll)
-    else:
-        params, seen = jax.lax.scan(lambda p, _: step(p, lr), params, length=steps, unroll=unroll)
+    given = (lr if per_step else None, inputs)
+    params, seen = jax.lax.scan(step, params, given, length=steps, unroll=unroll)
     return Adapted(params, *seen)
 
 

@@ -13,6 +13,8 @@ from anyshot_jax.types import Data, Dataset, Sinusoids
 NETS = {
     'inductive': 'Batch norm was inductive: it used the running statistics of training, so every '
     'query is classified by itself.',
+    'per_step': 'Batch norm was inductive: it used running statistics of every inner step from '
+    'training, so every query is classified by itself.',
     'transductive': 'Batch norm was transductive: it took its statistics from all items of a task, '
     'the queries included, so queries help to classify each other. Compare these numbers with '
     'other transductive results only.',

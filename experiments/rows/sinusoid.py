@@ -12,7 +12,7 @@ COLUMNS = tuple(
 ROWS = (
     {
         'name': 'maml',
-        'title': 'MAML',
+        'title': 'MAML, trained on 10 points',
         'config': 'configs/sinusoid_maml.py',
         'overrides': (),
         'seeds': (0, 1, 2),
@@ -20,8 +20,17 @@ ROWS = (
         'source': '',
     },
     {
+        'name': 'maml5',
+        'title': 'MAML, trained on 5 points',
+        'config': 'configs/sinusoid_maml.py',
+        'overrides': ('train.shots=5',),
+        'seeds': (0, 1, 2),
+        'published': (),
+        'source': '',
+    },
+    {
         'name': 'fomaml',
-        'title': 'FOMAML',
+        'title': 'FOMAML, trained on 10 points',
         'config': 'configs/sinusoid_maml.py',
         'overrides': ('method.order=first',),
         'seeds': (0, 1, 2),
@@ -33,15 +42,6 @@ ROWS = (
         'title': 'Pretrained, no meta-learning',
         'config': 'configs/sinusoid_maml.py:pretrained',
         'overrides': (),
-        'seeds': (0, 1, 2),
-        'published': (),
-        'source': '',
-    },
-    {
-        'name': 'pretrained_faster',
-        'title': 'Pretrained, adapted at twice the rate',
-        'config': 'configs/sinusoid_maml.py:pretrained',
-        'overrides': ('method.eval_lr=0.02',),
         'seeds': (0, 1, 2),
         'published': (),
         'source': '',
