@@ -47,6 +47,39 @@ def test_remat_and_vmap_over_tasks_change_nothing():
     assert worst(Case(tasks=3, task_chunk=1, remat=True, **fields).grads(), want) < 1e-10
 
 
+ON_DEVICES = """
+import jax, numpy as np
+from anyshot_jax import config as configs
+from anyshot_jax.train import make_step, on_all_devices
+
+KEY = jax.random.key(1)
+config = configs.defaults('maml', 'synthetic', 'conv4')
+config.net.update({'features': 4, 'blocks': 2, 'pools': (True,) * 2, 'padding': ('SAME',) * 2})
+config.train.update({'ways': 3, 'shots': 1, 'queries': 2})
+config.eval.tasks = ((3, 1),)
+config.method.inner_steps = 2
+config.optim.update({'name': 'sgd', 'learning_rate': 0.02})
+data = configs.find('data', 'synthetic').load(config.data)
+method = configs.find('methods', 'maml').build(config, data)
+data = on_all_devices(data)
+for n in (1, 2, 4):
+    state = on_all_devices(jax.jit(method.init)(KEY, data))
+    step = make_step(method, batch_size=8, steps_per_call=3, devices=jax.devices()[:n])
+    state, metrics = step(state, data, KEY)
+    leaves = [metrics['loss'], *jax.tree.leaves(state.params)]
+    print(*np.concatenate([np.ravel(leaf) for leaf in leaves]).tolist())
+"""
+
+
+def test_four_devices_are_one_device(python):
+    """The same eight tasks a step: the same losses and weights, to rounding."""
+    done = python('-c', ON_DEVICES, JAX_NUM_CPU_DEVICES='4', XLA_FLAGS='')
+    one, two, four = (np.array(x.split(), float) for x in done.stdout.strip().splitlines())
+    assert len(one) > 100 and np.abs(one[:3] - one[0]).max() > 1e-4  # it learnt something
+    np.testing.assert_allclose(two, one, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(four, one, rtol=1e-4, atol=2e-5)
+
+
 def test_first_order_is_the_gradient_at_the_adapted_point():
     """By hand: descend on the support set, then differentiate the query loss there."""
     case = Case(tasks=1, order='first', inner_steps=2, batch_norm='transductive')
