@@ -23,7 +23,7 @@ def get_config(arg: str = ''):
     config.train.ways = 5
     config.train.shots = 1
     config.train.queries = 1
-    config.eval.tasks = ((5, 1),)
+    config.eval.tasks = ((5, 1), (5, 5))
     config.eval.episodes = 1000
     config.eval.val_episodes = 400
 
@@ -37,7 +37,7 @@ def get_config(arg: str = ''):
     config.optim.learning_rate = 1e-3
     if arg == 'ways20':
         config.train.ways = 20
-        config.eval.tasks = ((20, 1),)
+        config.eval.tasks = ((20, 1), (20, 5))
         config.method.update({'inner_steps': 5, 'inner_lr': 0.1, 'eval_steps': 5})
         config.batch_size = 16
     if arg == 'short':
