@@ -4,11 +4,13 @@
 
 5-way 1-shot as in the paper: one inner step of 0.4 (three at evaluation), 32 tasks a step, 60,000
 steps, batch norm by the statistics of the set at hand (transductive). `:ways20` is its 20-way
-recipe: five inner steps of 0.1, 16 tasks. `:short` is made for half an hour on two cores. The rest
-of the family by flags, such as
+recipe: five inner steps of 0.1, 16 tasks. The rest of the family by flags, such as
 
     --config.method.order=first (FOMAML)  --config.method.adapt=head (ANIL)
     --config.method.learn_lr=parameter (Meta-SGD)
+
+`:short` is made for half an hour on two cores: 20-way tasks from a head of zeros, which teach more
+a task and leave one model for any number of ways, two inner steps of learned rates.
 """
 
 from anyshot_jax.config import defaults
@@ -41,10 +43,14 @@ def get_config(arg: str = ''):
         config.method.update({'inner_steps': 5, 'inner_lr': 0.1, 'eval_steps': 5})
         config.batch_size = 16
     if arg == 'short':
-        config.train.queries = 5
-        config.batch_size = 8
+        config.train.update({'ways': 20, 'queries': 3})
+        config.eval.tasks = ((5, 1), (20, 1))
+        config.method.update({'head': 'zero', 'inner_steps': 2, 'eval_steps': 2})
+        config.method.learn_lr = 'step_layer'
+        config.augment.update({'degrees': 10.0, 'shear': 0.1, 'scale': 0.1, 'shift': 1.5})
+        config.batch_size = 4
         config.num_steps = 6000
-        config.eval_every = 1000
-        config.optim.learning_rate = 2e-3
-        config.optim.schedule = 'cosine'
+        config.eval_every = 1500
+        config.eval.val_episodes = 300
+        config.optim.update({'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 200})
     return config
