@@ -11,6 +11,7 @@ from anyshot_jax.nets.conv4 import Conv4
 from anyshot_jax.nets.norm import BatchNorm, batch_norm
 from anyshot_jax.nets.pairs import max_pool_pairs, pair_moments
 from anyshot_jax.nets.pool import max_pool
+from anyshot_jax.nets.winograd import pays, winograd
 
 
 @pytest.fixture
@@ -352,3 +353,17 @@ def test_pairs_are_pooled_without_the_sums(x64, order):
         derivatives(lambda *x: sum(pair_moments(*x)), q, s, order=order),
         derivatives(lambda *x: sum(moments(*x)), q, s, order=order),
     )
+
+
+@pytest.mark.parametrize('size', [(8, 8), (7, 10), (5, 3), (1, 1)])
+def test_winograd_is_the_convolution(x64, size):
+    x, w = normal(3, *size, 6), normal(3, 3, 6, 5, seed=1)
+    same(jax.jit(winograd)(x, w), plain_conv(x, w))
+
+
+def test_winograd_where_it_pays():
+    large, small = jnp.zeros((2, 30, 28, 64)), jnp.zeros((2, 27, 30, 64))
+    w = jnp.zeros((3, 3, 64, 128))
+    assert pays(large, w, 1) == (jax.default_backend() == 'cpu')
+    assert not pays(small, w, 1) and not pays(large, w, 2) and not pays(large, w[:1, :1], 1)
+    assert not pays(large, w[..., :32], 1) and not pays(large.astype(jnp.bfloat16), w, 1)

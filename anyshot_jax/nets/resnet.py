@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, lax
 
+from anyshot_jax.nets.winograd import pays, winograd
 from anyshot_jax.weights import check_names
 
 EPS = 1e-5  # of batch norm
@@ -37,9 +38,13 @@ class FoldedConv(nn.Module):
         init = nn.initializers.he_normal()
         w = self.param('kernel', init, (k, k, x.shape[-1], self.features), jnp.float32)
         b = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
-        pads = ((k // 2, k // 2),) * 2
-        dims = ('NHWC', 'HWIO', 'NHWC')
-        y = lax.conv_general_dilated(x, w.astype(x.dtype), (s, s), pads, dimension_numbers=dims)
+        w = w.astype(x.dtype)
+        if pays(x, w, s):
+            y = winograd(x, w)
+        else:
+            pads = ((k // 2, k // 2),) * 2
+            dims = ('NHWC', 'HWIO', 'NHWC')
+            y = lax.conv_general_dilated(x, w, (s, s), pads, dimension_numbers=dims)
         return y + b.astype(x.dtype).reshape(1, 1, 1, -1)
 
 
