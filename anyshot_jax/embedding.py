@@ -14,7 +14,7 @@ from anyshot_jax.episodes import expand_turns
 from anyshot_jax.types import Array, Data, Dataset, InputError
 from anyshot_jax.update import AXIS
 
-CHUNK, CHUNK_CPU = 128, 16  # pictures on a device at once; on a CPU more need memory, not less time
+CHUNK, CHUNK_CPU = 128, 8  # pictures on a device at once; on a CPU more need memory, not less time
 
 
 def embed(data: Data, which: str, *, dtype: str = 'float32') -> Data:

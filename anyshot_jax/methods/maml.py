@@ -86,6 +86,8 @@ def build(config, data):
         task = net.start(weights, episode.x_s, ways)
         step_of = jnp.minimum(jnp.arange(steps), inner_steps - 1)
         lr = rates(params, ways, step_of)
+        # A class's share of the mean loss is 1 / ways: the rates hold for those of training.
+        lr = jax.tree.map(lambda r: r * (ways / config.train.ways), lr)
         if 'net' in parts:
             support = lambda p, own: net.support(p['net'], episode.x_s, own)
             of_query = jax.tree.map(lambda a: a[inner_steps], running)
