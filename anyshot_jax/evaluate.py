@@ -40,11 +40,11 @@ def table(values: Values, measure: Measure = ACCURACY) -> str:
     tasks = {name: re.fullmatch(r'(\d+)-way (\d+)-shot', name) for name in values}
     unit, digits = (100, 2) if measure.percent else (1, 4)
     head = f'{measure.name} %' if measure.percent else measure.name
-    rows = [('ways', 'shots') if any(tasks.values()) else ('task',)]
-    rows[0] += (head, '95 % CI', 'episodes')
+    names = ('ways', 'shots') if any(tasks.values()) else ('task',)
+    rows: list[tuple[str, ...]] = [(*names, head, '95 % CI', 'episodes')]
     for name, v in values.items():
         task = tasks[name]
-        first = task.groups() if task else (name, '')[: len(rows[0]) - 3]
+        first = task.groups() if task else (name, '')[: len(names)]
         mean, half = (f'{unit * v[k]:.{digits}f}' for k in ('mean', 'ci95'))
         rows.append((*first, mean, f'+-{half}', str(v['n'])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

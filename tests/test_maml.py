@@ -163,6 +163,20 @@ def test_running_statistics_are_those_of_the_support_sets():
         np.testing.assert_allclose(got, 0.9 * before + 0.1 * value, rtol=1e-8)
 
 
+def test_rates_hold_for_the_ways_of_training():
+    """From a head of zeros one step moves a class's weights alike, whatever the ways."""
+    case = Case(tasks=1, head='zero', batch_norm='transductive', inner_steps=1)
+    episode = jax.tree.map(lambda a: a[0], case.batch)
+    two = episode._replace(x_s=episode.x_s[:4], y_s=episode.y_s[:4], class_id=episode.class_id[:2])
+    got = case.method.predict(case.state, two)
+    net = case.state.params['net']
+    z_s, z_q = body(net, two.x_s), body(net, two.x_q)
+    error = (jax.nn.one_hot(two.y_s, 2) - 0.5) / 4
+    rate = 0.4 * 2 / 3  # of the default for 3 ways
+    want = rate * (z_q @ z_s.T @ error + error.sum(0)[None])
+    np.testing.assert_allclose(got, want, rtol=1e-8)
+
+
 def test_statistics_by_step_are_kept_and_used():
     """With momentum 1 they are one task's own: then they predict as its batch statistics do."""
     fields = {'inner_steps': 2, 'inner_lr': 0.1}

@@ -33,14 +33,13 @@ def winograd(x: Array, w: Array) -> Array:
         h, width = x.shape[:2]
         rows, columns = -(-h // 2), -(-width // 2)
         x = jnp.pad(x, ((1, 2 * rows - h + 1), (1, 2 * columns - width + 1), (0, 0)))
-        x = _input([x[i : i + 2 * rows - 1 : 2] for i in range(4)])
-        x = [_input([row[:, j : j + 2 * columns - 1 : 2] for j in range(4)]) for row in x]
-        v = jnp.stack([t for row in x for t in row]).reshape(16, rows * columns, c)
-        y = lax.dot_general(v, u, (((2,), (1,)), ((0,), (0,))))
-        y = y.reshape(4, 4, rows, columns, o)
-        y = [_output(row) for row in _output(y)]  # of both rows both columns: [rows, columns, O]
-        y = jnp.stack([jnp.stack(row, 2) for row in y], 1)  # [rows, 2, columns, 2, O]
-        return y.reshape(2 * rows, 2 * columns, o)[:h, :width]
+        bands = _input([x[i : i + 2 * rows - 1 : 2] for i in range(4)])
+        tiles = [_input([b[:, j : j + 2 * columns - 1 : 2] for j in range(4)]) for b in bands]
+        v = jnp.stack([t for band in tiles for t in band]).reshape(16, rows * columns, c)
+        m = lax.dot_general(v, u, (((2,), (1,)), ((0,), (0,)))).reshape(4, 4, rows, columns, o)
+        y = [_output(row) for row in _output(m)]  # of both rows both columns: [rows, columns, O]
+        whole = jnp.stack([jnp.stack(row, 2) for row in y], 1)  # [rows, 2, columns, 2, O]
+        return whole.reshape(2 * rows, 2 * columns, o)[:h, :width]
 
     return lax.map(picture, x)
 

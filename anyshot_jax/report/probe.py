@@ -242,6 +242,7 @@ def _embed(
     method: Method, state: TrainState, x: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """[N, D], in chunks of one size: one compilation, and memory that doesn't grow with N."""
+    assert method.embed  # the caller asks only methods that have one
     embed = jax.jit(method.embed)
     chunk = int(np.clip(200_000 // max(1, math.prod(x.shape[1:])), 8, 128))
     # Mixed classes, and no chunk of copies: a net that normalises by its batch sees a fair one.

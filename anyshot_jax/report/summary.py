@@ -26,31 +26,32 @@ def headline(run: logs.Run, data: Data) -> str:
     result, net = run.result, run.part('net')
     seed = f'seed {escape(result["seed"])}' if 'seed' in result else ''
     facts = [f'net {name(net)}' if net else '', seed, _sizes(data)]
-    tiles, rows, measure = [], [], run.measure
+    tiles: list[str] = []
+    rows: list[tuple[str, ...]] = []
+    measure = run.measure
     for key, value in run.values.items():
         mean, half = logs.number(value.get('mean')), logs.number(value.get('ci95'))
         ways, shots = logs.task_of(key)
         shown, about = amount(mean, half, measure)
         under = f'<span>{about}</span>' if about else ''
         tiles.append(f'<li><span>{name(key)}</span><b>{shown}</b>{under}</li>')
-        row = (f'{shown} {about}', escape(value.get('n', '?')))
+        found, number = f'{shown} {about}', escape(value.get('n', '?'))
         if measure.percent:
             chance = 1 / ways if ways else None
             often = '&ndash;' if chance is None else f'{chance * 100:.4g} %'
             first = (str(ways) if ways else name(key), '&ndash;' if shots is None else str(shots))
-            row = (*first, row[0], meter(mean, chance), often, row[1])
+            rows.append((*first, found, meter(mean, chance), often, number))
         else:
-            row = (name(key), *row)
-        rows.append(row)
+            rows.append((name(key), found, number))
     head: tuple[str, ...] = ('task', f'{measure.name} ± 95 % CI', 'tasks')
     if measure.percent:
         head = ('ways', 'shots', f'{measure.name} ± 95 % CI', '0 to 100 %', 'chance', 'episodes')
-    found = (
+    values = (
         f'<ul class="tiles">{"".join(tiles[:4])}</ul>{table(head, rows, "result")}'
         if rows
         else note('No test values: result.json holds none yet.')
     )
-    parts = (
+    parts: tuple[tuple[str, str], ...] = (
         ('task', 'One task'), ('confusion', 'Confusion'), ('map', 'Map'),
         ('hardest', 'Hardest classes'),
     )  # fmt: skip
@@ -61,7 +62,7 @@ def headline(run: logs.Run, data: Data) -> str:
         '<header><p class="kicker">anyshot_jax report</p>'
         f'<h1>{name(run.title)}</h1>'
         f'<p class="dim">{" · ".join(fact for fact in facts if fact)}</p>'
-        f'{found}<p>{_protocol(run)}</p>'
+        f'{values}<p>{_protocol(run)}</p>'
         f'<nav>{"".join(f"""<a href="#{a}">{t}</a>""" for a, t in links)}</nav></header>'
     )
 
