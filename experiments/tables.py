@@ -214,6 +214,8 @@ def cell(values: Sequence[dict | None], measure: Measure = ACCURACY) -> str:
     if not known:
         return NO_VALUE
     means = [v['mean'] for v in known]
+    if not all(map(math.isfinite, means)):
+        return 'diverged'  # in a task at least, and with it the mean
     half = interval_over_seeds(means) if len(known) > 1 else known[0]['ci95']
     unit, digits = (100, 2) if measure.percent else (1, 3)
     return f'{unit * statistics.mean(means):.{digits}f} ± {unit * half:.{digits}f}'

@@ -88,6 +88,9 @@ def test_several_seeds_have_students_interval():
 
 
 def test_a_column_without_a_value_stays_empty():
+    diverged = {'mean': float('inf'), 'ci95': float('nan'), 'n': 600}
+    assert tables.cell([diverged]) == tables.cell([{'mean': 0.5, 'ci95': 0.1}, diverged])
+    assert tables.cell([diverged]) == 'diverged'
     assert tables.cell([]) == tables.cell([None]) == '-'
 
 

@@ -84,6 +84,8 @@ def chart(
     """A line chart over `axis`; `mark` draws a dashed line at a step."""
     xs = [x for s in series for x in s.x] + ([] if mark is None else [mark])
     ys = [y + d for s in series for y, h in _ends(s) for d in (-h, h)]
+    if not percent:  # a value that diverged is drawn at the edge, so that the others are seen
+        ys = [y for y in ys if abs(y) <= 50 * np.median(np.abs(ys))] or ys
     x0, x1 = min(0, min(xs)), max(xs) or 1
     # Losses that fall by orders of magnitude are told apart by their logarithm only.
     log = not percent and min(ys) > 0 and max(ys) > 20 * min(ys)

@@ -83,7 +83,8 @@ def _protocol(run: logs.Run) -> str:
     if not (run.train or run.val):
         lines.append('No training is on record.')
     elif step is not None and run.val:
-        lines.append(f'The parameters of step {step:,.0f} were the best on the validation classes.')
+        best = f'The parameters of step {step:,.0f} were the best on the validation'
+        lines.append(f'{best} {"classes" if run.measure.percent else "functions"}.')
     elif step is not None:
         lines.append(f'The parameters are those of step {step:,.0f}; no validation chose them.')
     if run.values:
@@ -105,7 +106,9 @@ def curves(run: logs.Run) -> str:
         x, y = logs.column(run.val, key)
         half = dict(zip(*logs.column(run.val, key + '/ci95'), strict=True))
         if x:
-            band = [half.get(step, 0.0) for step in x] if half else None
+            # Errors may span orders of magnitude: their axis is a logarithm, which has no bands.
+            banded = half and run.measure.percent
+            band = [half.get(step, 0.0) for step in x] if banded else None
             shown.append(pictures.Series(f'validation {key}', x, y, 1 + i % 5, band))
     if not (loss or accuracy or shown):
         return section(
@@ -119,8 +122,8 @@ def curves(run: logs.Run) -> str:
     intro = 'Grey: training, each logged value thin and their running mean thick. '
     if shown:
         what = 'classes' if measure.percent else 'functions'
-        intro += f'In colour: {measure.name} on the validation {what}, in a band that holds 95 % '
-        intro += 'confidence. '
+        intro += f'In colour: {measure.name} on the validation {what}'
+        intro += ', in a band that holds 95 % confidence. ' if measure.percent else '. '
     if mark is not None:
         intro += 'The dashed line marks the step whose parameters were kept.'
     return section(
