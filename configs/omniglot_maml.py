@@ -10,7 +10,9 @@ recipe: five inner steps of 0.1, 16 tasks. The rest of the family by flags, such
     --config.method.learn_lr=parameter (Meta-SGD)
 
 `:short` is made for half an hour on two cores: 20-way tasks from a head of zeros, which teach more
-a task and leave one model for any number of ways, two inner steps of learned rates.
+a task and leave one model for any number of ways, two inner steps of learned rates. Reached (seed
+0): 97.61 / 93.74 at 5-way and 20-way 1-shot in 34 minutes beside other work on the two cores; at
+the speed of a quiet machine, 4.9 steps a second, it is 21.
 """
 
 from anyshot_jax.config import defaults
