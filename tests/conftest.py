@@ -49,6 +49,18 @@ def pytest_configure(config):
     )
 
 
+@pytest.fixture(scope='module', autouse=True)
+def programs_freed():
+    """Lets go of a file's compiled programs.
+
+    Each takes several memory maps, of which Linux gives a process 65,530: beyond that it crashes.
+    """
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture
 def swept():
     """Collects what Orbax dropped while the exception above holds, and not after the session."""
