@@ -38,6 +38,5 @@ def get_config(arg: str = ''):
         config.num_steps = 200_000
     if arg == 'short':
         config.batch_size = 4
-        config.num_steps = 8000
-        config.eval_every = 2000
+        config.num_steps = 20_000
     return config

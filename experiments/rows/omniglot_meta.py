@@ -17,9 +17,14 @@ NICHOL = '[Nichol et al. 2018](https://arxiv.org/abs/1803.02999)'
 LI = '[Li et al. 2017](https://arxiv.org/abs/1707.09835)'
 MAML, REPTILE = 'configs/omniglot_maml.py', 'configs/omniglot_reptile.py'
 FIRST, HEAD, SGD = 'method.order=first', 'method.adapt=head', 'method.learn_lr=parameter'
+SHORT, FIXED = f'{MAML}:short', 'method.learn_lr=no'
 
 ROWS = (
-    _row('maml_short', 'MAML, short CPU recipe', f'{MAML}:short'),
+    _row('maml_short', 'MAML, short CPU recipe', SHORT),
+    _row('fomaml_short', 'FOMAML, short CPU recipe', SHORT, (FIRST, FIXED)),
+    _row('anil_short', 'ANIL, short CPU recipe', SHORT, (HEAD, FIXED)),
+    _row('meta_sgd_short', 'Meta-SGD, short CPU recipe', SHORT, (SGD,)),
+    _row('reptile_short', 'Reptile, short CPU recipe', f'{REPTILE}:short'),
     _row('maml5', 'MAML, 5 ways', MAML, (), (98.7, 99.9), FINN),
     _row('maml20', 'MAML, 20 ways', f'{MAML}:ways20', (), (95.8, 98.9), FINN),
     _row('fomaml5', 'FOMAML, 5 ways', MAML, (FIRST,), (98.3, 99.2), NICHOL),
