@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import lax
 
@@ -11,7 +12,9 @@ from anyshot_jax.nets.conv4 import Conv4
 from anyshot_jax.nets.norm import BatchNorm, batch_norm
 from anyshot_jax.nets.pairs import max_pool_pairs, pair_moments
 from anyshot_jax.nets.pool import max_pool
+from anyshot_jax.nets.resnet12 import ResNet12
 from anyshot_jax.nets.winograd import pays, winograd
+from anyshot_jax.types import InputError
 
 
 @pytest.fixture
@@ -290,6 +293,32 @@ def test_conv4_and_its_derivatives(x64, net, image, order):
     same(ours(params), jax.jit(plain)(params))
     got = derivatives(ours, params, order=order)
     same(got, derivatives(plain, params, order=order), tolerance=1e-6)
+
+
+@pytest.mark.parametrize('kind, fields, order', [
+    (Conv4, {'features': 18}, 2), (ResNet12, {'features': (4, 6, 8, 10)}, 0),
+])  # fmt: skip
+def test_nets_compute_in_bfloat16(kind, fields, order):
+    """Values and gradients of gradients near those of float32, and float32 at the ends."""
+    x = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 1), np.uint8)
+    variables = jax.jit(lambda x: kind(**fields).init(jax.random.key(0), x, train=False))(x)
+    params = variables['params']
+
+    def outputs(dtype):
+        net = kind(**fields, compute_dtype=dtype)
+        f = lambda p: net.apply({'params': p}, x, train=False, transductive=True)
+        loss = lambda p: jnp.mean(f(p)[:, 0] ** 2)
+        twice = jax.grad(lambda p: optax.tree.norm(jax.grad(loss)(p)))
+        functions = (f, jax.grad(loss), twice)[: order + 1]
+        return jax.jit(lambda p: [function(p) for function in functions])(params)
+
+    for got, want in zip(outputs('bfloat16'), outputs('float32'), strict=True):
+        assert {a.dtype for a in jax.tree.leaves(got)} == {jnp.dtype('float32')}
+        got, want = (np.concatenate(list(map(np.ravel, jax.tree.leaves(t)))) for t in (got, want))
+        difference = np.linalg.norm(got - want) / np.linalg.norm(want)
+        assert 1e-4 < difference < 0.1  # 8 bits of mantissa
+    with pytest.raises(InputError, match='need float32 or bfloat16'):
+        outputs('float16')
 
 
 @pytest.mark.parametrize('transductive', [False, True])

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from anyshot_jax.nets.pool import in_chunks
+from anyshot_jax.types import InputError
 
 _DIMS = ('NHWC', 'HWIO', 'NHWC')
 Pads = tuple[tuple[int, int], ...]  # (low, high) of each axis
@@ -169,6 +170,16 @@ def _wconv_bwd(pads: Pads, res: tuple[Array, Array], u: Array) -> tuple[Array, A
 
 _conv.defvjp(lambda x, w, pads: (_conv(x, w, pads), (x, w)), _conv_bwd)
 _wconv.defvjp(lambda x, g, pads: (_wconv(x, g, pads), (x, g)), _wconv_bwd)
+
+
+def compute_dtype(name: str, given: Any) -> Any:
+    """The dtype that a net computes in: 'float32' or 'bfloat16', or '' for that of its input.
+
+    Parameters and batch statistics stay float32.
+    """
+    if name not in ('', 'float32', 'bfloat16'):
+        raise InputError(f'config.net.compute_dtype={name!r}: need float32 or bfloat16')
+    return jnp.dtype(name) if name else given
 
 
 class Conv(nn.Module):

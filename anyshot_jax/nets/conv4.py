@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from anyshot_jax.nets.conv import Conv, matmul, patches
+from anyshot_jax.nets.conv import Conv, compute_dtype, matmul, patches
 from anyshot_jax.nets.norm import BatchNorm
 from anyshot_jax.nets.pool import in_chunks, max_index, max_pool, pick, unpool
 
@@ -24,7 +24,7 @@ class Conv4(nn.Module):
       train, transductive: see BatchNorm.
     Returns:
       [..., N, D] (28x28 -> 64, 84x84 -> 1600 with 64 features), or [..., N, H', W', features]
-      if not `flatten`.
+      if not `flatten`; float32 where it computes in less.
     """
 
     features: int = 64
@@ -32,6 +32,7 @@ class Conv4(nn.Module):
     pools: tuple[bool, ...] = (True, True, True, True)
     padding: tuple[str, ...] = ('SAME', 'SAME', 'SAME', 'SAME')
     flatten: bool = True
+    compute_dtype: str = ''  # bfloat16 (for accelerators); '': float32, or the input's
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, transductive: bool = False) -> Array:
@@ -39,13 +40,16 @@ class Conv4(nn.Module):
             raise ValueError(f'{self.blocks} blocks, but pools {self.pools}, {self.padding}')
         if x.dtype == jnp.uint8:
             x = x.astype(jnp.float32) / 255
+        given = x.dtype
+        x = x.astype(compute_dtype(self.compute_dtype, given))
         for i in range(self.blocks):
             # No bias: the normalisation that follows would take it away again.
             conv = Conv(self.features, padding=self.padding[i], use_bias=False, name=f'conv{i + 1}')
             y = conv(x)
             moments, pool = None, partial(max_pool, y) if self.pools[i] else None
             w = conv.variables['params']['kernel']
-            if 2 * w[..., 0].size <= w.shape[-1] and jax.default_backend() == 'cpu':
+            small = 2 * w[..., 0].size <= w.shape[-1] and x.dtype == w.dtype
+            if small and jax.default_backend() == 'cpu':
                 # Few input channels: all that is wanted of y can be had without storing y.
                 p = _padded_patches(x, w, self.padding[i])
                 moments = _moments(p, w)
@@ -53,6 +57,7 @@ class Conv4(nn.Module):
             norm = BatchNorm(name=f'norm{i + 1}')
             y = norm(y, train=train, transductive=transductive, pool=pool, moments=moments)
             x = nn.relu(y)
+        x = x.astype(given)
         return x.reshape(*x.shape[:-3], -1) if self.flatten else x
 
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from anyshot_jax.nets.conv import Conv
+from anyshot_jax.nets.conv import Conv, compute_dtype
 from anyshot_jax.nets.norm import BatchNorm
 from anyshot_jax.nets.pool import max_pool
 
@@ -22,11 +22,14 @@ class ResNet12(nn.Module):
 
     features: tuple[int, ...] = (64, 160, 320, 640)
     flatten: bool = True
+    compute_dtype: str = ''  # bfloat16 (for accelerators); '': float32, or the input's
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, transductive: bool = False) -> Array:
         if x.dtype == jnp.uint8:
             x = x.astype(jnp.float32) / 255
+        given = x.dtype
+        x = x.astype(compute_dtype(self.compute_dtype, given))
 
         def block(x, width, name):
             y = x
@@ -42,6 +45,7 @@ class ResNet12(nn.Module):
 
         for i, width in enumerate(self.features):
             x = block(x, width, f'block{i + 1}')
+        x = x.astype(given)
         return x.mean((-3, -2)) if self.flatten else x
 
 
