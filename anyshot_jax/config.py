@@ -44,10 +44,12 @@ SPINE: dict[str, Any] = {
         'shift': 0.0,  # pixels
     },
     'eval': {
-        'tasks': ((5, 1), (5, 5)),  # (ways, shots) of every column of the result
+        'tasks': ((5, 1), (5, 5)),  # (ways, shots) of every column of the result; () with retrieval
         'queries': 15,
         'episodes': 600,
         'val_episodes': 200,
+        'retrieval': False,  # every item asks for the others of its class: mAP, recall@k, ...
+        'retrieval_at': (1, 5),  # the k of recall@k and precision@k
         'select': '',  # the value that picks the best step, e.g. '5-way 1-shot'; '': the first
     },
     'optim': {

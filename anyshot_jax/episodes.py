@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from anyshot_jax import augment
 from anyshot_jax.types import Array, Data, Dataset, Episode, InputError, Sinusoids
@@ -112,10 +113,45 @@ def expand_turns(dataset: Dataset) -> Dataset:
         count=jnp.tile(dataset.count, dataset.turns),
         extras={k: jnp.tile(v, (dataset.turns,) + (1,) * (v.ndim - 1))
                 for k, v in dataset.extras.items()},
+        group=None if dataset.group is None else jnp.tile(dataset.group, dataset.turns),
         names=class_names(dataset),
         texts=dataset.texts * dataset.turns,
         turns=1,
     )  # fmt: skip
+
+
+def restrict(dataset: Dataset, classes: Array) -> Dataset:
+    """What a sampler may draw from becomes these classes; the items stay, of all classes.
+
+    Args:
+      classes: indices into offset and count.
+    """
+    return dataclasses.replace(
+        dataset,
+        offset=dataset.offset[classes],
+        count=dataset.count[classes],
+        extras={k: v[classes] for k, v in dataset.extras.items()},
+        names=tuple(dataset.names[c] for c in classes),
+        texts=tuple(dataset.texts[c] for c in classes) if dataset.texts else (),
+    )
+
+
+def with_items(dataset: Dataset, role: str, least: int) -> np.ndarray:
+    """The classes that have that many items, the others counted in the log.
+
+    Raises:
+      InputError: there is none.
+    """
+    count = np.asarray(dataset.count)
+    keep = np.flatnonzero(count >= least)
+    if not len(keep):
+        raise InputError(
+            f'no class of {role} has {least} items, the most is {count.max()}: a pair needs two '
+            'of a class; lower config.train.shots and queries, or add items'
+        )
+    if skipped := len(count) - len(keep):
+        logging.warning('%s: skipped %d classes with fewer than %d items', role, skipped, least)
+    return keep
 
 
 def class_names(dataset: Dataset) -> tuple[str, ...]:

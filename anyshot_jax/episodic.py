@@ -9,9 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax import augment, episodes
+from anyshot_jax import augment, episodes, retrieval
+from anyshot_jax.ops.distance import cosine
 from anyshot_jax.optim import build_optimizer
-from anyshot_jax.types import Array, Data, Dataset, Episode, InputError, Method, TrainState
+from anyshot_jax.types import (
+    ACCURACY,
+    SCORE,
+    Array,
+    Data,
+    Dataset,
+    Episode,
+    InputError,
+    Method,
+    TrainState,
+)
 from anyshot_jax.update import gradient_update, map_over_devices
 
 EMBED_CHUNK = 256  # items embedded at once when a whole split is
@@ -65,7 +76,9 @@ def episodic(
     score: Callable | None = None,
     predict: Callable | None = None,
     loss: Callable | None = None,
+    similarity: Callable = lambda params, extra, a, b: cosine(a, b),
     batch_norms: Collection[str] = ('inductive', 'transductive'),
+    skip_small: bool = False,
 ) -> Method:
     """A Method from the parts in which methods differ.
 
@@ -78,7 +91,9 @@ def episodic(
         features depend on its task.
       loss: (params, extra, batch [B, ...] of episodes, key [B]) -> (scalar, (metrics, extra)), or
         None if there is nothing to train.
+      similarity: (params, extra, a [N, D], b [M, D]) -> [N, M], by which features are retrieved.
       batch_norms: what config.method.batch_norm may say.
+      skip_small: training goes on without classes that have too few items, instead of an error.
     Raises:
       InputError: the data can't give the episodes that the config asks for.
     """
@@ -88,15 +103,25 @@ def episodic(
         raise InputError(
             f'config.method.batch_norm must be {" or ".join(batch_norms)}, got {batch_norm!r}'
         )
+    drawn = lambda data: data['train']
     if config.num_steps:
         if loss is None:
             raise InputError(f'{config.method.name} has nothing to train: set config.num_steps=0')
-        episodes.check(data, 'train', **train)
+        if skip_small and isinstance(data.get('train'), Dataset):
+            kept = episodes.with_items(data['train'], 'train', train['shots'] + train['queries'])
+            drawn = lambda data: episodes.restrict(data['train'], kept)
+        given = {**data, 'train': drawn(data)} if 'train' in data else data
+        episodes.check(given, 'train', **train)
     for role in ('val', 'test') if config.num_steps else ('test',):
         for ways, shots in config.eval.tasks:
             episodes.check(data, role, ways=ways, shots=shots, queries=config.eval.queries)
     if any(moves.values()) and _some_items(data).ndim != 4:
         raise InputError('config.augment moves pictures, but the data are features: set it to 0')
+    if config.eval.retrieval and batch_norm == 'transductive':
+        raise InputError(
+            'config.eval.retrieval=True needs features of an item by itself: use '
+            "config.method.batch_norm='inductive'"
+        )
     tx = build_optimizer(config.optim, config.num_steps)
     # Once, instead of in every episode: an item's features don't depend on its episode.
     embeds_split = batch_norm == 'inductive' and predict is None
@@ -106,7 +131,7 @@ def episodic(
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
 
     def sample(key, data):
-        episode = episodes.sample_episode(key, data['train'], **train)
+        episode = episodes.sample_episode(key, drawn(data), **train)
         if not any(moves.values()):
             return episode
         keys = jax.random.split(jax.random.fold_in(key, 1))
@@ -137,14 +162,28 @@ def episodic(
     embed_chunk = jax.jit(lambda state, x: embed(state.params, state.extra, x))
     embed_split = lambda state, dataset: embed_dataset(partial(embed_chunk, state), dataset)
 
+    similar = lambda state, a, b: similarity(state.params, state.extra, a, b)
+    at = tuple(config.eval.retrieval_at)
+    measure = partial(retrieval.measures, at=at)
+
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
-        dataset = data[role]
-        if embeds_split:
-            dataset = embed_split(state, dataset)
+        dataset, values = data[role], {}
         devices = frozenset(dataset.x.devices())
-        values = accuracies(state, dataset, key, count=count, devices=devices)
-        return {n: values[n] for n in (task_name(*t) for t in config.eval.tasks)}  # jit sorts them
+        if embeds_split or config.eval.retrieval:
+            features = embed_split(state, dataset)
+        if config.eval.tasks:
+            given = features if embeds_split else dataset
+            found = accuracies(state, given, key, count=count, devices=devices)
+            values = {n: found[n] for n in (task_name(*t) for t in config.eval.tasks)}  # jit sorts
+        if config.eval.retrieval:
+            items = retrieval.items_of(features)
+            found = retrieval.evaluate(
+                items, items, similar, state, measure=measure, devices=devices
+            )
+            order = (*retrieval.names(at), retrieval.NO_ANSWER)
+            values |= {n: found[n] for n in order if n in found}
+        return values
 
     return Method(
         init=init_state,
@@ -158,6 +197,7 @@ def episodic(
             for role, dataset in data.items()
             if isinstance(dataset, Dataset)  # not what an earlier stage exported
         },
+        measure=SCORE if config.eval.retrieval else ACCURACY,
     )
 
 

@@ -41,7 +41,8 @@ def table(values: Values, measure: Measure = ACCURACY) -> str:
     unit, digits = (100, 2) if measure.percent else (1, 4)
     head = f'{measure.name} %' if measure.percent else measure.name
     names = ('ways', 'shots') if any(tasks.values()) else ('task',)
-    rows: list[tuple[str, ...]] = [(*names, head, '95 % CI', 'episodes')]
+    asked = 'queries' if 'mAP' in values else 'episodes'
+    rows: list[tuple[str, ...]] = [(*names, head, '95 % CI', asked)]
     for name, v in values.items():
         task = tasks[name]
         first = task.groups() if task else (name, '')[: len(names)]

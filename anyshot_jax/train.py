@@ -13,7 +13,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from anyshot_jax import checkpoint, describe, embedding, evaluate, logbook, report
+from anyshot_jax import checkpoint, describe, embedding, evaluate, logbook, report, retrieval
 from anyshot_jax import config as configs
 from anyshot_jax.episodes import expand_turns
 from anyshot_jax.episodic import task_name
@@ -253,7 +253,8 @@ def _check_periods(config) -> None:
         if config.eval[name] < 1:
             raise InputError(f'config.eval.{name} must be >= 1, got {config.eval[name]}')
     tasks = config.eval.tasks
-    if not tasks or any(not isinstance(t, (tuple, list)) or len(t) != 2 for t in tasks):
+    pairs = all(isinstance(t, (tuple, list)) and len(t) == 2 for t in tasks)
+    if not pairs or not (tasks or config.eval.retrieval):
         raise InputError(f'config.eval.tasks={tasks} must be pairs (ways, shots), like ((5, 1),)')
     for name in ('num_steps', 'log_every', 'eval_every', 'save_every'):
         value = config[name]
@@ -262,7 +263,11 @@ def _check_periods(config) -> None:
                 f'config.{name}={value} must be a multiple of '
                 f'config.steps_per_call={config.steps_per_call}'
             )
+    if min(config.eval.retrieval_at, default=1) < 1:
+        raise InputError(f'config.eval.retrieval_at={config.eval.retrieval_at} must be >= 1')
     names = [task_name(*task) for task in config.eval.tasks]
+    if config.eval.retrieval:
+        names += retrieval.names(tuple(config.eval.retrieval_at))
     if config.eval.select and config.eval.select not in names:
         raise InputError(
             f'config.eval.select={config.eval.select!r}{configs.nearest(config.eval.select, names)}'

@@ -30,6 +30,7 @@ class Dataset:
     offset: Array  # [C] int32
     count: Array  # [C] int32
     extras: Mapping[str, Array] = struct.field(default_factory=dict)  # e.g. attribute [C, A]
+    group: Array | None = None  # [N] int32: near copies, which retrieval doesn't ask for; or none
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C class names
     texts: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C descriptions, or none
     turns: int = struct.field(pytree_node=False, default=1)  # 1 or 4
@@ -86,6 +87,7 @@ class Measure(NamedTuple):
 
 
 ACCURACY = Measure('accuracy', percent=True, larger_is_better=True)
+SCORE = Measure('score', percent=True, larger_is_better=True)  # of retrieval, or of more than one
 SQUARED_ERROR = Measure('mean squared error', percent=False, larger_is_better=False)
 
 
@@ -108,6 +110,7 @@ def from_arrays(
     names: tuple[str, ...] = (),
     *,
     extras: Mapping[str, Array] | None = None,
+    group: Array | None = None,
     texts: tuple[str, ...] = (),
     turns: int = 1,
 ) -> Dataset:
@@ -116,6 +119,7 @@ def from_arrays(
     Args:
       x: [N, ...] items. label: [N] integers 0..C-1, each present at least once.
       names: C class names; '0', '1', ... when empty. extras: arrays with leading axis C.
+      group: [N] integers, or none: see Dataset.
       texts: C descriptions, or none.
     Raises:
       InputError: empty, lengths that differ, or a class without items (named).
@@ -135,12 +139,14 @@ def from_arrays(
     if (np.diff(label) < 0).any():
         order = np.argsort(label, kind='stable')
         x, label = x[order], label[order]
+        group = None if group is None else np.asarray(group)[order]
     return Dataset(
         x=x,
         label=label.astype(np.int32),
         offset=(np.cumsum(count) - count).astype(np.int32),
         count=count,
         extras=dict(extras or {}),
+        group=None if group is None else np.asarray(group, np.int32),
         names=tuple(names),
         texts=tuple(texts),
         turns=turns,

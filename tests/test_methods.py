@@ -23,6 +23,7 @@ NETS = (('', {}), ('conv4', SMALL), ('conv4', {**SMALL, 'flatten': False}))
 VARIANTS = {
     'matching': [{'full_context': 2}],
     'knn': [{'distance': 'cosine'}],
+    'siamese': [{'loss': 'contrastive'}, {'loss': 'triplet', 'squash': 'unit'}],
     'maml': [{'head': 'zero', 'inner_steps': 2}, {'batch_norm': 'per_step'}],
 }
 # Fewer steps than the defaults, for speed.

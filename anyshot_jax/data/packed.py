@@ -2,7 +2,9 @@
 
 Keys: jpeg (or picture) [bytes] uint8, the files one after another; offset [N + 1], where each
 begins and the last ends; label [N] whole numbers; optionally name [C], what number c in label is
-called, and description [C]. The classes are split by config as for `folder`: a split by picture
+called, and description [C]. config.data.group names one more [N], whole numbers whose names are in
+<group>_name, such as who drew a picture: retrieval doesn't ask for items of the query's own group.
+The classes are split by config as for `folder`: a split by picture
 that the file may have is of no use where test classes must be new.
 """
 
@@ -10,6 +12,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from anyshot_jax.config import nearest
 from anyshot_jax.data.images import check_fields, read_images
 from anyshot_jax.data.locate import find_dir
 from anyshot_jax.data.npz import read_npz
@@ -18,6 +21,8 @@ from anyshot_jax.types import Array, Data, InputError
 
 DEFAULTS = {
     **FIELDS,
+    'group': '',  # key of the items' groups; '': an item is only like itself
+    'merge': (),  # ((name, name, ...), ...): groups that count as one
     'set': '',  # the folder under ANYSHOT_DATA_DIR where config.data.dir is empty
     'size': 84,  # pictures are centre-cropped and resized to size x size
     'channels': 3,  # 3 colour | 1 grey
@@ -45,7 +50,8 @@ def load(config: ConfigDict) -> Data:
         if len(files) != 1:
             raise InputError(f'{path} holds {len(files)} .npz files: name one, {LAYOUT}')
         path = files[0]
-    z = read_npz(path, config.max_bytes, KEYS)
+    own = (config.group, f'{config.group}_name') if config.group else ()
+    z = read_npz(path, config.max_bytes, (*KEYS, *own))
     z = {'jpeg': z['picture'], **z} if 'picture' in z else z
     missing = [k for k in ('jpeg', 'offset', 'label') if k not in z]
     if missing:
@@ -61,6 +67,7 @@ def load(config: ConfigDict) -> Data:
         )
     if len(set(names)) < len(names):
         raise InputError(f'{path}: the same class name twice in name')
+    group = _groups(path, z, len(label), config) if config.group else None
     role = split_classes(names, config)
     roles = [role[n] for n in names]
     # By role and class: then no role's pictures are copied.
@@ -84,8 +91,15 @@ def load(config: ConfigDict) -> Data:
     present = np.bincount(label, minlength=len(names)) > 0
     if not present.all():
         raise InputError(f'{path}: class {names[int(np.argmin(present))]!r} has no picture')
-    turns = (config.turns, config.turns_eval)
-    return split_items(x[: len(kept)], label, names, roles, texts=texts, turns=turns)
+    return split_items(
+        x[: len(kept)],
+        label,
+        names,
+        roles,
+        group=None if group is None else group[kept],
+        texts=texts,
+        turns=(config.turns, config.turns_eval),
+    )
 
 
 def _check(path, files: Array, offset: Array, label: Array) -> None:
@@ -110,3 +124,25 @@ def _strings(path, key: str, z: dict[str, Array], default: list[str]) -> list[st
     if z[key].dtype.kind != 'U' or z[key].ndim != 1:
         raise InputError(f'{path}: {key} is {z[key].dtype} {z[key].shape}, expected strings [C]')
     return [str(v) for v in z[key]]
+
+
+def _groups(path, z: dict[str, Array], num: int, config: ConfigDict) -> Array:
+    """[N] whole numbers; merged groups share one."""
+    key = config.group
+    if key not in z:
+        raise InputError(f'{path} has no array {key}, which config.data.group names')
+    group = z[key]
+    if group.dtype.kind not in 'iu' or group.shape != (num,) or group.min() < 0:
+        raise InputError(
+            f'{path}: {key} is {group.dtype} {group.shape}, expected {num} whole numbers >= 0'
+        )
+    names = _strings(path, f'{key}_name', z, [str(i) for i in range(int(group.max()) + 1)])
+    if group.max() >= len(names):
+        raise InputError(f'{path}: {key} runs up to {group.max()}, but has {len(names)} names')
+    one = np.arange(len(names))
+    for merged in config.merge:
+        for name in merged:
+            if name not in names:
+                raise InputError(f'config.data.merge: no {key} {name!r}{nearest(name, names)}')
+        one[[names.index(name) for name in merged]] = names.index(merged[0])
+    return one[group.astype(np.int64)]

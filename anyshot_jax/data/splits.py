@@ -111,6 +111,7 @@ def split_items(
     role: Sequence[str],
     *,
     extras: Mapping[str, Array] | None = None,
+    group: Array | None = None,
     texts: Sequence[str] = (),
     turns: tuple[int, int] = (1, 1),
 ) -> Data:
@@ -119,8 +120,9 @@ def split_items(
     Args:
       x: [N, ...] items; a role whose items stand together gets a view of them.
       label: [N] integers 0..C-1. names, role: C names and roles.
-      extras: arrays with leading axis C. texts: C descriptions, '' where there is none; or none
-        at all. turns: of train, of val and test.
+      extras: arrays with leading axis C. group: [N] integers, or none.
+      texts: C descriptions, '' where there is none; or none at all.
+      turns: of train, of val and test.
     Raises:
       InputError: a role without classes, a class without items or in two roles.
     """
@@ -139,6 +141,7 @@ def split_items(
             renumber[label[rows]],
             tuple(names[int(c)] for c in classes),
             extras={k: v[classes] for k, v in (extras or {}).items()},
+            group=None if group is None else np.asarray(group)[rows],
             texts=tuple(texts[int(c)] for c in classes) if any(texts) else (),
             turns=check_turns(turns[0] if r == 'train' else turns[1]),
         )

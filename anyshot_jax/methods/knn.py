@@ -29,4 +29,5 @@ def build(config, data):
         ways = episode.class_id.shape[0]
         return nearest_per_class(sim(episode.x_q, episode.x_s), episode.y_s, ways)
 
-    return episodic(config, data, init=init, embed=embed, score=score)
+    similarity = lambda params, extra, a, b: sim(a, b)
+    return episodic(config, data, init=init, embed=embed, score=score, similarity=similarity)

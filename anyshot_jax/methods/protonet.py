@@ -32,4 +32,8 @@ def build(config, data):
         value, metrics = cross_entropy(scores, batch.y_q)
         return value, (metrics, extra)
 
-    return episodic(config, data, init=init, embed=embed, score=score, loss=loss)
+    def similarity(params, extra, a, b):
+        return -squared_euclidean(a, b)
+
+    parts = {'init': init, 'embed': embed, 'score': score, 'loss': loss}
+    return episodic(config, data, **parts, similarity=similarity)
