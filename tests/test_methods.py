@@ -24,7 +24,10 @@ VARIANTS = {
     'matching': [{'full_context': 2}],
     'knn': [{'distance': 'cosine'}],
     'siamese': [{'loss': 'contrastive'}, {'loss': 'triplet', 'squash': 'unit'}],
-    'maml': [{'head': 'zero', 'inner_steps': 2}, {'batch_norm': 'per_step'}],
+    'maml': [
+        {'head': 'zero', 'inner_steps': 2, 'learn_lr': 'step_layer'},
+        {'batch_norm': 'per_step'},
+    ],
 }
 # Fewer steps than the defaults, for speed.
 SHORT = {'reptile': {'inner_steps': 3, 'eval_steps': 3}, 'imaml': {'inner_steps': 3}}

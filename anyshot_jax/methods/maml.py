@@ -61,7 +61,7 @@ def build(config, data):
         shapes = {'parameter': lambda p: p.shape, 'step_layer': lambda p: (inner_steps,)}
         if shape := shapes.get(fields.learn_lr):
             like = net.rates_like(params, x)
-            rate = lambda p: jnp.full(shape(p), fields.inner_lr)
+            rate = lambda p: fields.inner_lr * jnp.ones(shape(p))  # jnp.full's type is weak
             params['inner_lr'] = jax.tree.map(rate, {n: like[n] for n in parts})
         if by_step:  # of the support set at every step, and of the queries at the end
             stats = jax.tree.map(lambda a: jnp.stack([a] * (inner_steps + 1)), stats)

@@ -55,7 +55,8 @@ def build(config, data):
         if z.ndim != 2:
             raise InputError("config.method.name='siamese' needs flat features")
         # Near is alike from the first step on: a weight of its own would have to be found.
-        head = {'kernel': jnp.full(z.shape[1], -(z.shape[1] ** -0.5)), 'bias': jnp.zeros(())}
+        kernel = -jnp.ones(z.shape[1]) / z.shape[1] ** 0.5
+        head = {'kernel': kernel, 'bias': jnp.zeros(())}
         return {'net': params, 'head': head} if fields.loss == 'bce' else {'net': params}, extra
 
     def squash(z):
