@@ -42,7 +42,8 @@ def stand_in(config, num_classes, per_class):
     if own.name == 'sinusoid':
         return own  # it is synthetic
     fields = configs.defaults('knn', 'synthetic').data
-    kind = 'features' if own.get('kind', own.name) == 'features' else 'images'
+    vectors = config.encoder or own.get('kind', own.name) == 'features'
+    kind = 'features' if vectors else 'images'
     fields.update({'kind': kind, 'num_classes': (num_classes,) * 3, 'noise': 1.0})
     fields.per_class = (per_class, per_class)
     fields.size = own.get('size', 28)
@@ -65,8 +66,8 @@ def test_recipe_fits_together_at_its_own_size(file, arg):
         config = configs.check(given)
         assert configs.to_json(config) == configs.to_json(given)
         train._check_periods(config)
-        ways = max(config.train.ways, *(ways for ways, _ in config.eval.tasks))
-        items = config.eval.queries + max(shots for _, shots in config.eval.tasks)
+        ways = max([config.train.ways, *(ways for ways, _ in config.eval.tasks)])
+        items = config.eval.queries + max([0, *(shots for _, shots in config.eval.tasks)])
         items = max(items, config.train.shots + config.train.queries)
         fields = stand_in(config, ways, items)
         data = configs.find('data', fields.name).load(fields)

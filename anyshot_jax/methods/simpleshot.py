@@ -13,7 +13,10 @@ from anyshot_jax.ops.distance import squared_euclidean
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.types import InputError
 
-DEFAULTS = {'normalise': 'cl2'}
+DEFAULTS = {
+    'normalise': 'cl2',
+    'power': 1.0,  # of every feature, its sign kept, before that; 0.5 suits features after ReLU
+}
 WAYS = ('none', 'l2', 'cl2')
 
 
@@ -26,7 +29,8 @@ def build(config, data):
 
     def flat(x):
         scale = 255 if x.dtype == jnp.uint8 else 1
-        return x.reshape(x.shape[0], -1).astype(jnp.float32) / scale
+        z = x.reshape(x.shape[0], -1).astype(jnp.float32) / scale
+        return z if config.method.power == 1 else jnp.sign(z) * jnp.abs(z) ** config.method.power
 
     def init(key, x):
         return {}, {}
@@ -46,7 +50,10 @@ def build(config, data):
         means = class_means(episode.x_s, episode.y_s, ways=episode.class_id.shape[0])
         return -squared_euclidean(episode.x_q, means)
 
-    method = episodic(config, data, init=init, embed=embed, score=score)
+    def similarity(params, extra, a, b):
+        return -squared_euclidean(a, b)
+
+    method = episodic(config, data, init=init, embed=embed, score=score, similarity=similarity)
     return method._replace(
         init=lambda key, data: method.init(key, data).replace(extra=init_from(data))
     )

@@ -1,0 +1,57 @@
+"""Products found by pictures of them: embeddings on frozen EfficientNet-Lite0 features, judged by mAP.
+
+    python -m anyshot_jax.main --config=configs/product_retrieval.py --config.data.dir=FILE
+
+FILE is a packed npz, here that of the Grocery Store photos (Klasson et al. 2019, 81 classes; 54 are
+known, a fifth of them for validation, and 27 are new). Every photo of the new classes asks for the
+others of its class among all of them. `:emoji` is for 1040 emoji in 8 styles, of which no picture
+asks for those of its own family of styles. `:grocery_frozen`, `:grocery_protonet` and
+`:grocery_maml` (the same with emoji) are other embeddings; this one is Siamese,
+--config.method.loss=triplet or bce instead of contrastive.
+"""
+
+from anyshot_jax.config import defaults
+
+FAMILIES = (
+    ('noto', 'noto-v1'),
+    ('fluent-emoji', 'fluent-emoji-flat', 'fluent-emoji-high-contrast'),
+    ('emojione', 'emojione-monotone'),
+)
+
+
+def get_config(arg: str = ''):
+    name, _, kind = (arg or 'grocery').partition('_')
+    kind = kind or 'siamese'
+    if kind == 'frozen':
+        config = defaults(method='simpleshot', data='packed')
+        config.method.update({'normalise': 'l2', 'power': 0.5})
+    else:
+        config = defaults(method=kind, data='packed', net='projection')
+    config.encoder = 'efficientnet_lite0'
+    config.data.set = name
+    config.data.size = {'grocery': 112, 'emoji': 64}[name]  # as they are packed
+    config.data.split = (0.53, 0.14, 0.33)
+    if name == 'emoji':
+        config.data.update({'group': 'style', 'merge': FAMILIES})
+    config.eval.tasks = ()
+    config.eval.retrieval = True
+
+    if kind == 'frozen':
+        config.num_steps = 0
+        return config
+    config.train.update({'ways': 16, 'shots': 1, 'queries': 7})
+    if kind == 'siamese':
+        config.method.update({'loss': 'triplet', 'mining': 'semi_hard', 'margin': 0.5})
+    if kind == 'protonet':
+        config.net.length = 3.0
+    if kind == 'maml':  # the body that ANIL leaves
+        config.net.length = 10.0
+        config.method.update({'adapt': 'head', 'head': 'zero', 'inner_steps': 3})
+    config.batch_size = 2
+    config.num_steps = 400
+    config.steps_per_call = 25
+    config.log_every = 25
+    config.eval_every = 25
+    config.save_every = 100
+    config.optim.learning_rate = 2e-4
+    return config
