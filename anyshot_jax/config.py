@@ -36,7 +36,12 @@ SPINE: dict[str, Any] = {
         'by': '',  # tfidf | minilm_l6 | clip_vit_b32; '': none
         'templates': ('{text}',),  # {text}: name and description; {name}: the name
     },
-    'train': {'ways': 5, 'shots': 1, 'queries': 15},
+    'train': {
+        'ways': 5,
+        'shots': 1,
+        'queries': 15,
+        'within': '',  # classes of one kind, a name in the data's extras such as alphabet; '': any
+    },
     'augment': {  # of training pictures: uniform in +- each (augment.affine)
         'degrees': 0.0,
         'shear': 0.0,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from anyshot_jax.encoders import TextEncoder, load, texts_to_vectors
-from anyshot_jax.types import Array, Data, InputError
+from anyshot_jax.types import Array, Data, Dataset, InputError
 
 
 def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
@@ -25,6 +25,8 @@ def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
         raise InputError(
             f'config.describe.templates={tuple(templates)!r}: each needs {{name}} or {{text}}'
         )
+    others = {role: d for role, d in data.items() if not isinstance(d, Dataset)}
+    data = {role: d for role, d in data.items() if role not in others}
     names = [n for d in data.values() for n in d.names]
     texts = [t for d in data.values() for t in d.texts or ('',) * len(d.names)]
     filled = [
@@ -37,7 +39,7 @@ def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
     mean = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     ends = np.cumsum([len(d.names) for d in data.values()])[:-1]
     parts = np.split(mean.astype(np.float32), ends)
-    return {
+    return others | {
         role: dataclasses.replace(d, extras={**d.extras, 'attribute': part})
         for (role, d), part in zip(data.items(), parts, strict=True)
     }

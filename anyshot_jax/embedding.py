@@ -11,7 +11,7 @@ from tqdm import tqdm
 from anyshot_jax.data.cache import cached
 from anyshot_jax.encoders import PictureEncoder, TextEncoder, digest, load
 from anyshot_jax.episodes import expand_turns
-from anyshot_jax.types import Array, Data, Dataset, InputError
+from anyshot_jax.types import Array, Data, Dataset, Episode, InputError
 from anyshot_jax.update import AXIS
 
 CHUNK, CHUNK_CPU = 128, 8  # pictures on a device at once; on a CPU more need memory, not less time
@@ -30,13 +30,16 @@ def embed(data: Data, which: str, *, dtype: str = 'float32') -> Data:
     encoder = load(which, dtype=dtype)
     if isinstance(encoder, TextEncoder):
         raise InputError(f'config.encoder={which!r} reads texts, not pictures')
+    tasks = {name: e for name, e in data.items() if isinstance(e, Episode)}
+    data = {role: dataset for role, dataset in data.items() if role not in tasks}
     for role, dataset in data.items():
         if dataset.x.ndim != 4 or dataset.x.dtype != np.uint8:
             raise InputError(
                 f'config.encoder={which!r} embeds pictures, but the {role} items are features '
                 f'{dataset.x.shape[1:]}: leave config.encoder empty'
             )
-    return {role: _embedded(dataset, encoder, role) for role, dataset in data.items()}
+    embedded: Data = {role: _embedded(d, encoder, role) for role, d in data.items()}
+    return {**embedded, **{name: _embedded_tasks(e, encoder, name) for name, e in tasks.items()}}
 
 
 def _embedded(dataset: Dataset, encoder: PictureEncoder, role: str) -> Dataset:
@@ -46,6 +49,16 @@ def _embedded(dataset: Dataset, encoder: PictureEncoder, role: str) -> Dataset:
         f'features-{encoder.name}', key, lambda: {'x': features(encoder, dataset.x, role)}
     )
     return dataclasses.replace(dataset, x=kept['x'])
+
+
+def _embedded_tasks(tasks: Episode, encoder: PictureEncoder, name: str) -> Episode:
+    """Few pictures, so not kept."""
+
+    def of(x):
+        z = features(encoder, x.reshape(-1, *x.shape[2:]), name)
+        return z.reshape(*x.shape[:2], -1)
+
+    return tasks._replace(x_s=of(tasks.x_s), x_q=of(tasks.x_q))
 
 
 def features(encoder: PictureEncoder, x: Array, what: str = '') -> Array:

@@ -36,16 +36,41 @@ def choose(key: Array, n: Array, k: int) -> Array:
     return jax.random.permutation(key_order, chosen)
 
 
-def sample_episode(key: Array, dataset: Dataset, *, ways: int, shots: int, queries: int) -> Episode:
+def choose_within(key: Array, kind: Array, k: int) -> Array:
+    """k distinct classes of one kind, which is that of a class drawn uniformly.
+
+    Args:
+      kind: [C] integers 0..; kinds with fewer than k classes are never drawn.
+    Returns:
+      [k] int32 in random order.
+    """
+    keys, kind = jax.random.split(key), jnp.asarray(kind)
+    draw = lambda key, allowed: jnp.where(allowed, jax.random.uniform(key, kind.shape), -1)
+    size = jnp.sum(kind[:, None] == kind[None, :], -1)
+    first = jnp.argmax(draw(keys[0], size >= k))
+    return jax.lax.top_k(draw(keys[1], kind == kind[first]), k)[1].astype(jnp.int32)
+
+
+def sample_episode(
+    key: Array, dataset: Dataset, *, ways: int, shots: int, queries: int, within: str = ''
+) -> Episode:
     """One episode: `ways` classes, uniform; `shots` + `queries` different items of each, uniform.
 
     Args:
       key: JAX key. dataset: every class needs at least shots + queries items (`check` tells).
+      within: a name in dataset.extras, of integers [C]: the classes are of one kind, such as of one
+        alphabet, and turned alike.
     Returns:
       Episode with W * S support and W * Q query items.
     """
     key_class, key_item = jax.random.split(key)
-    class_id = choose(key_class, dataset.num_classes, ways)
+    if within:
+        keys = jax.random.split(key_class)
+        turn = jax.random.randint(keys[1], (), 0, dataset.turns)
+        class_id = choose_within(keys[0], dataset.extras[within], ways)
+        class_id += turn * dataset.offset.shape[0]
+    else:
+        class_id = choose(key_class, dataset.num_classes, ways)
     base = class_id % dataset.offset.shape[0]
     pick = jax.vmap(choose, (0, 0, None))
     keys = jax.random.split(key_item, ways)
@@ -160,7 +185,7 @@ def class_names(dataset: Dataset) -> tuple[str, ...]:
     return tuple(name + t for t in turned for name in dataset.names)
 
 
-def check(data: Data, role: str, *, ways: int, shots: int, queries: int) -> None:
+def check(data: Data, role: str, *, ways: int, shots: int, queries: int, within: str = '') -> None:
     """Says before any work starts that such episodes can't be drawn.
 
     Raises:
@@ -180,6 +205,19 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int) -> None
             f'{ways}-way episodes need {ways} classes, but {role} has {dataset.num_classes}; '
             'lower the ways or give it more classes'
         )
+    if within:
+        kind = dataset.extras.get(within)
+        if kind is None or np.ndim(kind) != 1:
+            raise InputError(
+                f'{role} classes have no kind {within!r} to stay within; there is '
+                f'{", ".join(dataset.extras) or "none"}'
+            )
+        largest = np.unique(np.asarray(kind), return_counts=True)[1].max()
+        if largest < ways:
+            raise InputError(
+                f'{ways}-way episodes within one {within} need {ways} classes, but the largest of '
+                f'{role} has {largest}; lower the ways'
+            )
     count = np.asarray(dataset.count)
     few = np.flatnonzero(count < shots + queries)
     if len(few):

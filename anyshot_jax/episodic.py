@@ -162,6 +162,12 @@ def episodic(
     embed_chunk = jax.jit(lambda state, x: embed(state.params, state.extra, x))
     embed_split = lambda state, dataset: embed_dataset(partial(embed_chunk, state), dataset)
 
+    @jax.jit
+    def named(state, tasks: Episode):
+        """Of tasks [E, ...] that the data give: whether each query is named right, [E, W*Q]."""
+        right = lambda e: (jnp.argmax(answer(state, e), -1) == e.y_q).astype(jnp.float32)
+        return jax.lax.map(right, tasks)
+
     similar = lambda state, a, b: similarity(state.params, state.extra, a, b)
     at = tuple(config.eval.retrieval_at)
     measure = partial(retrieval.measures, at=at)
@@ -176,6 +182,9 @@ def episodic(
             given = features if embeds_split else dataset
             found = accuracies(state, given, key, count=count, devices=devices)
             values = {n: found[n] for n in (task_name(*t) for t in config.eval.tasks)}  # jit sorts
+        for name, fixed in data.items() if role == 'test' else ():
+            if isinstance(fixed, Episode):
+                values[name] = named(state, fixed).reshape(-1)
         if config.eval.retrieval:
             items = retrieval.items_of(features)
             found = retrieval.evaluate(

@@ -180,6 +180,7 @@ def _with_features(data, stage: str, exported):
     return {
         role: dataclasses.replace(expand_turns(dataset), x=exported[stage][role])
         for role, dataset in data.items()
+        if isinstance(dataset, Dataset)
     }
 
 

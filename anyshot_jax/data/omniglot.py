@@ -13,6 +13,8 @@ characters; the training set mixes both halves); 'lake' trains on the background
 alphabets that both splits validate on (792 / 172), and tests on the evaluation half (659).
 """
 
+from pathlib import Path
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -26,6 +28,7 @@ from anyshot_jax.data.omniglot_files import (
     png_sources,
     resized,
 )
+from anyshot_jax.data.one_shot_runs import load_runs
 from anyshot_jax.data.splits import split_items
 from anyshot_jax.types import Data, InputError
 
@@ -36,9 +39,11 @@ DEFAULTS = {
     'split': 'vinyals',  # vinyals | lake
     'turns': 4,  # rotations that are classes of their own: in train,
     'turns_eval': 1,  # in val and test (the published Vinyals lists: 4)
+    'runs': '',  # Lake's one-shot runs: a zip or folder, or the start of its name in the directory
     'complete': True,  # False: a part of the 1623 x 20 drawings will do
 }
 
+RUNS = "Lake's runs"  # what their accuracy is called
 LAYOUT = 'omniglot.npz, or images_background and images_evaluation (folders or .zip)'
 
 # fmt: off
@@ -67,6 +72,8 @@ VINYALS_TEST = EVALUATION[EVALUATION.index('Kannada') :]  # and the last four of
 def load(config: ConfigDict) -> Data:
     """Data of uint8 [N, size, size, 1], names 'Alphabet/characterNN', extras alphabet [C] int32.
 
+    With config.runs also RUNS, episodes [R, ...] of evaluation characters.
+
     Raises:
       InputError: nothing there, a damaged or incomplete file, an unknown field value.
     """
@@ -78,6 +85,12 @@ def load(config: ConfigDict) -> Data:
             )
     if not 1 <= config.size <= SIDE:
         raise InputError(f'config.data.size = {config.size}: need 1 to {SIDE}')
+    if config.runs and config.split != 'lake':
+        raise InputError(
+            'config.data.runs are of evaluation characters, of which the split '
+            f"{config.split!r} trains on some: set config.data.split='lake'"
+        )
+    runs = _find_runs(config) if config.runs else None
     if config.source == 'tfds':
         drawings = from_tfds(config.dir)
     else:
@@ -92,7 +105,24 @@ def load(config: ConfigDict) -> Data:
     alphabet = np.array([ALPHABETS.index(n.split('/')[0]) for n in names], np.int32)
     roles = [role_of(n, config.split) for n in names]
     turns = (config.turns, config.turns_eval)
-    return split_items(x, label, names, roles, extras={'alphabet': alphabet}, turns=turns)
+    data = split_items(x, label, names, roles, extras={'alphabet': alphabet}, turns=turns)
+    if runs is None:
+        return data
+    return {**data, RUNS: load_runs(runs, config.size, config.resample)}
+
+
+def _find_runs(config: ConfigDict) -> Path:
+    path = Path(config.runs)
+    if path.exists():
+        return path
+    inside = find_dir(config.dir, 'omniglot', LAYOUT)
+    found = sorted(inside.glob(f'{path.name}*')) if inside.is_dir() else []
+    if len(found) != 1:
+        raise InputError(
+            f'config.data.runs={config.runs!r}: {len(found)} such files in {inside}; name one, '
+            'a zip or folder with runNN/class_labels.txt'
+        )
+    return found[0]
 
 
 def role_of(name: str, split: str) -> str:

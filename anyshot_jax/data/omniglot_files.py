@@ -38,9 +38,7 @@ def resized(drawings: Drawings, size: int, resample: str) -> tuple[Array, Array,
 
     The result is kept in the cache directory.
     """
-    filters = [f.name.lower() for f in Image.Resampling]
-    if resample not in filters:
-        raise InputError(f'config.data.resample = {resample!r}{nearest(resample, filters)}')
+    how = resampling(resample)
 
     def build() -> dict[str, Array]:
         bits, classes, drawers = drawings.read()
@@ -49,23 +47,33 @@ def resized(drawings: Drawings, size: int, resample: str) -> tuple[Array, Array,
         order = np.lexsort([np.asarray(drawers), np.asarray(classes)])
         names, label = np.unique(np.asarray(classes), return_inverse=True)
         bits = bits[order]
-        x = bits if size == SIDE else _shrink(bits, size, Image.Resampling[resample.upper()])
+        x = bits if size == SIDE else shrink(bits, size, how)
         return {'x': x, 'label': label[order].astype(np.int32), 'names': names}
 
     key = {'version': 1, 'source': drawings.key, 'size': size, 'resample': resample}
     found = cached('omniglot', key, build)
-    x = 255 * _unpack(found['x']) if size == SIDE else found['x']
+    x = 255 * unpack(found['x']) if size == SIDE else found['x']
     return x[..., None], found['label'], tuple(str(n) for n in found['names'])
 
 
-def _unpack(bits: Array) -> Array:
+def resampling(name: str) -> Image.Resampling:
+    """config.data.resample, else InputError."""
+    filters = [f.name.lower() for f in Image.Resampling]
+    if name not in filters:
+        raise InputError(f'config.data.resample = {name!r}{nearest(name, filters)}')
+    return Image.Resampling[name.upper()]
+
+
+def unpack(bits: Array) -> Array:
+    """[..., 1379] packed bits -> [..., 105, 105] of 0 and 1."""
     return np.unpackbits(bits, axis=-1)[..., : SIDE * SIDE].reshape(*bits.shape[:-1], SIDE, SIDE)
 
 
-def _shrink(bits: Array, size: int, resample: Image.Resampling) -> Array:
+def shrink(bits: Array, size: int, resample: Image.Resampling) -> Array:
+    """[N, 1379] packed bits -> [N, size, size] uint8, ink = 255."""
     x = np.empty((len(bits), size, size), np.uint8)
     for i in tqdm(range(len(bits)), 'resize Omniglot', disable=None):
-        picture = Image.fromarray(255 * _unpack(bits[i]))
+        picture = Image.fromarray(255 * unpack(bits[i]))
         x[i] = np.asarray(picture.resize((size, size), resample))
     return x
 
@@ -134,7 +142,7 @@ def from_png(sources: list[Path]) -> Drawings:
                 if (character, drawer) in seen:
                     raise InputError(f'{source}: drawer {drawer} of {character} is there twice')
                 seen.add((character, drawer))
-                bits.append(_pack(content, f'{source}: {name}'))
+                bits.append(pack(content, f'{source}: {name}'))
                 classes.append(character)
                 drawers.append(drawer)
         return np.asarray(bits), classes, drawers
@@ -173,7 +181,12 @@ def _from_zip(path: Path) -> Pictures:
         raise InputError(f'{path} is not a whole zip file: {e}') from e
 
 
-def _pack(content: bytes, name: str) -> Array:
+def pack(content: bytes, name: str) -> Array:
+    """A drawing's file -> [1379] packed bits, 1 = ink.
+
+    Raises:
+      InputError: no picture, or one of another size.
+    """
     picture = read_picture(content, SIDE * SIDE, name)
     if picture.size != (SIDE, SIDE):
         raise InputError(f'{name} has {picture.size} pixels, expected {(SIDE, SIDE)}')
