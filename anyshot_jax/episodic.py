@@ -201,6 +201,7 @@ def episodic(
         evaluate=evaluate,
         predict=answer,
         embed=embed_flat,
+        similarity=similar,
         export=lambda state, data, key: {
             role: embed_split(state, dataset).x
             for role, dataset in data.items()

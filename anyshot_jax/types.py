@@ -100,6 +100,7 @@ class Method(NamedTuple):
     evaluate: Callable  # (state, data, key, role) -> {name: raw values, leading axis E or queries}
     predict: Callable  # (state, episode) -> scores [W*Q, W], the largest is the answer
     embed: Callable | None  # (state, x [N, ...]) -> [N, D]
+    similarity: Callable | None = None  # (state, a [N, D], b [M, D]) -> [N, M] of embeddings
     export: Callable = lambda state, data, key: {}  # -> {name: array} for the next stage
     measure: Measure = ACCURACY
 

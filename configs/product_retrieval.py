@@ -6,9 +6,9 @@ FILE is a packed npz, here that of the Grocery Store photos (Klasson et al. 2019
 known, a fifth of them for validation, and 27 are new). Every photo of the new classes asks for the
 others of its class among all of them. `:emoji` is for 1040 emoji in 8 styles, of which no picture
 asks for those of its own family of styles. `:grocery_frozen`, `:grocery_protonet` and
-`:grocery_maml` (the same with emoji) are other embeddings; this one is Siamese,
-by the triplet loss, --config.method.loss=contrastive or bce by another. Reached in 10 s on two cores
-(three splits of the classes): mAP 60.6 on grocery and 58.3 on emoji, frozen features 46.6 and 39.1.
+`:grocery_maml` (the same with emoji) are other embeddings; this one is Siamese, by the triplet
+loss (--config.method.loss=contrastive or bce: by another). Reached in 10 s on two cores, over three
+splits of the classes: mAP 60.6 on grocery and 58.3 on emoji, frozen features 46.6 and 39.1.
 """
 
 from anyshot_jax.config import defaults

@@ -4,7 +4,7 @@ Ties never help: a wrong item as similar as a right one counts as ranked before 
 that can't tell items apart reaches the share of right answers and not 100 %.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ def recall_at(hits: Hits, k: int) -> jax.Array:
     return jnp.any(hits.known & (hits.rank <= k)).astype(jnp.float32)
 
 
-def precision_curve(hits: Hits, recalls: jax.Array) -> jax.Array:
+def precision_curve(hits: Hits, recalls: Any) -> jax.Array:
     """Interpolated precision: the best at this recall or a higher one (Manning et al., 2008, 8.4).
 
     Args:

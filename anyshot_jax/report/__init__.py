@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.report import logs, page, probe, regression, summary, tasks
+from anyshot_jax.report import logs, page, probe, regression, search, summary, tasks
 from anyshot_jax.types import Array, Data, Method, Sinusoids, TrainState
 
 
@@ -52,6 +52,8 @@ def write(
             parts.append(tasks.map_of(test, probe.embeddings(method, state, test, rng)))
         if method.predict is not None:
             parts.append(tasks.hardest(test, probe.every_class(ask, test, rng)))
+    if config.get('eval', {}).get('retrieval') and method.similarity and method.embed:
+        parts.append(search.results(method, state, data['test'], pictures, rng))
     parts.append(summary.settings(run, workdir))
 
     text = page.document(run.title, summary.headline(run, data) + ''.join(parts))

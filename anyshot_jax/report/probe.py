@@ -224,7 +224,7 @@ def embeddings(
     """Test items of some classes on their two principal axes; None: not finite."""
     ids = np.sort(rng.choice(len(test.names), min(MAP_CLASSES, len(test.names)), replace=False))
     x = [test.items(c, rng.permutation(test.rows(c))[:MAP_ITEMS]) for c in ids]
-    z = _embed(method, state, np.concatenate(x), rng)
+    z = embed_rows(method, state, np.concatenate(x), rng)
     if not np.isfinite(z).all():
         return None
     z = z - z.mean(0)
@@ -238,7 +238,7 @@ def embeddings(
     return Map(ids, points, float((s[:2] ** 2).sum()) / total if total else 0.0, z.shape[1])
 
 
-def _embed(
+def embed_rows(
     method: Method, state: TrainState, x: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """[N, D], in chunks of one size: one compilation, and memory that doesn't grow with N."""

@@ -29,6 +29,7 @@ def headline(run: logs.Run, data: Data) -> str:
     tiles: list[str] = []
     rows: list[tuple[str, ...]] = []
     measure = run.measure
+    tasks = any(logs.task_of(key)[0] for key in run.values)
     for key, value in run.values.items():
         mean, half = logs.number(value.get('mean')), logs.number(value.get('ci95'))
         ways, shots = logs.task_of(key)
@@ -36,7 +37,9 @@ def headline(run: logs.Run, data: Data) -> str:
         under = f'<span>{about}</span>' if about else ''
         tiles.append(f'<li><span>{name(key)}</span><b>{shown}</b>{under}</li>')
         found, number = f'{shown} {about}', escape(value.get('n', '?'))
-        if measure.percent:
+        if measure.percent and not tasks:
+            rows.append((name(key), found, meter(mean, None), number))
+        elif measure.percent:
             chance = 1 / ways if ways else None
             often = '&ndash;' if chance is None else f'{chance * 100:.4g} %'
             first = (str(ways) if ways else name(key), '&ndash;' if shots is None else str(shots))
@@ -44,7 +47,9 @@ def headline(run: logs.Run, data: Data) -> str:
         else:
             rows.append((name(key), found, number))
     head: tuple[str, ...] = ('task', f'{measure.name} ± 95 % CI', 'tasks')
-    if measure.percent:
+    if measure.percent and not tasks:
+        head = ('measure', f'{measure.name} ± 95 % CI', '0 to 100 %', 'queries')
+    elif measure.percent:
         head = ('ways', 'shots', f'{measure.name} ± 95 % CI', '0 to 100 %', 'chance', 'episodes')
     values = (
         f'<ul class="tiles">{"".join(tiles[:4])}</ul>{table(head, rows, "result")}'
@@ -57,6 +62,8 @@ def headline(run: logs.Run, data: Data) -> str:
     )  # fmt: skip
     if isinstance(data.get('test'), Sinusoids):
         parts = (('functions', 'Before and after'),)
+    elif any(key.startswith('mAP') for key in run.values):
+        parts = (*parts, ('retrieval', 'Retrieval'))
     links = (('curves', 'Learning curves'), *parts, ('settings', 'Settings'))
     return (
         '<header><p class="kicker">anyshot_jax report</p>'
@@ -69,14 +76,17 @@ def headline(run: logs.Run, data: Data) -> str:
 
 def _protocol(run: logs.Run) -> str:
     result = run.result
-    lines = []
-    if run.values and not run.measure.percent:
-        lines.append(f'The {run.measure.name} on functions never seen in training, mean over them.')
-    elif run.values:
-        lines.append(
+    if not run.values:
+        lines = []
+    elif not run.measure.percent:
+        lines = [f'The {run.measure.name} on functions never seen in training, mean over them.']
+    elif any(logs.task_of(key)[0] for key in run.values):
+        lines = [
             'Accuracy on classes never seen in training, mean over the episodes; the vertical '
             'tick in a bar is chance.'
-        )
+        ]
+    else:
+        lines = ['Scores on classes never seen in training, mean over the queries.']
     kind = result.get('batch_norm')
     lines.append(NETS.get(kind, '') if isinstance(kind, str) else '')
     step = logs.number(result.get('step'))

@@ -1,0 +1,147 @@
+"""The part of the page about retrieval: queries with their first answers, and two curves."""
+
+from functools import partial
+
+import jax
+import numpy as np
+
+from anyshot_jax import retrieval
+from anyshot_jax.episodes import class_names, expand_turns
+from anyshot_jax.ops import metric
+from anyshot_jax.report import pictures, probe
+from anyshot_jax.report.page import escape, name, note, section
+from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState
+
+QUERIES, ANSWERS = 8, 10
+MOST = 5000  # items searched for the page; more are drawn from
+PAIRED = 300  # items of which all pairs are told alike or not
+RECALLS = np.linspace(0, 1, 21, dtype=np.float32)
+CURVE = partial(metric.precision_curve, recalls=RECALLS)
+
+
+def results(
+    method: Method,
+    state: TrainState,
+    test: Dataset,
+    pictures_of: Array | None,
+    rng: np.random.Generator,
+) -> str:
+    """Queries of different classes, their first answers framed by right and wrong, and curves."""
+    assert method.similarity  # the caller asks only methods that have one
+    title = 'Retrieval'
+    names = class_names(test)
+    test = expand_turns(test)
+    shown = np.asarray(test.x if pictures_of is None else pictures_of)
+    rows = np.sort(rng.permutation(len(test.x))[:MOST])
+    z = probe.embed_rows(method, state, np.asarray(test.x)[rows], rng)
+    if not np.isfinite(z).all():
+        return section('retrieval', title, note('The embeddings are not finite.'))
+    every = retrieval.items_of(test)
+    own = retrieval.Items(z.astype(np.float32), *(np.asarray(a)[rows] for a in every[1:]))
+    try:
+        curve = retrieval.evaluate(
+            own, own, method.similarity, state, measure=lambda hits: {'precision': CURVE(hits)}
+        )['precision']
+    except InputError as e:
+        return section('retrieval', title, note(f'{e}.'))
+    asked = _queries(own, rng)
+    similarity = jax.jit(method.similarity)
+    sims = np.asarray(similarity(state, own.z[asked], own.z))
+    lines = [
+        _line(own, shown, rows, names, q, sim) for q, sim in zip(asked.tolist(), sims, strict=True)
+    ]
+    some = ', drawn from all' if len(rows) < len(test.x) else ''
+    intro = (
+        f'Items of test classes ask for the others of their class among {len(rows):,} items{some}'
+        + (', without those of their own group' if test.group is not None else '')
+        + '. Each row is a query and its first answers, the most similar first: a solid green '
+        'frame and ✓ is a right one, a dashed red frame and ✗ a wrong one with its own class.'
+    )
+    charts = _precision(curve) + _verifier(own, similarity, state, rng)
+    return section(
+        'retrieval', title, f'<p>{intro}</p>', *lines, f'<div class="charts">{charts}</div>'
+    )
+
+
+def _queries(own: retrieval.Items, rng: np.random.Generator) -> np.ndarray:
+    """One item of as many classes as are shown, of those that have an answer."""
+    asked = []
+    for label in rng.permutation(np.unique(own.label)):
+        rows = rng.permutation(np.flatnonzero(own.label == label))
+        others = (own.group[rows][:, None] != own.group[rows][None, :]).any(1)
+        asked += rows[others][:1].tolist()
+    return np.array(asked[:QUERIES])
+
+
+def _line(own, shown, rows, names, query: int, sim: np.ndarray) -> str:
+    allowed = np.flatnonzero(own.group != own.group[query])
+    # Wrong ones first where they tie, as the measures have it.
+    right = own.label[allowed] == own.label[query]
+    first = allowed[np.lexsort((right, -sim[allowed]))][:ANSWERS]
+    answers = ''.join(
+        _answer(shown[rows[i]], names[own.label[i]], own.label[i] == own.label[query])
+        for i in first
+    )
+    label = names[own.label[query]]
+    hits = int((own.label[first] == own.label[query]).sum())
+    return (
+        f'<div class="way"><div><h3>{name(label)}</h3><p>{hits} of {len(first)} right, '
+        f'{int(right.sum())} there are</p></div>'
+        '<div class="strip support"><span class="label">query</span>'
+        f'{pictures.item(shown[rows[query]], f"query of {label}")}</div>'
+        f'<div class="strip"><span class="label">answers</span>{answers}</div></div>'
+    )
+
+
+def _answer(x: np.ndarray, label: str, right: bool) -> str:
+    style, sign, said = ('query', '✓', 'right') if right else ('query wrong', '✗', f'is {label}')
+    short = label if len(label) < 10 else f'{label[:8]}…'
+    caption = sign if right else f'{sign} {name(short)}'
+    return (
+        f'<figure class="{style}" title="{escape(label)}">{pictures.item(x, f"answer: {said}")}'
+        f'<figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def _precision(curve: np.ndarray) -> str:
+    mean = curve.mean(0).tolist()
+    label = (
+        'Mean precision over recall: '
+        f'{mean[0] * 100:.1f} % at the first answers, {mean[10] * 100:.1f} % at half of the right '
+        f'ones, {mean[-1] * 100:.1f} % at all of them.'
+    )
+    series = [pictures.Series('precision', RECALLS.tolist(), mean, 1)]
+    svg = pictures.chart(series, label=label, mark=None, percent=True, axis='recall')
+    return f'<figure><figcaption>Precision at recall, mean over queries</figcaption>{svg}</figure>'
+
+
+def _verifier(own: retrieval.Items, similarity, state, rng: np.random.Generator) -> str:
+    rows = rng.permutation(len(own.z))[:PAIRED]
+    sims = np.asarray(similarity(state, own.z[rows], own.z[rows]))
+    pair = np.triu(own.group[rows][:, None] != own.group[rows][None, :], 1)
+    same = (own.label[rows][:, None] == own.label[rows][None, :])[pair]
+    if same.all() or not same.any():
+        return ''
+    false, true = roc(sims[pair], same)
+    area = float(np.trapezoid(true, false))
+    grid = np.linspace(0, 1, 101)
+    label = f'Pairs of one class accepted over pairs of two accepted: area {area:.3f}.'
+    series = [pictures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
+    svg = pictures.chart(series, label=label, mark=None, percent=True, axis='false accepts')
+    return (
+        f'<figure><figcaption>Same class or not: ROC, area {area:.3f}, of {len(same):,} pairs'
+        f'</figcaption>{svg}</figure>'
+    )
+
+
+def roc(score: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true accept rates at every threshold, from none accepted to all.
+
+    Args:
+      score: [N], the larger the more alike. same: [N] bool, both kinds present.
+    """
+    order = np.argsort(-score, kind='stable')
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # ties are one step
+    true = np.append(0, np.cumsum(same[order])[ends])
+    false = np.append(0, np.cumsum(~same[order])[ends])
+    return false / false[-1], true / true[-1]
