@@ -1,4 +1,4 @@
-"""Our retrieval beside pytorch-metric-learning's calculator: python experiments/compare_retrieval.py
+"""Retrieval beside pytorch-metric-learning's calculator: python experiments/compare_retrieval.py
 
 Random unit vectors of CLASSES classes, every one a query among all others; both give mAP@R,
 R-precision and precision at 1. Prints one line of JSON: seconds of both in turns, the largest
