@@ -23,7 +23,6 @@ NETS = (('', {}), ('conv4', SMALL), ('conv4', {**SMALL, 'flatten': False}))
 VARIANTS = {
     'matching': [{'full_context': 2}],
     'knn': [{'distance': 'cosine'}],
-    'siamese': [{'loss': 'contrastive'}, {'loss': 'triplet', 'squash': 'unit'}],
     'maml': [
         {'head': 'zero', 'inner_steps': 2, 'learn_lr': 'step_layer'},
         {'batch_norm': 'per_step'},
