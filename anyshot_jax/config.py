@@ -66,6 +66,7 @@ SPINE: dict[str, Any] = {
         'weight_decay': 0.0,
         'momentum': 0.9,
         'clip_norm': 0.0,  # 0: no clipping
+        'layer_rates': (),  # ((name, factor), ...): subtrees whose learning rate is a multiple
         'frozen': (),  # names of parameter subtrees that stay as they are
     },
 }

@@ -32,7 +32,8 @@ def build_optimizer(optim: ConfigDict, num_steps: int) -> optax.GradientTransfor
     """Clipping, the rule, decay of kernels only, and subtrees that stay frozen.
 
     Raises:
-      InputError: an unknown rule or schedule; at init, a frozen name that no parameter has.
+      InputError: an unknown rule or schedule; at init, a name in frozen or layer_rates that no
+        parameter has.
     """
     rate = schedule(optim, num_steps)
     if optim.name == 'sgd':
@@ -47,6 +48,8 @@ def build_optimizer(optim: ConfigDict, num_steps: int) -> optax.GradientTransfor
         raise InputError(f'config.optim.name must be adam, adamw or sgd, got {optim.name!r}')
     if optim.clip_norm:
         rule = optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule)
+    if optim.layer_rates:
+        rule = optax.chain(rule, _scaled(tuple(optim.layer_rates)))
     if not optim.frozen:
         return rule
     label = lambda params: _label(params, tuple(optim.frozen))
@@ -56,6 +59,30 @@ def build_optimizer(optim: ConfigDict, num_steps: int) -> optax.GradientTransfor
 def _decay(optim: ConfigDict) -> optax.GradientTransformation:
     kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     return optax.add_decayed_weights(optim.weight_decay, mask=kernels)
+
+
+def _scaled(layer_rates: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
+    """The steps of named subtrees times a factor: layers with learning rates of their own."""
+    factors = dict(layer_rates)
+
+    def factor(path) -> float:
+        keys = [str(getattr(k, 'key', k)) for k in path]
+        return next((factors[k] for k in keys if k in factors), 1.0)
+
+    def init(params):
+        paths = jax.tree_util.tree_leaves_with_path(params)
+        names = {str(getattr(k, 'key', k)) for path, _ in paths for k in path}
+        if missing := set(factors) - names:
+            raise InputError(
+                f'config.optim.layer_rates names {sorted(missing)}; parameters: {sorted(names)}'
+            )
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        scale = lambda path, u: u * factor(path)
+        return jax.tree_util.tree_map_with_path(scale, updates), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _label(params, frozen: tuple[str, ...]):

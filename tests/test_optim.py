@@ -134,9 +134,19 @@ def test_frozen_subtrees_stay_as_they_are(name):
     assert (biases['head']['kernel'] != PARAMS['head']['kernel']).all()
 
 
+@pytest.mark.parametrize('name', ['sgd', 'adam'])
+def test_layers_have_learning_rates_of_their_own(name):
+    """Three steps: each layer's way is that of a run at its own rate."""
+    fields = {'name': name, 'weight_decay': 0.1}
+    got = moved(3, learning_rate=0.1, layer_rates=(('conv', 0.5), ('head', 2.0)), **fields)
+    assert_close(got['conv'], moved(3, learning_rate=0.05, **fields)['conv'])
+    assert_close(got['head'], moved(3, learning_rate=0.2, **fields)['head'])
+
+
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
+        ({'layer_rates': (('covn', 2.0),)}, r"layer_rates names \['covn'\]; parameters: .*'conv'"),
         ({'name': 'adan'}, r"optim.name must be adam, adamw or sgd, got 'adan'"),
         ({'schedule': 'cosin'}, r"constant, cosine, linear or halve, got 'cosin'"),
         ({'frozen': ('covn',)}, r"frozen names \['covn'\]; parameters: .*'conv'"),
