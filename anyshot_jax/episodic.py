@@ -113,6 +113,8 @@ def episodic(
         given = {**data, 'train': drawn(data)} if 'train' in data else data
         episodes.check(given, 'train', **train)
     for role in ('val', 'test') if config.num_steps else ('test',):
+        if config.eval.retrieval:
+            retrieval.check(data, role)
         for ways, shots in config.eval.tasks:
             episodes.check(data, role, ways=ways, shots=shots, queries=config.eval.queries)
     if any(moves.values()) and _some_items(data).ndim != 4:

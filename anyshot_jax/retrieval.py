@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anyshot_jax.ops import metric
-from anyshot_jax.types import Array, Dataset, InputError
+from anyshot_jax.types import Array, Data, Dataset, InputError
 from anyshot_jax.update import map_over_devices
 
 ROWS_BYTES = 32 << 20  # similarities that a device holds at once, where the gallery is large
@@ -30,6 +30,26 @@ def items_of(dataset: Dataset) -> Items:
     num = dataset.x.shape[0]
     group = np.arange(num) if dataset.group is None else dataset.group
     return Items(dataset.x.reshape(num, -1), dataset.label, group)
+
+
+def check(data: Data, role: str) -> None:
+    """Says before any work starts that no item of a role can be answered.
+
+    Raises:
+      InputError: the role is missing, or no class has two items of different groups.
+    """
+    if role not in data:
+        raise InputError(f'the data has no role {role!r}; it has {", ".join(data)}')
+    label = np.asarray(data[role].label)
+    group = np.arange(len(label)) if data[role].group is None else np.asarray(data[role].group)
+    order = np.lexsort((group, label))
+    label, group = label[order], group[order]
+    if not ((label[1:] == label[:-1]) & (group[1:] != group[:-1])).any():
+        raise InputError(
+            f'config.eval.retrieval: no class of {role} has two items'
+            + ('' if data[role].group is None else ' of different groups')
+            + ', so that nothing can be asked for'
+        )
 
 
 def names(at: tuple[int, ...]) -> tuple[str, ...]:

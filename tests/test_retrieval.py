@@ -157,6 +157,21 @@ def test_a_method_is_judged_by_retrieval():
     np.testing.assert_allclose(got['mAP'], [r['mAP'] for r in rows], atol=1e-5)
 
 
+@pytest.mark.parametrize('label, group, message', [
+    ([0, 1, 2], None, 'no class of test has two items, so'),
+    ([0, 0, 1, 1], [3, 3, 4, 4], 'no class of test has two items of different groups'),
+])  # fmt: skip
+def test_data_without_answers_are_refused_before_any_work(label, group, message):
+    config = configs.defaults('knn', 'synthetic')
+    config.num_steps = 0
+    config.eval.update({'tasks': (), 'retrieval': True})
+    data = {'test': from_arrays(np.ones((len(label), 2)), np.array(label), group=group)}
+    with pytest.raises(InputError, match=message):
+        configs.find('methods', 'knn').build(config, data)
+    data = {'test': from_arrays(np.ones((3, 2)), np.array([0, 0, 1]), group=np.array([1, 2, 1]))}
+    configs.find('methods', 'knn').build(config, data)
+
+
 def test_features_of_a_batch_are_not_searched():
     config = configs.defaults('protonet', 'synthetic', 'conv4')
     config.eval.retrieval = True
