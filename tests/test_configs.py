@@ -135,7 +135,10 @@ def test_defaults_name_the_nearest():
         (('protonet', 'glyph', 'conv4'), r"no anyshot_jax/data/glyph\.py; did you mean 'glyphs'"),
         (('protonet', 'glyphs', 'conv'), r"no anyshot_jax/nets/conv\.py; did you mean 'conv4'"),
         (('protonet', 'splits', 'conv4'), r'no anyshot_jax/data/splits\.py; there are .*glyphs'),
-        (('xyz', 'glyphs', 'conv4'), r'there are imaml, knn, maml, maml_regression, matching'),
+        (
+            ('xyz', 'glyphs', 'conv4'),
+            r'there are hausdorff, imaml, knn, maml, maml_regression, matching',
+        ),
         (('no_such.module', 'glyphs'), r'config asks for the module no_such\.module'),
     ]:
         with pytest.raises(InputError, match=hint):

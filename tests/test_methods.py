@@ -126,7 +126,8 @@ def pictures(num_classes=6, per_class=8, signal=1.0):
 
 @pytest.fixture(scope='module', params=CASES, ids=lambda c: '-'.join([c[0], *c[1]]))
 def case(request):
-    return Case(*request.param)
+    yield Case(*request.param)
+    jax.clear_caches()  # a few programs at a time: of very many it takes a minute
 
 
 @pytest.fixture
