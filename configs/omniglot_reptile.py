@@ -5,7 +5,7 @@
 5-way as in the paper (table 4): ten items a class in training, five inner steps of Adam on ten of
 them, five tasks a step, the outer rate falling from 1 to 0 over 100,000 steps; fifty inner steps
 on five items at evaluation; batch norm by the statistics of the set at hand (transductive).
-`:ways20` is its 20-way recipe. `:short` is a run for half an hour on two cores.
+`:ways20` is its 20-way recipe. `:short` is a run for a quarter of an hour on two cores.
 """
 
 from anyshot_jax.config import defaults
@@ -38,5 +38,6 @@ def get_config(arg: str = ''):
         config.num_steps = 200_000
     if arg == 'short':
         config.batch_size = 4
-        config.num_steps = 20_000
+        config.num_steps = 8000
+        config.eval_every = 4000
     return config
