@@ -23,10 +23,7 @@ NETS = (('', {}), ('conv4', SMALL), ('conv4', {**SMALL, 'flatten': False}))
 VARIANTS = {
     'matching': [{'full_context': 2}],
     'knn': [{'distance': 'cosine'}],
-    'maml': [
-        {'head': 'zero', 'inner_steps': 2, 'learn_lr': 'step_layer'},
-        {'batch_norm': 'per_step'},
-    ],
+    'maml': [{'head': 'zero', 'inner_steps': 2, 'learn_lr': 'step_layer'}],
 }
 # Fewer steps than the defaults, for speed.
 SHORT = {'reptile': {'inner_steps': 3, 'eval_steps': 3}, 'imaml': {'inner_steps': 3}}

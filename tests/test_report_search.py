@@ -36,7 +36,7 @@ def part(num=60, classes=6, group=None, same=False, noise=0.8):
     dataset = from_arrays(x.astype(np.float32), label, names, group=group)
     config = configs.defaults('knn', 'synthetic')
     config.num_steps = 0
-    config.eval.update({'tasks': (), 'retrieval': True})
+    config.eval.tasks = ()
     method = configs.find('methods', 'knn').build(config, {'test': dataset})
     data = jax.device_put({'test': dataset})
     state = method.init(jax.random.key(0), data)
