@@ -108,7 +108,7 @@ def test_recipe_takes_two_steps(file, arg):
         if isinstance(config.net.get('features'), int):
             config.net.features = 8
         if 'dense' in config.net:
-            config.net.dense = 8
+            config.net.update({'features': (4,) * len(config.net.features), 'dense': 8})
         fields = stand_in(config, 4, 6)
         if classes:
             fields.size = min(fields.size, 85 if config.net.name == 'koch' else 28)

@@ -507,7 +507,7 @@ def test_one_device_or_two(long, tmp_path):
     """The whole run on one device: the same numbers but for the order of sums."""
     config, good, start = long
     workdir = tmp_path / 'one'
-    one = '--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0'
+    one = os.environ['XLA_FLAGS'].replace('device_count=2', 'device_count=1')
     code, _, err = ended(start(workdir, XLA_FLAGS=one))
     assert code == 0, err
     ours, theirs = (state_in(w, config) for w in (workdir, good))
