@@ -244,5 +244,5 @@ def check_functions(data: Data, role: str, tasks: tuple[tuple[int, int], ...]) -
             f'{role} holds no functions to regress on: use config.data.name=sinusoid, or for '
             'classes config.method.name=maml'
         )
-    if any(ways != 1 or shots < 1 for ways, shots in tasks):
+    if not tasks or any(ways != 1 or shots < 1 for ways, shots in tasks):
         raise InputError(f'config.eval.tasks={tasks}: a function is a task of 1 way, like (1, 10)')

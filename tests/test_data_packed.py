@@ -107,3 +107,36 @@ def test_real_groceries(data_dir):
     assert sum(len(d.x) for d in data.values()) == 5421
     assert sum(len(d.names) for d in data.values()) == 81
     assert all(text for d in data.values() for text in d.texts)
+
+
+STYLE = {
+    'style': np.array([0, 1, 2, 3, 1, 0, 3]),
+    'style_name': np.array(['pen', 'ink', 'oil', 'wax']),
+}
+
+
+def test_groups_stay_with_their_pictures_and_merge(tmp_path):
+    arrays = pack(FILES, label=LABEL, name=NAMES, **STYLE)
+    assert load(tmp_path, arrays)['train'].group is None
+    data = load(tmp_path, arrays, group='style')
+    # Pictures 1, 3 (apple) and 2, 5 (pear); 4, 6 (fig); 0 (kiwi).
+    assert data['train'].group.tolist() == [1, 3, 2, 0] and data['val'].group.tolist() == [1, 3]
+    merged = load(tmp_path, arrays, group='style', merge=(('ink', 'wax'), ('oil', 'pen')))
+    assert merged['train'].group.tolist() == [1, 1, 2, 2]
+    assert merged['test'].group.tolist() == [2]
+    broken = pack([FILES[0], b'no', *FILES[2:]], label=LABEL, name=NAMES, **STYLE)
+    kept = load(tmp_path, broken, group='style', on_error='skip')
+    assert kept['train'].group.tolist() == [3, 2, 0]
+
+
+@pytest.mark.parametrize('arrays, fields, message', [
+    ({}, {'group': 'style'}, 'has no array style, which config.data.group names'),
+    ({'style': np.arange(3)}, {'group': 'style'}, r'style is int64 \(3,\), expected 7 whole'),
+    ({'style': np.full(7, -1)}, {'group': 'style'}, 'whole numbers >= 0'),
+    ({'style': np.ones(7)}, {'group': 'style'}, 'style is float64'),
+    (STYLE | {'style': np.full(7, 4)}, {'group': 'style'}, 'style runs up to 4, but has 4 names'),
+    (STYLE, {'group': 'style', 'merge': (('ink', 'wex'),)}, "no style 'wex'; did you mean 'wax'"),
+])  # fmt: skip
+def test_bad_groups_are_named(tmp_path, arrays, fields, message):
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, pack(FILES, label=LABEL, name=NAMES, **arrays), **fields)

@@ -2,11 +2,13 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from anyshot_jax.nets.full_context import FullContext
 from anyshot_jax.nets.mlp import MLP
+from anyshot_jax.nets.projection import Projection
 from anyshot_jax.nets.relation import Relation
 from anyshot_jax.nets.resnet12 import ResNet12
 
@@ -197,3 +199,21 @@ def test_full_context_is_the_papers_recurrence():
             (memory, h), _ = lstm('query', (memory, state), x)
             h = np.asarray(h) + x
         np.testing.assert_allclose(f[i], h, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('power', [1.0, 0.5])
+def test_projection_is_numpys_and_keeps_angles_at_first(power):
+    net = Projection(features=6, power=power, length=3.0)
+    x = normal(2, 4, 6)
+    variables = init(net, x)
+    a = np.sign(x) * np.abs(x) ** power
+    a /= np.linalg.norm(a, axis=-1, keepdims=True)
+    y = a @ np.asarray(variables['params']['kernel'])
+    want = 3 * y / np.linalg.norm(y, axis=-1, keepdims=True)
+    got = jax.jit(lambda x: net.apply(variables, x, train=True))(x)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    # As wide as the input, an orthogonal matrix only turns.
+    first = net.apply(net.init(jax.random.key(0), x, train=False), x, train=False)
+    np.testing.assert_allclose(first[0] @ first[0].T, 9 * a[0] @ a[0].T, atol=1e-4)
+    zero = net.apply(variables, jnp.zeros((1, 6)), train=False)
+    assert not np.asarray(zero).any()

@@ -55,3 +55,16 @@ def test_the_mean_is_that_of_training_items_only(data):
 def test_an_unknown_normalisation_is_refused(data):
     with pytest.raises(InputError, match="did you mean 'cl2'"):
         build(data, 'cl2n')
+
+
+def test_features_are_taken_to_a_power_before_their_length(data):
+    config = defaults('simpleshot', 'features')
+    config.num_steps = 0
+    config.method.update({'normalise': 'l2', 'power': 0.5})
+    config.eval.update({'tasks': ((3, 1),), 'queries': 3})
+    method = simpleshot.build(config, data)
+    state = method.init(jax.random.key(0), jax.device_put(data))
+    x = np.array([[4.0, -9, 0], [1, 1, 16]], np.float32)
+    roots = np.array([[2, -3, 0], [1, 1, 4]])
+    want = roots / np.linalg.norm(roots, axis=1, keepdims=True)
+    np.testing.assert_allclose(method.embed(state, x), want, rtol=1e-5)

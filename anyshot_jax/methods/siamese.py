@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from anyshot_jax.config import build_net, nearest
 from anyshot_jax.episodic import episodic, forward, init_net, join
 from anyshot_jax.ops.contrastive import MININGS, balanced_mean, contrastive, euclidean, triplet
-from anyshot_jax.ops.distance import squared_euclidean
+from anyshot_jax.ops.distance import squared_euclidean, unit
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.types import InputError
 
@@ -61,7 +61,7 @@ def build(config, data):
 
     def squash(z):
         if fields.squash == 'unit':
-            return z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z * z, -1, keepdims=True), 1e-12))
+            return unit(z)
         return jax.nn.sigmoid(z) if fields.squash == 'sigmoid' else z
 
     def embed(params, extra, x):

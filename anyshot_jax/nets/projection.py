@@ -1,9 +1,10 @@
 """A linear map of frozen features: what is learnt on top of an encoder where pictures are few."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
+
+from anyshot_jax.ops.distance import unit
 
 
 class Projection(nn.Module):
@@ -26,11 +27,6 @@ class Projection(nn.Module):
         x = unit(jnp.sign(x) * jnp.abs(x) ** self.power)
         w = self.param('kernel', nn.initializers.orthogonal(), (x.shape[-1], self.features))
         return self.length * unit(x @ w)
-
-
-def unit(x: Array) -> Array:
-    """Vectors of length 1 along the last axis; zeros stay zeros."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
 
 
 Net = Projection

@@ -26,9 +26,10 @@ def cosine(a: jax.Array, b: jax.Array, eps: float = 1e-8) -> jax.Array:
     Returns:
       sim [N, M] in [-1, 1].
     """
-    return _unit(a, eps) @ _unit(b, eps).T
+    return unit(a, eps) @ unit(b, eps).T
 
 
-def _unit(x: jax.Array, eps: float) -> jax.Array:
+def unit(x: jax.Array, eps: float = 1e-8) -> jax.Array:
+    """Vectors of length 1 along the last axis; zeros stay zeros. eps: as for `cosine`."""
     # rsqrt of a clamped square has a finite gradient at 0, which a division by the norm has not.
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), eps))

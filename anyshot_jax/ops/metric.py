@@ -42,9 +42,8 @@ def hits(right: jax.Array, wrong: jax.Array, count: jax.Array) -> Hits:
       count: [] how many of `right` are answers, 0..R.
     """
     right = -jnp.sort(-right)
-    as_good = lambda others: jnp.sum(others[None, :] >= right[:, None], -1, dtype=jnp.int32)
     if len(right) <= COMPARED:
-        above = as_good(wrong)
+        above = jnp.sum(wrong[None, :] >= right[:, None], -1, dtype=jnp.int32)
     else:
         above = len(wrong) - jnp.searchsorted(jnp.sort(wrong), right).astype(jnp.int32)
     tied = jnp.searchsorted(-right, -right, side='right').astype(jnp.int32)
