@@ -117,13 +117,14 @@ def test_bad_runs_are_named(tmp_path, runs, form, change, message):
         load_runs(save(tmp_path, files, form), 105, 'lanczos')
 
 
-def test_a_zip_that_is_none_and_a_bomb(tmp_path, runs):
+@pytest.mark.parametrize('form', ['zip', 'folder'])
+def test_a_zip_that_is_none_and_a_bomb(tmp_path, runs, form):
     (tmp_path / 'all_runs.zip').write_bytes(b'PK\x03\x04 broken')
     with pytest.raises(InputError, match='not a whole zip'):
         load_runs(tmp_path / 'all_runs.zip', 105, 'lanczos')
     files = {**runs[0], 'all_runs/run01/test/item01.png': bytes(200_000)}
     with pytest.raises(InputError, match='unpacks to 200,000 bytes'):
-        load_runs(save(tmp_path, files, 'zip'), 105, 'lanczos')
+        load_runs(save(tmp_path, files, form), 105, 'lanczos')
 
 
 def test_runs_are_evaluated_beside_random_trials(tmp_path, runs):

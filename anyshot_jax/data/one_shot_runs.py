@@ -36,24 +36,26 @@ def load_runs(path: Path, size: int, resample: str) -> Episode:
     how = resampling(resample)
     if path.is_dir():
         files = {f.relative_to(path).as_posix(): f for f in sorted(path.rglob('*')) if f.is_file()}
-        return _episodes(path, sorted(files), lambda name: files[name].read_bytes(), size, how)
+        sizes = {name: f.stat().st_size for name, f in files.items()}
+        return _episodes(path, sizes, lambda name: files[name].read_bytes(), size, how)
     try:
         with zipfile.ZipFile(path) as z:
             sizes = {i.filename: i.file_size for i in z.infolist() if '__MACOSX' not in i.filename}
-
-            def read(name: str) -> bytes:
-                if sizes[name] > MAX_PNG_BYTES:
-                    raise InputError(f'{path}: {name} unpacks to {sizes[name]:,} bytes')
-                return z.read(name)
-
-            return _episodes(path, sorted(sizes), read, size, how)
+            return _episodes(path, sizes, z.read, size, how)
     except DAMAGED_ZIP as e:
         raise InputError(f'{path} is not a whole zip file: {e}') from e
 
 
-def _episodes(path: Path, names: list[str], read: Callable[[str], bytes], size, how) -> Episode:
-    known, runs = set(names), []
-    for name in names:
+def _episodes(
+    path: Path, sizes: dict[str, int], content: Callable[[str], bytes], size: int, how
+) -> Episode:
+    def read(name: str) -> bytes:
+        if sizes[name] > MAX_PNG_BYTES:
+            raise InputError(f'{path}: {name} unpacks to {sizes[name]:,} bytes')
+        return content(name)
+
+    runs = []
+    for name in sorted(sizes):
         if not LABELS.search(name):
             continue
         root = PurePosixPath(name).parent.parent  # lines start at the run's own folder
@@ -64,7 +66,7 @@ def _episodes(path: Path, names: list[str], read: Callable[[str], bytes], size, 
         if not lines or any(len(line) != 2 for line in lines):
             raise InputError(f'{path}: every line of {name} must name two drawings')
         pairs = [[str(root / p) for p in line] for line in lines]
-        missing = [p for pair in pairs for p in pair if p not in known]
+        missing = [p for pair in pairs for p in pair if p not in sizes]
         if missing:
             raise InputError(f'{path}: {name} names {missing[0]}, which is not there')
         training = sorted({p for _, p in pairs})
