@@ -35,9 +35,11 @@ def plain_conv(x, w, padding='SAME', stride=1):
 
 def plain_pool(x):
     h, w = (n // 2 * 2 for n in x.shape[1:3])
-    a, b, c, d = (x[:, i:h:2, j:w:2] for i in (0, 1) for j in (0, 1))
-    # Not jnp.max: its gradient is NaN at --xla_backend_optimization_level=0 (jax 0.10.2).
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+    windows = jnp.stack([x[:, i:h:2, j:w:2] for i in (0, 1) for j in (0, 1)])
+    # By one index: the gradients of maximum compare again, which another fusion may round
+    # otherwise, and that of jnp.max is NaN at --xla_backend_optimization_level=0 (jax 0.10.2).
+    largest = jnp.argmax(windows, 0)[None]
+    return jnp.take_along_axis(windows, largest, 0)[0]
 
 
 def derivatives(f, *args, order):
