@@ -51,6 +51,7 @@ SPINE: dict[str, Any] = {
     'eval': {
         'tasks': ((5, 1), (5, 5)),  # (ways, shots) of every column of the result; () with retrieval
         'queries': 15,
+        'within': '',  # the same tasks also within one kind, like train.within; '': not
         'episodes': 600,
         'val_episodes': 200,
         'retrieval': False,  # every item asks for the others of its class: mAP, recall@k, ...

@@ -116,7 +116,9 @@ def episodic(
         if config.eval.retrieval:
             retrieval.check(data, role)
         for ways, shots in config.eval.tasks:
-            episodes.check(data, role, ways=ways, shots=shots, queries=config.eval.queries)
+            for within in ('', config.eval.within):
+                task = {'ways': ways, 'shots': shots, 'queries': config.eval.queries}
+                episodes.check(data, role, **task, within=within)
     if any(moves.values()) and _some_items(data).ndim != 4:
         raise InputError('config.augment moves pictures, but the data are features: set it to 0')
     if config.eval.retrieval and batch_norm == 'transductive':
@@ -154,11 +156,11 @@ def episodic(
         features = embed(state.params, state.extra, x)
         return features.reshape(features.shape[0], -1)
 
-    @partial(jax.jit, static_argnames=('count', 'devices'))
-    def accuracies(state, dataset, key, *, count, devices):
+    @partial(jax.jit, static_argnames=('count', 'devices', 'within'))
+    def accuracies(state, dataset, key, *, count, devices, within):
         given = (lambda state, e: score(state.params, state.extra, e)) if embeds_split else answer
         tasks, queries = config.eval.tasks, config.eval.queries
-        shape = {'tasks': tasks, 'queries': queries, 'count': count}
+        shape = {'tasks': tasks, 'queries': queries, 'count': count, 'within': within}
         return episode_accuracies(given, state, dataset, key, **shape, devices=devices)
 
     embed_chunk = jax.jit(lambda state, x: embed(state.params, state.extra, x))
@@ -181,9 +183,12 @@ def episodic(
         if embeds_split or config.eval.retrieval:
             features = embed_split(state, dataset)
         if config.eval.tasks:
-            given = features if embeds_split else dataset
-            found = accuracies(state, given, key, count=count, devices=devices)
-            values = {n: found[n] for n in (task_name(*t) for t in config.eval.tasks)}  # jit sorts
+            given, kind = features if embeds_split else dataset, config.eval.within
+            for within in ('', kind) if kind else ('',):
+                drawn_from = {'count': count, 'devices': devices, 'within': within}
+                found = accuracies(state, given, key, **drawn_from)
+                names = [task_name(*task, within) for task in config.eval.tasks]
+                values |= {name: found[name] for name in names}  # jit sorts
         for name, fixed in data.items() if role == 'test' else ():
             if isinstance(fixed, Episode):
                 values[name] = named(state, fixed).reshape(-1)
@@ -217,9 +222,9 @@ def _some_items(data: Data) -> Array:
     return next(d.x for d in data.values() if isinstance(d, Dataset))
 
 
-def task_name(ways: int, shots: int) -> str:
+def task_name(ways: int, shots: int, within: str = '') -> str:
     """The name that a column of the result has everywhere."""
-    return f'{ways}-way {shots}-shot'
+    return f'{ways}-way {shots}-shot' + f' within {within}' * bool(within)
 
 
 def episode_accuracies(
@@ -232,6 +237,7 @@ def episode_accuracies(
     queries: int,
     count: int,
     devices: Collection[jax.Device],
+    within: str = '',
 ) -> dict[str, Array]:
     """Query accuracy of `count` episodes of every (ways, shots).
 
@@ -246,16 +252,15 @@ def episode_accuracies(
       task_name -> [count] in 0..1.
     """
     ways, shots = (max(column) for column in zip(*tasks, strict=True))
+    drawn = {'ways': ways, 'shots': shots, 'queries': queries, 'within': within}
 
     def one(i, state, dataset, key):
-        largest = episodes.sample_episode(
-            jax.random.fold_in(key, i), dataset, ways=ways, shots=shots, queries=queries
-        )
+        largest = episodes.sample_episode(jax.random.fold_in(key, i), dataset, **drawn)
         correct = {}
         for task in tasks:
             episode = episodes.first(largest, *task)
             answer = jnp.argmax(predict(state, episode), axis=-1)
-            correct[task_name(*task)] = jnp.mean(answer == episode.y_q)
+            correct[task_name(*task, within)] = jnp.mean(answer == episode.y_q)
         return correct
 
     return map_over_devices(one, count, devices, state, dataset, key)

@@ -266,7 +266,8 @@ def _check_periods(config) -> None:
             )
     if min(config.eval.retrieval_at, default=1) < 1:
         raise InputError(f'config.eval.retrieval_at={config.eval.retrieval_at} must be >= 1')
-    names = [task_name(*task) for task in config.eval.tasks]
+    kinds = ('', config.eval.within) if config.eval.within else ('',)
+    names = [task_name(*task, within) for within in kinds for task in config.eval.tasks]
     if config.eval.retrieval:
         names += retrieval.names(tuple(config.eval.retrieval_at))
     if config.eval.select and config.eval.select not in names:

@@ -240,6 +240,15 @@ def test_descriptions(tree):
     assert descriptions(tree) == {}
 
 
+def test_one_description_for_two_classes_is_told(tree, caplog):
+    texts = {'a': 'dark  spots', 'b': '', 'c': 'Dark spots', 'd': '', 'e': 'scratches'}
+    (tree / 'classes.json').write_text(json.dumps(texts))
+    with caplog.at_level(logging.WARNING, 'absl'):
+        folder.load(config_of(tree))
+    [record] = caplog.records
+    assert "the same description for 'a', 'c':" in record.getMessage()
+
+
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
@@ -250,6 +259,7 @@ def test_descriptions(tree):
         ('[{"name": "a"}]', r"class 'a': expected"),
         ('[{"name": "a", "description": ""}, {"name": "a", "description": ""}]', 'twice'),
         ('[' * 100_000, 'not readable JSON'),
+        ('1' * 5000, 'not readable JSON'),
     ],
 )
 def test_bad_descriptions(tree, text, message):

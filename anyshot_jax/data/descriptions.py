@@ -1,12 +1,29 @@
 """Texts that describe classes, from a classes.json beside the class folders."""
 
 import json
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from absl import logging
 
 from anyshot_jax.config import nearest
 from anyshot_jax.types import InputError
 
 MAX_BYTES = 50_000_000
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; InputError (names the file) if it is none, damaged or too large."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f'{path} is larger than {MAX_BYTES:,} bytes')
+        return json.loads(path.read_text('utf-8-sig'))
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as e:  # ValueError: also of endless numbers
+        raise InputError(f'{path} is not readable JSON: {e}') from e
 
 
 def descriptions(root: Path) -> dict[str, str]:
@@ -21,12 +38,7 @@ def descriptions(root: Path) -> dict[str, str]:
     path = root / 'classes.json' if root.is_dir() else root
     if not path.is_file():
         return {}
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f'{path} is larger than {MAX_BYTES:,} bytes')
-        content = json.loads(path.read_text('utf-8-sig'))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
-        raise InputError(f'{path} is not readable JSON: {e}') from e
+    content = read_json(path)
     if isinstance(content, dict) and isinstance(content.get('classes'), list | dict):
         content = content['classes']
     if isinstance(content, dict):
@@ -59,3 +71,16 @@ def checked_descriptions(root: Path, names: set[str]) -> dict[str, str]:
             f'{nearest(unknown[0], names)}'
         )
     return found
+
+
+def warn_same(texts: Mapping[str, str]) -> None:
+    """Warns of classes (name -> description) with one description: it can't tell them apart."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, text in texts.items():
+        names[' '.join(text.casefold().split())].append(name)
+    for text, same in names.items():
+        if text and len(same) > 1:
+            logging.warning(
+                'the same description for %s: it can not tell them apart',
+                ', '.join(map(repr, same)),
+            )

@@ -8,13 +8,14 @@ counted. Links may lead to anywhere inside the directory.
 A `classes.json` beside the class folders may describe the classes, see `descriptions.py`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from anyshot_jax.data.descriptions import checked_descriptions
+from anyshot_jax.data.descriptions import checked_descriptions, warn_same
 from anyshot_jax.data.folder_tree import Tree, find_classes
 from anyshot_jax.data.images import SUFFIXES, NotAnImage, check_fields, read_images
 from anyshot_jax.data.locate import find_dir
@@ -47,19 +48,10 @@ def load(config: ConfigDict) -> Data:
     if not tree.classes:
         raise InputError(f'{root} holds no class folder with files in it; expected {LAYOUT}')
     described = checked_descriptions(root, {name for _, name in tree.classes})
+    warn_same(described)
     roles = _roles(tree, config)
     keys = sorted(tree.classes, key=lambda key: (roles[key], key))  # so that no role is copied
-    x, label, skipped, others = _read(root, tree, keys, config)
-    others += tree.ignored
-    if skipped or others:
-        logging.info('%s: skipped %d pictures, passed over %d files', root, skipped, others)
-    count = np.bincount(label, minlength=len(keys))
-    if not count.all():
-        empty = '/'.join(p for p in keys[int(np.argmin(count))] if p)
-        raise InputError(
-            f'class {empty!r} in {root} has no readable picture '
-            f'({skipped} skipped, {others} files passed over in all)'
-        )
+    x, label = read_classes(root, {key: tree.classes[key] for key in keys}, config, tree.ignored)
     turns = (config.turns, config.turns_eval)
     names = [name for _, name in keys]
     texts = [described.get(name, '') for name in names]
@@ -73,14 +65,20 @@ def _roles(tree: Tree, config: ConfigDict) -> dict[tuple[str, str], str]:
     return {key: role[key[1]] for key in tree.classes}
 
 
-def _read(
-    root: Path, tree: Tree, keys: list[tuple[str, str]], config: ConfigDict
-) -> tuple[Array, Array, int, int]:
-    """x, label, and how many pictures were skipped and other files passed over."""
-    files = [(f, c) for c, key in enumerate(keys) for f in tree.classes[key]]
+def read_classes(
+    root: Path, classes: Mapping[tuple[str, str], list[Path]], config, ignored: int = 0
+) -> tuple[Array, Array]:
+    """x [N, size, size, channels] uint8 and label [N], the place of an item's class in `classes`.
+
+    Args:
+      classes: (role or '', class) -> its files. ignored: files passed over before, to be counted.
+    Raises:
+      InputError: a class of no readable picture, a damaged one (unless on_error='skip'); names it.
+    """
+    files = [(f, c) for c, of_class in enumerate(classes.values()) for f in of_class]
     x = np.empty((len(files), config.size, config.size, config.channels), np.uint8)
     label: list[int] = []
-    skipped = others = 0
+    skipped, others = 0, ignored
     pictures = read_images(len(files), lambda i: (files[i][0], ''), config)
     for (file, c), found in zip(files, pictures, strict=True):
         if isinstance(found, NotAnImage) and file.suffix.lower() not in SUFFIXES:
@@ -93,4 +91,13 @@ def _read(
         else:
             x[len(label)] = found
             label.append(c)
-    return x[: len(label)], np.array(label, np.int64), skipped, others
+    if skipped or others:
+        logging.info('%s: skipped %d pictures, passed over %d files', root, skipped, others)
+    present = np.bincount(label, minlength=len(classes)) > 0
+    if not present.all():
+        empty = '/'.join(p for p in list(classes)[int(np.argmin(present))] if p)
+        raise InputError(
+            f'class {empty!r} in {root} has no readable picture '
+            f'({skipped} skipped, {others} files passed over in all)'
+        )
+    return x[: len(label)], np.array(label, np.int64)

@@ -10,7 +10,8 @@ Ink is 255 on 0. Smaller sizes are averaged with Lanczos windows; published code
 
 Splits: 'vinyals' is that of Vinyals et al. (2016) as published by J. Snell (1028 / 172 / 423
 characters; the training set mixes both halves); 'lake' trains on the background half less the five
-alphabets that both splits validate on (792 / 172), and tests on the evaluation half (659).
+alphabets that both splits validate on (792 / 172), and tests on the evaluation half (659);
+'lake30' trains on all thirty background alphabets, and every tenth character validates (868 / 96).
 """
 
 from pathlib import Path
@@ -36,7 +37,7 @@ DEFAULTS = {
     'source': 'auto',  # auto (npz, else png) | npz | png | tfds
     'size': 28,  # up to 105, the original
     'resample': 'lanczos',  # lanczos | nearest | box | bilinear | bicubic
-    'split': 'vinyals',  # vinyals | lake
+    'split': 'vinyals',  # vinyals | lake | lake30
     'turns': 4,  # rotations that are classes of their own: in train,
     'turns_eval': 1,  # in val and test (the published Vinyals lists: 4)
     'runs': '',  # Lake's one-shot runs: a zip or folder, or the start of its name in the directory
@@ -77,7 +78,7 @@ def load(config: ConfigDict) -> Data:
     Raises:
       InputError: nothing there, a damaged or incomplete file, an unknown field value.
     """
-    known = {'source': ('auto', 'npz', 'png', 'tfds'), 'split': ('vinyals', 'lake')}
+    known = {'source': ('auto', 'npz', 'png', 'tfds'), 'split': ('vinyals', 'lake', 'lake30')}
     for field, values in known.items():
         if config[field] not in values:
             raise InputError(
@@ -85,7 +86,7 @@ def load(config: ConfigDict) -> Data:
             )
     if not 1 <= config.size <= SIDE:
         raise InputError(f'config.data.size = {config.size}: need 1 to {SIDE}')
-    if config.runs and config.split != 'lake':
+    if config.runs and config.split == 'vinyals':
         raise InputError(
             'config.data.runs are of evaluation characters, of which the split '
             f"{config.split!r} trains on some: set config.data.split='lake'"
@@ -126,13 +127,16 @@ def _find_runs(config: ConfigDict) -> Path:
 
 
 def role_of(name: str, split: str) -> str:
-    """The role of character 'Alphabet/characterNN' in the split 'vinyals' or 'lake'."""
+    """The role of character 'Alphabet/characterNN' in the split vinyals, lake or lake30."""
     alphabet, character = name.split('/')
+    number = int(character.removeprefix('character'))
+    if split == 'lake30' and alphabet in BACKGROUND:
+        return 'train' if number % 10 else 'val'
     if alphabet in VAL:
         return 'val'
-    if split == 'lake':
+    if split != 'vinyals':
         return 'test' if alphabet in EVALUATION else 'train'
-    last_of_gurmukhi = alphabet == 'Gurmukhi' and int(character.removeprefix('character')) >= 42
+    last_of_gurmukhi = alphabet == 'Gurmukhi' and number >= 42
     return 'test' if alphabet in VINYALS_TEST or last_of_gurmukhi else 'train'
 
 
