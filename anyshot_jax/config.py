@@ -32,9 +32,11 @@ SPINE: dict[str, Any] = {
     'features_from': '',  # an earlier stage whose exported features stand in for the items
     'encoder': '',  # frozen, its features stand in for pictures: encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
+    'encoder_parts': (),  # joined to its features: maps by name ('stride8', ...), 'colours' last
     'describe': {  # class names and descriptions as vectors, in the data's extras
         'by': '',  # tfidf | minilm_l6 | clip_vit_b32; '': none
         'templates': ('{text}',),  # {text}: name and description; {name}: the name
+        'colours': False,  # also the colours that they name, extras['colours']
     },
     'train': {
         'ways': 5,
@@ -51,6 +53,7 @@ SPINE: dict[str, Any] = {
     'eval': {
         'tasks': ((5, 1), (5, 5)),  # (ways, shots) of every column of the result; () with retrieval
         'queries': 15,
+        'role': 'test',  # val: look at the validation classes only, as when choosing
         'within': '',  # the same tasks also within one kind, like train.within; '': not
         'episodes': 600,
         'val_episodes': 200,
@@ -65,7 +68,9 @@ SPINE: dict[str, Any] = {
         'halve_every': 2000,
         'warmup_steps': 0,
         'weight_decay': 0.0,
-        'momentum': 0.9,
+        'momentum': 0.9,  # of sgd
+        'b1': 0.9,  # of adam and adamw
+        'b2': 0.999,
         'clip_norm': 0.0,  # 0: no clipping
         'layer_rates': (),  # ((name, factor), ...): subtrees whose learning rate is a multiple
         'frozen': (),  # names of parameter subtrees that stay as they are

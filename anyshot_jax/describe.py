@@ -1,12 +1,30 @@
 """What classes are called and said to be, as vectors: the attributes of zero-shot methods."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 
 from anyshot_jax.encoders import TextEncoder, load, texts_to_vectors
+from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.types import Array, Data, Dataset, InputError
+
+# What English calls the colours of ops/colour.py. Pink is pale red; metals are grey.
+COLOUR_WORDS = {
+    'black': 'black blackish dark',
+    'grey': 'grey gray greyish grayish silver silvery metal metallic steel',
+    'white': 'white whitish bright',
+    'red': 'red reddish rufous pink pinkish',
+    'orange': 'orange',
+    'yellow': 'yellow yellowish gold golden',
+    'green': 'green greenish',
+    'cyan': 'cyan turquoise',
+    'blue': 'blue bluish',
+    'purple': 'purple purplish violet',
+    'brown': 'brown brownish earthy rusty',
+}
 
 
 def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
@@ -43,6 +61,29 @@ def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
         role: dataclasses.replace(d, extras={**d.extras, 'attribute': part})
         for (role, d), part in zip(data.items(), parts, strict=True)
     }
+
+
+def name_colours(data: Data) -> Data:
+    """Data whose extras hold colours [C, 11] float32: 1 where the class's text says a colour.
+
+    The order is that of `ops.colour.COLOURS`. Read are its name and description, as whole words of
+    English, in upper or lower case. Where no class of any role names one, the log says so.
+    """
+    described = dict(data)
+    for role, d in data.items():
+        if isinstance(d, Dataset):
+            texts = d.texts or ('',) * len(d.names)
+            rows = [colours_in(f'{n} {t}') for n, t in zip(d.names, texts, strict=True)]
+            described[role] = dataclasses.replace(d, extras={**d.extras, 'colours': np.stack(rows)})
+    if not any(d.extras['colours'].any() for d in described.values() if isinstance(d, Dataset)):
+        logging.warning('config.describe.colours: no class name or description says a colour')
+    return described
+
+
+def colours_in(text: str) -> Array:
+    """[11] float32, 1 for every colour that the text names."""
+    words = set(re.findall(r'[^\W\d_]+', text.lower()))
+    return np.array([not words.isdisjoint(COLOUR_WORDS[c].split()) for c in COLOURS], np.float32)
 
 
 def _said(name: str, text: str) -> str:

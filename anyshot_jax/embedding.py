@@ -1,7 +1,7 @@
 """A dataset seen through a frozen encoder: every picture embedded once, kept for later runs."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -17,17 +17,17 @@ from anyshot_jax.update import AXIS
 CHUNK, CHUNK_CPU = 128, 8  # pictures on a device at once; on a CPU more need memory, not less time
 
 
-def embed(data: Data, which: str, *, dtype: str = 'float32') -> Data:
+def embed(data: Data, which: str, *, dtype: str = 'float32', parts: Sequence[str] = ()) -> Data:
     """The same classes, with the encoder's features for pictures. Turned classes become items.
 
     Features lie in the cache directory under the hash of pictures, weights and preprocessing.
 
     Args:
-      which, dtype: as for `encoders.load`.
+      which, dtype, parts: as for `encoders.load`.
     Raises:
       InputError: the data aren't pictures, or the encoder isn't one of pictures.
     """
-    encoder = load(which, dtype=dtype)
+    encoder = load(which, dtype=dtype, parts=parts)
     if isinstance(encoder, TextEncoder):
         raise InputError(f'config.encoder={which!r} reads texts, not pictures')
     tasks = {name: e for name, e in data.items() if isinstance(e, Episode)}
@@ -48,7 +48,7 @@ def _embedded(dataset: Dataset, encoder: PictureEncoder, role: str) -> Dataset:
     kept = cached(
         f'features-{encoder.name}', key, lambda: {'x': features(encoder, dataset.x, role)}
     )
-    return dataclasses.replace(dataset, x=kept['x'])
+    return dataclasses.replace(dataset, x=kept['x'], parts=encoder.parts)
 
 
 def _embedded_tasks(tasks: Episode, encoder: PictureEncoder, name: str) -> Episode:

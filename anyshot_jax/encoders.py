@@ -8,7 +8,7 @@ Weights come from an installed package, from ANYSHOT_DATA_DIR, or from the Huggi
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from anyshot_jax import tokens, weights
 from anyshot_jax.config import nearest
 from anyshot_jax.data.locate import data_root
 from anyshot_jax.nets import clip, efficientnet_lite, minilm, resnet
+from anyshot_jax.ops.colour import COLOURS, colour_shares
 from anyshot_jax.ops.preprocess import Preprocessing, preprocess
 from anyshot_jax.types import Array, InputError
 
@@ -40,12 +41,13 @@ class PictureEncoder(NamedTuple):
     """Pictures into features."""
 
     name: str
-    apply: Callable  # (params, x [N, size, size, 3] float) -> [N, dim] float32
+    apply: Callable  # (params, what preprocess gives) -> [N, dim] float32
     params: Any
     preprocess: Callable  # [N, H, W, 1 or 3] uint8, H and W any -> what apply takes
     dim: int
     digest: str  # of the weights and the preprocessing: equal digests give equal features
     text: TextEncoder | None = None  # its partner in the same space (CLIP)
+    parts: tuple[int, ...] = ()  # sizes of what makes up dim, the net's own features first
 
 
 IMAGENET = Preprocessing(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -63,16 +65,22 @@ HUB = {  # name: the repository on the Hugging Face hub
 NAMES = ('efficientnet_lite0', *HUB)
 
 
-def load(which: str, *, dtype: str = 'float32') -> PictureEncoder | TextEncoder:
+def load(
+    which: str, *, dtype: str = 'float32', parts: Sequence[str] = ()
+) -> PictureEncoder | TextEncoder:
     """A frozen encoder with its weights.
 
     Args:
       which: a name of `NAMES`; a weights file (or a folder with model.safetensors), whose net is
         told by its tensors; or NAME=PATH.
       dtype: what it computes in, float32 or bfloat16. Features are float32 either way.
+      parts: what is joined to the features of an encoder of pictures, in this order: maps of a
+        convolutional net by name ('stride8', ...; the means over space, then the standard
+        deviations), and 'colours' (square roots of `colour_shares` of the whole picture), which
+        come last wherever they are named.
     Raises:
-      InputError: no such encoder, weights that can't be had (says what would do), or a file of
-        another net (names the first missing and the first unexpected tensor).
+      InputError: no such encoder or part, weights that can't be had (says what would do), or a
+        file of another net (names the first missing and the first unexpected tensor).
     """
     if dtype not in ('float32', 'bfloat16'):
         raise InputError(f'config.encoder_dtype={dtype!r}: need float32 or bfloat16')
@@ -82,29 +90,39 @@ def load(which: str, *, dtype: str = 'float32') -> PictureEncoder | TextEncoder:
     path = _file(Path(given).expanduser()) if given else _find(name)
     found = weights.read_tensors(path)
     try:
-        return build(name or _net_of(found, path), found, path.parent, dtype=dtype)
+        return build(name or _net_of(found, path), found, path.parent, dtype=dtype, parts=parts)
     except InputError as e:
         raise InputError(f'{path}: {e}') from e
 
 
 def build(
-    name: str, found: Mapping[str, np.ndarray], folder: Path, *, dtype: str = 'float32'
+    name: str,
+    found: Mapping[str, np.ndarray],
+    folder: Path,
+    *,
+    dtype: str = 'float32',
+    parts: Sequence[str] = (),
 ) -> PictureEncoder | TextEncoder:
     """The encoder `name` with these tensors; `folder` holds the tokenizer of a text encoder."""
+    parts = tuple(parts)
     if name == 'minilm_l6':
+        if parts:
+            raise InputError(f'{name} reads texts: leave config.encoder_parts={parts!r} empty')
         net = minilm.MiniLM(dtype=dtype)
         params, tokenizer = minilm.convert(found, net), tokens.wordpiece_tokenizer(folder)
         return _text_encoder(name, net.apply, params, tokenizer, net.width, dtype)
     if name == 'clip_vit_b32':
         tower = clip.ImageTower()
         text, params = _clip_text(found, folder, dtype), clip.convert(found, tower)
-        return _picture_encoder(name, tower.apply, params, CLIP, tower.features, dtype, text)
+        apply = lambda params, x: {'features': tower.apply(params, x)}
+        return _picture_encoder(name, apply, params, CLIP, dtype, parts, text)
     if name == 'efficientnet_lite0':
-        params = efficientnet_lite.convert(found)
-        return _pooled(name, efficientnet_lite.EfficientNetLite(), params, TFLITE, dtype)
+        lite, params = efficientnet_lite.EfficientNetLite(), efficientnet_lite.convert(found)
+        return _picture_encoder(name, lite.apply, params, TFLITE, dtype, parts)
     if name in HUB:
         residual = getattr(resnet, name)()
-        return _pooled(name, residual, resnet.convert(found, residual), IMAGENET, dtype)
+        params = resnet.convert(found, residual)
+        return _picture_encoder(name, residual.apply, params, IMAGENET, dtype, parts)
     raise InputError(f'there is no encoder {name!r}{nearest(name, NAMES)}')
 
 
@@ -122,24 +140,49 @@ def _clip_text(found, folder: Path, dtype: str) -> TextEncoder | None:
     return _text_encoder('clip_vit_b32', apply, params, tokenizer, tower.features, dtype)
 
 
-def _pooled(name: str, net, params, how: Preprocessing, dtype: str) -> PictureEncoder:
-    """A convolutional net by the features that it averages over space."""
-    apply = lambda params, x: net.apply(params, x)['features']
+def _picture_encoder(name, apply, params, how, dtype, parts=(), text=None) -> PictureEncoder:
+    """By apply: (params, x) -> {'features': [N, D], and maps [N, H, W, C] by name}."""
     x = jax.ShapeDtypeStruct((1, how.size, how.size, 3), jnp.float32)
-    dim = jax.eval_shape(apply, params, x).shape[-1]
-    return _picture_encoder(name, apply, params, how, dim, dtype)
+    channels = {k: v.shape[-1] for k, v in jax.eval_shape(apply, params, x).items()}
+    dim = channels.pop('features')
+    sizes = {k: 2 * c for k, c in channels.items()} | {'colours': len(COLOURS)}
+    for i, part in enumerate(parts):
+        if part not in sizes:
+            raise InputError(
+                f'{name} has no {part!r} for config.encoder_parts{nearest(str(part), sizes)}'
+            )
+        if part in parts[:i]:
+            raise InputError(f'config.encoder_parts={parts!r} names {part!r} twice')
+    parts = tuple(sorted(parts, key=lambda part: part == 'colours'))  # methods find them at the end
 
+    def features(params, x):
+        x, shares = x if 'colours' in parts else (x, None)
+        found = apply(params, x.astype(dtype))
+        added = [jnp.sqrt(shares) if p == 'colours' else _moments(found[p]) for p in parts]
+        return jnp.concatenate([found['features'].astype(jnp.float32), *added], -1)
 
-def _picture_encoder(name, apply, params, how, dim, dtype, text=None) -> PictureEncoder:
+    def ready(x):
+        z = preprocess(x, how=how)
+        return (z, colour_shares(x)) if 'colours' in parts else z
+
+    all_sizes = (dim, *(sizes[p] for p in parts))
     return PictureEncoder(
         name=name,
-        apply=lambda params, x: apply(params, x.astype(dtype)).astype(jnp.float32),
+        apply=features,
         params=params,
-        preprocess=partial(preprocess, how=how),
-        dim=dim,
-        digest=digest(params, [name, how, dtype]),
+        preprocess=ready,
+        dim=sum(all_sizes),
+        # Without parts as it was before there were any: features in the cache stay valid.
+        digest=digest(params, [name, how, dtype, parts] if parts else [name, how, dtype]),
         text=text,
+        parts=all_sizes,
     )
+
+
+def _moments(x: Array) -> jax.Array:
+    """[N, H, W, C] -> [N, 2 C] float32: means over space, then (population) deviations."""
+    x = x.astype(jnp.float32)
+    return jnp.concatenate([x.mean((1, 2)), x.std((1, 2))], -1)
 
 
 def _text_encoder(name, apply, params, tokenizer, dim, dtype) -> TextEncoder:

@@ -79,6 +79,7 @@ def episodic(
     similarity: Callable = lambda params, extra, a, b: cosine(a, b),
     batch_norms: Collection[str] = ('inductive', 'transductive'),
     skip_small: bool = False,
+    zero_shot: bool = False,
 ) -> Method:
     """A Method from the parts in which methods differ.
 
@@ -93,6 +94,7 @@ def episodic(
         None if there is nothing to train.
       similarity: (params, extra, a [N, D], b [M, D]) -> [N, M], by which features are retrieved.
       batch_norms: what config.method.batch_norm may say.
+      zero_shot: tasks of 0 shots can be answered.
       skip_small: training goes on without classes that have too few items, instead of an error.
     Raises:
       InputError: the data can't give the episodes that the config asks for.
@@ -117,7 +119,8 @@ def episodic(
             retrieval.check(data, role)
         for ways, shots in config.eval.tasks:
             for within in ('', config.eval.within):
-                task = {'ways': ways, 'shots': shots, 'queries': config.eval.queries}
+                least = max(shots, 1) if zero_shot else shots
+                task = {'ways': ways, 'shots': least, 'queries': config.eval.queries}
                 episodes.check(data, role, **task, within=within)
     if any(moves.values()) and _some_items(data).ndim != 4:
         raise InputError('config.augment moves pictures, but the data are features: set it to 0')
@@ -277,7 +280,7 @@ def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:
     num = dataset.x.shape[0]
     starts = range(0, num, EMBED_CHUNK)  # the last chunk is filled up from the first rows
     chunks = [embed(dataset.x[(i + np.arange(EMBED_CHUNK)) % num]) for i in starts]
-    return dataclasses.replace(dataset, x=jnp.concatenate(chunks)[:num])
+    return dataclasses.replace(dataset, x=jnp.concatenate(chunks)[:num], parts=())
 
 
 def cross_entropy(scores: Array, label: Array) -> tuple[Array, dict]:

@@ -41,7 +41,7 @@ def build_optimizer(optim: ConfigDict, num_steps: int) -> optax.GradientTransfor
         rule = optax.chain(_decay(optim), rule)
     elif optim.name in ('adam', 'adamw'):
         # adam: decay as L2 in the gradient; adamw: decoupled (Loshchilov & Hutter 2019).
-        rule = optax.scale_by_adam()
+        rule = optax.scale_by_adam(optim.b1, optim.b2)
         parts = [_decay(optim), rule] if optim.name == 'adam' else [rule, _decay(optim)]
         rule = optax.chain(*parts, optax.scale_by_learning_rate(rate))
     else:

@@ -110,18 +110,23 @@ def _run_stage(config: ConfigDict, workdir: Path, exported, config_file) -> dict
 def _build_and_run(config, workdir, exported, config_file):
     # Build.
     data = configs.find('data', config.data.name).load(config.data)
-    for field in ('features_from', 'encoder', 'describe.by'):
-        given = config.describe.by if field == 'describe.by' else config[field]
+    for field in ('features_from', 'encoder', 'describe.by', 'describe.colours'):
+        section, _, name = field.rpartition('.')
+        given = (config[section] if section else config)[name]
         if given and not all(isinstance(d, Dataset) for d in data.values()):
             raise InputError(f'config.{field}={given!r} needs classes, config.data has functions')
     if config.features_from:
         data = _with_features(data, config.features_from, exported)
     if config.describe.by:
         data = describe.describe(data, config.describe.by, config.describe.templates)
+    if config.describe.colours:
+        data = describe.name_colours(data)
     pictures = None  # of the test items, for the report
     if config.encoder:
         pictures = expand_turns(data['test']).x
-        data = embedding.embed(data, config.encoder, dtype=config.encoder_dtype)
+        data = embedding.embed(
+            data, config.encoder, dtype=config.encoder_dtype, parts=config.encoder_parts
+        )
     data = {**data, **(exported or {})}
     method = configs.find('methods', config.method.name).build(config, data)
     data = on_all_devices(data)
@@ -151,7 +156,7 @@ def _build_and_run(config, workdir, exported, config_file):
 
     # Test, once, the step that validation chose.
     state, _ = checkpoint.restore_or_init(best, state)
-    values = evaluate.summarise(method.evaluate(state, data, key_test, 'test'))
+    values = evaluate.summarise(method.evaluate(state, data, key_test, config.eval.role))
     result = {
         'values': values,
         'measure': method.measure._asdict(),
@@ -178,7 +183,7 @@ def _with_features(data, stage: str, exported):
         hint = configs.nearest(stage, exported or ())
         raise InputError(f'config.features_from={stage!r} is no earlier stage{hint}')
     return {
-        role: dataclasses.replace(expand_turns(dataset), x=exported[stage][role])
+        role: dataclasses.replace(expand_turns(dataset), x=exported[stage][role], parts=())
         for role, dataset in data.items()
         if isinstance(dataset, Dataset)
     }
@@ -253,6 +258,8 @@ def _check_periods(config) -> None:
     for name in ('episodes', 'val_episodes'):
         if config.eval[name] < 1:
             raise InputError(f'config.eval.{name} must be >= 1, got {config.eval[name]}')
+    if config.eval.role not in ('test', 'val'):
+        raise InputError(f'config.eval.role={config.eval.role!r} must be test or val')
     tasks = config.eval.tasks
     pairs = all(isinstance(t, (tuple, list)) and len(t) == 2 for t in tasks)
     if not pairs or not (tasks or config.eval.retrieval):
@@ -267,7 +274,7 @@ def _check_periods(config) -> None:
     if min(config.eval.retrieval_at, default=1) < 1:
         raise InputError(f'config.eval.retrieval_at={config.eval.retrieval_at} must be >= 1')
     kinds = ('', config.eval.within) if config.eval.within else ('',)
-    names = [task_name(*task, within) for within in kinds for task in config.eval.tasks]
+    names = [task_name(w, s, within) for within in kinds for w, s in config.eval.tasks]
     if config.eval.retrieval:
         names += retrieval.names(tuple(config.eval.retrieval_at))
     if config.eval.select and config.eval.select not in names:

@@ -34,6 +34,8 @@ class Dataset:
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C class names
     texts: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C descriptions, or none
     turns: int = struct.field(pytree_node=False, default=1)  # 1 or 4
+    # Where x comes from an encoder: the sizes of the parts of D, or () where that isn't known.
+    parts: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
     @property
     def num_classes(self) -> int:
@@ -95,10 +97,10 @@ class Method(NamedTuple):
     """An algorithm: pure functions made by `methods/<name>.py: build(config, data)`."""
 
     init: Callable  # (key, data) -> TrainState
-    sample: Callable  # (key, data) -> ONE unit (episode, pair, item); train.py vmaps it inside jit
+    sample: Callable | None  # (key, data) -> ONE unit (episode, pair, item); train.py vmaps it inside jit
     update: Callable | None  # (state, batch [B, ...], key [B]) -> (state, metrics)
     evaluate: Callable  # (state, data, key, role) -> {name: raw values, leading axis E or queries}
-    predict: Callable  # (state, episode) -> scores [W*Q, W], the largest is the answer
+    predict: Callable | None  # (state, episode) -> scores [W*Q, W], the largest is the answer
     embed: Callable | None  # (state, x [N, ...]) -> [N, D]
     similarity: Callable | None = None  # (state, a [N, D], b [M, D]) -> [N, M] of embeddings
     export: Callable = lambda state, data, key: {}  # -> {name: array} for the next stage

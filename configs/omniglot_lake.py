@@ -5,8 +5,8 @@
 DIR also holds Lake's one-shot runs (all_runs.zip): 20 characters of one alphabet each. The result
 has their accuracy beside that of random 20-way trials over all evaluation characters. Trained on
 25 background alphabets in four turns, validated on the other five; tasks stay within an alphabet.
-This is the twin on 35x35 for two cores; `:koch` is the paper's network on 105x105 for an accelerator,
-`:knn` and `:hausdorff` are nearest neighbours of pixels and of ink, which learn nothing.
+This is the twin on 35x35 for two cores; `:koch` is the paper's network on 105x105 for an
+accelerator, `:knn` and `:hausdorff` are nearest neighbours of pixels and of ink.
 """
 
 from anyshot_jax.config import defaults
@@ -45,5 +45,6 @@ def get_config(arg: str = ''):
         config.optim.update({'learning_rate': 1e-4, 'schedule': 'constant', 'warmup_steps': 0})
         return config
     config.net.pools = (True, True, True, False)  # 4x4 places left
-    config.method.update({'loss': 'triplet', 'mining': 'semi_hard', 'squash': 'unit', 'margin': 0.5})
+    config.method.update({'loss': 'triplet', 'mining': 'semi_hard'})
+    config.method.update({'squash': 'unit', 'margin': 0.5})
     return config

@@ -46,10 +46,12 @@ def stand_in(config, num_classes, per_class):
     if own.name == 'sinusoid':
         return own  # it is synthetic
     fields = configs.defaults('knn', 'synthetic').data
-    vectors = config.encoder or own.get('kind', own.name) == 'features'
+    vectors = config.encoder or config.features_from or own.get('kind') == 'features'
+    vectors = vectors or own.name == 'features'
     kind = 'features' if vectors else 'images'
     fields.update({'kind': kind, 'num_classes': (num_classes,) * 3, 'noise': 1.0})
     fields.per_class = (per_class, per_class)
+    fields.dim = 32  # more than the shares of colours
     fields.size = own.get('size', 28)
     fields.channels = own.get('channels', 1)
     fields.turns, fields.turns_eval = own.get('turns', 1), own.get('turns_eval', 1)
@@ -57,12 +59,22 @@ def stand_in(config, num_classes, per_class):
 
 
 def load(config, fields):
-    """The stand-in, its classes of one kind where the recipe's tasks stay within one."""
+    """The stand-in, with what the recipe's own classes have besides: kinds, words, made items."""
     data = configs.find('data', fields.name).load(fields)
-    if not config.train.get('within'):
-        return data
-    kind = lambda d: {config.train.within: np.zeros(len(d.count), np.int32)}
-    return {role: d.replace(extras=kind(d)) for role, d in data.items()}
+    extras = {}
+    if kind := config.train.get('within') or config.eval.get('within'):
+        extras[kind] = lambda num: np.zeros(num, np.int32)
+    if config.describe.by:
+        extras['attribute'] = lambda num: np.eye(num, 7, dtype=np.float32)
+    if config.describe.colours:
+        extras['colours'] = lambda num: np.eye(num, 11, dtype=np.float32)
+    if extras:
+        data = {role: d.replace(extras={n: f(len(d.count)) for n, f in extras.items()})
+                for role, d in data.items()}  # fmt: skip
+    if config.method.get('fakes_from'):
+        made = {r: np.ones((len(d.count), 2, *d.x.shape[1:]), np.float32) for r, d in data.items()}
+        data[config.method.fakes_from] = made
+    return data
 
 
 def test_there_are_recipes():
@@ -122,6 +134,7 @@ def test_recipe_takes_two_steps(file, arg):
             assert int(state.step) == 2
             assert all(np.isfinite(m).all() for m in metrics.values())
         name = '3-way 1-shot' if classes else '1-shot after 1 step'
+        name = name if method.predict else 'zero-shot'  # of four classes, not of four episodes
         value = np.asarray(method.evaluate(state, data, key, 'test')[name])
         assert value.shape == (4,) and (value >= 0).all()
         assert not classes or (value <= 1).all()

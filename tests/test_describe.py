@@ -8,7 +8,8 @@ import pytest
 from anyshot_jax.config import defaults
 from anyshot_jax.data import folder
 from anyshot_jax.data.splits import split_items
-from anyshot_jax.describe import describe, spoken, tfidf
+from anyshot_jax.describe import COLOUR_WORDS, colours_in, describe, name_colours, spoken, tfidf
+from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.types import InputError
 
 NAMES = ['ring_crack', 'blow-hole', 'scratch', 'dent', 'rust']
@@ -93,3 +94,71 @@ def test_descriptions_of_a_folder_reach_the_classes(tmp_path):
     (tmp_path / 'classes.json').write_text(json.dumps({'a': 'red', 'cc': 'blue'}))
     with pytest.raises(InputError, match="'cc'"):
         folder.load(config)
+
+
+@pytest.mark.parametrize(
+    ('text', 'want'),
+    [
+        ('a round DARK ring', 'black'),
+        ('white lines on deep blue', 'white blue'),
+        ('Off-White', 'white'),
+        ('silver_grey2red', 'grey red'),
+        ('rusty, golden; reddish', 'brown yellow red'),
+        ('Orange/turquoise.violet', 'orange cyan purple'),
+        ('scared, covered in greens and blackened goldfish', ''),  # whole words only
+        ('redé brightness', ''),
+        ('', ''),
+    ],
+)
+def test_colours_in_words(text, want):
+    got = colours_in(text)
+    assert got.dtype == np.float32 and got.shape == (11,)
+    assert {c for c, said in zip(COLOURS, got, strict=True) if said == 1} == set(want.split())
+    assert set(got) <= {0, 1}
+
+
+def test_every_colour_has_words_of_its_own():
+    words = [w for said in COLOUR_WORDS.values() for w in said.split()]
+    assert set(COLOUR_WORDS) == set(COLOURS) and len(words) == len(set(words))
+    assert all(c in COLOUR_WORDS[c].split() for c in COLOURS)
+
+
+def test_classes_have_the_colours_of_names_and_texts():
+    x, label = np.zeros((10, 2), np.float32), np.arange(10) // 2
+    names = ['ring_crack', 'Green-hole', 'scratch', 'dent', 'rust']
+    told = name_colours(split_items(x, label, names, ROLES, texts=TEXTS))
+    by_name = {
+        n: {c for c, said in zip(COLOURS, row, strict=True) if said}
+        for d in told.values()
+        for n, row in zip(d.names, d.extras['colours'], strict=True)
+    }
+    assert by_name == {
+        'ring_crack': {'black'}, 'Green-hole': {'black', 'green'}, 'scratch': {'white'},
+        'dent': set(), 'rust': {'brown', 'red'},
+    }  # fmt: skip
+    both = name_colours(describe(data(), 'tfidf', ('{text}',)))
+    assert {k for d in both.values() for k in d.extras} == {'attribute', 'colours'}
+
+
+def test_no_colour_at_all_is_logged(caplog):
+    x, label = np.zeros((6, 2), np.float32), np.arange(6) // 2
+    plain = split_items(x, label, ['a', 'b', 'c'], ['train', 'val', 'test'])
+    with caplog.at_level('WARNING'):
+        told = name_colours(plain)
+    assert 'says a colour' in caplog.text
+    assert all(d.extras['colours'].shape == (1, 11) for d in told.values())
+    assert not any(d.extras['colours'].any() for d in told.values())
+    caplog.clear()
+    name_colours(data())
+    assert not caplog.text
+
+
+def test_a_run_finds_the_colours_without_vectors(tmp_path, tiny_config, monkeypatch):
+    from anyshot_jax.methods import simpleshot
+    from anyshot_jax.train import run
+
+    seen, build = [], simpleshot.build
+    monkeypatch.setattr(simpleshot, 'build', lambda c, d: seen.append(d) or build(c, d))
+    run(tiny_config('simpleshot', net='', describe__colours=True), tmp_path)
+    assert set(seen[0]['test'].extras) == {'colours'}
+    assert seen[0]['test'].extras['colours'].shape == (4, 11)

@@ -1,5 +1,6 @@
 """Encoders by name and by file, and a dataset seen through one."""
 
+import dataclasses
 import os
 
 import jax
@@ -10,9 +11,12 @@ from anyshot_jax import embedding, encoders
 from anyshot_jax.config import defaults
 from anyshot_jax.data.splits import split_items
 from anyshot_jax.encoders import IMAGENET, PictureEncoder
+from anyshot_jax.episodes import expand_turns, restrict
+from anyshot_jax.episodic import embed_dataset
 from anyshot_jax.nets import resnet
+from anyshot_jax.ops.colour import colour_shares
 from anyshot_jax.ops.preprocess import preprocess
-from anyshot_jax.train import run
+from anyshot_jax.train import _with_features, run
 from anyshot_jax.types import InputError
 
 NET = resnet.ResNet((1, 1), width=4)
@@ -22,9 +26,8 @@ NET = resnet.ResNet((1, 1), width=4)
 def small():
     """A residual net of 8 features that a test can afford, its weights random."""
     params = NET.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
-    apply = lambda params, x: NET.apply(params, x)['features']
     return encoders._picture_encoder(
-        'small', apply, params, IMAGENET._replace(size=16), 8, 'float32'
+        'small', NET.apply, params, IMAGENET._replace(size=16), 'float32'
     )
 
 
@@ -117,7 +120,7 @@ def test_bfloat16_is_near(small):
 
 
 def test_a_dataset_is_embedded_once(small, monkeypatch):
-    monkeypatch.setattr(embedding, 'load', lambda which, dtype: small)
+    monkeypatch.setattr(embedding, 'load', lambda which, dtype, parts: small)
     data = pictures(turns=4)
     first = embedding.embed(data, 'small')
     assert first['test'].x.shape == (120, 8) and first['test'].turns == 1
@@ -127,20 +130,22 @@ def test_a_dataset_is_embedded_once(small, monkeypatch):
     )
     asked = []
     watched = small._replace(apply=lambda params, x: asked.append(1) or small.apply(params, x))
-    monkeypatch.setattr(embedding, 'load', lambda which, dtype: watched)
+    monkeypatch.setattr(embedding, 'load', lambda which, dtype, parts: watched)
     again = embedding.embed(data, 'small')
     assert not asked
     np.testing.assert_array_equal(again['test'].x, first['test'].x)
     data['train'].x[0, 0, 0, 0] ^= 1  # other pictures, other weights: new features
     embedding.embed(data, 'small')
     assert len(asked) == 1
-    monkeypatch.setattr(embedding, 'load', lambda which, dtype: watched._replace(digest='other'))
+    monkeypatch.setattr(
+        embedding, 'load', lambda which, dtype, parts: watched._replace(digest='other')
+    )
     embedding.embed(data, 'small')
     assert len(asked) > 1
 
 
 def test_only_pictures_are_embedded(small, monkeypatch):
-    monkeypatch.setattr(embedding, 'load', lambda which, dtype: small)
+    monkeypatch.setattr(embedding, 'load', lambda which, dtype, parts: small)
     config = defaults('knn', 'synthetic').data
     config.kind = 'features'
     from anyshot_jax.data import synthetic
@@ -164,3 +169,101 @@ def test_a_whole_run_on_the_real_weights(tmp_path, tiny_config):
 def test_the_record_says_what_it_takes(small):
     assert isinstance(small, PictureEncoder)
     assert small.preprocess(np.zeros((2, 30, 20, 1), np.uint8)).shape == (2, 16, 16, 3)
+
+
+def small_with(small, *parts, name='small', dtype='float32'):
+    how = IMAGENET._replace(size=16)
+    return encoders._picture_encoder(name, NET.apply, small.params, how, dtype, parts)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_parts_are_those_of_the_nets_maps(small, channels):
+    encoder = small_with(small, 'stride8', 'colours', 'stride4')  # colours come last
+    assert encoder.parts == (8, 16, 8, 11) and encoder.dim == 43
+    x = pictures()['train'].x[:11, :, :18, :channels]
+    maps = NET.apply(small.params, preprocess(x, how=IMAGENET._replace(size=16)))
+    maps = {k: np.asarray(v, np.float64) for k, v in maps.items()}
+    want = [maps['features']]
+    for name in ('stride8', 'stride4'):
+        pixels = maps[name].reshape(11, -1, maps[name].shape[-1])
+        mean = pixels.sum(1) / pixels.shape[1]
+        want += [mean, np.sqrt(((pixels - mean[:, None]) ** 2).sum(1) / pixels.shape[1])]
+    want.append(np.sqrt(np.asarray(colour_shares(x))))  # of the whole picture, not its square
+    got = embedding.features(encoder, x)
+    np.testing.assert_allclose(got, np.concatenate(want, 1), rtol=1e-4, atol=1e-5)
+    alone = encoder.apply(encoder.params, encoder.preprocess(x))
+    np.testing.assert_allclose(alone, got, rtol=1e-4, atol=1e-5)
+    half = small_with(small, 'stride8', 'stride4', 'colours', dtype='bfloat16')
+    near = embedding.features(half, x)
+    assert near.dtype == np.float32
+    np.testing.assert_allclose(near[:, :-11], got[:, :-11], atol=0.1 * np.abs(got).max())
+    np.testing.assert_array_equal(near[:, -11:], got[:, -11:])
+
+
+def test_the_digest_tells_parts_and_is_the_old_one_without(small):
+    old = encoders.digest(small.params, ['small', IMAGENET._replace(size=16), 'float32'])
+    assert small.digest == small_with(small).digest == old and small.parts == (8,)
+    asked = [(), ('stride4',), ('stride8',), ('stride4', 'stride8'), ('stride8', 'stride4'),
+             ('colours',), ('stride4', 'colours')]  # fmt: skip
+    assert len({small_with(small, *parts).digest for parts in asked}) == len(asked)
+    first, last = ('colours', 'stride4'), ('stride4', 'colours')
+    assert small_with(small, *first).digest == small_with(small, *last).digest
+
+
+def test_a_dataset_knows_the_parts_until_its_features_change(small, monkeypatch):
+    def load(which, dtype, parts):
+        return small_with(small, *parts, dtype=dtype)
+
+    monkeypatch.setattr(embedding, 'load', load)
+    data = pictures(turns=4)
+    assert data['test'].parts == () and expand_turns(data['test']).parts == ()
+    assert embedding.embed(data, 'small')['test'].parts == (8,)
+    told = embedding.embed(data, 'small', parts=('stride4', 'colours'))['test']
+    assert told.parts == (8, 8, 11) and told.x.shape == (120, 27)
+    assert restrict(told, np.array([0, 1])).parts == told.parts
+    turned = expand_turns(dataclasses.replace(data['test'], parts=(1, 2)))
+    assert turned.parts == (1, 2)
+    assert jax.jit(lambda d: d)(told).parts == told.parts
+    assert embed_dataset(lambda x: x[:, :5], told).parts == ()
+    exported = {'stage': {'test': np.zeros((120, 4), np.float32)}}
+    assert _with_features({'test': told}, 'stage', exported)['test'].parts == ()
+
+
+def test_parts_that_are_not_there_are_refused(small, resnet18_file):
+    with pytest.raises(InputError, match=r"no 'strid8' .*did you mean 'stride8'"):
+        small_with(small, 'strid8')
+    with pytest.raises(
+        InputError, match=r"no 'x' .*there are colours, stride16, stride32, stride4"
+    ):
+        encoders.load(str(resnet18_file), parts=('x',))
+    with pytest.raises(InputError, match="no 'features'"):
+        small_with(small, 'features')
+    with pytest.raises(InputError, match="names 'stride4' twice"):
+        small_with(small, 'stride4', 'stride8', 'stride4')
+    assert encoders.load(str(resnet18_file), parts=['stride32', 'colours']).parts == (512, 1024, 11)
+
+
+def test_an_encoder_without_maps_has_colours_only(small):
+    flat = lambda params, x: {'features': x.mean((1, 2))}
+    how = IMAGENET._replace(size=16)
+    encoder = encoders._picture_encoder('flat', flat, {}, how, 'float32', ('colours',))
+    assert encoder.parts == (3, 11)
+    with pytest.raises(InputError, match=r"no 'stride8' .*there are colours"):
+        encoders._picture_encoder('flat', flat, {}, how, 'float32', ('stride8',))
+    with pytest.raises(InputError, match='reads texts'):
+        encoders.build('minilm_l6', {}, None, parts=('colours',))
+
+
+def test_a_run_with_parts(tmp_path, tiny_config, monkeypatch, small):
+    asked = []
+
+    def load(which, dtype, parts):
+        asked.append(parts)
+        return small_with(small, *parts, dtype=dtype)
+
+    monkeypatch.setattr(embedding, 'load', load)
+    config = tiny_config('simpleshot', net='')
+    config.data.update({'kind': 'images', 'size': 16})
+    config.update({'encoder': 'small', 'encoder_parts': ('stride4', 'colours')})
+    assert 0 <= run(config, tmp_path)['3-way 1-shot'] <= 1
+    assert asked == [('stride4', 'colours')]

@@ -37,7 +37,7 @@ DEFAULTS = {
     'set': 'MSD',  # MSD | KTD | the name of another folder of this layout
     'classes': 'A',  # which are novel: A | random, and of MSD: B | C | D
     'split_seed': 0,  # which those of 'random' are
-    'val': 5,  # how many of the seen classes validate; MSD and KTD have 15
+    'val': 3,  # how many of the seen classes validate (MSD and KTD have 15); 0: all train
     'val_seed': 0,  # which these are
     'held_out': False,  # True: keeps back items of the seen classes, in role test_seen
     'size': 224,  # pictures are centre-cropped and resized to size x size
@@ -93,7 +93,9 @@ def load(config: ConfigDict) -> Data:
     x, label = read_classes(root, {**keys, **{(TEST_SEEN, n): kept[n] for n in kept}}, config)
     texts = [_text(name, classes[name]) for name in names]
     end = np.searchsorted(label, len(names))  # from there on they are test_seen's
-    data = split_items(x[:end], label[:end], names, [role[n] for n in names], texts=texts)
+    roles = ROLES if config.val else ('train', 'test')
+    given = [role[n] for n in names]
+    data = split_items(x[:end], label[:end], names, given, texts=texts, roles=roles)
     if not kept:
         return data
     said = tuple(texts[: len(seen)]) if any(texts) else ()
@@ -137,10 +139,10 @@ def _roles(seen: Mapping[str, bool], config: ConfigDict) -> dict[str, str]:
     elif config.classes == 'random':
         novel = _drawn(names, len(novel), config.split_seed)
     rest = [name for name in names if name not in novel]
-    if not 1 <= config.val < len(rest):
+    if not 0 <= config.val < len(rest):
         raise InputError(
-            f'config.data.val = {config.val}: of {len(rest)} seen classes at least one must '
-            'validate, and at least one remain for training'
+            f'config.data.val = {config.val}: of {len(rest)} seen classes none to '
+            f'{len(rest) - 1} can validate, at least one must remain for training'
         )
     val = _drawn(rest, config.val, config.val_seed)
     return {n: 'test' if n in novel else 'val' if n in val else 'train' for n in names}

@@ -114,6 +114,7 @@ def split_items(
     group: Array | None = None,
     texts: Sequence[str] = (),
     turns: tuple[int, int] = (1, 1),
+    roles: Sequence[str] = ROLES,
 ) -> Data:
     """Data by role; within a role the classes keep their order and are numbered anew.
 
@@ -122,17 +123,17 @@ def split_items(
       label: [N] integers 0..C-1. names, role: C names and roles.
       extras: arrays with leading axis C. group: [N] integers, or none.
       texts: C descriptions, '' where there is none; or none at all.
-      turns: of train, of val and test.
+      turns: of train, of val and test. roles: those that there must be.
     Raises:
       InputError: a role without classes, a class without items or in two roles.
     """
-    label, roles = np.asarray(label), np.asarray(role)
+    label, of_class = np.asarray(label), np.asarray(role)
     check_disjoint({r: [n for n, of in zip(names, role, strict=True) if of == r] for r in ROLES})
     data = {}
-    for r in ROLES:
-        classes = np.flatnonzero(roles == r)
+    for r in roles:
+        classes = np.flatnonzero(of_class == r)
         if not len(classes):
-            raise InputError(f'no class for {r!r}: train, val and test need at least one each')
+            raise InputError(f'no class for {r!r}: {", ".join(roles)} need at least one each')
         renumber = np.full(len(names), -1)
         renumber[classes] = np.arange(len(classes))
         rows = _as_slice(np.flatnonzero(renumber[label] >= 0))

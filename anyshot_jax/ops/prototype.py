@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from anyshot_jax.ops.transport import sinkhorn
+
 
 def class_means(x: jax.Array, y: jax.Array, ways: int) -> jax.Array:
     """Mean of each class's items.
@@ -44,3 +46,55 @@ def attention(sim: jax.Array, y: jax.Array, ways: int) -> jax.Array:
     member = jax.nn.one_hot(y, ways, dtype=bool)  # [N, W]
     weight = jax.nn.log_softmax(sim, axis=1)
     return jax.nn.logsumexp(jnp.where(member[None], weight[:, :, None], -1e30), axis=1)
+
+
+def class_centres(
+    x_s: jax.Array,
+    weight_s: jax.Array,
+    x_q: jax.Array,
+    *,
+    rows: jax.Array | None = None,
+    columns: jax.Array | None = None,
+    rounds: int = 20,
+    step: float = 0.2,
+    sharpness: float = 10.0,
+    tolerance: float = 1e-5,
+    max_rounds: int = 1000,
+) -> tuple[jax.Array, jax.Array]:
+    """Centres drawn towards the queries that optimal transport gives them (transductive).
+
+    In every round they go the part `step` of the way to the mean of all rows, a support row counted
+    by its weight and a query by its share in the plan.
+
+    Args:
+      x_s: [N, D]. weight_s: [N, W] >= 0, 0 also for rows that aren't there. x_q: [Q, D].
+      rows: [Q], 1 where a query is there, else 0; None: all. columns: [W] expected queries of the
+        classes, up to a factor; None: equally many. sharpness, tolerance, max_rounds: `sinkhorn`'s.
+    Returns:
+      centres [rounds + 1, W, D], the first the weighted means of the support (zeros for a class
+      without any), and the plan [Q, W] for the last.
+    Reference:
+      Hu, Gripon, Pateux, "Leveraging the feature distribution in transfer-based few-shot learning",
+      ICANN 2021.
+    """
+    rows = jnp.ones_like(x_q[:, 0]) if rows is None else rows
+    columns = jnp.ones_like(x_s[0], shape=weight_s.shape[1:]) if columns is None else columns
+    given, mass = weight_s.T @ x_s, weight_s.sum(0)[:, None]
+    turned = -2 * x_q.T  # here, not in every round
+    limits = {'sharpness': sharpness, 'tolerance': tolerance, 'max_rounds': max_rounds}
+
+    def plan(centres):
+        # Distances less |x_q|^2, which is the same for all classes.
+        cost = jnp.sum(centres * centres, -1)[:, None] + centres @ turned
+        return sinkhorn(cost.T, rows, columns, **limits).T
+
+    def move(centres, _):
+        share = plan(centres)
+        total = mass + share.sum(1, keepdims=True)
+        mean = (given + share @ x_q) / jnp.maximum(total, 1e-12)
+        centres = centres + step * (mean - centres)
+        return centres, centres
+
+    first = given / jnp.maximum(mass, 1e-12)
+    last, path = jax.lax.scan(move, first, length=rounds)
+    return jnp.concatenate([first[None], path]), plan(last).T

@@ -104,6 +104,7 @@ class Answers(NamedTuple):
 
 def asker(method: Method, state: TrainState) -> Ask:
     """method.predict of this state, compiled once for every shape of task."""
+    assert method.predict
     predict = jax.jit(method.predict)
 
     def ask(episode):

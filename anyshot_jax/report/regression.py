@@ -16,6 +16,7 @@ def functions(method: Method, state: TrainState, test: Sinusoids, config: Config
     """A few test functions: the truth, the points given, and the net after steps of descent."""
     steps = tuple(config.method.eval_steps)
     shown = sorted({0, 1, max(steps)} & set(steps))
+    assert method.predict
     ask = jax.jit(method.predict)
     figures = []
     for number in range(DRAWN):

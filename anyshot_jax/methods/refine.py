@@ -1,0 +1,178 @@
+"""Any-shot classification: real and synthesised support, refined by the queries.
+
+Dong et al., "Generative and contrastive combined support sample synthesis model for few-/zero-shot
+surface defect recognition", IEEE TIM 2024, on GTnet and PT-MAP: all items of an episode become
+nodes of a graph (ops/graph.py), and class centres move towards the queries that optimal transport
+gives them (ops/prototype.class_centres). That is transduction: it looks at all queries at once and
+assumes that the classes are equally frequent among them, or as `prior` says. Every result is shown
+beside the inductive one (nearest mean) and, where there is synthesised support, without it.
+
+Synthesised items come from an earlier stage, `fakes_from`. Without real items (0 shots) all count.
+With some, those count that the episode's own shots name rightly, with the weight `fake_weight`.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from anyshot_jax import episodes
+from anyshot_jax.config import nearest
+from anyshot_jax.episodic import embed_dataset, episodic, task_name
+from anyshot_jax.ops.distance import squared_euclidean
+from anyshot_jax.ops.graph import centre_groups, graph_embedding
+from anyshot_jax.ops.prototype import class_centres
+from anyshot_jax.synthesis import has_colours, weigh
+from anyshot_jax.types import InputError
+from anyshot_jax.update import map_over_devices
+
+DEFAULTS = {
+    'transductive': False,  # also the results that look at all queries; of `predict`: only those
+    'graph': False,
+    'neighbours': 4,
+    'graph_power': 1,
+    'self_weight': 0.75,
+    'rounds': 20,
+    'step': 0.2,
+    'sharpness': 10.0,
+    'prior': (),  # how frequent the test classes are, in the order of their names; (): equally
+    'fakes_from': '',  # the stage that exported them
+    'fake_weight': 0.5,  # of all of a class's synthesised items together, beside one shot
+    'colours': 1.0,  # as in the stage that made them
+}
+
+
+def build(config, data):
+    fields = config.method
+    prior, fakes = tuple(fields.prior), data.get(fields.fakes_from) if fields.fakes_from else None
+    check(config, data)
+    coloured = 'train' in data and has_colours(data)
+
+    def init(key, x):
+        return {}, {}
+
+    def main(x):
+        """Shots go by the main part: what a class looks like is not known by its colours."""
+        return weigh(x, 0.0, coloured)
+
+    def embed(params, extra, x):
+        scale = 255 if x.dtype == jnp.uint8 else 1
+        return x.reshape(x.shape[0], -1).astype(jnp.float32) / scale
+
+    def columns(class_id):
+        given = jnp.asarray(prior)[class_id] if prior else jnp.ones(len(class_id))
+        return given / given.sum()
+
+    def transduce(x_s, weight_s, x_q, class_id):
+        """The path of the centres and the plan, in the space of the graph if there is one."""
+        x, num_s = jnp.concatenate([x_s, x_q]), len(x_s)
+        group = jnp.arange(len(x)) >= num_s
+        valid = jnp.concatenate([weight_s.sum(1) > 0, jnp.ones(len(x_q), bool)])
+        if fields.graph:
+            x = graph_embedding(
+                x, neighbours=fields.neighbours, power=fields.graph_power,
+                self_weight=fields.self_weight, valid=valid,
+            )  # fmt: skip
+        x = centre_groups(x, group.astype(jnp.int32), 2, valid=valid)
+        return class_centres(
+            x[:num_s], weight_s, x[num_s:], columns=columns(class_id),
+            rounds=fields.rounds, step=fields.step, sharpness=fields.sharpness,
+        )  # fmt: skip
+
+    def induce(x_s, weight_s, x_q):
+        means = weight_s.T @ x_s / jnp.maximum(weight_s.sum(0), 1e-12)[:, None]
+        return -squared_euclidean(x_q, means)
+
+    def answers(x_s, weight_s, x_q, class_id):
+        found = {'': induce(x_s, weight_s, x_q)}
+        if fields.transductive:
+            found[' transductive'] = transduce(x_s, weight_s, x_q, class_id)[1]
+        return found
+
+    def predict(params, extra, episode):
+        ways = episode.class_id.shape[0]
+        x_s, x_q = (main(embed(params, extra, x)) for x in (episode.x_s, episode.x_q))
+        given = (x_s, jax.nn.one_hot(episode.y_s, ways), x_q)
+        return transduce(*given, episode.class_id)[1] if fields.transductive else induce(*given)
+
+    def task(episode, made):
+        """End of the value's name -> scores of one task; made [W, F, D] or None."""
+        ways, shots = episode.class_id.shape[0], len(episode.y_s) // episode.class_id.shape[0]
+        if made is not None:
+            y_f = jnp.repeat(jnp.arange(ways), made.shape[1])
+            made = made.reshape(-1, made.shape[-1])
+        if not shots:
+            x_s, x_q = (weigh(x, fields.colours, coloured) for x in (made, episode.x_q))
+            return answers(x_s, jax.nn.one_hot(y_f, ways), x_q, episode.class_id)
+        x_s, x_q = main(episode.x_s), main(episode.x_q)
+        real = jax.nn.one_hot(episode.y_s, ways)
+        found = answers(x_s, real, x_q, episode.class_id)
+        if made is not None:
+            made = main(made)
+            named = jnp.argmax(induce(x_s, real, made), 1) == y_f
+            kept = jax.nn.one_hot(y_f, ways) * named[:, None]
+            weight = fields.fake_weight * kept / jnp.maximum(kept.sum(0, keepdims=True), 1)
+            both = jnp.concatenate([x_s, made]), jnp.concatenate([real, weight])
+            with_fakes = answers(*both, x_q, episode.class_id)
+            found |= {f'{name} + synthesis': a for name, a in with_fakes.items()}
+        return found
+
+    @partial(jax.jit, static_argnames=('count', 'devices'))
+    def accuracies(dataset, made, key, *, count, devices):
+        ways, shots = (max(column) for column in zip(*config.eval.tasks, strict=True))
+        drawn = {'ways': ways, 'shots': shots, 'queries': config.eval.queries}
+
+        def one(i, dataset, made, key):
+            episode = episodes.sample_episode(jax.random.fold_in(key, i), dataset, **drawn)
+            right = {}
+            for w, s in config.eval.tasks:
+                small = episodes.first(episode, w, s)
+                given = None if made is None else made[small.class_id]
+                for name, score in task(small, given).items():
+                    right[task_name(w, s) + name] = jnp.mean(score.argmax(1) == small.y_q)
+            return right
+
+        return map_over_devices(one, count, devices, dataset, made, key)
+
+    def evaluate(state, data, key, role):
+        count = config.eval.val_episodes if role == 'val' else config.eval.episodes
+        made = None if fakes is None else data[fields.fakes_from][role]
+        dataset = embed_dataset(jax.jit(lambda x: embed({}, {}, x)), data[role])
+        devices = frozenset(dataset.x.devices())
+        found = accuracies(dataset, made, key, count=count, devices=devices)
+        # In the order of the tasks: jit sorts by name.
+        kinds = ('', ' + synthesis', ' transductive', ' transductive + synthesis')
+        names = [task_name(*task) + kind for task in config.eval.tasks for kind in kinds]
+        return {name: found[name] for name in names if name in found}
+
+    method = episodic(config, data, init=init, embed=embed, predict=predict, zero_shot=True)
+    return method._replace(evaluate=evaluate)
+
+
+def check(config, data) -> None:
+    """Says before any work starts what doesn't fit.
+
+    Raises:
+      InputError: names the field.
+    """
+    fields, tasks = config.method, config.eval.tasks
+    if fields.fakes_from and fields.fakes_from not in data:
+        raise InputError(
+            f'config.method.fakes_from={fields.fakes_from!r} is no earlier stage'
+            f'{nearest(fields.fakes_from, [n for n, d in data.items() if isinstance(d, dict)])}'
+        )
+    if not fields.fakes_from and any(shots == 0 for _, shots in tasks):
+        raise InputError(
+            f'config.eval.tasks={tasks}: 0 shots need synthesised support, from a stage that '
+            'config.method.fakes_from names'
+        )
+    if fields.fake_weight < 0 or fields.rounds < 0 or not 0 <= fields.step <= 1:
+        raise InputError('config.method.fake_weight and rounds must be >= 0 and step from 0 to 1')
+    if min(fields.neighbours, fields.graph_power) < 1:
+        raise InputError('config.method.neighbours and graph_power must be >= 1')
+    num = len(data['test'].count) if 'test' in data else 0
+    if fields.prior and (len(fields.prior) != num or min(fields.prior) <= 0):
+        raise InputError(
+            f'config.method.prior={tuple(fields.prior)}: give a positive number for each of the '
+            f'{num} test classes, in the order of their names'
+        )

@@ -1,0 +1,32 @@
+"""Class means from words by ridge regression, and items around them as seen classes scatter.
+
+The baseline of every generator. An item is what ridge regression predicts for its class's words
+(`synthesis.predict_means`) plus the deviation of some training item from its own class's mean.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from anyshot_jax.ops.prototype import class_means
+from anyshot_jax.synthesis import FIELDS, predict_means, synthesiser
+from anyshot_jax.types import InputError, TrainState
+
+DEFAULTS = {**FIELDS, 'penalty': 1.0, 'noise': 1.0}
+
+
+def build(config, data):
+    fields = config.method
+    if fields.penalty <= 0 or fields.noise < 0:
+        raise InputError('config.method.penalty must be > 0 and config.method.noise >= 0')
+
+    def init(key, data):
+        return TrainState(jnp.zeros((), jnp.int32), {}, (), {})
+
+    def synthesise(state, data, key, dataset, count):
+        train = data['train']
+        around = train.x - class_means(train.x, train.label, len(train.count))[train.label]
+        row = jax.random.randint(key, (len(dataset.count), count), 0, len(around))
+        centre = predict_means(data, dataset, fields.penalty)
+        return centre[:, None] + fields.noise * around[row]
+
+    return synthesiser(config, data, synthesise=synthesise, init=init)

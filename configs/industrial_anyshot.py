@@ -1,0 +1,41 @@
+"""Defects named from none, one or five pictures and a description: any-shot classification.
+
+    python -m anyshot_jax.main --config=configs/industrial_anyshot.py --config.data.dir=DIR
+
+DIR holds the metal surface defects (MSD/classes.json and pictures), of whose 20 classes five are
+new: those of class set B, or of `:a` or `:d`. Four stages: `embed` whitens frozen features of
+several levels of EfficientNet-Lite0 by what the seen classes scatter; `ridge` and `generator` make
+features of a class from its description; `refine` classifies with 0, 1 and 5 shots, inductively
+and by class-centre optimisation (transductive), with and without what was made.
+"""
+
+from ml_collections import ConfigDict
+
+from anyshot_jax.config import defaults
+
+PARTS = ('stride8', 'stride16', 'stride32', 'colours')
+
+
+def get_config(arg: str = ''):
+    embed = defaults(method='lda', data='industrial')
+    embed.encoder = 'efficientnet_lite0'
+    embed.encoder_parts = PARTS
+    ridge = defaults(method='ridge', data='industrial')
+    generator = defaults(method='generator', data='industrial')
+    generator.update({'batch_size': 64, 'num_steps': 400, 'steps_per_call': 20, 'log_every': 20})
+    generator.update({'eval_every': 0, 'save_every': 200})
+    generator.optim.update({'learning_rate': 2e-4, 'b1': 0.5})
+    refine = defaults(method='refine', data='industrial')
+    refine.method.update({'transductive': True, 'fakes_from': 'ridge'})
+
+    stages = {'embed': embed, 'ridge': ridge, 'generator': generator, 'refine': refine}
+    for name, stage in stages.items():
+        stage.data.update({'classes': (arg or 'b').upper(), 'val': 0})
+        stage.describe.update({'by': 'tfidf', 'colours': True})
+        if name != 'embed':
+            stage.features_from = 'embed'
+        if name != 'generator':
+            stage.num_steps = 0
+    embed.eval.tasks = ((5, 1), (5, 5))
+    refine.eval.tasks = ((5, 1), (5, 5), (5, 0))
+    return ConfigDict({'stages': tuple(stages), **stages}).lock()
