@@ -97,7 +97,9 @@ class Method(NamedTuple):
     """An algorithm: pure functions made by `methods/<name>.py: build(config, data)`."""
 
     init: Callable  # (key, data) -> TrainState
-    sample: Callable | None  # (key, data) -> ONE unit (episode, pair, item); train.py vmaps it inside jit
+    sample: (
+        Callable | None
+    )  # (key, data) -> ONE unit (episode, pair, item); train.py vmaps it inside jit
     update: Callable | None  # (state, batch [B, ...], key [B]) -> (state, metrics)
     evaluate: Callable  # (state, data, key, role) -> {name: raw values, leading axis E or queries}
     predict: Callable | None  # (state, episode) -> scores [W*Q, W], the largest is the answer

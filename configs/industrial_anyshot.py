@@ -34,6 +34,8 @@ def get_config(arg: str = ''):
         stage.describe.update({'by': 'tfidf', 'colours': True})
         if name != 'embed':
             stage.features_from = 'embed'
+        if 'calibration' in stage.method:
+            stage.method.calibration = 0.3
         if name != 'generator':
             stage.num_steps = 0
     embed.eval.tasks = ((5, 1), (5, 5))
