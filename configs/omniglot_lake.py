@@ -32,7 +32,7 @@ def get_config(arg: str = ''):
     config.train.update({'ways': 20, 'shots': 1, 'queries': 4, 'within': 'alphabet'})
     config.augment.update({'degrees': 10.0, 'shear': 0.3, 'scale': 0.2, 'shift': 1.5})
     config.batch_size = 2
-    config.num_steps = 15_000
+    config.num_steps = 6000
     config.steps_per_call = 50
     config.eval_every = 1500
     config.optim.update({'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 200})
