@@ -3,10 +3,12 @@
     python -m anyshot_jax.main --config=configs/industrial_anyshot.py --config.data.dir=DIR
 
 DIR holds the metal surface defects (MSD/classes.json and pictures), of whose 20 classes five are
-new: those of class set B, or of `:a` or `:d`. Four stages: `embed` whitens frozen features of
-several levels of EfficientNet-Lite0 by what the seen classes scatter; `ridge` and `generator` make
-features of a class from its description; `refine` classifies with 0, 1 and 5 shots, inductively
-and by class-centre optimisation (transductive), with and without what was made.
+new: those of class set B, or of `:a`, `:c` or `:d`; `:ktd` are Kylberg's textures. Four stages:
+`embed` whitens frozen features of several levels of EfficientNet-Lite0 by what the seen classes
+scatter; `ridge` and `generator` make features of a class from its description; `refine`
+classifies with 0, 1 and 5 shots, inductively and by class-centre optimisation (transductive), with
+and without what was made. `:gzsl` keeps items of the seen classes of set A back and also names
+pictures among all twenty. Chosen with validation classes; then all seen classes train (val=0).
 """
 
 from ml_collections import ConfigDict
@@ -20,6 +22,7 @@ def get_config(arg: str = ''):
     embed = defaults(method='lda', data='industrial')
     embed.encoder = 'efficientnet_lite0'
     embed.encoder_parts = PARTS
+    embed.eval.tasks = ((5, 1), (5, 5))
     ridge = defaults(method='ridge', data='industrial')
     generator = defaults(method='generator', data='industrial')
     generator.update({'batch_size': 64, 'num_steps': 400, 'steps_per_call': 20, 'log_every': 20})
@@ -27,17 +30,18 @@ def get_config(arg: str = ''):
     generator.optim.update({'learning_rate': 2e-4, 'b1': 0.5})
     refine = defaults(method='refine', data='industrial')
     refine.method.update({'transductive': True, 'fakes_from': 'ridge'})
+    refine.eval.tasks = ((5, 1), (5, 5), (5, 0))
 
     stages = {'embed': embed, 'ridge': ridge, 'generator': generator, 'refine': refine}
     for name, stage in stages.items():
-        stage.data.update({'classes': (arg or 'b').upper(), 'val': 0})
+        stage.data.update({'classes': {'': 'B', 'ktd': 'A', 'gzsl': 'A'}.get(arg, arg.upper())})
+        stage.data.update({'val': 0, 'held_out': arg == 'gzsl'})
+        stage.data.set = 'KTD' if arg == 'ktd' else 'MSD'
         stage.describe.update({'by': 'tfidf', 'colours': True})
         if name != 'embed':
             stage.features_from = 'embed'
-        if 'calibration' in stage.method:
-            stage.method.calibration = 0.3
         if name != 'generator':
             stage.num_steps = 0
-    embed.eval.tasks = ((5, 1), (5, 5))
-    refine.eval.tasks = ((5, 1), (5, 5), (5, 0))
+        if 'calibration' in stage.method:
+            stage.method.calibration = 0.3
     return ConfigDict({'stages': tuple(stages), **stages}).lock()
