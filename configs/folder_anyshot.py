@@ -20,7 +20,7 @@ def get_config(arg: str = ''):
     embed.eval.tasks = ((3, 1), (3, 5))
     ridge = defaults(method='ridge', data='folder')
     refine = defaults(method='refine', data='folder')
-    refine.method.update({'transductive': True, 'fakes_from': 'ridge'})
+    refine.method.update({'transductive': True, 'fakes_from': 'ridge', 'fake_weight': 0.05})
     refine.eval.tasks = ((3, 1), (3, 5), (3, 0))
 
     stages = {'embed': embed, 'ridge': ridge, 'refine': refine}

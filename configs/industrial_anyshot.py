@@ -29,7 +29,7 @@ def get_config(arg: str = ''):
     generator.update({'eval_every': 0, 'save_every': 200})
     generator.optim.update({'learning_rate': 2e-4, 'b1': 0.5})
     refine = defaults(method='refine', data='industrial')
-    refine.method.update({'transductive': True, 'fakes_from': 'ridge'})
+    refine.method.update({'transductive': True, 'fakes_from': 'ridge', 'fake_weight': 0.05})
     refine.eval.tasks = ((5, 1), (5, 5), (5, 0))
 
     stages = {'embed': embed, 'ridge': ridge, 'generator': generator, 'refine': refine}

@@ -12,9 +12,11 @@ With some, those count that the episode's own shots name rightly, with the weigh
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from anyshot_jax import episodes
 from anyshot_jax.config import nearest
@@ -23,7 +25,7 @@ from anyshot_jax.ops.distance import squared_euclidean
 from anyshot_jax.ops.graph import centre_groups, graph_embedding
 from anyshot_jax.ops.prototype import class_centres
 from anyshot_jax.synthesis import has_colours, weigh
-from anyshot_jax.types import InputError
+from anyshot_jax.types import Array, Episode, InputError
 from anyshot_jax.update import map_over_devices
 
 DEFAULTS = {
@@ -44,78 +46,24 @@ DEFAULTS = {
 
 def build(config, data):
     fields = config.method
-    prior, fakes = tuple(fields.prior), data.get(fields.fakes_from) if fields.fakes_from else None
+    fakes = data.get(fields.fakes_from) if fields.fakes_from else None
     check(config, data)
     coloured = 'train' in data and has_colours(data)
 
     def init(key, x):
         return {}, {}
 
-    def main(x):
-        """Shots go by the main part: what a class looks like is not known by its colours."""
-        return weigh(x, 0.0, coloured)
-
     def embed(params, extra, x):
         scale = 255 if x.dtype == jnp.uint8 else 1
         return x.reshape(x.shape[0], -1).astype(jnp.float32) / scale
 
-    def columns(class_id):
-        given = jnp.asarray(prior)[class_id] if prior else jnp.ones(len(class_id))
-        return given / given.sum()
-
-    def transduce(x_s, weight_s, x_q, class_id):
-        """The path of the centres and the plan, in the space of the graph if there is one."""
-        x, num_s = jnp.concatenate([x_s, x_q]), len(x_s)
-        group = jnp.arange(len(x)) >= num_s
-        valid = jnp.concatenate([weight_s.sum(1) > 0, jnp.ones(len(x_q), bool)])
-        if fields.graph:
-            x = graph_embedding(
-                x, neighbours=fields.neighbours, power=fields.graph_power,
-                self_weight=fields.self_weight, valid=valid,
-            )  # fmt: skip
-        x = centre_groups(x, group.astype(jnp.int32), 2, valid=valid)
-        return class_centres(
-            x[:num_s], weight_s, x[num_s:], columns=columns(class_id),
-            rounds=fields.rounds, step=fields.step, sharpness=fields.sharpness,
-        )  # fmt: skip
-
-    def induce(x_s, weight_s, x_q):
-        means = weight_s.T @ x_s / jnp.maximum(weight_s.sum(0), 1e-12)[:, None]
-        return -squared_euclidean(x_q, means)
-
-    def answers(x_s, weight_s, x_q, class_id):
-        found = {'': induce(x_s, weight_s, x_q)}
-        if fields.transductive:
-            found[' transductive'] = transduce(x_s, weight_s, x_q, class_id)[1]
-        return found
-
     def predict(params, extra, episode):
         ways = episode.class_id.shape[0]
-        x_s, x_q = (main(embed(params, extra, x)) for x in (episode.x_s, episode.x_q))
-        given = (x_s, jax.nn.one_hot(episode.y_s, ways), x_q)
-        return transduce(*given, episode.class_id)[1] if fields.transductive else induce(*given)
-
-    def task(episode, made):
-        """End of the value's name -> scores of one task; made [W, F, D] or None."""
-        ways, shots = episode.class_id.shape[0], len(episode.y_s) // episode.class_id.shape[0]
-        if made is not None:
-            y_f = jnp.repeat(jnp.arange(ways), made.shape[1])
-            made = made.reshape(-1, made.shape[-1])
-        if not shots:
-            x_s, x_q = (weigh(x, fields.colours, coloured) for x in (made, episode.x_q))
-            return answers(x_s, jax.nn.one_hot(y_f, ways), x_q, episode.class_id)
-        x_s, x_q = main(episode.x_s), main(episode.x_q)
-        real = jax.nn.one_hot(episode.y_s, ways)
-        found = answers(x_s, real, x_q, episode.class_id)
-        if made is not None:
-            made = main(made)
-            named = jnp.argmax(induce(x_s, real, made), 1) == y_f
-            kept = jax.nn.one_hot(y_f, ways) * named[:, None]
-            weight = fields.fake_weight * kept / jnp.maximum(kept.sum(0, keepdims=True), 1)
-            both = jnp.concatenate([x_s, made]), jnp.concatenate([real, weight])
-            with_fakes = answers(*both, x_q, episode.class_id)
-            found |= {f'{name} + synthesis': a for name, a in with_fakes.items()}
-        return found
+        x_s, x_q = (main(embed(params, extra, x), coloured) for x in (episode.x_s, episode.x_q))
+        given = Given(x_s, jax.nn.one_hot(episode.y_s, ways), x_q)
+        if fields.transductive:
+            return transduce(fields, given, episode.class_id).plan
+        return induce(*given)
 
     @partial(jax.jit, static_argnames=('count', 'devices'))
     def accuracies(dataset, made, key, *, count, devices):
@@ -128,7 +76,7 @@ def build(config, data):
             for w, s in config.eval.tasks:
                 small = episodes.first(episode, w, s)
                 given = None if made is None else made[small.class_id]
-                for name, score in task(small, given).items():
+                for name, score in scores(fields, coloured, small, given).items():
                     right[task_name(w, s) + name] = jnp.mean(score.argmax(1) == small.y_q)
             return right
 
@@ -147,6 +95,90 @@ def build(config, data):
 
     method = episodic(config, data, init=init, embed=embed, predict=predict, zero_shot=True)
     return method._replace(evaluate=evaluate)
+
+
+class Given(NamedTuple):
+    """The items of an episode, as they are compared."""
+
+    x_s: Array  # [N, D]
+    weight_s: Array  # [N, W] >= 0; a row of zeros takes no part
+    x_q: Array  # [W*Q, D]
+
+
+class Moved(NamedTuple):
+    """What class-centre optimisation did, in a space of its own."""
+
+    x_s: Array  # [N, M]
+    x_q: Array  # [W*Q, M]
+    path: Array  # [rounds + 1, W, M], the centres
+    plan: Array  # [W*Q, W], the scores
+
+
+def main(x: Array, coloured: bool) -> Array:
+    """Shots go by the main part: what a class looks like is not known by its colours."""
+    return weigh(x, 0.0, coloured)
+
+
+def support(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | None) -> dict:
+    """End of the value's name -> Given: without and, where there are both, with synthesised items.
+
+    Args:
+      episode: of features [..., D]. made: [W, F, D] or None; they stand last in x_s.
+    """
+    ways, shots = episode.class_id.shape[0], len(episode.y_s) // episode.class_id.shape[0]
+    if made is not None:
+        y_f = jnp.repeat(jnp.arange(ways), made.shape[1])
+        made = made.reshape(-1, made.shape[-1])
+    if not shots:
+        x_s, x_q = (weigh(x, fields.colours, coloured) for x in (made, episode.x_q))
+        return {'': Given(x_s, jax.nn.one_hot(y_f, ways), x_q)}
+    x_s, x_q = main(episode.x_s, coloured), main(episode.x_q, coloured)
+    real = jax.nn.one_hot(episode.y_s, ways)
+    found = {'': Given(x_s, real, x_q)}
+    if made is not None:
+        made = main(made, coloured)
+        named = jnp.argmax(induce(x_s, real, made), 1) == y_f
+        kept = jax.nn.one_hot(y_f, ways) * named[:, None]
+        weight = fields.fake_weight * kept / jnp.maximum(kept.sum(0, keepdims=True), 1)
+        both = jnp.concatenate([x_s, made]), jnp.concatenate([real, weight])
+        found[' + synthesis'] = Given(*both, x_q)
+    return found
+
+
+def induce(x_s: Array, weight_s: Array, x_q: Array) -> Array:
+    """Scores [Q, W] by the nearest weighted mean."""
+    means = weight_s.T @ x_s / jnp.maximum(weight_s.sum(0), 1e-12)[:, None]
+    return -squared_euclidean(x_q, means)
+
+
+def transduce(fields: ConfigDict, given: Given, class_id: Array) -> Moved:
+    """Class centres moved by the queries, in the space of the graph if there is one."""
+    x_s, weight_s, x_q = given
+    x, num_s, prior = jnp.concatenate([x_s, x_q]), len(x_s), tuple(fields.prior)
+    group = jnp.arange(len(x)) >= num_s
+    valid = jnp.concatenate([weight_s.sum(1) > 0, jnp.ones(len(x_q), bool)])
+    if fields.graph:
+        x = graph_embedding(
+            x, neighbours=fields.neighbours, power=fields.graph_power,
+            self_weight=fields.self_weight, valid=valid,
+        )  # fmt: skip
+    x = centre_groups(x, group.astype(jnp.int32), 2, valid=valid)
+    columns = jnp.asarray(prior)[class_id] if prior else jnp.ones(len(class_id))
+    path, plan = class_centres(
+        x[:num_s], weight_s, x[num_s:], columns=columns / columns.sum(),
+        rounds=fields.rounds, step=fields.step, sharpness=fields.sharpness,
+    )  # fmt: skip
+    return Moved(x[:num_s], x[num_s:], path, plan)
+
+
+def scores(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | None) -> dict:
+    """End of the value's name -> scores [W*Q, W] of one task; arguments as in `support`."""
+    found = {}
+    for name, given in support(fields, coloured, episode, made).items():
+        found[name] = induce(*given)
+        if fields.transductive:
+            found[f' transductive{name}'] = transduce(fields, given, episode.class_id).plan
+    return found
 
 
 def check(config, data) -> None:
