@@ -66,12 +66,10 @@ def _scaled(layer_rates: tuple[tuple[str, float], ...]) -> optax.GradientTransfo
     factors = dict(layer_rates)
 
     def factor(path) -> float:
-        keys = [str(getattr(k, 'key', k)) for k in path]
-        return next((factors[k] for k in keys if k in factors), 1.0)
+        return next((factors[k] for k in _keys(path) if k in factors), 1.0)
 
     def init(params):
-        paths = jax.tree_util.tree_leaves_with_path(params)
-        names = {str(getattr(k, 'key', k)) for path, _ in paths for k in path}
+        names = {k for path, _ in jax.tree_util.tree_leaves_with_path(params) for k in _keys(path)}
         if missing := set(factors) - names:
             raise InputError(
                 f'config.optim.layer_rates names {sorted(missing)}; parameters: {sorted(names)}'
@@ -85,13 +83,17 @@ def _scaled(layer_rates: tuple[tuple[str, float], ...]) -> optax.GradientTransfo
     return optax.GradientTransformation(init, update)
 
 
+def _keys(path) -> list[str]:
+    """The names on the way to a parameter, the outermost first."""
+    return [str(getattr(k, 'key', k)) for k in path]
+
+
 def _label(params, frozen: tuple[str, ...]):
     names = set()
 
     def one(path, _):
-        keys = {str(getattr(k, 'key', k)) for k in path}
-        names.update(keys)
-        return 'frozen' if keys & set(frozen) else 'train'
+        names.update(_keys(path))
+        return 'frozen' if set(_keys(path)) & set(frozen) else 'train'
 
     labels = jax.tree_util.tree_map_with_path(one, params)
     if missing := set(frozen) - names:
