@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from anyshot_jax.types import InputError
 
@@ -91,6 +91,19 @@ def defaults(method: str, data: str, net: str = '') -> ConfigDict:
         'net': {'name': net, **(net_fields(net) if net else {})},
     }
     return ConfigDict(fields).lock()
+
+
+def in_stages(**stages: ConfigDict) -> ConfigDict:
+    """A recipe of several stages, run in this order.
+
+    `seed` and `data.dir` are one field for all of them, also at the top; every other field of a
+    stage stands below its name.
+    """
+    seed, directory = FieldReference(0), FieldReference('')
+    for stage in stages.values():
+        stage.seed, stage.data.dir = seed, directory
+    shared = {'seed': seed, 'data': {'dir': directory}}
+    return ConfigDict({'stages': tuple(stages), **shared, **stages}).lock()
 
 
 def check(config: ConfigDict) -> ConfigDict:

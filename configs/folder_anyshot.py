@@ -8,9 +8,7 @@ training part are named from 0, 1 and 5 pictures; see industrial_anyshot.py for 
 Nothing is trained by steps.
 """
 
-from ml_collections import ConfigDict
-
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, in_stages
 
 
 def get_config(arg: str = ''):
@@ -31,4 +29,4 @@ def get_config(arg: str = ''):
         stage.eval.queries = 5
         if name != 'embed':
             stage.features_from = 'embed'
-    return ConfigDict({'stages': tuple(stages), **stages}).lock()
+    return in_stages(**stages)

@@ -5,9 +5,7 @@
 A stage's fields are set by --config.<stage>.<field>, e.g. --config.embed.num_steps=1000.
 """
 
-from ml_collections import ConfigDict
-
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, in_stages
 
 
 def get_config(arg: str = ''):
@@ -27,4 +25,4 @@ def get_config(arg: str = ''):
     nearest.features_from = 'embed'
     nearest.num_steps = 0
 
-    return ConfigDict({'stages': ('embed', 'nearest'), 'embed': embed, 'nearest': nearest}).lock()
+    return in_stages(embed=embed, nearest=nearest)

@@ -11,9 +11,7 @@ and without what was made. `:gzsl` keeps items of the seen classes of set A back
 pictures among all twenty. Chosen with validation classes; then all seen classes train (val=0).
 """
 
-from ml_collections import ConfigDict
-
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, in_stages
 
 PARTS = ('stride8', 'stride16', 'stride32', 'colours')
 
@@ -44,4 +42,4 @@ def get_config(arg: str = ''):
             stage.num_steps = 0
         if 'calibration' in stage.method:
             stage.method.calibration = 0.3
-    return ConfigDict({'stages': tuple(stages), **stages}).lock()
+    return in_stages(**stages)

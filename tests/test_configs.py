@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from anyshot_jax import config as configs
 from anyshot_jax import train
@@ -141,6 +142,19 @@ def test_recipe_takes_two_steps(file, arg):
 
 
 # The config itself.
+
+
+def test_stages_share_their_seed_and_directory():
+    make = lambda: configs.defaults('knn', 'folder')
+    config = configs.in_stages(a=make(), b=make())
+    assert config.stages == ('a', 'b') and config.a.seed == config.b.seed == 0
+    values, argv = flags.FlagValues(), ['', '--config.data.dir=here', '--config.seed=3']
+    argv.append('--config.b.eval.queries=7')
+    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
+    values(argv)
+    for stage in (config.a, config.b):
+        assert configs.check(stage).data.dir == 'here' and configs.check(stage).seed == 3
+    assert (config.a.eval.queries, config.b.eval.queries) == (15, 7)
 
 
 def test_defaults_name_the_nearest():
