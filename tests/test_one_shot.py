@@ -14,8 +14,10 @@ from scipy.spatial.distance import cdist
 from anyshot_jax import config as configs
 from anyshot_jax import episodes
 from anyshot_jax.data.one_shot_runs import load_runs
+from anyshot_jax.episodic import episodic
 from anyshot_jax.methods.hausdorff import modified_hausdorff
 from anyshot_jax.nets.koch import Koch
+from anyshot_jax.train import on_all_devices
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(2)
@@ -262,3 +264,28 @@ def test_runs_need_a_split_that_keeps_them_for_the_test(tmp_path):
     config.split = 'lake'
     with pytest.raises(InputError, match=r"data.runs='all_runs': 0 such files in"):
         configs.find('data', 'omniglot').load(config)
+
+
+def test_tasks_within_a_kind_are_evaluated_too():
+    """Answered rightly only where all classes are of one kind, which the items say."""
+    kind = np.array([0, 0, 0, 1, 1, 1])
+    items = np.repeat(kind[:, None], 4, 0).astype(np.float32)
+    test = from_arrays(items, np.repeat(np.arange(6), 4), extras={'kind': kind})
+
+    def predict(params, extra, episode):
+        right = jax.nn.one_hot(episode.y_q, 3)
+        return jnp.where(jnp.ptp(episode.x_s) == 0, right, -right)
+
+    config = configs.defaults('knn', 'synthetic')
+    config.num_steps = 0
+    config.eval.update({'tasks': ((3, 1),), 'queries': 2, 'episodes': 40, 'within': 'kind'})
+    parts = {'init': lambda key, x: ({}, {}), 'embed': lambda params, extra, x: x}
+    method = episodic(config, {'test': test}, **parts, predict=predict)
+    data = on_all_devices({'test': test})
+    values = method.evaluate(method.init(KEY, data), data, KEY, 'test')
+    assert list(values) == ['3-way 1-shot', '3-way 1-shot within kind']
+    np.testing.assert_array_equal(values['3-way 1-shot within kind'], 1)
+    assert values['3-way 1-shot'].mean() < 0.5  # 0.1 of the draws are of one kind
+    with pytest.raises(InputError, match="no kind 'alphabet'"):
+        config.eval.within = 'alphabet'
+        episodic(config, {'test': test}, **parts, predict=predict)

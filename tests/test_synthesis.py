@@ -105,7 +105,8 @@ def test_weight_of_colours():
 def trained():
     """Data, the method, its first state and that after some steps on two devices."""
     data = on_all_devices(data_of(noise=0.3))
-    method = built(data, 'generator', hidden=32, embedding=8, noise_dim=4)
+    sizes = {'hidden': 32, 'embedding': 8, 'noise_dim': 4}
+    method = built(data, 'generator', **sizes, fake_contrast=5.0)
     init = on_all_devices(jax.jit(method.init)(KEY, data))
     step = make_step(method, batch_size=8, steps_per_call=2)
     state, metrics = init, None
