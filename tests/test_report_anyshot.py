@@ -183,3 +183,9 @@ def test_features_that_are_not_finite_are_a_line(tmp_path):
 def test_other_methods_have_no_such_part(tmp_path):
     found, _ = page(tmp_path, 'simpleshot', tasks=((3, 1),), data=data_of(3.0, fakes=False))
     assert not set(ANY) & set(found)
+
+
+def test_the_task_drawn_has_shots(tmp_path):
+    """Also where the result's first column is for none."""
+    found, _ = page(tmp_path, tasks=((3, 0), (3, 2)), fakes_from='made')
+    assert '3-way 2-shot' in found['task']

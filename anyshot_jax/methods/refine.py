@@ -42,6 +42,7 @@ DEFAULTS = {
     'fake_weight': 0.5,  # of all of a class's synthesised items together, beside one shot
     'colours': 1.0,  # as in the stage that made them
 }
+KINDS = ('', ' + synthesis', ' transductive', ' transductive + synthesis')  # as results show them
 
 
 def build(config, data):
@@ -89,8 +90,7 @@ def build(config, data):
         devices = frozenset(dataset.x.devices())
         found = accuracies(dataset, made, key, count=count, devices=devices)
         # In the order of the tasks: jit sorts by name.
-        kinds = ('', ' + synthesis', ' transductive', ' transductive + synthesis')
-        names = [task_name(*task) + kind for task in config.eval.tasks for kind in kinds]
+        names = [task_name(*task) + kind for task in config.eval.tasks for kind in KINDS]
         return {name: found[name] for name in names if name in found}
 
     method = episodic(config, data, init=init, embed=embed, predict=predict, zero_shot=True)

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.report import logs, page, probe, regression, search, summary, tasks
-from anyshot_jax.types import Array, Data, Method, Sinusoids, TrainState
+from anyshot_jax.report import anyshot, logs, page, probe, regression, search, summary, tasks
+from anyshot_jax.types import Array, Data, Dataset, Method, Sinusoids, TrainState
 
 
 def write(
@@ -52,11 +52,13 @@ def write(
             parts.append(tasks.map_of(test, probe.embeddings(method, state, test, rng)))
         if method.predict is not None:
             parts.append(tasks.hardest(test, probe.every_class(ask, test, rng)))
+    if isinstance(data.get('test'), Dataset):
+        parts += anyshot.parts(method, state, data, config)
     if config.get('eval', {}).get('retrieval') and method.similarity and method.embed:
         parts.append(search.results(method, state, data['test'], pictures, rng))
     parts.append(summary.settings(run, workdir))
 
-    text = page.document(run.title, summary.headline(run, data) + ''.join(parts))
+    text = page.document(run.title, summary.headline(run, data, parts) + ''.join(parts))
     path, fresh = workdir / 'report.html', workdir / '.report.html.tmp'
     try:
         fresh.write_bytes(text.encode('utf-8'))

@@ -36,11 +36,11 @@ class Pool(NamedTuple):
 
     @classmethod
     def of(cls, data: Data, config: ConfigDict, pictures: Array | None = None) -> 'Pool | None':
-        """The first of config.eval.tasks, made smaller where the classes are small."""
+        """The first of config.eval.tasks with shots, made smaller where the classes are small."""
         if 'test' not in data:
             return None
         dataset, fields = data['test'], config.get('eval', {})
-        ways, shots = (tuple(fields.get('tasks', ())) or ((5, 1),))[0]
+        ways, shots = next((t for t in fields.get('tasks', ()) if t[1]), (5, 1))
         count = np.asarray(dataset.count)
         keep = np.flatnonzero(count > shots)
         if len(keep) * dataset.turns < 2:

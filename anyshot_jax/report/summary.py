@@ -1,6 +1,8 @@
 """The parts of the page that come from the files of a run: its numbers, curves and settings."""
 
+import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 
 from anyshot_jax.report import logs, pictures
 from anyshot_jax.report.page import amount, escape, fields, meter, name, note, section, table
-from anyshot_jax.types import Data, Dataset, Sinusoids
+from anyshot_jax.types import Data, Dataset
 
 NETS = {
     'inductive': 'Batch norm was inductive: it used the running statistics of training, so every '
@@ -21,8 +23,8 @@ NETS = {
 }
 
 
-def headline(run: logs.Run, data: Data) -> str:
-    """What was trained on what, and the numbers it reached."""
+def headline(run: logs.Run, data: Data, parts: Sequence[str]) -> str:
+    """What was trained on what, the numbers it reached, and links to the page's other parts."""
     result, net = run.result, run.part('net')
     seed = f'seed {escape(result["seed"])}' if 'seed' in result else ''
     facts = [f'net {name(net)}' if net else '', seed, _sizes(data)]
@@ -56,15 +58,7 @@ def headline(run: logs.Run, data: Data) -> str:
         if rows
         else note('No test values: result.json holds none yet.')
     )
-    parts: tuple[tuple[str, str], ...] = (
-        ('task', 'One task'), ('confusion', 'Confusion'), ('map', 'Map'),
-        ('hardest', 'Hardest classes'),
-    )  # fmt: skip
-    if isinstance(data.get('test'), Sinusoids):
-        parts = (('functions', 'Before and after'),)
-    elif any(key.startswith('mAP') for key in run.values):
-        parts = (*parts, ('retrieval', 'Retrieval'))
-    links = (('curves', 'Learning curves'), *parts, ('settings', 'Settings'))
+    links = re.findall(r'<section id="([\w-]+)"><h2>(.*?)</h2>', ''.join(parts))
     return (
         '<header><p class="kicker">anyshot_jax report</p>'
         f'<h1>{name(run.title)}</h1>'
