@@ -258,6 +258,11 @@ def _check_periods(config) -> None:
     for name in ('episodes', 'val_episodes'):
         if config.eval[name] < 1:
             raise InputError(f'config.eval.{name} must be >= 1, got {config.eval[name]}')
+    if config.encoder_parts and not config.encoder:
+        raise InputError(
+            f'config.encoder_parts={tuple(config.encoder_parts)} add to the features of an encoder: '
+            'set config.encoder'
+        )
     if config.eval.role not in ('test', 'val'):
         raise InputError(f'config.eval.role={config.eval.role!r} must be test or val')
     tasks = config.eval.tasks

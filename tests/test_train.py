@@ -226,6 +226,8 @@ def test_a_changed_config_is_refused_with_its_fields(tiny_config, tmp_path, fini
         ({'eval__val_episodes': 0}, r'config\.eval\.val_episodes must be >= 1'),
         ({'eval__tasks': (5, 1)}, r'config\.eval\.tasks=\(5, 1\) must be pairs \(ways, shots\)'),
         ({'eval__tasks': ()}, r'config\.eval\.tasks=\(\) must be pairs'),
+        ({'eval__role': 'tets'}, "role='tets' must be test or val"),
+        ({'encoder_parts': ('stride8',)}, r'set config\.encoder'),
         ({'eval__select': '3-way 1-shto'}, r"select='3-way 1-shto'; did you mean '3-way 1-shot'"),
         ({'train__ways': 9}, r'9-way episodes need 9 classes, but train has 6'),
         ({'eval__tasks': ((5, 1),)}, r'5-way episodes need 5 classes, but val has 4'),
