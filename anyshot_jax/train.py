@@ -260,7 +260,7 @@ def _check_periods(config) -> None:
             raise InputError(f'config.eval.{name} must be >= 1, got {config.eval[name]}')
     if config.encoder_parts and not config.encoder:
         raise InputError(
-            f'config.encoder_parts={tuple(config.encoder_parts)} add to the features of an encoder: '
+            f'config.encoder_parts={tuple(config.encoder_parts)} need an encoder: '
             'set config.encoder'
         )
     if config.eval.role not in ('test', 'val'):
