@@ -115,15 +115,16 @@ def _build_and_run(config, workdir, exported, config_file):
         given = (config[section] if section else config)[name]
         if given and not all(isinstance(d, Dataset) for d in data.values()):
             raise InputError(f'config.{field}={given!r} needs classes, config.data has functions')
+    pictures = None  # of the test items, for the report
+    if config.encoder or config.features_from:
+        pictures = expand_turns(data['test']).x
     if config.features_from:
         data = _with_features(data, config.features_from, exported)
     if config.describe.by:
         data = describe.describe(data, config.describe.by, config.describe.templates)
     if config.describe.colours:
         data = describe.name_colours(data)
-    pictures = None  # of the test items, for the report
     if config.encoder:
-        pictures = expand_turns(data['test']).x
         data = embedding.embed(
             data, config.encoder, dtype=config.encoder_dtype, parts=config.encoder_parts
         )

@@ -189,3 +189,14 @@ def test_the_task_drawn_has_shots(tmp_path):
     """Also where the result's first column is for none."""
     found, _ = page(tmp_path, tasks=((3, 0), (3, 2)), fakes_from='made')
     assert '3-way 2-shot' in found['task']
+
+
+def test_the_table_says_how(tmp_path):
+    """Four results of one task have a name each."""
+    page(tmp_path, fakes_from='made', transductive=True)
+    values = {'3-way 2-shot': 0.5, '3-way 2-shot transductive + synthesis': 0.6}
+    result = {'values': {k: {'mean': v, 'ci95': 0.1, 'n': 30} for k, v in values.items()}}
+    (tmp_path / 'result.json').write_text(json.dumps(result))
+    page(tmp_path, fakes_from='made', transductive=True)
+    html = (tmp_path / 'report.html').read_text('utf-8')
+    assert '<td>2</td>' in html and '<td>2 transductive + synthesis</td>' in html

@@ -44,7 +44,9 @@ def headline(run: logs.Run, data: Data, parts: Sequence[str]) -> str:
         elif measure.percent:
             chance = 1 / ways if ways else None
             often = '&ndash;' if chance is None else f'{chance * 100:.4g} %'
-            first = (str(ways) if ways else name(key), '&ndash;' if shots is None else str(shots))
+            how = escape(re.sub(r'^\d+-way \d+-shot', '', key))  # 'transductive' and the like
+            given = '&ndash;' if shots is None else f'{shots}{how}'
+            first = (str(ways) if ways else name(key), given)
             rows.append((*first, found, meter(mean, chance), often, number))
         else:
             rows.append((name(key), found, number))
