@@ -56,8 +56,9 @@ def table(values: Values, measure: Measure = ACCURACY) -> str:
 def config_hash(config: ConfigDict) -> str:
     """12 hex digits that two runs share if all their fields are equal (eval_only and dir aside)."""
     fields = config.to_dict()
-    fields.pop('eval_only', None)
-    fields = {**fields, 'data': {**fields.get('data', {}), 'dir': ''}}
+    for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
+        part.pop('eval_only', None)
+        part['data'] = {**part.get('data', {}), 'dir': ''}
     return hashlib.sha256(to_json(ConfigDict(fields)).encode()).hexdigest()[:12]
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from anyshot_jax import evaluate
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, in_stages
 
 
 def test_mean_and_interval_by_hand():
@@ -55,6 +55,11 @@ def test_config_hash_is_of_the_fields_that_change_a_result():
     assert evaluate.config_hash(config) == first
     config.seed = 1
     assert evaluate.config_hash(config) != first
+    staged = lambda config: evaluate.config_hash(in_stages(a=config, b=defaults('knn', 'synthetic')))
+    first = staged(defaults('knn', 'synthetic'))
+    assert staged(config) == first  # the seed is that of all stages
+    config.method.distance = 'cosine'
+    assert staged(config) != first
 
 
 def test_facts_name_versions_and_device():
