@@ -55,7 +55,9 @@ def test_config_hash_is_of_the_fields_that_change_a_result():
     assert evaluate.config_hash(config) == first
     config.seed = 1
     assert evaluate.config_hash(config) != first
-    staged = lambda config: evaluate.config_hash(in_stages(a=config, b=defaults('knn', 'synthetic')))
+    staged = lambda config: evaluate.config_hash(
+        in_stages(a=config, b=defaults('knn', 'synthetic'))
+    )
     first = staged(defaults('knn', 'synthetic'))
     assert staged(config) == first  # the seed is that of all stages
     config.method.distance = 'cosine'
