@@ -90,6 +90,7 @@ def test_seeds_draw_validation_and_random_novel_classes(root):
     val = {load(root, val_seed=s)['val'].names for s in range(30)}
     assert val == {('b',), ('c',), ('d',), ('f',)}
     assert len(load(root, val=3)['val'].names) == 3
+    assert set(load(root, val=0)) == {'train', 'test'}
     # The stated rule, by hand.
     order = np.random.default_rng(3).permutation(6)[:2]
     drawn = load(root, classes='random', split_seed=3)
@@ -230,7 +231,7 @@ def test_the_set_is_the_one_that_is_named(root, change):
     ({'classes': 'E'}, "config.data.classes = 'E'; there are A, B, C, D, random"),
     ({'classes': 'randon'}, "did you mean 'random'"),
     ({'val': 4}, 'config.data.val = 4: of 4 seen classes'),
-    ({'val': 0}, 'config.data.val = 0'),
+    ({'val': -1}, 'config.data.val = -1: of 4 seen classes'),
     ({'val_seed': -1}, 'val_seed = -1'),
     ({'split_seed': -1}, 'split_seed = -1'),
     ({'size': 0}, 'size'),
