@@ -6,8 +6,8 @@ DIR also holds Lake's one-shot runs (all_runs.zip): 20 characters of one alphabe
 has their accuracy beside that of random 20-way trials over all evaluation characters. Trained on
 25 background alphabets in four turns, validated on the other five; tasks stay within an alphabet.
 This is the twin on 35x35 for two cores; `:koch` is the paper's network on 105x105 for an
-accelerator, `:knn` and `:hausdorff` are nearest neighbours of pixels and of ink. Reached in ten
-minutes on two cores: 92.0 on Lake's runs (the ten there are), 91.0 in random trials.
+accelerator, `:knn` and `:hausdorff` are nearest neighbours of pixels and of ink. Reached in
+about ten minutes on two cores: 92.0 on Lake's runs (ten of them), 91.0 in random trials.
 """
 
 from anyshot_jax.config import defaults
