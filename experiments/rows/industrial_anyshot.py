@@ -1,8 +1,9 @@
 """Metal surface defects (MSD), five classes that training never saw, 15 queries each.
 
 Encoder EfficientNet-Lite0, all fifteen seen classes train, nothing is trained by steps. Shrinkage
-and levels were explored on these sets themselves: validation classes were all told apart. `transductive` looks at all queries at once and
-assumes that the classes are equally frequent; `+ synthesis` adds features made from the words.
+and levels were explored on these sets themselves: validation classes were all told apart.
+`transductive` looks at all queries at once and assumes that the classes are equally frequent;
+`+ synthesis` adds features made from the words.
 """
 
 COLUMNS = tuple(
