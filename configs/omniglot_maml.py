@@ -44,14 +44,14 @@ def get_config(arg: str = ''):
         config.eval.tasks = ((20, 1), (20, 5))
         config.method.update({'inner_steps': 5, 'inner_lr': 0.1, 'eval_steps': 5})
         config.batch_size = 16
-    if arg == 'short':
+    if arg in ('short', 'hour'):
         config.train.update({'ways': 20, 'queries': 3})
         config.eval.tasks = ((5, 1), (5, 5), (20, 1), (20, 5))
         config.method.update({'head': 'zero', 'inner_steps': 2, 'eval_steps': 2})
         config.method.learn_lr = 'step_layer'
         config.augment.update({'degrees': 10.0, 'shear': 0.1, 'scale': 0.1, 'shift': 1.5})
         config.batch_size = 4
-        config.num_steps = 6000
+        config.num_steps = {'short': 6000, 'hour': 14_000}[arg]
         config.eval_every = 2000
         config.eval.val_episodes = 200
         config.optim.update({'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 200})

@@ -21,6 +21,7 @@ SHORT, FIXED = f'{MAML}:short', 'method.learn_lr=no'
 
 ROWS = (
     _row('maml_short', 'MAML, short CPU recipe', SHORT),
+    _row('maml_hour', 'MAML, an hour of two CPU cores', f'{MAML}:hour'),
     _row('fomaml_short', 'FOMAML, short CPU recipe', SHORT, (FIRST, FIXED)),
     _row('anil_short', 'ANIL, short CPU recipe', SHORT, (HEAD, FIXED)),
     _row('meta_sgd_short', 'Meta-SGD, short CPU recipe', SHORT, (SGD,)),
