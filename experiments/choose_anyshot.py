@@ -145,8 +145,10 @@ def main() -> None:
     args = parser.parse_args()
     logging.set_verbosity(logging.ERROR)
     keep_compiled()
-    items, lines = trials.whole('MSD'), []
-    for which in args.classes.split(','):
+    asked = args.classes.split(',')
+    items = trials.whole('MSD')
+    lines = [line for line in tables.read_lines(RESULTS) if line['classes'] not in asked]
+    for which in asked:
         bar = tqdm(STEPS, desc=which, disable=None)
 
         def note(step, tried, which=which, bar=bar):
