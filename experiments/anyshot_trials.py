@@ -4,6 +4,7 @@ All arrays of a kind have one shape (`MOST` items a class, those that are not th
 so that a program is compiled once and not for every choice of classes.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from functools import partial
@@ -83,7 +84,8 @@ def dataset(items: Items, names: Sequence[str], part: str = 'all') -> Dataset:
         items.x[np.concatenate(rows)], np.repeat(np.arange(len(ids)), list(map(len, rows)))
     )
     more = len(ids) * MOST - len(made.label)
-    return made.replace(
+    return dataclasses.replace(
+        made,
         x=np.pad(made.x, ((0, more), (0, 0))),
         label=np.pad(made.label, (0, more), constant_values=-1),
     )
@@ -126,7 +128,9 @@ def whitened(items: Items, fold: Fold, best: dict, held_out: bool = False) -> li
     said = dict(zip(fold.train + fold.val, _words(items, fold.train + fold.val), strict=True))
     every = [fold.train, fold.val, fold.train]
     return [
-        d.replace(x=a, extras=jax.tree.map(lambda *rows: np.stack(rows), *(said[n] for n in names)))
+        dataclasses.replace(
+            d, x=a, extras=jax.tree.map(lambda *rows: np.stack(rows), *(said[n] for n in names))
+        )
         for d, a, names in zip(parts, x, every, strict=False)
     ]
 
@@ -142,7 +146,7 @@ def _words(items: Items, names: Sequence[str]) -> list[dict]:
     """What every class is said to be, a row of `extras` each."""
     ids = [items.names.index(n) for n in names]
     one_each = from_arrays(np.zeros((len(ids), 1)), np.arange(len(ids)), tuple(names))
-    data = {'all': one_each.replace(texts=tuple(items.texts[c] for c in ids))}
+    data = {'all': dataclasses.replace(one_each, texts=tuple(items.texts[c] for c in ids))}
     said = describe.name_colours(describe.describe(data, 'tfidf', ('{text}',)))['all'].extras
     vectors = np.pad(said['attribute'], ((0, 0), (0, VECTOR - said['attribute'].shape[1])))
     return [{'attribute': v, 'colours': c} for v, c in zip(vectors, said['colours'], strict=True)]

@@ -75,7 +75,8 @@ def chosen_among(
 
     note: (step, {setting: [value of every val_seed]}) is told of all that was tried.
     """
-    cut, best = folds(sorted(seen), val_seeds), {}
+    cut = folds(sorted(seen), val_seeds)
+    best: dict[str, tuple] = {}
     for step in steps:
         tried: dict[tuple, list[float]] = {}
         for fold in cut:

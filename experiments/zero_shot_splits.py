@@ -14,6 +14,7 @@ the end means with 95 % intervals over the splits. A split that has a line is no
 """
 
 import argparse
+import dataclasses
 
 import choose_anyshot
 import jax
@@ -97,20 +98,21 @@ def whitened(recipe, items: Items, fold: Fold, levels):
     columns, sizes = select(items, levels, 'colours')
     roles = {'train': (fold.train, 'kept'), 'test': (fold.val, 'all'),
              'test_seen': (fold.train, 'held')}  # fmt: skip
-    data = {}
+    parts = {}
     for role, (names, part) in roles.items():
         d = dataset(items, names, part)
         there, texts = d.label >= 0, [items.texts[items.names.index(n)] for n in names]
-        data[role] = d.replace(
+        parts[role] = dataclasses.replace(
+            d,
             x=d.x[there][:, columns], label=d.label[there], names=tuple(names), texts=tuple(texts),
             parts=(*sizes, len(items.parts['colours'])),
         )  # fmt: skip
-    data = describe.name_colours(describe.describe(data, how.by, how.templates))
+    data = describe.name_colours(describe.describe(parts, how.by, how.templates))
     embed.eval.update({'tasks': ((2, 1),), 'queries': 1})
     method = configs.find('methods', embed.method.name).build(embed, data)
     state = jax.jit(method.init)(jax.random.key(embed.seed), data)
     made = method.export(state, data, jax.random.key(1))
-    return {r: d.replace(x=np.asarray(made[r]), parts=()) for r, d in data.items()}
+    return {r: dataclasses.replace(d, x=np.asarray(made[r]), parts=()) for r, d in data.items()}
 
 
 def one(config, data):
