@@ -126,7 +126,7 @@ def whitened(items: Items, fold: Fold, best: dict, held_out: bool = False) -> li
     x = [d.x[:, columns] for d in parts]
     x = _whitened(x, parts[0].label, shrink, len(fold.train), sizes, power)
     said = dict(zip(fold.train + fold.val, _words(items, fold.train + fold.val), strict=True))
-    every = [fold.train, fold.val, fold.train]
+    every, kinds = [fold.train, fold.val, fold.train], ('attribute', 'colours')
     return [
         dataclasses.replace(
             d, x=a, extras=jax.tree.map(lambda *rows: np.stack(rows), *(said[n] for n in names))
@@ -157,7 +157,7 @@ def _words(items: Items, names: Sequence[str]) -> list[dict]:
 
 def _episode(val: Dataset, number, shots: int):
     """Row numbers instead of items."""
-    rows = val.replace(x=jnp.arange(len(val.label)))
+    rows = dataclasses.replace(val, x=jnp.arange(len(val.label)))
     key = jax.random.fold_in(jax.random.key(0), number)
     return episodes.sample_episode(key, rows, ways=WAYS, shots=shots, queries=QUERIES)
 
