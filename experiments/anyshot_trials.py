@@ -126,7 +126,7 @@ def whitened(items: Items, fold: Fold, best: dict, held_out: bool = False) -> li
     x = [d.x[:, columns] for d in parts]
     x = _whitened(x, parts[0].label, shrink, len(fold.train), sizes, power)
     said = dict(zip(fold.train + fold.val, _words(items, fold.train + fold.val), strict=True))
-    every, kinds = [fold.train, fold.val, fold.train], ('attribute', 'colours')
+    every = [fold.train, fold.val, fold.train]
     return [
         dataclasses.replace(
             d, x=a, extras=jax.tree.map(lambda *rows: np.stack(rows), *(said[n] for n in names))
