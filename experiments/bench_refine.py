@@ -17,6 +17,7 @@ import json
 import os
 import statistics
 import time
+from functools import partial
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # before NumPy reads it
 
@@ -42,7 +43,12 @@ _COSINES = flags.DEFINE_enum(
     'Computed in each episode, or (by both) of all items once, from which episodes pick theirs.',
 )  # fmt: skip
 _CHUNK = flags.DEFINE_integer(
-    'chunk', 0, 'Episodes under one vmap; 0: 8 on a CPU, whose caches they fill, else all.'
+    'chunk', 0, 'Episodes whose centres move under one vmap; 0: 30 on a CPU, else all.'
+)
+_GRAPHS = flags.DEFINE_integer(
+    'graphs',
+    0,
+    'Those of a chunk that become graphs at once; 0: 6 on a CPU (its caches), else all.',
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds; each runs both once.')
 WAYS, SHOTS, QUERIES, STEPS, STEP, SHARPNESS = 5, 5, 15, 20, 0.2, 10.0
@@ -71,8 +77,8 @@ def episodes() -> tuple[np.ndarray, np.ndarray]:
     return x.reshape(-1, _DIM.value).astype(np.float32), np.array(rows, np.int32)
 
 
-def refined(x: jax.Array, rows: jax.Array) -> jax.Array:
-    """The plan [W*Q, W] of the episode of `rows` [M].
+def graph(x: jax.Array, rows: jax.Array) -> jax.Array:
+    """The items [M] of an episode as the graph places them: [M, M].
 
     Args:
       x: [N, D] features, or with --cosines=once the cosines [N, N].
@@ -83,7 +89,11 @@ def refined(x: jax.Array, rows: jax.Array) -> jax.Array:
         x = cosine_graph(x, neighbours=k, power=power, self_weight=self_weight)
     else:
         x = graph_embedding(x[rows], neighbours=k, power=power, self_weight=self_weight)
-    x = centre_groups(x, jnp.array(IS_QUERY), 2)
+    return centre_groups(x, jnp.array(IS_QUERY), 2)
+
+
+def plan(x: jax.Array) -> jax.Array:
+    """[W*Q, W] of the items [M, M]."""
     parts = x[: WAYS * SHOTS], jnp.array(WEIGHT), x[WAYS * SHOTS :]
     return class_centres(*parts, rounds=STEPS, step=STEP, sharpness=SHARPNESS)[1]
 
@@ -139,14 +149,22 @@ def main(argv: list[str]) -> None:
     devices = jax.local_devices()
     x, rows = episodes()
     num = len(rows)
-    chunk = _CHUNK.value or (8 if devices[0].platform == 'cpu' else -(-num // len(devices)))
-    padded = np.resize(rows, (-(-num // chunk), chunk, rows.shape[1]))
+    on_cpu = devices[0].platform == 'cpu'
+    chunk = _CHUNK.value or (30 if on_cpu else -(-num // len(devices)))
+    graphs = _GRAPHS.value or (min(6, chunk) if on_cpu else chunk)
+    if chunk % graphs:
+        raise app.UsageError(f'--chunk={chunk} is no multiple of --graphs={graphs}')
+    padded = np.resize(rows, (-(-num // chunk), chunk // graphs, graphs, rows.shape[1]))
 
     @jax.jit
     def together(x, rows):
         if _COSINES.value == 'once':
             x = cosine(x, x)
-        one = lambda i, x, rows: jax.vmap(refined, (None, 0))(x, rows[i])
+
+        def one(i, x, rows):
+            z = jax.lax.map(partial(jax.vmap(graph, (None, 0)), x), rows[i])
+            return jax.vmap(plan)(z.reshape(chunk, *z.shape[2:]))
+
         return map_over_devices(one, len(rows), devices, x, rows)
 
     placed = on_all_devices((x, padded))
@@ -191,7 +209,7 @@ def main(argv: list[str]) -> None:
         'dim': _DIM.value,
         'graph': [_NEIGHBOURS.value, _POWER.value, _SELF_WEIGHT.value],
         'cosines': _COSINES.value,
-        'chunk': chunk,
+        'chunk': [chunk, graphs],
         'num_devices': len(devices),
         'device': devices[0].device_kind,
         'jax': jax.__version__,

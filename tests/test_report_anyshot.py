@@ -10,7 +10,7 @@ import pytest
 
 from anyshot_jax import config as configs
 from anyshot_jax import report
-from anyshot_jax.report import anyshot, probe
+from anyshot_jax.report import anyshot, maps, probe
 from anyshot_jax.train import on_all_devices
 from anyshot_jax.types import from_arrays
 
@@ -65,7 +65,7 @@ def page(workdir, name='refine', tasks=((3, 2), (3, 0)), distance=3.0, data=None
 
 def places(svg, kind):
     """[n, 2] of the marks of a kind, class by class."""
-    shape = anyshot.SHOT if kind == 'shot' else anyshot.MADE
+    shape = maps.SHOT if kind == 'shot' else maps.MADE
     paths = re.findall(rf'<path class="{kind}" d="(.*?)"', svg)
     each = [re.findall(f'M{NUMBER} {NUMBER}{re.escape(shape)}', d) for d in paths]
     return [np.array(found, float) for found in each]
@@ -132,7 +132,7 @@ def test_edges_are_the_nearest_neighbours(tmp_path):
     sim = unit @ unit.T - 9 * np.eye(20)
     near = np.argsort(-sim, 1)[:, :3]
     want = {tuple(sorted((i, int(j)))) for i in range(20) for j in near[i] if sim[i, j] > 0}
-    assert {tuple(e) for e in anyshot._edges(x, 3).tolist()} == want
+    assert {tuple(e) for e in maps.edges(x, 3).tolist()} == want
 
 
 @pytest.mark.parametrize('fakes', [False, True])

@@ -53,3 +53,13 @@ def test_full_shrinkage_only_scales(x64):
     z = standardise(x, x.mean(0), x.std(0) + 1e-6, (7,))
     ratio = whiten(fitted, x, (7,)) / (z - z.mean(0)[None])
     np.testing.assert_allclose(ratio, float(fitted.rest), rtol=1e-6)
+
+
+@pytest.mark.parametrize('num', [40, 5])
+def test_items_that_are_not_there_change_nothing(x64, num):
+    x, label = items(num)
+    new = items(9, seed=1)[0]
+    without = fit_whitening(x, label, 3, PARTS, 0.3)
+    more, none = np.concatenate([x, 1e3 * new]), np.concatenate([label, np.full(9, -1)])
+    given = jax.jit(fit_whitening, static_argnums=(2, 3))(more, none, 3, PARTS, 0.3)
+    np.testing.assert_allclose(whiten(given, new, PARTS), whiten(without, new, PARTS), atol=1e-8)

@@ -23,36 +23,60 @@ DEFAULTS = {
 }
 
 
+def fit(x, label, num_classes: int, parts, *, shrink, power: float, colours: int) -> dict:
+    """What `embed` takes, by the items of training classes.
+
+    Args:
+      x: [N, D] features. label: [N]; -1 where an item isn't there. parts: sizes of what makes up
+        the D - colours main ones. colours: how many of the last are shares of colours.
+    """
+    main, rest = _split(x, colours, power)
+    there = (label >= 0)[:, None]
+    fitted = fit_whitening(main, label, num_classes, parts, shrink)
+    scale = rest.std(0, where=there) + 0.05
+    return {'main': fitted, 'shift': rest.mean(0, where=there), 'scale': scale}
+
+
+def embed(fitted: dict, x, parts, *, power: float, colours: int):
+    """[N, D]: the main part whitened and its share of colours, each of length 1; see `fit`."""
+    main, rest = _split(x, colours, power)
+    z = unit(whiten(fitted['main'], main, parts))
+    if not colours:
+        return z
+    rest = unit((rest - fitted['shift'][None]) / fitted['scale'][None])
+    return jnp.concatenate([z, rest], axis=1)
+
+
+def _split(x, colours: int, power: float):
+    main, rest = jnp.split(x, [x.shape[1] - colours], axis=1)
+    return jnp.sign(main) * jnp.abs(main) ** power, rest
+
+
 def build(config, data):
     fields = config.method
     if not 0 < fields.shrink <= 1:
         raise InputError(f'config.method.shrink={fields.shrink} must be > 0 and <= 1')
     colours = len(COLOURS) if 'colours' in config.encoder_parts else 0
     parts = data['train'].parts[: -1 if colours else None] if 'train' in data else ()
+    how = {'power': fields.power, 'colours': colours}
 
     def flat(x):
         scale = 255 if x.dtype == jnp.uint8 else 1
-        z = x.reshape(x.shape[0], -1).astype(jnp.float32) / scale
-        main, rest = jnp.split(z, [z.shape[1] - colours], axis=1)
-        return jnp.sign(main) * jnp.abs(main) ** fields.power, rest
+        return x.reshape(x.shape[0], -1).astype(jnp.float32) / scale
+
+    sizes = lambda x: parts or (x.shape[1] - colours,)
 
     def init(key, x):
         return {}, {}
 
     def init_from(data):
         train = data['train']
-        main, rest = flat(train.x)
-        sizes = parts or (main.shape[1],)
-        fitted = fit_whitening(main, train.label, len(train.count), sizes, fields.shrink)
-        return {'main': fitted, 'shift': rest.mean(0), 'scale': rest.std(0) + 0.05}
+        x, num = flat(train.x), len(train.count)
+        return fit(x, train.label, num, sizes(x), shrink=fields.shrink, **how)
 
-    def embed(params, extra, x):
-        main, rest = flat(x)
-        z = unit(whiten(extra['main'], main, parts or (main.shape[1],)))
-        if not colours:
-            return z
-        rest = unit((rest - extra['shift'][None]) / extra['scale'][None])
-        return jnp.concatenate([z, rest], axis=1)
+    def embed_flat(params, extra, x):
+        x = flat(x)
+        return embed(extra, x, sizes(x), **how)
 
     def similarity(params, extra, a, b):
         main = lambda z: z[:, : z.shape[1] - colours]
@@ -62,7 +86,7 @@ def build(config, data):
         means = class_means(episode.x_s, episode.y_s, ways=episode.class_id.shape[0])
         return similarity(params, extra, episode.x_q, means)
 
-    method = episodic(config, data, init=init, embed=embed, score=score, similarity=similarity)
+    method = episodic(config, data, init=init, embed=embed_flat, score=score, similarity=similarity)
     return method._replace(
         init=lambda key, data: method.init(key, data).replace(extra=init_from(data))
     )

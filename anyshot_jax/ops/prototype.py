@@ -80,21 +80,40 @@ def class_centres(
     rows = jnp.ones_like(x_q[:, 0]) if rows is None else rows
     columns = jnp.ones_like(x_s[0], shape=weight_s.shape[1:]) if columns is None else columns
     given, mass = weight_s.T @ x_s, weight_s.sum(0)[:, None]
-    turned = -2 * x_q.T  # here, not in every round
     limits = {'sharpness': sharpness, 'tolerance': tolerance, 'max_rounds': max_rounds}
+    # A centre is a mean of rows, and its distances follow from the products of rows with each
+    # other, so that a round costs W * Q^2 whatever D is. The centres themselves come last.
+    similar, given_q = x_q @ x_q.T, given @ x_q.T
+    own = jnp.sum(given * given, -1, keepdims=True)
 
-    def plan(centres):
+    def plan(square, dot):
         # Distances less |x_q|^2, which is the same for all classes.
-        cost = jnp.sum(centres * centres, -1)[:, None] + centres @ turned
-        return sinkhorn(cost.T, rows, columns, **limits).T
+        return sinkhorn((square - 2 * dot).T, rows, columns, **limits).T
 
-    def move(centres, _):
-        share = plan(centres)
-        total = mass + share.sum(1, keepdims=True)
-        mean = (given + share @ x_q) / jnp.maximum(total, 1e-12)
+    def move(products, _):
+        square, dot, dot_given = products  # of centres with themselves, x_q and given
+        share = plan(square, dot)
+        total = jnp.maximum(mass + share.sum(1, keepdims=True), 1e-12)
+        along = lambda a: jnp.sum(share * a, 1, keepdims=True)
+        drawn, drawn_given = share @ similar, along(given_q)
+        # Of the mean (given + share x_q) / total likewise.
+        mean_square = (own + 2 * drawn_given + along(drawn)) / (total * total)
+        mean_dot, mean_given = (given_q + drawn) / total, (own + drawn_given) / total
+        mean_centre = (dot_given + along(dot)) / total
+        stay = 1 - step
+        square = stay * stay * square + 2 * stay * step * mean_centre + step * step * mean_square
+        dot, dot_given = stay * dot + step * mean_dot, stay * dot_given + step * mean_given
+        return (square, dot, dot_given), (share, total)
+
+    start = jnp.maximum(mass, 1e-12)
+    first = own / (start * start), given_q / start, own / start
+    (square, dot, _), (share, total) = jax.lax.scan(move, first, length=rounds)
+    mean = (given[None] + share @ x_q) / total
+
+    def follow(centres, mean):
         centres = centres + step * (mean - centres)
         return centres, centres
 
-    first = given / jnp.maximum(mass, 1e-12)
-    last, path = jax.lax.scan(move, first, length=rounds)
-    return jnp.concatenate([first[None], path]), plan(last).T
+    centres = given / start
+    path = jax.lax.scan(follow, centres, mean)[1]
+    return jnp.concatenate([centres[None], path]), plan(square, dot).T

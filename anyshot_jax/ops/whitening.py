@@ -41,18 +41,20 @@ def fit_whitening(
     """Within-class covariance normalisation, the covariance shrunk towards a multiple of I.
 
     Args:
-      x: [N, D]. label: [N] in 0..num_classes-1. parts: as for `standardise`.
+      x: [N, D]. label: [N] in 0..num_classes-1, or -1 where an item isn't there. parts: as for
+        `standardise`.
       shrink: s in 0 < s <= 1: (1 - s) C + s trace(C) / D I is brought to I.
     Reference:
       Hatch, Kajarekar, Stolcke, "Within-class covariance normalization for SVM-based speaker
       recognition", Interspeech 2006; the shrinkage is Ledoit and Wolf's (2004), its share given.
     """
-    shift, scale = x.mean(0), x.std(0) + 1e-6
+    there = (label >= 0)[:, None]
+    shift, scale = x.mean(0, where=there), x.std(0, where=there) + 1e-6
     z = standardise(x, shift, scale, parts)
-    around = z - class_means(z, label, num_classes)[label]
-    num, dim = z.shape
+    around = jnp.where(there, z - class_means(z, label, num_classes)[label], 0)
+    dim, num = x.shape[1], there.sum()
     # The smaller of the two matrices with the same eigenvalues.
-    if num < dim:
+    if len(x) < dim:
         value, vector = jnp.linalg.eigh(around @ around.T / num)
         axes = around.T @ (vector / jnp.sqrt(jnp.maximum(value, 1e-30) * num)[None])
         # Directions without scatter have no axis here: they are with the rest.
@@ -60,11 +62,11 @@ def fit_whitening(
         axes = jnp.where(used[None], axes, 0)
     else:
         value, axes = jnp.linalg.eigh(around.T @ around / num)
-    trace = jnp.mean(jnp.sum(around * around, -1)) / dim
+    trace = jnp.sum(around * around) / (num * dim)
     return Whitening(
         shift=shift,
         scale=scale,
-        mean=z.mean(0),
+        mean=z.mean(0, where=there),
         axes=axes,
         gain=jax.lax.rsqrt((1 - shrink) * jnp.maximum(value, 0) + shrink * trace),
         rest=jax.lax.rsqrt(shrink * trace),

@@ -1,0 +1,266 @@
+"""What choose_anyshot.py tries: items of some classes, and the values of settings on them.
+
+All arrays of a kind have one shape (`MOST` items a class, those that are not there have label -1),
+so that a program is compiled once and not for every choice of classes.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tables
+
+from anyshot_jax import describe, embedding, episodes
+from anyshot_jax.data import industrial
+from anyshot_jax.methods import lda, refine
+from anyshot_jax.ops.colour import COLOURS
+from anyshot_jax.ops.prototype import class_means
+from anyshot_jax.synthesis import predict_means, weigh
+from anyshot_jax.types import Dataset, from_arrays
+
+RECIPE = 'configs/industrial_anyshot.py'
+LEVELS = ('stride8', 'stride16', 'stride32')  # beside the encoder's last features
+SHRINK = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
+GRAPHS = ((), (4, 1, 0.75), (10, 1, 0.75), (10, 9, 0.5))  # neighbours, power, self weight
+CENTRES = tuple(itertools.product((5.0, 10.0, 20.0), (0.2, 0.4)))  # sharpness, step
+RIDGE = tuple(itertools.product((0.0, 0.5, 1.0, 2.0, 4.0), (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)))
+CALIBRATION = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)  # of fakes
+WAYS, QUERIES, EPISODES, FAKES = 5, 15, 200, 20
+MOST, VECTOR = 50, 256  # items of a class; numbers of a vector of words
+
+
+class Items(NamedTuple):
+    """A whole set, embedded once with all levels and colours."""
+
+    x: np.ndarray  # [N, D]
+    label: np.ndarray  # [N]
+    names: tuple[str, ...]  # those that are new in A come last
+    texts: tuple[str, ...]
+    parts: dict[str, np.ndarray]  # the columns of 'features', of the levels and of 'colours'
+
+
+class Fold(NamedTuple):
+    """Classes that train and classes that validate."""
+
+    train: list[str]
+    val: list[str]
+
+
+def whole(name: str) -> Items:
+    """Every item of the set `name` of data/industrial.py."""
+    config = tables.load_config(RECIPE, ()).embed
+    config.data.update({'set': name, 'classes': 'A', 'val': 0})
+    parts = (*LEVELS, 'colours')
+    data = embedding.embed(industrial.load(config.data), config.encoder, parts=parts)
+    train, test = data['train'], data['test']
+    columns = np.split(np.arange(train.x.shape[1]), np.cumsum(train.parts)[:-1])
+    return Items(
+        np.concatenate([train.x, test.x]),
+        np.concatenate([train.label, test.label + len(train.names)]),
+        train.names + test.names,
+        train.texts + test.texts,
+        dict(zip(('features', *parts), columns, strict=True)),
+    )
+
+
+# Items of a fold.
+
+
+def dataset(items: Items, names: Sequence[str], part: str = 'all') -> Dataset:
+    """Items of some classes and as many of label -1 as are missing. part: all | kept | held."""
+    ids = [items.names.index(name) for name in names]
+    rows = [np.flatnonzero(items.label == c) for c in ids]
+    takes = {'all': lambda nth: nth >= 0, 'kept': lambda nth: nth % 5 < 4}
+    taken = takes.get(part, lambda nth: nth % 5 == 4)
+    rows = [r[taken(np.arange(len(r)))] for r in rows]
+    made = from_arrays(
+        items.x[np.concatenate(rows)], np.repeat(np.arange(len(ids)), list(map(len, rows)))
+    )
+    more = len(ids) * MOST - len(made.label)
+    return dataclasses.replace(
+        made,
+        x=np.pad(made.x, ((0, more), (0, 0))),
+        label=np.pad(made.label, (0, more), constant_values=-1),
+    )
+
+
+def select(items: Items, levels: Sequence[str], *more: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The columns of the encoder's last features, of some levels and `more`; sizes without more."""
+    sizes = tuple(len(items.parts[p]) for p in ('features', *levels))
+    return np.concatenate([items.parts[p] for p in ('features', *levels, *more)]), sizes
+
+
+def space(items: Items, levels, power: float, train: Dataset, val: Dataset, shrink) -> jax.Array:
+    """[S, N, N]: what validates, whitened with S shrinkages, turned so that N axes hold it all."""
+    columns, sizes = select(items, levels)
+    x = train.x[:, columns], val.x[:, columns]
+    return _space(*x, train.label, val.label, jnp.array(shrink), len(train.count), sizes, power)
+
+
+@partial(jax.jit, static_argnames=('num', 'sizes', 'power'))
+def _space(x, x_val, label, label_val, shrink, num, sizes, power):
+    how = {'power': power, 'colours': 0}
+    fitted = jax.vmap(lambda s: lda.fit(x, label, num, sizes, shrink=s, **how))(shrink)
+
+    def turned(fitted):
+        z = jnp.where(label_val[:, None] >= 0, lda.embed(fitted, x_val, sizes, **how), 0)
+        # Cholesky's factor has the same products; 1e-5 for the rows that are not there.
+        return jnp.linalg.cholesky(z @ z.T + 1e-5 * jnp.eye(len(z)))
+
+    return jax.lax.map(turned, fitted)
+
+
+def whitened(items: Items, fold: Fold, best: dict, held_out: bool = False) -> list[Dataset]:
+    """What trains, validates and is held out, as stage `embed` hands it on, with words."""
+    levels, power, shrink = best['embed']
+    columns, sizes = select(items, levels, 'colours')
+    parts = [dataset(items, fold.train, 'kept' if held_out else 'all'), dataset(items, fold.val)]
+    parts += [dataset(items, fold.train, 'held')] if held_out else []
+    x = [d.x[:, columns] for d in parts]
+    x = _whitened(x, parts[0].label, shrink, len(fold.train), sizes, power)
+    said = dict(zip(fold.train + fold.val, _words(items, fold.train + fold.val), strict=True))
+    every = [fold.train, fold.val, fold.train]
+    return [
+        dataclasses.replace(
+            d, x=a, extras=jax.tree.map(lambda *rows: np.stack(rows), *(said[n] for n in names))
+        )
+        for d, a, names in zip(parts, x, every, strict=False)
+    ]
+
+
+@partial(jax.jit, static_argnames=('num', 'sizes', 'power'))
+def _whitened(x, label, shrink, num, sizes, power):
+    how = {'power': power, 'colours': len(COLOURS)}
+    fitted = lda.fit(x[0], label, num, sizes, shrink=shrink, **how)
+    return [lda.embed(fitted, a, sizes, **how) for a in x]
+
+
+def _words(items: Items, names: Sequence[str]) -> list[dict]:
+    """What every class is said to be, a row of `extras` each."""
+    ids = [items.names.index(n) for n in names]
+    one_each = from_arrays(np.zeros((len(ids), 1)), np.arange(len(ids)), tuple(names))
+    data = {'all': dataclasses.replace(one_each, texts=tuple(items.texts[c] for c in ids))}
+    said = describe.name_colours(describe.describe(data, 'tfidf', ('{text}',)))['all'].extras
+    vectors = np.pad(said['attribute'], ((0, 0), (0, VECTOR - said['attribute'].shape[1])))
+    return [{'attribute': v, 'colours': c} for v, c in zip(vectors, said['colours'], strict=True)]
+
+
+# Values: of arrays, compiled once.
+
+
+def _episode(val: Dataset, number, shots: int):
+    """Row numbers instead of items."""
+    rows = dataclasses.replace(val, x=jnp.arange(len(val.label)))
+    key = jax.random.fold_in(jax.random.key(0), number)
+    return episodes.sample_episode(key, rows, ways=WAYS, shots=shots, queries=QUERIES)
+
+
+def _at(x, episode):
+    return episode._replace(x_s=x[episode.x_s], x_q=x[episode.x_q])
+
+
+def _right(score, episode):
+    return jnp.mean(score.argmax(1) == episode.y_q)
+
+
+def _given(x, episode):
+    e = _at(x, episode)
+    return refine.Given(e.x_s, jax.nn.one_hot(e.y_s, WAYS), e.x_q)
+
+
+@jax.jit
+def one_shot(spaces, val):
+    """[S] of [S, N, N]."""
+
+    def one(number):
+        e = _episode(val, number, 1)
+        return jax.lax.map(lambda x: _right(refine.induce(*_given(x, e)), e), spaces)
+
+    return jax.lax.map(one, jnp.arange(EPISODES)).mean(0)
+
+
+def _centres(graph: tuple, sharpness, step) -> SimpleNamespace:
+    """The fields that refine.transduce reads."""
+    names = ('neighbours', 'graph_power', 'self_weight')
+    fields = dict(zip(names, graph, strict=False))
+    moves = {'rounds': 20, 'sharpness': sharpness, 'step': step, 'prior': ()}
+    return SimpleNamespace(graph=bool(graph), **fields, **moves)
+
+
+@partial(jax.jit, static_argnames='graph')
+def moved(x, val, graph):
+    """[settings of CENTRES]"""
+
+    def one(number):
+        large = _episode(val, number, 5)
+        every = [episodes.first(large, WAYS, shots) for shots in (1, 5)]
+
+        def setting(s):
+            fields = _centres(graph, *s)
+            plans = [refine.transduce(fields, _given(x, e), e.class_id).plan for e in every]
+            return sum(_right(p, e) for p, e in zip(plans, every, strict=True)) / 2
+
+        return jax.lax.map(setting, jnp.array(CENTRES))
+
+    return jax.lax.map(one, jnp.arange(EPISODES)).mean(0)
+
+
+def _per_class(answer, data: Dataset):
+    right = (answer == data.label).astype(jnp.float32)[:, None]
+    return class_means(right, data.label, len(data.count)).mean()
+
+
+@jax.jit
+def zero_shot(train, val):
+    """[settings of RIDGE]"""
+
+    def setting(s):
+        centres = weigh(predict_means({'train': train}, val, s[1]), s[0], True)
+        return _per_class(jnp.argmax(weigh(val.x, s[0], True) @ centres.T, 1), val)
+
+    return jax.lax.map(setting, jnp.array(RIDGE))
+
+
+@jax.jit
+def generalised(train, val, held, colours, penalty):
+    """[settings of CALIBRATION]"""
+    means = class_means(train.x, train.label, len(train.count))
+    every = jnp.concatenate([means, predict_means({'train': train}, val, penalty)])
+    every, start = weigh(every, colours, True), len(means)
+
+    def setting(less):
+        less = jnp.where(jnp.arange(len(every)) < start, less, 0)
+        answer = lambda d: jnp.argmax(weigh(d.x, colours, True) @ every.T - less, 1)
+        s, u = _per_class(answer(held), held), _per_class(answer(val) - start, val)
+        return 2 * s * u / jnp.maximum(s + u, 1e-12)
+
+    return jax.lax.map(setting, jnp.array(CALIBRATION))
+
+
+@partial(jax.jit, static_argnames='graph')
+def synthesised(train, val, penalty, graph, sharpness, step):
+    """[settings of WEIGHTS]"""
+    around = train.x - class_means(train.x, train.label, len(train.count))[train.label]
+    there = (train.label >= 0) / jnp.sum(train.label >= 0)
+    row = jax.random.choice(jax.random.key(0), len(around), (WAYS, FAKES), p=there)
+    made = predict_means({'train': train}, val, penalty)[:, None] + around[row]
+
+    def one(number):
+        e = _at(val.x, _episode(val, number, 1))
+
+        def setting(weight):
+            fields = SimpleNamespace(colours=1.0, fake_weight=weight)
+            given = refine.support(fields, True, e, made[e.class_id])[' + synthesis']
+            plan = refine.transduce(_centres(graph, sharpness, step), given, e.class_id).plan
+            return (_right(refine.induce(*given), e) + _right(plan, e)) / 2
+
+        return jax.lax.map(setting, jnp.array(WEIGHTS))
+
+    return jax.lax.map(one, jnp.arange(EPISODES)).mean(0)
