@@ -39,6 +39,11 @@ def load(config: ConfigDict) -> Data:
     Raises:
       InputError: names the field that can't be used, or a class with too few items.
     """
+    _check(config)
+    return mix(config, find('data', config.source).load(_source_config(config)))
+
+
+def _check(config: ConfigDict) -> None:
     for name in ('outside', 'held_out', 'hold_out'):
         if not 0 <= config[name] < 1:
             raise InputError(f'config.data.{name}={config[name]} must be >= 0 and < 1')
@@ -51,12 +56,6 @@ def load(config: ConfigDict) -> Data:
         raise InputError(
             f'config.data.validation={config.validation!r}{nearest(config.validation, VALIDATION)}'
         )
-    source = find('data', config.source).load(_source_config(config))
-    choosing = config.validation == 'novel'
-    roles = ('train',) if choosing or 'val' not in source else ('train', 'val')
-    base = [source[r] for r in roles]
-    novel = source['val'] if choosing else source['test']
-    return _mixed(config, base, novel)
 
 
 def _source_config(config: ConfigDict) -> ConfigDict:
@@ -70,7 +69,16 @@ def _source_config(config: ConfigDict) -> ConfigDict:
     return ConfigDict(defaults | given)
 
 
-def _mixed(config: ConfigDict, base: Sequence[Dataset], novel: Dataset) -> Data:
+def mix(config: ConfigDict, source: Data) -> Data:
+    """The roles of `load` made of those of a source that is loaded (and perhaps embedded) already.
+
+    Raises:
+      InputError: a class with too few items, or too few items outside.
+    """
+    choosing = config.validation == 'novel'
+    roles = ('train',) if choosing or 'val' not in source else ('train', 'val')
+    base: Sequence[Dataset] = [source[r] for r in roles]
+    novel = source['val'] if choosing else source['test']
     rng = np.random.default_rng([config.noise_seed, config.split_seed])
     x = np.concatenate([d.x for d in base]) if len(base) > 1 else base[0].x
     shift = np.cumsum([0, *(len(d.count) for d in base)])

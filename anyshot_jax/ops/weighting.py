@@ -89,6 +89,24 @@ def normalise(weight: jax.Array, label: jax.Array, num_classes: int) -> jax.Arra
     return jnp.where(mean > 1e-12, weight / jnp.maximum(mean, 1e-12), 1.0)
 
 
+def bounded(
+    weight: jax.Array, label: jax.Array, num_classes: int, bound: float, *, quantile: float = 0.9
+) -> jax.Array:
+    """Weights as shares of a high one of the class, those above `bound` of it all alike.
+
+    min(1, w / (bound * q)), q the class's quantile: what is surely right counts in full, however
+    typical it looks, so that a clean class loses nothing.
+
+    Args:
+      weight: [N] >= 0. label: [N] integers 0..num_classes-1. bound: > 0. quantile: in 0..1.
+    Returns:
+      [N] in 0..1; 1 for all items of a class whose quantile is 0.
+    """
+    own = label[:, None] == jnp.arange(num_classes)[None, :]
+    q = jnp.nanquantile(jnp.where(own, weight[:, None], jnp.nan), quantile, axis=0)[label]
+    return jnp.where(q > 1e-12, jnp.minimum(weight / (bound * jnp.maximum(q, 1e-12)), 1), 1.0)
+
+
 def votes(sim: jax.Array, label: jax.Array, weight: jax.Array, num_classes: int) -> jax.Array:
     """How like each item is to the items under each name, which count by their weights.
 

@@ -1,0 +1,49 @@
+"""Novel classes from noisy web pictures, cleaned by a similarity that base classes teach.
+
+    python -m anyshot_jax.main --config=configs/weak_shots.py --config.data.dir=FILE
+"""
+
+from anyshot_jax.config import defaults, in_stages
+
+CLASSES = (0.593, 0.148, 0.259)  # 48 + 12 base classes and 21 novel ones of 81
+
+
+def get_config(arg: str = ''):
+    stages = {name: simnet(name) for name in ('simnet',)}
+    stages['weights'] = weights('simnet')
+    stages['classify'] = classifier('weights', 'simnet')
+    for stage in stages.values():
+        stage.encoder = 'efficientnet_lite0'
+        stage.data.source_fields = (('set', 'grocery'), ('size', 112))
+        stage.data.split = CLASSES
+    return in_stages(**stages)
+
+
+def simnet(name):
+    config = defaults(method='simnet', data='noisy', net='projection')
+    config.net.update({'features': 512, 'length': 10.0})
+    config.method.update({'widths': (256, 128, 64)})
+    config.update({'batch_size': 1, 'num_steps': 600, 'steps_per_call': 50, 'log_every': 50})
+    config.update({'eval_every': 0, 'save_every': 300})
+    config.eval.episodes = 20
+    config.optim.update({'name': 'adamw', 'learning_rate': 1e-3, 'schedule': 'cosine'})
+    config.optim.weight_decay = 1e-4
+    return config
+
+
+def weights(simnet_from):
+    config = defaults(method='weigh', data='noisy')
+    config.method.update({'simnet_from': simnet_from, 'kind': 'votes', 'bound': 0.3})
+    config.num_steps = 0
+    return config
+
+
+def classifier(weights_from, simnet_from, alpha=0.001):
+    config = defaults(method='weakshot', data='noisy', net='projection')
+    config.net.update({'features': 256, 'length': 10.0})
+    config.method.update({'weights_from': weights_from, 'simnet_from': simnet_from})
+    config.method.alpha = alpha
+    config.update({'batch_size': 128, 'num_steps': 300, 'steps_per_call': 50, 'log_every': 50})
+    config.update({'eval_every': 0, 'save_every': 300})
+    config.optim.update({'learning_rate': 3e-4})
+    return config
