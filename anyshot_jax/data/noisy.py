@@ -40,7 +40,7 @@ def load(config: ConfigDict) -> Data:
       InputError: names the field that can't be used, or a class with too few items.
     """
     _check(config)
-    return mix(config, find('data', config.source).load(_source_config(config)))
+    return mix(config, find('data', config.source).load(source_config(config)))
 
 
 def _check(config: ConfigDict) -> None:
@@ -58,7 +58,7 @@ def _check(config: ConfigDict) -> None:
         )
 
 
-def _source_config(config: ConfigDict) -> ConfigDict:
+def source_config(config: ConfigDict) -> ConfigDict:
     defaults = {'name': config.source, 'dir': config.dir, **find('data', config.source).DEFAULTS}
     given = dict(config.source_fields) | {n: config[n] for n in FIELDS if n in defaults}
     for name in given:

@@ -57,7 +57,8 @@ def build(config, data):
     slower.update({'learning_rate': config.optim.learning_rate * fields.judge_rate})
     slower.update({'layer_rates': (), 'frozen': ()})
     tx_judge = build_optimizer(slower, config.num_steps)
-    most = {role: int(max(data[role].count)) for role in ('base', 'web')}
+    # Rounded up, so that runs that differ by an item share their compiled program.
+    most = {role: -(-int(max(data[role].count)) // 16) * 16 for role in ('base', 'web')}
 
     def init(key, data):
         keys = jax.random.split(key, 3)
@@ -190,7 +191,7 @@ def draw_items(key: Array, dataset: Dataset, ways: int, num: int, most: int) -> 
     """Items of few classes: each of a class drawn uniformly among `ways`, none twice if it can be.
 
     Args:
-      ways: <= C classes, drawn uniformly. most: the largest count of a class.
+      ways: <= C classes, drawn uniformly. most: at least the largest count of a class.
     Returns:
       rows [num] of the dataset and their classes [num], 0..ways-1.
     """
