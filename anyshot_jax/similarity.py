@@ -149,10 +149,6 @@ class Similarity(NamedTuple):
             raise InputError(f'config.method.simnet_from={stage!r} is no stage of simnet')
         net = json.loads(np.asarray(found[NET]).tobytes())
         body, head = backbone(net, 'simnet'), head_like(head_params)
-        params = {
-            part: {which: unflatten(found, f'{part}/{which}') for which in ('net', 'head')}
-            for part in ('params', 'stats')
-        }
 
         def features(p, x):
             return body.apply(p['params']['net'], p['stats']['net'], x, 'inductive')[0]
@@ -162,7 +158,17 @@ class Similarity(NamedTuple):
             logits, _ = head.apply(variables, a[None], b[None], train=False)
             return jax.nn.softmax(logits[0])[..., 1]
 
-        return cls(params, features, pairs)
+        return cls(learnt(data, stage), features, pairs)
+
+
+def learnt(data: Data, stage: str) -> dict:
+    """The parameters of `Similarity.of(data, stage)`; data may be traced."""
+    if not stage:
+        return {}
+    return {
+        part: {which: unflatten(data[stage], f'{part}/{which}') for which in ('net', 'head')}
+        for part in ('params', 'stats')
+    }
 
 
 def head_like(params: Mapping[str, Any]) -> PairHead:

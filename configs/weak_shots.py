@@ -52,6 +52,7 @@ def simnet(adversary=0.1):
     config = defaults(method='simnet', data='noisy', net='projection')
     config.net.update({'features': 512, 'length': 10.0})
     config.method.update({'widths': (256, 128, 64), 'adversary': adversary})
+    config.method.update({'batch_items': 32, 'base_ways': 12})
     config.update({'batch_size': 1, 'num_steps': 600, 'steps_per_call': 50, 'log_every': 50})
     config.update({'eval_every': 0, 'save_every': 300})
     config.eval.episodes = 20

@@ -52,15 +52,17 @@ def main():
     split_cpu(recipe)
     lines = [] if args.choose else read_lines(RESULTS)
     everything = whole(recipe)
-    for split in range(args.splits):
-        for seed in range(args.seeds):
+    built = {}  # by split
+    for seed in range(args.seeds):
+        for split in range(args.splits):
             for noise in map(float, args.noise.split(',')):
                 problem = {'noise': noise, 'split': split, 'seed': seed}
                 if any(line['problem'] == problem for line in lines):
                     continue
                 started = time.monotonic()
                 data = data_of(recipe, everything, **problem, choose=args.choose)
-                values = run(recipe, data, seed, args.stages.split(',') if args.stages else ())
+                only = args.stages.split(',') if args.stages else ()
+                values = run(recipe, data, seed, built.setdefault(split, {}), only)
                 lines.append({
                     'problem': problem, 'values': values, 'recipe': RECIPE,
                     'config_hash': config_hash(recipe),
@@ -100,29 +102,36 @@ def data_of(recipe, everything, noise, split, seed, choose):
     return noisy.mix(config, source)
 
 
-def run(recipe, data, seed, only=()):
-    """Stage -> its values, every stage with what those before it exported."""
+def run(recipe, data, seed, built, only=()):
+    """Stage -> its values, every stage with what those before it exported.
+
+    `built` keeps methods and compiled steps: problems of one split differ in numbers only.
+    """
     exported, values = {}, {}
     for name in recipe.stages:
         if only and name not in only:
             continue
         config = configs.check(recipe[name])
-        config.seed = seed
         given = {**data, **exported}
-        method = configs.find('methods', config.method.name).build(config, given)
+        trains = config.num_steps > 0
+        if name not in built:
+            method = configs.find('methods', config.method.name).build(config, given)
+            sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
+            step = train.make_step(method, **sizes) if trains else None
+            made = (method, jax.jit(method.init), step)
+            # What isn't trained holds the similarity itself and is made anew.
+            built |= {name: made} if trains else {}
+        method, init, step = built.get(name, made)
         given = train.on_all_devices(given)
         key_init, key_step, _, key_test = jax.random.split(jax.random.key(seed), 4)
-        state = train.on_all_devices(jax.jit(method.init)(key_init, given))
-        if config.num_steps:
-            sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
-            step = train.make_step(method, **sizes)
-            for _ in range(config.num_steps // config.steps_per_call):
-                state, _ = step(state, given, key_step)
+        state = train.on_all_devices(init(key_init, given))
+        for _ in range(config.num_steps // config.steps_per_call):
+            state, _ = step(state, given, key_step)
         found = method.evaluate(state, given, key_test, 'test')
         values[name] = {k: round(float(np.mean(v)), 5) for k, v in found.items()}
         if config.method.name != 'weakshot':
-            made = method.export(state, given, key_test)
-            exported[name] = {k: np.asarray(v) for k, v in made.items()}
+            exports = method.export(state, given, key_test)
+            exported[name] = {k: np.asarray(v) for k, v in exports.items()}
     return values
 
 

@@ -97,6 +97,8 @@ def _far(web, test, config: ConfigDict):
     )
 
     encoder = encoders.load(config.near_encoder)
+    if isinstance(encoder, encoders.TextEncoder):
+        raise InputError(f'config.data.near_encoder={config.near_encoder!r} reads texts')
     z_web, z_test = (embedding.features(encoder, d[0]) for d in (web, test))
     keep = far_from_test(
         z_web, web[1], z_test, test[1], distance=config.near_distance, keep=config.near_keep

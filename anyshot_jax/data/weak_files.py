@@ -76,10 +76,10 @@ def check(files: Files, root: Path) -> None:
 
 
 def _cub(root: Path) -> tuple[Iterable[tuple[Path, str, bool]], set[str]]:
-    names = dict(_columns(root / 'classes.txt', 2))
-    path = dict(_columns(root / 'images.txt', 2))
-    of_class = dict(_columns(root / 'image_class_labels.txt', 2))
-    train = dict(_columns(root / 'train_test_split.txt', 2))
+    names, path, of_class, train = (
+        {row[0]: row[1] for row in _columns(root / f'{part}.txt', 2)}
+        for part in ('classes', 'images', 'image_class_labels', 'train_test_split')
+    )
     try:
         rows = [(root / 'images' / path[i], names[of_class[i]], train[i] == '1') for i in path]
     except KeyError as e:

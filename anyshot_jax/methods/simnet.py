@@ -12,7 +12,7 @@ kept, and an exhausted class gives items a second time.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +139,7 @@ def build(config, data):
 
     def similarity(state, a, b):
         variables = {'params': state.params['head'], **state.extra['head']}
-        logits, _ = head.apply(variables, a[None], b[None], train=False)
+        logits = head.apply(variables, a[None], b[None], train=False)[0]
         return jax.nn.softmax(logits[0])[..., 1]
 
     @partial(jax.jit, static_argnames='items')
@@ -233,7 +233,8 @@ def pair_loss(
 
 def domain_loss(judge: Judge, params, relation: Array) -> tuple[Array, Array]:
     """The discriminator's cross-entropy and accuracy on relations [B, 2, n, n, d], base first."""
-    log_prob = jax.nn.log_softmax(judge.apply({'params': params}, relation))
+    told: Any = judge.apply({'params': params}, relation)
+    log_prob = jax.nn.log_softmax(told)
     base, web = log_prob[:, 0, ..., 0], log_prob[:, 1, ..., 1]
     sure = jnp.log(0.5)
     right = (jnp.mean(base > sure) + jnp.mean(web > sure)) / 2

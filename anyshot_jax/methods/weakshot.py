@@ -28,7 +28,7 @@ from anyshot_jax.config import nearest
 from anyshot_jax.ops.graph import cosine_gap, smoothness
 from anyshot_jax.ops.weighting import stretch
 from anyshot_jax.optim import build_optimizer
-from anyshot_jax.similarity import Similarity, backbone, exported, novel, start_from
+from anyshot_jax.similarity import Similarity, backbone, exported, learnt, novel, start_from
 from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState
 from anyshot_jax.update import AXIS, over_devices
 
@@ -93,7 +93,9 @@ def build(config, data):
         width = jax.eval_shape(lambda x: net.apply(params, stats, x, 'inductive')[0], x).shape[-1]
         head = {'kernel': jnp.zeros((width, num)), 'bias': jnp.zeros(num)}
         params = {'net': params, 'head': head}
-        extra = {'net': stats, 'simnet': sim.params if sim else {}}
+        # From the argument, not of `build`: nothing learnt is baked into a program.
+        simnet = learnt(data, fields.simnet_from) if sim else {}
+        extra = {'net': stats, 'simnet': simnet}
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
 
     def sample(key, data):

@@ -105,7 +105,7 @@ def scores(fields, sim: Similarity, z: Array, web: Dataset) -> tuple[Array, np.n
     return jnp.asarray(score), within
 
 
-def _of_class(fields, own: np.ndarray) -> np.ndarray:
+def _of_class(fields, own: Array) -> np.ndarray:
     """[n] from the similarities [n, n] of one class."""
     if fields.kind == 'density':
         return np.asarray(weighting.density(own, fields.quantile))
