@@ -114,14 +114,15 @@ def run(recipe, data, seed, built, only=()):
         config = configs.check(recipe[name])
         given = {**data, **exported}
         trains = config.num_steps > 0
-        if name not in built:
+        made = built.get(name)
+        if made is None:
             method = configs.find('methods', config.method.name).build(config, given)
             sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
             step = train.make_step(method, **sizes) if trains else None
             made = (method, jax.jit(method.init), step)
             # What isn't trained holds the similarity itself and is made anew.
             built |= {name: made} if trains else {}
-        method, init, step = built.get(name, made)
+        method, init, step = made
         given = train.on_all_devices(given)
         key_init, key_step, _, key_test = jax.random.split(jax.random.key(seed), 4)
         state = train.on_all_devices(init(key_init, given))

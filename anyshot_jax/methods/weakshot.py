@@ -142,7 +142,9 @@ def build(config, data):
             rate = 0.5 ** (epoch // fields.halve_epochs).astype(jnp.float32)
             later = epoch - fields.first_epochs
             pieces = config.batch_size // fields.small_batch
-            small = jax.tree.map(lambda a: a.reshape(pieces, -1, *a.shape[1:]), batch)
+            # Every pieces-th picture: the same small batches on any number of devices.
+            deal = lambda a: jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0)
+            small = jax.tree.map(deal, batch)
 
             def in_small(carry):
                 one = lambda carry, batch: move(carry, frozen, batch, 0.0, rate)
@@ -269,25 +271,22 @@ def _check(config, data) -> None:
             raise InputError(
                 f'config.method.{name}={fields[name]!r} is unknown{nearest(fields[name], choices)}'
             )
-    if fields.batch_norm != 'inductive':
-        raise InputError("config.method.batch_norm must be 'inductive'")
     web_weights(fields, data)
-    if fields.alpha < 0:
-        raise InputError('config.method.alpha must be >= 0')
-    if fields.generalised:
-        for role in ('base', 'test_base'):
-            if not isinstance(data.get(role), Dataset):
-                raise InputError(
-                    f'config.method.generalised=True needs the role {role!r}: clean pictures of '
-                    'base classes, in training and test'
-                )
+    if fields.batch_norm != 'inductive' or fields.alpha < 0:
+        raise InputError("config.method.batch_norm must be 'inductive' and alpha >= 0")
+    for role in ('base', 'test_base') if fields.generalised else ():
+        if not isinstance(data.get(role), Dataset):
+            raise InputError(
+                f'config.method.generalised=True needs the role {role!r}: clean pictures of base '
+                'classes, in training and test'
+            )
     if fields.alpha and not config.net.name:
         raise InputError(
             'config.method.alpha > 0 smooths the features of config.net, and there is none to '
             "train: set config.net, e.g. to 'projection', or alpha=0"
         )
     if fields.schedule == 'paper':
-        if config.batch_size % fields.small_batch or fields.small_batch < 1:
+        if fields.small_batch < 1 or config.batch_size % fields.small_batch:
             raise InputError(
                 f'config.batch_size={config.batch_size} must be a multiple of '
                 f'config.method.small_batch={fields.small_batch}'
