@@ -193,7 +193,7 @@ def all_pairs(sim: Similarity, z: Array, *, others: Array | None = None) -> np.n
     parameters is that of one block whatever N is: about 4 * BLOCK * widths bytes.
     """
     others = z if others is None else others
-    num, size = len(z), max(1, min(BLOCK // max(len(others), 1), len(z)))
+    num, size = len(z), rows_at_once(len(z), len(others))
     rows = jax.jit(sim.pairs)
     found = np.empty((num, len(others)), np.float32)
     for i in range(0, num, size):
@@ -201,6 +201,11 @@ def all_pairs(sim: Similarity, z: Array, *, others: Array | None = None) -> np.n
         keep = min(size, num - i)
         found[i : i + keep] = np.asarray(rows(sim.params, z[at], others))[:keep]
     return found
+
+
+def rows_at_once(num: int, others: int) -> int:
+    """How many of `num` rows of pairs with `others` items are a block."""
+    return max(1, min(BLOCK // max(others, 1), num))
 
 
 def novel(data: Data, method: str) -> Dataset:

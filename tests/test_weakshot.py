@@ -258,6 +258,28 @@ def test_blocks_change_nothing(monkeypatch):
     assert ((whole >= 0) & (whole <= 1)).all()
 
 
+def test_memory_of_a_large_class():
+    """1,000 pictures of a class, the paper's head: what XLA plans for a block."""
+    head = PairHead((4096, 2048, 2048))
+    shape = lambda *s: jax.ShapeDtypeStruct(s, jnp.float32)
+    z = shape(1, 2, 2048)
+    variables = jax.eval_shape(partial(head.init, train=False), KEY, z, z)
+    variables = jax.tree.map(lambda a: np.broadcast_to(np.float32(0), a.shape), dict(variables))
+    params = {'head': variables.pop('params')}
+    net = configs.defaults('simnet', 'noisy').net
+    exported = {'net': similarity.export_net(net, params, {'head': variables})}
+    sim = similarity.Similarity.of(exported, 'net')
+    num = 1000
+    rows = similarity.rows_at_once(num, num)
+    program = jax.jit(sim.pairs).lower(sim.params, shape(rows, 2048), shape(num, 2048)).compile()
+    found = program.memory_analysis()
+    weights = 4 * sum(a.size for a in jax.tree.leaves(sim.params))
+    beyond = found.temp_size_in_bytes + found.output_size_in_bytes + 4 * num * (num + 2048)
+    assert weights > 100e6 and beyond < 2**30
+    # All pairs of one layer at once would be 16 GB.
+    assert found.argument_size_in_bytes < weights + 2**25
+
+
 @pytest.mark.parametrize('kind', ['mean', 'rows', 'top', 'density', 'votes'])
 def test_weights_find_wrong_labels(kind):
     """By cosine, of classes that are far apart."""

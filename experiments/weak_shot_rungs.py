@@ -1,6 +1,6 @@
 """The rungs of weak-shot learning over splits, seeds and shares of wrong labels.
 
-    ANYSHOT_DATA_DIR=DIR python experiments/weak_shots.py
+    ANYSHOT_DATA_DIR=DIR python experiments/weak_shot_rungs.py
     ... --choose --noise=0.4 --set=weights.method.bound=0.5   (held-out base classes: for choosing)
 
 Runs the stages of configs/weak_shots.py:ladder without reports, on the Grocery Store photos. Every
@@ -17,7 +17,14 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import logging
-from tables import config_hash, load_config, machine, read_lines, write_lines
+from tables import (
+    load_config,
+    load_rows,
+    machine,
+    published_config,
+    read_lines,
+    write_lines,
+)
 
 from anyshot_jax import config as configs
 from anyshot_jax import embedding, train
@@ -25,7 +32,6 @@ from anyshot_jax.data import noisy
 from anyshot_jax.data.splits import split_classes, split_items
 from anyshot_jax.start import keep_compiled, split_cpu
 
-RECIPE = 'configs/weak_shots.py:ladder'
 RESULTS = Path(__file__).resolve().parent / 'results' / 'weak_shots.jsonl'
 
 
@@ -41,7 +47,8 @@ def main():
     if (args.set or args.stages) and not args.choose:
         parser.error('--set and --stages are for --choose: what is published is the recipe')
     logging.set_verbosity(logging.ERROR)
-    recipe = load_config(RECIPE, [])
+    table = load_rows('weak_shots')
+    recipe = load_config(table.RECIPE, [])
     for stage in recipe.stages:
         for field, value in (item.split('=', 1) for item in args.set):
             prefix, _, rest = field.partition('.')
@@ -50,7 +57,11 @@ def main():
                 recipe[stage].update_from_flattened_dict({rest: ast.literal_eval(value)})
     keep_compiled()
     split_cpu(recipe)
-    lines = [] if args.choose else read_lines(RESULTS)
+    # What made the lines stands first; another recipe's lines are refused.
+    header = {'recipe': table.RECIPE, 'config': published_config(recipe)}
+    lines = [] if args.choose else table.check([*read_lines(RESULTS)])
+    if lines:
+        write_lines(RESULTS, [header, *lines])
     everything = whole(recipe)
     built = {}  # by split
     for seed in range(args.seeds):
@@ -64,13 +75,12 @@ def main():
                 only = args.stages.split(',') if args.stages else ()
                 values = run(recipe, data, seed, built.setdefault(split, {}), only)
                 lines.append({
-                    'problem': problem, 'values': values, 'recipe': RECIPE,
-                    'config_hash': config_hash(recipe),
+                    'problem': problem, 'values': values,
                     'seconds': round(time.monotonic() - started, 1),
                     'machine': machine(jax.devices()[0].device_kind, jax.local_device_count()),
                 })  # fmt: skip
                 if not args.choose:
-                    write_lines(RESULTS, lines)
+                    write_lines(RESULTS, [header, *lines])
                 print(problem, lines[-1]['seconds'], 's', flush=True)
     show(lines)
 
