@@ -38,9 +38,10 @@ RESULTS = Path(__file__).resolve().parent / 'results' / 'weak_shots.jsonl'
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--noise', default='0.0,0.2,0.4,0.6')
-    parser.add_argument('--splits', type=int, default=3)
+    parser.add_argument('--splits', default='0,1,2')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--stages', default='', help='only these, with commas')
+    parser.add_argument('--results', type=Path, default=RESULTS, help='where the lines go')
     parser.add_argument('--choose', action='store_true')
     parser.add_argument('--set', action='append', default=[], metavar='STAGE.FIELD=VALUE')
     args = parser.parse_args()
@@ -59,13 +60,13 @@ def main():
     split_cpu(recipe)
     # What made the lines stands first; another recipe's lines are refused.
     header = {'recipe': table.RECIPE, 'config': published_config(recipe)}
-    lines = [] if args.choose else table.check([*read_lines(RESULTS)])
+    lines = [] if args.choose else table.check([*read_lines(args.results)])
     if lines:
-        write_lines(RESULTS, [header, *lines])
+        write_lines(args.results, [header, *lines])
     everything = whole(recipe)
     built = {}  # by split
     for seed in range(args.seeds):
-        for split in range(args.splits):
+        for split in map(int, args.splits.split(',')):
             for noise in map(float, args.noise.split(',')):
                 problem = {'noise': noise, 'split': split, 'seed': seed}
                 if any(line['problem'] == problem for line in lines):
@@ -80,7 +81,7 @@ def main():
                     'machine': machine(jax.devices()[0].device_kind, jax.local_device_count()),
                 })  # fmt: skip
                 if not args.choose:
-                    write_lines(RESULTS, [header, *lines])
+                    write_lines(args.results, [header, *lines])
                 print(problem, lines[-1]['seconds'], 's', flush=True)
     show(lines)
 
@@ -98,13 +99,13 @@ def whole(recipe):
 
 
 def data_of(recipe, everything, noise, split, seed, choose):
-    """The data that the recipe would load for this problem, with features for pictures."""
+    """Data as the recipe loads them, of features; the lots are others, as classes are sorted."""
     x, label, names = everything
     config = recipe[recipe.stages[0]].data.copy_and_resolve_references()
     config.update({'noise': noise, 'split_seed': split, 'noise_seed': seed})
     config.validation = 'novel' if choose else 'base'
     role = split_classes(names, config)
-    # By name, as the loader has them: then its lots fall alike.
+    # By name: then a problem doesn't depend on the order in which classes were read.
     order = np.argsort(names, kind='stable')
     renumber = np.argsort(order)
     sorted_names = [names[i] for i in order]
@@ -124,14 +125,16 @@ def run(recipe, data, seed, built, only=()):
         config = configs.check(recipe[name])
         given = {**data, **exported}
         trains = config.num_steps > 0
-        made = built.get(name)
+        # `simnet` is compiled for the size of the largest class, in steps of 16.
+        key = name, *(-(-int(max(data[role].count)) // 16) for role in ('base', 'web'))
+        made = built.get(key)
         if made is None:
             method = configs.find('methods', config.method.name).build(config, given)
             sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
             step = train.make_step(method, **sizes) if trains else None
             made = (method, jax.jit(method.init), step)
             # What isn't trained holds the similarity itself and is made anew.
-            built |= {name: made} if trains else {}
+            built |= {key: made} if trains else {}
         method, init, step = made
         given = train.on_all_devices(given)
         key_init, key_step, _, key_test = jax.random.split(jax.random.key(seed), 4)
