@@ -11,11 +11,11 @@ on features of a frozen EfficientNet-Lite0.
 
 weak_shots.py:ladder holds all rungs from plain cross-entropy to the whole method, and the oracle;
 weak_shots.py:choose takes the validation classes for novel ones, which is what everything here was
-chosen on. `:generalised` asks for base and novel classes alike. `:finetune` trains a ResNet-12 end
-to end on your pictures, with a stage `pretrain` before the others (for an accelerator; only a tiny
-one was run). `:cub` is the paper's setting, head and schedule on CUB-200-2011 with frozen ResNet-50
-features (not run: the pictures were not at hand). Reached in a few minutes on two cores: see the
-README's table.
+chosen on; weak_shots.py:generalised asks for base and novel classes alike. `:finetune` trains a
+ResNet-12 end to end on your pictures, with a stage `pretrain` before the others (for an
+accelerator; only a tiny one was run). `:cub` is the paper's setting, head and schedule on
+CUB-200-2011 with frozen ResNet-50 features (not run: the pictures were not at hand). Reached in a
+few minutes on two cores: see the README's table.
 """
 
 from anyshot_jax.config import defaults, in_stages

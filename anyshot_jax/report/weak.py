@@ -37,14 +37,15 @@ def parts(
         data = jax.device_put(dict(data), jax.local_devices()[0])
         made = method.export(state, data, jax.random.key(0))
         weight, within = np.asarray(made['weight']), np.asarray(made['similarity'])
+        score = np.asarray(made['score'])  # tells apart what `bound` made alike
         web = data['web']
         pictured = np.asarray(web.x if shown is None else shown)
         if not (np.isfinite(weight).all() and np.isfinite(within).all()):
             return [section('weights', 'Weights', note('The weights are not finite.'))]
         return [
             _histogram(web, weight),
-            _ends(web, weight, pictured),
-            _matrices(web, weight, within),
+            _ends(web, weight, score, pictured),
+            _matrices(web, weight, score, within),
         ]
     if fields.get('name') == 'weakshot':
         return [_rungs(workdir)]
@@ -104,12 +105,12 @@ def _mean(values: np.ndarray) -> str:
     return f'{values.mean():.2f}' if len(values) else 'not defined'
 
 
-def _ends(web: Dataset, weight: np.ndarray, pictured: np.ndarray) -> str:
+def _ends(web: Dataset, weight: np.ndarray, score: np.ndarray, pictured: np.ndarray) -> str:
     """The pictures of the highest and the lowest weight of some classes."""
     rows = []
     for c in range(min(CLASSES, len(web.count))):
         own = np.asarray(web.offset)[c] + np.arange(np.asarray(web.count)[c])
-        order = own[np.argsort(-weight[own], kind='stable')]
+        order = own[np.lexsort((-score[own], -weight[own]))]
         half = -(-len(order) // 2)
         best, worst = order[: min(EACH, half)], order[half:][-EACH:]
         strips = ''.join(
@@ -142,13 +143,13 @@ def _picture(web: Dataset, weight: np.ndarray, pictured: np.ndarray, i: int) -> 
     )
 
 
-def _matrices(web: Dataset, weight: np.ndarray, within: np.ndarray) -> str:
+def _matrices(web: Dataset, weight: np.ndarray, score: np.ndarray, within: np.ndarray) -> str:
     """Similarities within the class that is most divided: of the items as they are, and learnt."""
     label, count = np.asarray(web.label), np.asarray(web.count)
     spread = [weight[label == c].std() for c in range(len(count))]
     c = int(np.argmax(spread))
     own = np.asarray(web.offset)[c] + np.arange(count[c])
-    place = np.argsort(-weight[own], kind='stable')[:MOST]
+    place = np.lexsort((-score[own], -weight[own]))[:MOST]
     flat = embed_dataset(lambda x: x.reshape(len(x), -1).astype(np.float32), web).x
     before = np.asarray(cosine(flat[own[place]], flat[own[place]]))
     after = within[own][:, : len(own)][place][:, place]
