@@ -113,8 +113,8 @@ def votes_by_loop(sim, label, weight, num):
 
 def test_votes_and_their_rounds():
     rng = np.random.default_rng(2)
-    sim, label = rng.random((9, 9)), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
-    weight = rng.random(9)
+    sim, label = rng.random((9, 9), np.float32), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    weight = rng.random(9, np.float32)
     want = votes_by_loop(sim, label, weight, 3)
     np.testing.assert_allclose(weighting.votes(sim, label, weight, 3), want, rtol=1e-5)
     weight = np.ones(9)
