@@ -64,7 +64,7 @@ def table(lines, root: Path = tables.ROOT) -> str:
             parts = [recovered(of[n]) if n else tables.NO_VALUE for n in noises]
             body.append(('of the gap between CE and oracle, the whole method closes', *parts))
     head = ('', *(f'{100 * n:.0f} % wrong' for n in noises))
-    counts = ', '.join(dict.fromkeys(str(len(of[n])) for n in noises))
+    counts = ' or '.join(dict.fromkeys(str(len(of[n])) for n in noises))
     machines = ', '.join(dict.fromkeys(line['machine'] for line in lines))
     seconds = statistics.mean(line['seconds'] for line in lines) if lines else 0
     note = (
