@@ -115,9 +115,10 @@ def _build_and_run(config, workdir, exported, config_file):
         given = (config[section] if section else config)[name]
         if given and not all(isinstance(d, Dataset) for d in data.values()):
             raise InputError(f'config.{field}={given!r} needs classes, config.data has functions')
-    pictures = None  # of the test items, for the report
+    shown = {}  # pictures of the items, for the report
     if config.encoder or config.features_from:
-        pictures = expand_turns(data['test']).x
+        roles = {'pictures': 'test', 'web': 'web'}
+        shown = {to: expand_turns(data[r]).x for to, r in roles.items() if r in data}
     if config.features_from:
         data = _with_features(data, config.features_from, exported)
     if config.describe.by:
@@ -174,7 +175,7 @@ def _build_and_run(config, workdir, exported, config_file):
     if exported is not None:
         checkpoint.save_artifacts(workdir / 'artifacts.npz', method.export(state, data, key_test))
     checkpoint.write_text(workdir / 'result.json', text)
-    report.write(workdir, method=method, state=state, data=data, config=config, pictures=pictures)
+    report.write(workdir, method=method, state=state, data=data, config=config, **shown)
     return _show(result, workdir)
 
 

@@ -31,6 +31,8 @@ class Dataset:
     count: Array  # [C] int32
     extras: Mapping[str, Array] = struct.field(default_factory=dict)  # e.g. attribute [C, A]
     group: Array | None = None  # [N] int32: near copies, which retrieval doesn't ask for; or none
+    # [N] bool: whether the label is right, where that is known; only evaluation may look at it.
+    clean: Array | None = None
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C class names
     texts: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C descriptions, or none
     turns: int = struct.field(pytree_node=False, default=1)  # 1 or 4
@@ -116,6 +118,7 @@ def from_arrays(
     *,
     extras: Mapping[str, Array] | None = None,
     group: Array | None = None,
+    clean: Array | None = None,
     texts: tuple[str, ...] = (),
     turns: int = 1,
 ) -> Dataset:
@@ -124,7 +127,7 @@ def from_arrays(
     Args:
       x: [N, ...] items. label: [N] integers 0..C-1, each present at least once.
       names: C class names; '0', '1', ... when empty. extras: arrays with leading axis C.
-      group: [N] integers, or none: see Dataset.
+      group: [N] integers, clean: [N] bool, or none: see Dataset.
       texts: C descriptions, or none.
     Raises:
       InputError: empty, lengths that differ, or a class without items (named).
@@ -145,6 +148,7 @@ def from_arrays(
         order = np.argsort(label, kind='stable')
         x, label = x[order], label[order]
         group = None if group is None else np.asarray(group)[order]
+        clean = None if clean is None else np.asarray(clean)[order]
     return Dataset(
         x=x,
         label=label.astype(np.int32),
@@ -152,6 +156,7 @@ def from_arrays(
         count=count,
         extras=dict(extras or {}),
         group=None if group is None else np.asarray(group, np.int32),
+        clean=None if clean is None else np.asarray(clean, bool),
         names=tuple(names),
         texts=tuple(texts),
         turns=turns,

@@ -205,7 +205,7 @@ def results_table(lines: list[Line], rows: Sequence[Row], columns: Sequence[str]
         "one seed, over the seeds' means (Student's t) where there are more. Minutes are those of "
         'training, validation included, the mean over seeds.'
     )
-    return f'{_markdown(head, body)}\n\n{note}\n'
+    return f'{markdown(head, body)}\n\n{note}\n'
 
 
 def cell(values: Sequence[dict | None], measure: Measure = ACCURACY) -> str:
@@ -261,13 +261,13 @@ def speed_table(lines: list[Line]) -> str:
         versions = (f'{p} {r[p]}' for r in runs for p in ('jax', 'torch') if p in r)
         tables.append(
             f'{workload}; {_distinct(r["machine"] for r in runs)}, {_distinct(versions)}.\n\n'
-            f'{_markdown(head, body)}\n'
+            f'{markdown(head, body)}\n'
         )
     note = 'Medians of runs taken in turns (experiments/side_by_side.py).\n'
     return '\n'.join([*tables, note]) if tables else 'Not measured yet.\n'
 
 
-def _markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     lines = [head, ['---'] * len(head), *body]
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
 
@@ -291,6 +291,8 @@ def table(name: str, root: Path = ROOT) -> str:
     if name == 'speed':
         return speed_table(lines)
     module = load_rows(name, root)
+    if hasattr(module, 'table'):  # it has no ROWS that run_rows.py runs
+        return module.table(lines, root)
     check_lines(name, lines, module.ROWS, root)
     return results_table(lines, module.ROWS, module.COLUMNS)
 

@@ -37,6 +37,9 @@ ALL = [pytest.param(f, arg, id=':'.join(filter(None, [f.stem, arg])))
 TRIED = [p for p in ALL if not p.id.startswith('bench_')]
 
 
+WEAK = ('noisy', 'weak')  # data of weak-shot learning, which has roles of its own
+
+
 def stages_of(config):
     return [config[name] for name in config.stages] if 'stages' in config else [config]
 
@@ -72,10 +75,27 @@ def load(config, fields):
     if extras:
         data = {role: d.replace(extras={n: f(len(d.count)) for n, f in extras.items()})
                 for role, d in data.items()}  # fmt: skip
+    if config.data.name in WEAK:
+        data = weak_roles(data)
     if config.method.get('fakes_from'):
         made = {r: np.ones((len(d.count), 2, *d.x.shape[1:]), np.float32) for r, d in data.items()}
         data[config.method.fakes_from] = made
     return data
+
+
+def weak_roles(data):
+    """Stand-ins for the roles of weak-shot data: base classes, and novel ones with a web set."""
+    train, test = data['train'], data['test']
+    web = test.replace(clean=np.arange(len(test.label)) % 3 > 0)
+    return {'base': train, 'test_base': train, 'test': test, 'web': web}
+
+
+def handed_on(method, state, data):
+    """What a stage of weak-shot learning exports, of any state of its shapes; `weigh`: ones."""
+    if method.update is None:
+        return {'weight': np.ones(len(data['web'].label), np.float32)}
+    zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), state)
+    return {n: np.asarray(a) for n, a in method.export(zeros, data, None).items()}
 
 
 def test_there_are_recipes():
@@ -88,7 +108,8 @@ def test_recipe_fits_together_at_its_own_size(file, arg):
     """Its fields are known, and net, method, batch and step agree in every shape; nothing runs."""
     module = recipe(file)
     assert file.name in module.__doc__, 'its docstring has no command'
-    for given in stages_of(module.get_config(arg)):
+    full, exported = module.get_config(arg), {}
+    for i, given in enumerate(stages_of(full)):
         config = configs.check(given)
         assert configs.to_json(config) == configs.to_json(given)
         train._check_periods(config)
@@ -97,6 +118,7 @@ def test_recipe_fits_together_at_its_own_size(file, arg):
         items = max(items, config.train.shots + config.train.queries)
         fields = stand_in(config, ways, items)
         data = load(config, fields)
+        data = {**data, **exported} if config.data.name in WEAK else data
         data = jax.tree.map(jax.numpy.asarray, data)
         method = configs.find('methods', config.method.name).build(config, data)
         key = jax.random.key(0)
@@ -107,12 +129,15 @@ def test_recipe_fits_together_at_its_own_size(file, arg):
             after, metrics = jax.eval_shape(step, state, data, key)
             assert jax.tree.structure(after) == jax.tree.structure(state)
             assert 'loss' in metrics
+        if config.data.name in WEAK:
+            exported[full.stages[i]] = handed_on(method, state, data)
 
 
 @pytest.mark.parametrize(('file', 'arg'), TRIED)
 def test_recipe_takes_two_steps(file, arg):
     """Its method, net and optimiser, on tiny data and tasks."""
-    for given in stages_of(recipe(file).get_config(arg)):
+    full, exported = recipe(file).get_config(arg), {}
+    for i, given in enumerate(stages_of(full)):
         config = configs.check(given)
         classes = config.data.name != 'sinusoid'
         ways = 3 if classes else 1
@@ -125,7 +150,10 @@ def test_recipe_takes_two_steps(file, arg):
         fields = stand_in(config, 4, 6)
         if classes:
             fields.size = min(fields.size, 85 if config.net.name == 'koch' else 28)
-        data = jax.device_put(load(config, fields))
+        weak = config.data.name in WEAK
+        data = jax.device_put({**load(config, fields), **exported})
+        if 'widths' in config.method:
+            config.method.widths = (8,) * len(config.method.widths)
         method = configs.find('methods', config.method.name).build(config, data)
         key = jax.random.key(0)
         state, data = train.on_all_devices((jax.jit(method.init)(key, data), data))
@@ -134,6 +162,11 @@ def test_recipe_takes_two_steps(file, arg):
             state, metrics = step(state, data, key)
             assert int(state.step) == 2
             assert all(np.isfinite(m).all() for m in metrics.values())
+        if weak:
+            exported[full.stages[i]] = handed_on(method, state, data)
+            values = method.evaluate(state, data, key, 'test')
+            assert all(np.isfinite(v).all() and (v >= 0).all() for v in values.values())
+            continue
         name = '3-way 1-shot' if classes else '1-shot after 1 step'
         name = name if method.predict else 'zero-shot'  # of four classes, not of four episodes
         value = np.asarray(method.evaluate(state, data, key, 'test')[name])

@@ -1,6 +1,7 @@
 """The files of every class below a directory, without being led astray by links."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,26 @@ def find_classes(root: Path) -> Tree:
     else:
         found = {('', p.name): walk.files(p) for p in top}
     return Tree(found, has_roles, walk.ignored)
+
+
+def find_roles(root: Path, roles: Sequence[str]) -> Tree:
+    """The classes in <root>/<role>/<class>; nothing is opened.
+
+    Raises:
+      InputError: a role's folder isn't there (named), or what `find_classes` refuses.
+    """
+    walk = _Walk(root)
+    for role in roles:
+        if not (root / role).is_dir():
+            raise InputError(
+                f'{root} has no folder {role!r}; expected there: {", ".join(roles)}, each with a '
+                'folder for every class'
+            )
+    return Tree(
+        {(r, p.name): walk.files(p) for r in roles for p in walk.folders(root / r)},
+        True,
+        walk.ignored,
+    )
 
 
 class _Walk:

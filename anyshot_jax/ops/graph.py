@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax.ops.distance import unit
+from anyshot_jax.ops.distance import squared_euclidean, unit
 from anyshot_jax.ops.prototype import class_means
 
 
@@ -98,3 +98,28 @@ def centre_groups(
     x = unit(x)
     x = unit(x - class_means(x, group, num_groups)[group])
     return x if valid is None else jnp.where(valid[:, None], x, 0)
+
+
+def smoothness(h: jax.Array, affinity: jax.Array) -> jax.Array:
+    """(1/n^2) sum_ij A_ij |h_i - h_j|^2: how much similar items differ.
+
+    For symmetric A it is (2/n^2) tr(H^T L H) with the graph's Laplacian L = diag(A 1) - A.
+
+    Args:
+      h: [n, D] features. affinity: [n, n] A >= 0; needn't be symmetric.
+    Returns:
+      [].
+    Reference:
+      Chen, Niu, Liu, Zhang, "Weak-shot fine-grained classification via similarity transfer",
+      NeurIPS 2021, section 3.4.
+    """
+    return jnp.mean(affinity * squared_euclidean(h, h))
+
+
+def cosine_gap(h: jax.Array, affinity: jax.Array) -> jax.Array:
+    """mean_ij (cos(h_i, h_j) - A_ij)^2, another penalty: features as similar as A says.
+
+    Args and Returns: as in `smoothness`, A in 0..1.
+    """
+    h = unit(h)
+    return jnp.mean((h @ h.T - affinity) ** 2)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.report import anyshot, logs, page, probe, regression, search, summary, tasks
+from anyshot_jax.report import anyshot, logs, page, probe, regression, search, summary, tasks, weak
 from anyshot_jax.types import Array, Data, Dataset, Method, Sinusoids, TrainState
 
 
@@ -19,10 +19,12 @@ def write(
     data: Data,
     config: ConfigDict,
     pictures: Array | None = None,
+    web: Array | None = None,
 ) -> Path:
     """Writes <workdir>/report.html, complete in itself, and returns its path.
 
-    `pictures` [N, H, W, C] are drawn for the test items, where those are features of them.
+    `pictures` [N, H, W, C] are drawn for the test items, where those are features of them, and
+    `web` for the items of the role web.
     Reads config.json, metrics.jsonl and result.json from the workdir; what is missing there, or
     what the method can't do, becomes a line on the page. The same run gives the same bytes.
     """
@@ -54,6 +56,7 @@ def write(
             parts.append(tasks.hardest(test, probe.every_class(ask, test, rng)))
     if isinstance(data.get('test'), Dataset):
         parts += anyshot.parts(method, state, data, config)
+        parts += weak.parts(method, state, data, config, workdir, web)
     if config.get('eval', {}).get('retrieval') and method.similarity and method.embed:
         parts.append(search.results(method, state, data['test'], pictures, rng))
     parts.append(summary.settings(run, workdir))

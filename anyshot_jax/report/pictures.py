@@ -16,14 +16,14 @@ LARGEST = (
 )
 
 
-def png(item: np.ndarray) -> str:
-    """A data URI of an image [H, W, C]."""
+def png(item: np.ndarray, most: int = LARGEST) -> str:
+    """A data URI of an image [H, W, C], at most `most` pixels high and wide."""
     if item.dtype != np.uint8:
         low, high = float(item.min()), float(item.max())
         item = ((item - low) * (255 / (high - low or 1))).astype(np.uint8)
     image = Image.fromarray(item[..., 0] if item.shape[-1] == 1 else item)
-    if max(image.size) > LARGEST:
-        image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    if max(image.size) > most:
+        image.thumbnail((most, most), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     image.save(data, 'png', optimize=True)
     return 'data:image/png;base64,' + base64.b64encode(data.getvalue()).decode()

@@ -1,0 +1,137 @@
+"""Weak-shot data: clean pictures of base classes, web pictures of novel ones, a clean test.
+
+`layout` says how they lie (see `weak_files.py`): base/<class>/*, web/<class>/*, test/<class>/* or
+an official data set. Test pictures of novel classes become the role test, those of base classes
+test_base. Web pictures that are too near to a test picture of their class can be left out
+(`near_encoder`): a search finds the very pictures that a data set was once made of.
+"""
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from anyshot_jax.config import nearest
+from anyshot_jax.data.folder import read_classes
+from anyshot_jax.data.images import check_fields
+from anyshot_jax.data.locate import find_dir
+from anyshot_jax.data.weak_files import check, find
+from anyshot_jax.types import Array, Data, InputError, from_arrays
+
+DEFAULTS = {
+    'layout': 'folders',  # folders | cub | car | aircraft
+    'size': 224,  # pictures are centre-cropped and resized to size x size
+    'channels': 3,  # 3 colour | 1 grey
+    'on_error': 'raise',  # raise | skip (and count) pictures that can't be read
+    'max_pixels': 50_000_000,  # a picture that unpacks to more is refused
+    'near_encoder': '',  # in whose features pictures are near, e.g. resnet50; '': none is left out
+    'near_distance': 9.0,  # a web picture nearer than this to a test picture of its class goes
+    'near_keep': 0,  # instead: of every class keep so many, the farthest; 0: go by the distance
+    'hold_out': 0.0,  # share of the web pictures of a class that become val, labels as they are
+    'seed': 0,  # which these are
+}
+LAYOUTS = ('folders', 'cub', 'car', 'aircraft')
+
+
+def load(config: ConfigDict) -> Data:
+    """Data of uint8 [N, size, size, channels]; roles base, web, test, perhaps test_base and val.
+
+    Raises:
+      InputError: a field, file, folder or class that can't be used; names it.
+    """
+    check_fields(config)
+    if config.layout not in LAYOUTS:
+        raise InputError(f'config.data.layout={config.layout!r}{nearest(config.layout, LAYOUTS)}')
+    if not 0 <= config.hold_out < 1:
+        raise InputError(f'config.data.hold_out={config.hold_out} must be >= 0 and < 1')
+    root = find_dir(config.dir, 'weak', 'base/<class>/*, web/<class>/* and test/<class>/*')
+    files, ignored = find(root, config.layout)
+    check(files, root)
+    novel = {c for role, c in files if role == 'web'}
+    # Where an item's class goes decides its role: test pictures of base classes are test_base.
+    of = {'base': 'base', 'web': 'web'}
+    role = {k: of.get(k[0], 'test' if k[1] in novel else 'test_base') for k in files}
+    keys = sorted(files, key=lambda k: (role[k], k[1]))
+    x, label = read_classes(root, {k: files[k] for k in keys}, config, ignored)
+    rng, data = np.random.default_rng(config.seed), {}
+    for r in ('base', 'web', 'test', 'test_base'):
+        classes = [i for i, k in enumerate(keys) if role[k] == r]
+        if not classes:
+            continue
+        rows = np.flatnonzero(np.isin(label, classes))
+        # All classes of a role stand together.
+        data[r] = (
+            x[rows[0] : rows[-1] + 1],
+            label[rows] - classes[0],
+            [keys[i][1] for i in classes],
+        )
+    if config.near_encoder:
+        data['web'] = _far(data['web'], data['test'], config)
+    web_x, web_label, names = data.pop('web')
+    later = _some_of_each(rng, web_label, config.hold_out)
+    made = {r: from_arrays(d[0], d[1], tuple(d[2])) for r, d in data.items()}
+    if 'test_base' in made and made['test_base'].names != made['base'].names:
+        raise InputError(
+            f'{root}: {len(made["test_base"].names)} base classes have test pictures, of '
+            f'{len(made["base"].names)}: need all or none'
+        )
+    made['web'] = from_arrays(web_x[~later], web_label[~later], tuple(names))
+    if later.any():
+        made['val'] = from_arrays(web_x[later], web_label[later], tuple(names))
+    return made
+
+
+def _some_of_each(rng, label: Array, share: float) -> Array:
+    """[N] bool: round(share * number) items of each class, but never all of one."""
+    chosen = np.zeros(len(label), bool)
+    for c in range(int(label.max()) + 1):
+        rows = rng.permutation(np.flatnonzero(label == c))
+        chosen[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
+    return chosen
+
+
+def _far(web, test, config: ConfigDict):
+    """The web pictures without those that are near to a test picture of their class."""
+    from anyshot_jax import (  # the weights are read only where they are asked for
+        embedding,
+        encoders,
+    )
+
+    encoder = encoders.load(config.near_encoder)
+    if isinstance(encoder, encoders.TextEncoder):
+        raise InputError(f'config.data.near_encoder={config.near_encoder!r} reads texts')
+    z_web, z_test = (embedding.features(encoder, d[0]) for d in (web, test))
+    keep = far_from_test(
+        z_web, web[1], z_test, test[1], distance=config.near_distance, keep=config.near_keep
+    )
+    logging.info('left out %d of %d web pictures near to a test picture', (~keep).sum(), len(keep))
+    for c, name in enumerate(web[2]):
+        if not keep[web[1] == c].any():
+            raise InputError(
+                f'every web picture of class {name!r} is nearer than '
+                f'config.data.near_distance={config.near_distance} to a test picture: lower it'
+            )
+    return web[0][keep], web[1][keep], web[2]
+
+
+def far_from_test(
+    web: Array, web_label: Array, test: Array, test_label: Array, *, distance: float, keep: int = 0
+) -> Array:
+    """Which web items are far enough from every test item of their class.
+
+    Args:
+      web: [N, D], test: [M, D] features. web_label: [N], test_label: [M], the same classes.
+      distance: the least Euclidean distance. keep: > 0, instead: that many of each class, those
+        farthest from their nearest test item (of equals the first).
+    Returns:
+      [N] bool.
+    """
+    kept = np.zeros(len(web), bool)
+    for c in np.unique(web_label):
+        rows, others = np.flatnonzero(web_label == c), test[test_label == c].astype(np.float64)
+        near = np.array([
+            np.sqrt(((others - web[i].astype(np.float64)) ** 2).sum(1)).min(initial=np.inf)
+            for i in rows
+        ])  # fmt: skip
+        chosen = np.argsort(-near, kind='stable')[:keep] if keep else near >= distance
+        kept[rows[chosen]] = True
+    return kept

@@ -1,0 +1,77 @@
+"""A net pretrained by naming the base classes: the first stage where no encoder is frozen.
+
+Plain cross-entropy over all classes of the role `base`. The next stage starts from its net
+(config.method.start_from) and not from its head.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from anyshot_jax import augment
+from anyshot_jax.episodic import cross_entropy
+from anyshot_jax.optim import build_optimizer
+from anyshot_jax.similarity import backbone, export_net, novel
+from anyshot_jax.types import Dataset, InputError, Method, TrainState
+from anyshot_jax.update import gradient_update
+
+DEFAULTS = {'role': 'base'}  # web: the paper's warm-up, on wrong labels
+
+
+def build(config, data):
+    fields, moves = config.method, config.augment.to_dict()
+    novel(data, 'pretrain')
+    if not isinstance(data.get(fields.role), Dataset):
+        raise InputError(f'config.method.role={fields.role!r}: the data have {", ".join(data)}')
+    net, num = backbone(config.net, 'pretrain'), len(data[fields.role].count)
+    tx = build_optimizer(config.optim, config.num_steps)
+    tests = {'base': 'test_base', 'web': 'test'}
+
+    def init(key, data):
+        keys = jax.random.split(key)
+        x = data[fields.role].x[:2]
+        params, stats = net.init(keys[0], x)
+        width = jax.eval_shape(lambda x: net.apply(params, stats, x, 'inductive')[0], x).shape[-1]
+        kernel = jax.nn.initializers.lecun_normal()(keys[1], (width, num))
+        params = {'net': params, 'head': {'kernel': kernel, 'bias': jnp.zeros(num)}}
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), stats)
+
+    def sample(key, data):
+        given, keys = data[fields.role], jax.random.split(key)
+        row = jax.random.randint(keys[0], (), 0, given.x.shape[0])
+        x = given.x[row]
+        if any(moves.values()):
+            x = augment.affine(keys[1], x[None], **moves)[0]
+        return x, given.label[row]
+
+    def scores(params, stats, x, mode):
+        z, stats = net.apply(params['net'], stats, x, mode)
+        return z @ params['head']['kernel'] + params['head']['bias'][None], stats
+
+    def loss(params, stats, batch, key):
+        x, y = batch
+        found, stats = scores(params, stats, x, 'train')
+        value, metrics = cross_entropy(found, y)
+        return value, (metrics, stats)
+
+    chunk = jax.jit(lambda state, x: scores(state.params, state.extra, x, 'inductive')[0])
+
+    def evaluate(state, data, key, role):
+        # Without clean pictures of these classes it can only tell how well it fits.
+        judged = data.get(tests.get(fields.role, ''), data[fields.role])
+        found = jnp.concatenate([chunk(state, judged.x[i : i + 256])
+                                 for i in range(0, len(judged.x), 256)])  # fmt: skip
+        name = 'accuracy' if judged is not data[fields.role] else 'accuracy in training'
+        return {name: (jnp.argmax(found, 1) == judged.label).astype(jnp.float32)}
+
+    return Method(
+        init=init,
+        sample=sample,
+        # All items of a batch at once: batch norm looks at them together.
+        update=gradient_update(loss, tx, task_chunk=max(config.batch_size, 1)),
+        evaluate=evaluate,
+        predict=None,
+        embed=lambda state, x: net.apply(state.params['net'], state.extra, x, 'inductive')[0],
+        export=lambda state, data, key: export_net(
+            config.net, {'net': state.params['net']}, {'net': state.extra}
+        ),
+    )

@@ -1,0 +1,263 @@
+"""A net that tells whether two items are of one class: learnt on base classes, used on novel ones.
+
+SimNet of Chen, Niu, Liu, Zhang, "Weak-shot fine-grained classification via similarity transfer",
+NeurIPS 2021, section 3.2. A unit is a batch from base classes, of which all ordered pairs (an item
+with itself too) are learnt from, and one from few web classes, whose pairs go through the same
+batch statistics and, with `adversary` > 0, make a discriminator tell the domains apart, which the
+net learns to fool. Both are updated in one step, on one forward pass; labels of web items serve to
+draw few classes and are never learnt from.
+
+Differs from the paper's code: every step draws its classes and items anew (no epochs), momentum is
+kept, and an exhausted class gives items a second time.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from anyshot_jax import augment, episodes
+from anyshot_jax.nets.pair_head import Judge, PairHead
+from anyshot_jax.optim import build_optimizer
+from anyshot_jax.similarity import backbone, export_net, novel, start_from
+from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState
+from anyshot_jax.update import over_devices
+
+DEFAULTS = {
+    'batch_norm': 'inductive',
+    'start_from': '',  # the stage that pretrained config.net; '': from random numbers
+    'widths': (4096, 2048, 2048),  # of the layers on pairs; the paper's for 2,048 features
+    'adversary': 0.1,  # the weight beta of the discriminator's loss; 0: none
+    'judge_rate': 1.0,  # the discriminator's learning rate over the net's
+    'base_ways': 20,  # classes that a base batch is drawn from
+    'web_ways': 2,
+    'batch_items': 50,  # of each of the two batches
+    'positive_weight': 1.0,  # of pairs of one class in the loss
+    'self_pairs': True,  # an item with itself is a pair
+    'eval_items': 10,  # of each of at most eval_ways classes, whose pairs are judged together
+    'eval_ways': 10,
+}
+
+
+class Batches(NamedTuple):
+    """One unit."""
+
+    x: Array  # [2 n, ...], base items first
+    y: Array  # [n] int32, of the base items
+
+
+def build(config, data):
+    fields, moves = config.method, config.augment.to_dict()
+    _check(config, data)
+    net, head, judge = backbone(config.net, 'simnet'), PairHead(tuple(fields.widths)), Judge()
+    tx = build_optimizer(config.optim, config.num_steps)
+    slower = config.optim.copy_and_resolve_references()
+    slower.update({'learning_rate': config.optim.learning_rate * fields.judge_rate})
+    slower.update({'layer_rates': (), 'frozen': ()})
+    tx_judge = build_optimizer(slower, config.num_steps)
+    # Rounded up, so that runs that differ by an item share their compiled program.
+    most = {role: -(-int(max(data[role].count)) // 16) * 16 for role in ('base', 'web')}
+
+    def init(key, data):
+        keys = jax.random.split(key, 3)
+        x = data['base'].x[:2]
+        params, stats = net.init(keys[0], x)
+        if fields.start_from:
+            params, stats = start_from(data, fields.start_from, params, stats)
+        z = net.apply(params, stats, x, 'inductive')[0][None]
+        extra = dict(head.init(keys[1], z, z, train=False))
+        sim = {'net': params, 'head': extra.pop('params')}
+        relation = jnp.zeros((1, fields.widths[max(len(fields.widths) - 2, 0)]))
+        params = {**sim, 'judge': judge.init(keys[2], relation)['params']}
+        opt_state = tx.init(sim), tx_judge.init(params['judge'])
+        return TrainState(
+            jnp.zeros((), jnp.int32), params, opt_state, {'net': stats, 'head': extra}
+        )
+
+    def sample(key, data):
+        keys = jax.random.split(key, 3)
+        ways = {'base': fields.base_ways, 'web': fields.web_ways}
+        parts = [
+            draw_items(
+                k,
+                data[role],
+                min(ways[role], len(data[role].count)),
+                fields.batch_items,
+                most[role],
+            )
+            for k, role in zip(keys[:2], ('base', 'web'), strict=True)
+        ]
+        x = jnp.concatenate(
+            [data[r].x[row] for r, (row, _) in zip(('base', 'web'), parts, strict=True)]
+        )
+        if any(moves.values()):
+            x = augment.affine(keys[2], x, **moves)
+        return Batches(x, parts[0][1])
+
+    def forward(sim, extra, x):
+        """Logits and relation features [B, 2, n, n, ...] of x [B, 2 n, ...], base first."""
+        z, stats = net.apply(sim['net'], extra['net'], x, 'train')
+        z = z.reshape(z.shape[0], 2, -1, z.shape[-1])
+        variables = {'params': sim['head'], **extra['head']}
+        (logits, relation), kept = head.apply(
+            variables, z, z, train=True, mutable=list(extra['head'])
+        )
+        return logits, relation, {'net': stats, 'head': dict(kept)}
+
+    def update(state, batch, key):
+        sim = {name: state.params[name] for name in ('net', 'head')}
+
+        def sim_loss(sim):
+            logits, relation, extra = forward(sim, state.extra, batch.x)
+            value, metrics = pair_loss(
+                logits[:, 0], batch.y, fields.positive_weight, fields.self_pairs
+            )
+            fooled, right = domain_loss(judge, state.params['judge'], relation)
+            metrics |= {'pair_loss': value, 'domain_loss': fooled, 'domain_accuracy': right}
+            return value - fields.adversary * fooled, (metrics, extra, relation)
+
+        found = jax.value_and_grad(sim_loss, has_aux=True)(sim)
+        (value, (metrics, extra, relation)), grads = found
+        relation = jax.lax.stop_gradient(relation)
+        # The discriminator's own step, on what the net gave before its step.
+        judge_grads = jax.grad(lambda p: domain_loss(judge, p, relation)[0])(state.params['judge'])
+        both = over_devices((grads, judge_grads, {**metrics, 'loss': value}, extra))
+        grads, judge_grads, metrics, extra = both
+        metrics['grad_norm'] = optax.tree.norm(grads)
+        step, opt_state = tx.update(grads, state.opt_state[0], sim)
+        params = optax.apply_updates(sim, step)
+        params['judge'], judge_state = state.params['judge'], state.opt_state[1]
+        if fields.adversary:
+            step, judge_state = tx_judge.update(judge_grads, judge_state, params['judge'])
+            params['judge'] = optax.apply_updates(params['judge'], step)
+        return TrainState(state.step + 1, params, (opt_state, judge_state), extra), metrics
+
+    def embed(state, x):
+        return net.apply(state.params['net'], state.extra['net'], x, 'inductive')[0]
+
+    def similarity(state, a, b):
+        variables = {'params': state.params['head'], **state.extra['head']}
+        logits = head.apply(variables, a[None], b[None], train=False)[0]
+        return jax.nn.softmax(logits[0])[..., 1]
+
+    @partial(jax.jit, static_argnames='items')
+    def judged(state, dataset, key, items):
+        """Precision, recall and F1 of 'same class' among all pairs of items of some classes."""
+        ways = min(fields.eval_ways, dataset.offset.shape[0])
+
+        def one(key):
+            keys = jax.random.split(key, 1 + ways)
+            classes = episodes.choose(keys[0], dataset.offset.shape[0], ways)
+            draw = jax.vmap(episodes.choose, (0, 0, None))
+            item = draw(keys[1:], dataset.count[classes], items)
+            row = (dataset.offset[classes][:, None] + item).reshape(-1)
+            z = embed(state, dataset.x[row])
+            same = dataset.label[row][:, None] == dataset.label[row][None, :]
+            said = similarity(state, z, z) > 0.5
+            hit, told, there = (jnp.sum(a) for a in (said & same, said, same))
+            return {'F1': 2 * hit / (told + there), 'precision': hit / jnp.maximum(told, 1),
+                    'recall': hit / there}  # fmt: skip
+
+        return jax.lax.map(one, jax.random.split(key, config.eval.episodes))
+
+    def evaluate(state, data, key, role):
+        values = {}
+        names = {'': role, ', base classes': 'test_base' if role == 'test' else ''}
+        for end, name in names.items():
+            if isinstance(data.get(name), Dataset):
+                items = min(fields.eval_items, int(min(data[name].count)))
+                found = judged(state, data[name], key, items)
+                values |= {n + end: found[n] for n in ('F1', 'precision', 'recall')}
+        return values
+
+    return Method(
+        init=init,
+        sample=sample,
+        update=update,
+        evaluate=evaluate,
+        predict=None,
+        embed=embed,
+        similarity=similarity,
+        export=lambda state, data, key: export_net(
+            config.net, {n: state.params[n] for n in ('net', 'head')}, state.extra
+        ),
+        measure=SCORE,
+    )
+
+
+def draw_items(key: Array, dataset: Dataset, ways: int, num: int, most: int) -> tuple[Array, Array]:
+    """Items of few classes: each of a class drawn uniformly among `ways`, none twice if it can be.
+
+    Args:
+      ways: <= C classes, drawn uniformly. most: at least the largest count of a class.
+    Returns:
+      rows [num] of the dataset and their classes [num], 0..ways-1.
+    """
+    keys = jax.random.split(key, 3)
+    classes = episodes.choose(keys[0], dataset.offset.shape[0], ways)
+    of = jax.random.randint(keys[1], (num,), 0, ways)
+    count = dataset.count[classes]
+    # A random order of every class's items, those that aren't there last.
+    lot = jax.random.uniform(keys[2], (ways, most))
+    order = jnp.argsort(jnp.where(jnp.arange(most)[None, :] < count[:, None], lot, 2.0), axis=1)
+    turn = jnp.tril(of[:, None] == of[None, :], -1).sum(1)  # how many of its class came before
+    return dataset.offset[classes[of]] + order[of, turn % count[of]], of
+
+
+def pair_loss(
+    logits: Array, y: Array, positive_weight: float, self_pairs: bool
+) -> tuple[Array, dict[str, Array]]:
+    """Cross-entropy of 'same class' over all pairs of each batch.
+
+    Args:
+      logits: [B, n, n, 2]. y: [B, n] labels. self_pairs: whether an item with itself counts.
+    Returns:
+      The weighted mean [], finite without a positive pair, and {'accuracy', 'F1'} of the pairs; F1
+      is 0 where there is neither a positive pair nor one taken for it.
+    """
+    same = y[:, :, None] == y[:, None, :]
+    counts = jnp.ones(same.shape) - (0 if self_pairs else jnp.eye(y.shape[1])[None])
+    log_prob = jax.nn.log_softmax(logits)
+    value = -jnp.where(same, log_prob[..., 1], log_prob[..., 0])
+    weight = counts * jnp.where(same, positive_weight, 1.0)
+    said = logits[..., 1] > logits[..., 0]
+    hit, told, there = (jnp.sum(counts * a) for a in (said & same, said, same))
+    metrics = {
+        'accuracy': jnp.sum(counts * (said == same)) / jnp.maximum(jnp.sum(counts), 1),
+        'F1': 2 * hit / jnp.maximum(told + there, 1),
+    }
+    return jnp.sum(weight * value) / jnp.maximum(jnp.sum(weight), 1e-9), metrics
+
+
+def domain_loss(judge: Judge, params, relation: Array) -> tuple[Array, Array]:
+    """The discriminator's cross-entropy and accuracy on relations [B, 2, n, n, d], base first."""
+    told: Any = judge.apply({'params': params}, relation)
+    log_prob = jax.nn.log_softmax(told)
+    base, web = log_prob[:, 0, ..., 0], log_prob[:, 1, ..., 1]
+    sure = jnp.log(0.5)
+    right = (jnp.mean(base > sure) + jnp.mean(web > sure)) / 2
+    return -(base.mean() + web.mean()) / 2, right
+
+
+def _check(config, data) -> None:
+    """Raises InputError for what can't be learnt from; names the field."""
+    fields = config.method
+    novel(data, 'simnet')
+    if not isinstance(data.get('base'), Dataset):
+        raise InputError("config.method.name='simnet' needs the role base: clean classes")
+    if len(data['base'].count) < 2:
+        raise InputError('base has one class: nothing is unlike anything; add classes')
+    if fields.batch_norm != 'inductive':
+        raise InputError("config.method.batch_norm must be 'inductive'")
+    if not fields.widths or min(fields.widths) < 1:
+        raise InputError(f'config.method.widths={tuple(fields.widths)}: need numbers >= 1')
+    if min(fields.base_ways, fields.eval_ways, fields.batch_items) < 2 or fields.web_ways < 1:
+        raise InputError(
+            'config.method.base_ways, eval_ways and batch_items must be >= 2 and web_ways >= 1'
+        )
+    if fields.adversary < 0 or fields.positive_weight <= 0 or fields.eval_items < 1:
+        raise InputError(
+            'config.method.adversary must be >= 0, positive_weight > 0 and eval_items >= 1'
+        )

@@ -1,0 +1,163 @@
+"""The rungs of weak-shot learning over splits, seeds and shares of wrong labels.
+
+    ANYSHOT_DATA_DIR=DIR python experiments/weak_shot_rungs.py
+    ... --choose --noise=0.4 --set=weights.method.bound=0.5   (held-out base classes: for choosing)
+
+Runs the stages of configs/weak_shots.py:ladder without reports, on the Grocery Store photos. Every
+problem (share of wrong labels, split of the classes, seed) is a line of results/weak_shots.jsonl
+(--choose: printed only); a problem that has a line is not run again. At the end the means.
+tables.py makes the README's table of the lines.
+"""
+
+import argparse
+import ast
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from tables import (
+    load_config,
+    load_rows,
+    machine,
+    published_config,
+    read_lines,
+    write_lines,
+)
+
+from anyshot_jax import config as configs
+from anyshot_jax import embedding, train
+from anyshot_jax.data import noisy
+from anyshot_jax.data.splits import split_classes, split_items
+from anyshot_jax.start import keep_compiled, split_cpu
+
+RESULTS = Path(__file__).resolve().parent / 'results' / 'weak_shots.jsonl'
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--noise', default='0.0,0.2,0.4,0.6')
+    parser.add_argument('--splits', default='0,1,2')
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--stages', default='', help='only these, with commas')
+    parser.add_argument('--results', type=Path, default=RESULTS, help='where the lines go')
+    parser.add_argument('--choose', action='store_true')
+    parser.add_argument('--set', action='append', default=[], metavar='STAGE.FIELD=VALUE')
+    args = parser.parse_args()
+    if (args.set or args.stages) and not args.choose:
+        parser.error('--set and --stages are for --choose: what is published is the recipe')
+    logging.set_verbosity(logging.ERROR)
+    table = load_rows('weak_shots')
+    recipe = load_config(table.RECIPE, [])
+    for stage in recipe.stages:
+        for field, value in (item.split('=', 1) for item in args.set):
+            prefix, _, rest = field.partition('.')
+            part, _, name = rest.partition('.')
+            if stage.startswith(prefix) and name in recipe[stage].get(part, {}):
+                recipe[stage].update_from_flattened_dict({rest: ast.literal_eval(value)})
+    keep_compiled()
+    split_cpu(recipe)
+    # What made the lines stands first; another recipe's lines are refused.
+    header = {'recipe': table.RECIPE, 'config': published_config(recipe)}
+    lines = [] if args.choose else table.check([*read_lines(args.results)])
+    if lines:
+        write_lines(args.results, [header, *lines])
+    everything = whole(recipe)
+    built = {}  # by split
+    for seed in range(args.seeds):
+        for split in map(int, args.splits.split(',')):
+            for noise in map(float, args.noise.split(',')):
+                problem = {'noise': noise, 'split': split, 'seed': seed}
+                if any(line['problem'] == problem for line in lines):
+                    continue
+                started = time.monotonic()
+                data = data_of(recipe, everything, **problem, choose=args.choose)
+                only = args.stages.split(',') if args.stages else ()
+                values = run(recipe, data, seed, built.setdefault(split, {}), only)
+                lines.append({
+                    'problem': problem, 'values': values,
+                    'seconds': round(time.monotonic() - started, 1),
+                    'machine': machine(jax.devices()[0].device_kind, jax.local_device_count()),
+                })  # fmt: skip
+                if not args.choose:
+                    write_lines(args.results, [header, *lines])
+                print(problem, lines[-1]['seconds'], 's', flush=True)
+    show(lines)
+
+
+def whole(recipe):
+    """Every picture embedded once: features, labels and names of all classes."""
+    first = recipe[recipe.stages[0]]
+    source = noisy.source_config(first.data)
+    data = configs.find('data', source.name).load(source)
+    data = embedding.embed(data, first.encoder)
+    names = tuple(n for d in data.values() for n in d.names)
+    shift = np.cumsum([0, *(len(d.count) for d in data.values())])
+    label = np.concatenate([d.label + s for d, s in zip(data.values(), shift, strict=False)])
+    return np.concatenate([d.x for d in data.values()]), label, names
+
+
+def data_of(recipe, everything, noise, split, seed, choose):
+    """Data as the recipe loads them, of features; the lots are others, as classes are sorted."""
+    x, label, names = everything
+    config = recipe[recipe.stages[0]].data.copy_and_resolve_references()
+    config.update({'noise': noise, 'split_seed': split, 'noise_seed': seed})
+    config.validation = 'novel' if choose else 'base'
+    role = split_classes(names, config)
+    # By name: then a problem doesn't depend on the order in which classes were read.
+    order = np.argsort(names, kind='stable')
+    renumber = np.argsort(order)
+    sorted_names = [names[i] for i in order]
+    source = split_items(x, renumber[label], sorted_names, [role[n] for n in sorted_names])
+    return noisy.mix(config, source)
+
+
+def run(recipe, data, seed, built, only=()):
+    """Stage -> its values, every stage with what those before it exported.
+
+    `built` keeps methods and compiled steps: problems of one split differ in numbers only.
+    """
+    exported, values = {}, {}
+    for name in recipe.stages:
+        if only and name not in only:
+            continue
+        config = configs.check(recipe[name])
+        given = {**data, **exported}
+        trains = config.num_steps > 0
+        # `simnet` is compiled for the size of the largest class, in steps of 16.
+        key = name, *(-(-int(max(data[role].count)) // 16) for role in ('base', 'web'))
+        made = built.get(key)
+        if made is None:
+            method = configs.find('methods', config.method.name).build(config, given)
+            sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
+            step = train.make_step(method, **sizes) if trains else None
+            made = (method, jax.jit(method.init), step)
+            # What isn't trained holds the similarity itself and is made anew.
+            built |= {key: made} if trains else {}
+        method, init, step = made
+        given = train.on_all_devices(given)
+        key_init, key_step, _, key_test = jax.random.split(jax.random.key(seed), 4)
+        state = train.on_all_devices(init(key_init, given))
+        for _ in range(config.num_steps // config.steps_per_call):
+            state, _ = step(state, given, key_step)
+        found = method.evaluate(state, given, key_test, 'test')
+        values[name] = {k: round(float(np.mean(v)), 5) for k, v in found.items()}
+        if config.method.name != 'weakshot':
+            exports = method.export(state, given, key_test)
+            exported[name] = {k: np.asarray(v) for k, v in exports.items()}
+    return values
+
+
+def show(lines):
+    """Means over the problems of every share of wrong labels."""
+    for noise in sorted({line['problem']['noise'] for line in lines}):
+        chosen = [line['values'] for line in lines if line['problem']['noise'] == noise]
+        print(f'noise {noise}, {len(chosen)} problems')
+        for stage, values in chosen[0].items():
+            means = {k: 100 * np.mean([c[stage][k] for c in chosen]) for k in values}
+            print(f'  {stage:13s}', '  '.join(f'{k} {v:.2f}' for k, v in means.items()))
+
+
+if __name__ == '__main__':
+    main()
