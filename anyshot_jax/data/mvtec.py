@@ -129,24 +129,23 @@ def _read(items: Sequence[Item], number: dict[str, int], config: ConfigDict) -> 
     items = sorted(items, key=lambda i: (i.kind, i.path))  # by class, so that nothing is copied
     side = config.size if config.fit == 'stretch' else config.crop
     x = np.empty((len(items), side, side, config.channels), np.uint8)
-    mode = 'RGB' if config.channels == 3 else 'L'
+    mask = np.zeros(x.shape[:3], bool) if any(item.mask for item in items) else None
+    of_picture = {item.path: item.mask for item in items}
 
-    def picture(source, name):
-        found = read_picture(source, config.max_pixels, name).convert(mode)
-        return np.asarray(fitted(found, config)).reshape(x.shape[1:])
+    def read(path, name):
+        picture = read_picture(path, config.max_pixels)
+        pixels = np.asarray(fitted(picture.convert('RGB' if config.channels == 3 else 'L'), config))
+        if mask is None:
+            return pixels, None
+        return pixels, read_mask(of_picture[path], config, picture.size)
 
-    mask = None
-    if any(item.mask for item in items):
-        mask = np.zeros(x.shape[:3], bool)
-    for i, found in enumerate(
-        read_images(len(items), lambda i: (items[i].path, ''), config, picture)
-    ):
-        x[i] = _checked(found)
-    masked = [i for i, item in enumerate(items) if item.mask]
-    read = lambda source, name: read_mask(source, config)
-    sources = read_images(len(masked), lambda i: (items[masked[i]].mask, ''), config, read)
-    for i, found in zip(masked, sources, strict=True):
-        mask[i] = _checked(found)
+    found = read_images(len(items), lambda i: (items[i].path, ''), config, read)
+    for i, both in enumerate(found):
+        if isinstance(both, InputError):
+            raise both
+        x[i] = both[0].reshape(x.shape[1:])
+        if mask is not None:
+            mask[i] = both[1]
     return from_arrays(
         x,
         [names.index(item.kind) for item in items],
@@ -154,12 +153,6 @@ def _read(items: Sequence[Item], number: dict[str, int], config: ConfigDict) -> 
         group=[number[item.group] for item in items],
         mask=mask,
     )
-
-
-def _checked(found: Array | InputError) -> Array:
-    if isinstance(found, InputError):
-        raise found
-    return found
 
 
 def fitted(picture: Image.Image, config, how=Image.Resampling.BICUBIC) -> Image.Image:
@@ -173,11 +166,22 @@ def fitted(picture: Image.Image, config, how=Image.Resampling.BICUBIC) -> Image.
     return picture.resize(size, how).crop((left, top, left + config.crop, top + config.crop))
 
 
-def read_mask(source: Path | bytes, config, name: str = '') -> Array:
+def read_mask(path: Path, config, size: tuple[int, int]) -> Array:
     """[S, S] bool: above half of the mask's largest value (0 or 1, 0 or 255, or JPEG's greys).
 
-    It is fitted like its picture, but nearest. Raises as `read_picture`.
+    It is fitted like its picture, but nearest.
+
+    Args:
+      size: width and height of its picture.
+    Raises:
+      InputError: the mask is not of that size, or as `read_picture`.
     """
-    grey = np.asarray(read_picture(source, config.max_pixels, name).convert('L'))
+    found = read_picture(path, config.max_pixels).convert('L')
+    if found.size != size:
+        raise InputError(
+            f'the mask {path} has {found.size[0]} x {found.size[1]} pixels, but its picture '
+            f'{size[0]} x {size[1]}'
+        )
+    grey = np.asarray(found)
     inside = Image.fromarray((grey > grey.max() // 2).astype(np.uint8) * 255)
     return np.asarray(fitted(inside, config, Image.Resampling.NEAREST)) > 0

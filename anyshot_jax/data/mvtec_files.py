@@ -51,6 +51,7 @@ def find_items(root: Path, group: str) -> list[Item]:
         items = _as_listed(root, items, group)
     if not any(item.split == 'train' for item in items):
         raise InputError(f'{root} has no picture in train/good: expected {LAYOUT}')
+    _check_masks(items)
     return items
 
 
@@ -72,23 +73,27 @@ def _in_layout(root: Path) -> list[Item]:
 
 def _of_kind(root: Path, split: str, kind: str, files: list[Path], masks: list[Path]):
     """The items of one folder, which is of either layout."""
-    of_3d = {
-        f for f in files if f.relative_to(root / split / kind).parts[0] in ('rgb', 'gt', 'xyz')
-    }
-    rgb = [f for f in files if f.parts[-2] == 'rgb'] if of_3d else files
+    folder, of_masks = root / split / kind, root / 'ground_truth' / kind
+    of_3d = any(f.relative_to(folder).parts[0] == 'rgb' for f in files)
     if of_3d:
-        masks = [f for f in files if f.parts[-2] == 'gt']
-    by_name = {f.stem.removesuffix('_mask'): f for f in masks}
-    if kind == GOOD:  # MVTec 3D has masks of those too, all black
-        by_name = {}
-    for file in rgb:
-        mask = by_name.get(file.stem)
-        if by_name and mask is None:
-            raise InputError(
-                f'{file} has no mask, but other pictures of {kind!r} have one: add it, all black '
-                'where nothing is to be seen'
-            )
-        yield Item(file, split, kind, mask, file.relative_to(root).as_posix())
+        masks = [f for f in files if f.is_relative_to(folder / 'gt')]
+        files = [f for f in files if f.is_relative_to(folder / 'rgb')]
+        folder, of_masks = folder / 'rgb', folder / 'gt'
+    name = lambda file, folder: file.relative_to(folder).with_suffix('').as_posix()
+    # MVTec 3D has masks of good pictures, too, all black.
+    by_name = {name(f, of_masks).removesuffix('_mask'): f for f in masks if kind != GOOD}
+    for file in files:
+        yield Item(file, split, kind, by_name.get(name(file, folder)), _posix(file, root))
+
+
+def _check_masks(items: list[Item]) -> None:
+    """Refuses (InputError) a defect without a mask where another has one; names it."""
+    without = [item for item in items if item.kind != GOOD and not item.mask]
+    if without and any(item.mask for item in items):
+        raise InputError(
+            f'{without[0].path} has no mask, but other defects have one: add it, all black where '
+            f'nothing is to be seen ({len(without)} are missing)'
+        )
 
 
 def _pictures(folder: Path, root: Path) -> dict[str, list[Path]]:
@@ -107,13 +112,10 @@ def _pictures(folder: Path, root: Path) -> dict[str, list[Path]]:
 def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
     """Those of the items that manifest.csv lists, with its masks and groups."""
     path = root / 'manifest.csv'
-    there = {item.path.relative_to(root).as_posix(): item for item in items}
-    masks = {
-        f.relative_to(root).as_posix(): f
-        for files in _pictures(root / 'ground_truth', root).values()
-        for f in files
-    }
-    masks |= {i.mask.relative_to(root).as_posix(): i.mask for i in items if i.mask}
+    there = {_posix(item.path, root): item for item in items}
+    files = [f for of_kind in _pictures(root / 'ground_truth', root).values() for f in of_kind]
+    files += [item.mask for item in items if item.mask]
+    masks = {_posix(f, root): f for f in files}
     found: dict[str, Item] = {}
     for number, row in enumerate(_rows(path, group), 2):
         where, name = f'{path}, line {number}', row['path']
@@ -164,6 +166,10 @@ def _rows(path: Path, group: str) -> Iterable[dict[str, str]]:
         if None in row or None in row.values():
             raise InputError(f'{path}, line {number}: expected {len(columns)} values')
     return rows
+
+
+def _posix(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()
 
 
 def _short(value: str) -> str:

@@ -65,9 +65,9 @@ def read_textures(textures: Sequence[Texture], size: int, channels: int, max_pix
         picture = picture.resize((size, size), Image.Resampling.BICUBIC)
         return np.asarray(picture).reshape(x.shape[1:])
 
-    files = [t for t, texture in enumerate(textures) if texture.file]
-    source = lambda i: (textures[files[i]].file, '')
-    for t, found in zip(files, read_images(len(files), source, None, stretched), strict=True):
+    files = [(t, texture.file) for t, texture in enumerate(textures) if texture.file]
+    pictures = read_images(len(files), lambda i: (files[i][1], ''), None, stretched)
+    for (t, _), found in zip(files, pictures, strict=True):
         if isinstance(found, InputError):
             raise found
         x[t] = found
