@@ -31,6 +31,7 @@ class Dataset:
     count: Array  # [C] int32
     extras: Mapping[str, Array] = struct.field(default_factory=dict)  # e.g. attribute [C, A]
     group: Array | None = None  # [N] int32: near copies, which retrieval doesn't ask for; or none
+    mask: Array | None = None  # [N, H, W] bool: where an item's defect is, or none
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C class names
     texts: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C descriptions, or none
     turns: int = struct.field(pytree_node=False, default=1)  # 1 or 4
