@@ -86,7 +86,6 @@ def perlin_mask(key: Array, allowed: Array) -> Array:
 def first_fitting(key: Array, draw: Callable, fits: Callable) -> Array:
     """The first of at most 16 draws that fits, or the last. draw: key -> it; fits: it -> bool."""
     more = lambda carry: (carry[0] < TRIES) & ~fits(carry[1])
-
     again = lambda carry: (carry[0] + 1, draw(jax.random.fold_in(key, carry[0])))
     return jax.lax.while_loop(more, again, (1, draw(jax.random.fold_in(key, 0))))[1]
 
