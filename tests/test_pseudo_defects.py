@@ -118,7 +118,7 @@ def test_regular_polygons(corners):
 
 
 SIZES = {  # least and largest area, in shares of the picture
-    'perlin': (4e-3, 0.5),
+    'perlin': (4e-3, 0.6),
     'polygon': (1e-3, 0.3),
     'spot': (2e-4, 0.025),
     'line': (2e-4, 0.04),
