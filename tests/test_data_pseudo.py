@@ -250,9 +250,10 @@ def test_flood_by_hand():
     x[0, 2, 1:5] = 151  # not
     x[0, 3, 1:5] = 20  # reached: 80 below
     x[0, 4, 1:5] = 19  # not
-    x[0, 5, 0], x[0, 4, 0], x[0, 5, 1] = 100, 200, 200  # shut off, but for the diagonal
+    x[0, 4, 1] = 100  # reached
+    x[0, 5, 0], x[0, 4, 0], x[0, 5, 1] = 100, 200, 200  # shut off, but for that one, diagonally
     want = np.zeros((6, 6), bool)
-    want[2, 1:5] = want[4, 1:5] = want[5, 0] = want[4, 0] = want[5, 1] = True
+    want[2, 1:5] = want[4, 2:5] = want[5, 0] = want[4, 0] = want[5, 1] = True
     np.testing.assert_array_equal(foreground.find(x, 'flood')[0], want)
 
 

@@ -159,6 +159,26 @@ def test_a_class_keeps_its_look_and_varies_its_place():
     assert (middles.std(0) > 0.15 * SIDE).all()
 
 
+def test_number_of_dots():
+    """One, or three of the same area in all; the others lie within six radii of the first."""
+    look = jnp.stack([jnp.full(pseudo_shapes.LOOK, 0.5).at[0].set(u) for u in (0.01, 0.99)])
+    draw = lambda key: jax.vmap(
+        lambda look: pseudo_shapes.cover(key, look, ALL(SIDE), 'spot') > 0.5
+    )(look)
+    one, three = np.moveaxis(many(draw, 20), 1, 0)
+    pieces = lambda masks: np.array([ndimage.label(m, np.ones((3, 3)))[1] for m in masks])
+    assert (pieces(one) == 1).all() and pieces(three).mean() > 1.8 and pieces(three).max() == 3
+    # Geometric mean of 0.0003 and 0.01.
+    assert np.median(one.mean((1, 2))) == pytest.approx(np.sqrt(3e-6), rel=0.25)
+
+
+def test_none_is_too_small():
+    """Of the smallest blotches, some of which would have next to no pixel."""
+    look = jnp.full(pseudo_shapes.LOOK, 0.01)
+    mask = many(lambda key: pseudo_shapes.cover(key, look, ALL(64), 'perlin') > 0, 30)
+    assert mask.mean((1, 2)).min() > 4e-3
+
+
 def test_border_of_what_is_allowed():
     rng = np.random.default_rng(1)
     allowed = ndimage.binary_opening(rng.uniform(size=(40, 40)) < 0.8, np.ones((3, 3)))
@@ -236,6 +256,18 @@ def test_shade_by_hand():
         ratio = after.sum(0) / np.maximum(before.sum(0), 1)  # multiplied by one number a channel
         assert (ratio < 0.95).all()
         np.testing.assert_allclose(after, before * ratio, atol=1)
+
+
+def test_what_can_not_be_seen_is_made_stronger():
+    """On even grey of 20, 0.85 of it would be 17; the least change is 0.04 of white, 10.2."""
+    x = np.full((16, 16, 1), 20, np.uint8)
+    look = jnp.full(pseudo_shapes.LOOK, 0.5999)  # of 'blur': brightness times 0.85
+    paint = lambda x: np.unique(
+        pseudo_defects.paint(jax.random.key(0), look, x, x, jnp.ones((16, 16)), 'blur')[0]
+    ).tolist()
+    assert paint(x) == [10]
+    assert paint(8 * x) == [136]  # enough already
+    assert paint(x // 5) == [1]  # no more than five times: 4 - 5 * 0.6
 
 
 def test_smooth():
