@@ -371,4 +371,3 @@ def test_real_tiles(data_dir, caplog):
     of_type = [set(data['test'].group[data['test'].label == c].tolist()) for c in range(5)]
     # 20, 16, 9, 7, 17 tiles a type, of which 3 stand in two.
     assert [len(g) for g in of_type] == [19, 14, 8, 5, 17]
-    assert len(load(root, size=2, drop_ambiguous=False)['test'].x) == 392
