@@ -101,10 +101,14 @@ def fit(
         raise InputError(f'config.method.ratio={ratio} must be > 0 and <= 1, and '
                          f'config.method.projection={projection} >= 0')  # fmt: skip
     key = [patcher.digest, digest(pictures, ()), ratio, projection, seed]
-    return cached('bank', key, lambda: {'x': _fit(patcher, pictures, ratio, projection, seed)})['x']
+    chosen = lambda: {'x': choose(patcher, pictures, ratio, projection, seed)[0]}
+    return cached('bank', key, chosen)['x']
 
 
-def _fit(patcher: Patcher, pictures: Array, ratio: float, projection: int, seed: int) -> Array:
+def choose(
+    patcher: Patcher, pictures: Array, ratio: float, projection: int, seed: int
+) -> tuple[Array, Array]:
+    """`fit` without its cache, and which patches the bank has: rows of all [N * h * w], [K]."""
     h, w, d = patcher.shape
     total = len(pictures) * h * w
     num = max(1, int(ratio * total))
@@ -113,7 +117,7 @@ def _fit(patcher: Patcher, pictures: Array, ratio: float, projection: int, seed:
     if num == total:
         for rows, found in _over(patcher, whole, pictures, (), 'remember'):
             bank.reshape(len(pictures), h * w, d)[rows] = found
-        return bank
+        return bank, np.arange(total)
     key_projection, key_start = jax.random.split(jax.random.key(seed))
     matrix = random_projection(key_projection, d, projection) if 0 < projection < d else None
     small = np.empty((len(pictures), h * w, d if matrix is None else projection), np.float32)
@@ -130,7 +134,7 @@ def _fit(patcher: Patcher, pictures: Array, ratio: float, projection: int, seed:
         for row, patches in zip(used[rows], found, strict=True):
             here = np.flatnonzero(picture == row)
             bank[here] = patches[patch[here]]
-    return bank
+    return bank, chosen
 
 
 def nearest_patches(bank: Array, patches: Array, k: int = 1) -> tuple[Array, Array]:
