@@ -139,6 +139,8 @@ def expand_turns(dataset: Dataset) -> Dataset:
         extras={k: jnp.tile(v, (dataset.turns,) + (1,) * (v.ndim - 1))
                 for k, v in dataset.extras.items()},
         group=None if dataset.group is None else jnp.tile(dataset.group, dataset.turns),
+        mask=None if dataset.mask is None else jnp.concatenate(
+            [augment.turn(dataset.mask[..., None], k)[..., 0] for k in turns]),
         names=class_names(dataset),
         texts=dataset.texts * dataset.turns,
         turns=1,

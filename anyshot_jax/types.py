@@ -117,6 +117,7 @@ def from_arrays(
     *,
     extras: Mapping[str, Array] | None = None,
     group: Array | None = None,
+    mask: Array | None = None,
     texts: tuple[str, ...] = (),
     turns: int = 1,
 ) -> Dataset:
@@ -125,7 +126,7 @@ def from_arrays(
     Args:
       x: [N, ...] items. label: [N] integers 0..C-1, each present at least once.
       names: C class names; '0', '1', ... when empty. extras: arrays with leading axis C.
-      group: [N] integers, or none: see Dataset.
+      group: [N] integers, or none: see Dataset. mask: [N, H, W] bool, or none.
       texts: C descriptions, or none.
     Raises:
       InputError: empty, lengths that differ, or a class without items (named).
@@ -133,6 +134,8 @@ def from_arrays(
     x, label = np.asarray(x), np.asarray(label)
     if not len(x) or len(x) != len(label):
         raise InputError(f'{len(x)} items and {len(label)} labels: need as many of both, and some')
+    if mask is not None and len(mask) != len(x):
+        raise InputError(f'{len(x)} items and {len(mask)} masks: need as many of both, or no mask')
     num = len(names) or int(label.max()) + 1
     names = names or tuple(str(c) for c in range(num))
     if label.min() < 0 or label.max() >= num:
@@ -146,6 +149,7 @@ def from_arrays(
         order = np.argsort(label, kind='stable')
         x, label = x[order], label[order]
         group = None if group is None else np.asarray(group)[order]
+        mask = None if mask is None else np.asarray(mask)[order]
     return Dataset(
         x=x,
         label=label.astype(np.int32),
@@ -153,6 +157,7 @@ def from_arrays(
         count=count,
         extras=dict(extras or {}),
         group=None if group is None else np.asarray(group, np.int32),
+        mask=None if mask is None else np.asarray(mask, bool),
         names=tuple(names),
         texts=tuple(texts),
         turns=turns,
