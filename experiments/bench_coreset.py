@@ -96,7 +96,8 @@ def main(argv: list[str]) -> None:
     jax.block_until_ready(jax.numpy.zeros(1))
     before = peak()
 
-    bank, coreset_s = seconds(lambda: memory_bank.choose(patcher, x, _RATIO.value, 128, 0)[0])
+    choose = lambda: memory_bank.choose(patcher, x, _RATIO.value, 128, 0)
+    (bank, chosen), coreset_s = seconds(choose)
     maps, score_s = seconds(lambda: memory_bank.anomaly_maps(patcher, bank, test))
     after = peak()
 
@@ -105,7 +106,6 @@ def main(argv: list[str]) -> None:
     key_projection, key_start = jax.random.split(jax.random.key(0))
     small = rows @ np.asarray(random_projection(key_projection, _DIM.value, 128))
     starts = np.asarray(jax.random.choice(key_start, len(small), (10,), replace=False))
-    chosen = memory_bank.choose(patcher, x, _RATIO.value, 128, 0)[1]
     steps = min(_STEPS.value, len(chosen) // 2)
     score = np.mean([np.linalg.norm(small - small[s], axis=1) for s in starts], axis=0)
     first, first_s = plain_loop(small, score, steps)

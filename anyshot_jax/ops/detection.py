@@ -59,7 +59,8 @@ def pixel_values(maps: Array, mask: Array, limit: float = MAX_RATE) -> dict[str,
     marked = np.flatnonzero(mask.any((1, 2)))
     if not len(good) or not len(marked):
         return {'pixel AUROC': np.zeros(0), 'PRO': np.zeros(0)}
-    overall, overlap = [], []
+    overall: list[float] = []
+    overlap: list[float] = []
     for i in marked:
         rates = _rates(maps[i][mask[i]], good)
         overall.append(_area(*rates, 1.0).sum())
