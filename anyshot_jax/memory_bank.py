@@ -10,6 +10,7 @@ Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore),
 Pictures pass a few at a time on every device, so that all patches of them are never there at once.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -101,10 +102,14 @@ def fit(
         raise InputError(f'config.method.ratio={ratio} must be > 0 and <= 1, and '
                          f'config.method.projection={projection} >= 0')  # fmt: skip
     key = [patcher.digest, digest(pictures, ()), ratio, projection, seed]
-    return cached('bank', key, lambda: {'x': _fit(patcher, pictures, ratio, projection, seed)})['x']
+    chosen = lambda: {'x': choose(patcher, pictures, ratio, projection, seed)[0]}
+    return cached('bank', key, chosen)['x']
 
 
-def _fit(patcher: Patcher, pictures: Array, ratio: float, projection: int, seed: int) -> Array:
+def choose(
+    patcher: Patcher, pictures: Array, ratio: float, projection: int, seed: int
+) -> tuple[Array, Array]:
+    """`fit` without its cache, and which patches the bank has: rows of all [N * h * w], [K]."""
     h, w, d = patcher.shape
     total = len(pictures) * h * w
     num = max(1, int(ratio * total))
@@ -113,24 +118,31 @@ def _fit(patcher: Patcher, pictures: Array, ratio: float, projection: int, seed:
     if num == total:
         for rows, found in _over(patcher, whole, pictures, (), 'remember'):
             bank.reshape(len(pictures), h * w, d)[rows] = found
-        return bank
+        return bank, np.arange(total)
     key_projection, key_start = jax.random.split(jax.random.key(seed))
     matrix = random_projection(key_projection, d, projection) if 0 < projection < d else None
-    small = np.empty((len(pictures), h * w, d if matrix is None else projection), np.float32)
+    small = _aligned((len(pictures), h * w, d if matrix is None else projection))
     project = whole if matrix is None else lambda params, x, matrix: whole(params, x) @ matrix
     args = () if matrix is None else (matrix,)
     for rows, found in _over(patcher, project, pictures, args, 'project'):
         small[rows] = found
-    chosen = np.asarray(greedy_coreset(key_start, small.reshape(total, -1), num))
-    del small
+    shared = jax.device_put(small.reshape(total, -1), jax.local_devices()[0], may_alias=True)
+    chosen = np.asarray(greedy_coreset(key_start, shared, num))
+    del small, shared
     # Only pictures that have a chosen patch are looked at again.
     picture, patch = np.divmod(chosen, h * w)
-    used = np.unique(picture)
-    for rows, found in _over(patcher, whole, pictures[used], (), 'remember'):
-        for row, patches in zip(used[rows], found, strict=True):
+    for rows, found in _over(patcher, whole, pictures, (), 'remember', np.unique(picture)):
+        for row, patches in zip(rows, found, strict=True):
             here = np.flatnonzero(picture == row)
             bank[here] = patches[patch[here]]
-    return bank
+    return bank, chosen
+
+
+def _aligned(shape: tuple[int, ...]) -> Array:
+    """Uninitialised float32, where XLA on a CPU takes it over without a copy (64 bytes)."""
+    room = np.empty(4 * math.prod(shape) + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + 4 * math.prod(shape)].view(np.float32).reshape(shape)
 
 
 def nearest_patches(bank: Array, patches: Array, k: int = 1) -> tuple[Array, Array]:
@@ -188,8 +200,9 @@ def over_pictures(
     return result
 
 
-def _over(patcher: Patcher, function: Callable, pictures: Array, args: tuple, what: str):
-    """Row numbers and results of chunks of pictures, split over the devices."""
+def _over(patcher: Patcher, function: Callable, pictures: Array, args: tuple, what: str, rows=None):
+    """Rows and results of chunks of pictures (those of `rows`, or all), split over the devices."""
+    rows = np.arange(len(pictures)) if rows is None else rows
     devices = jax.local_devices()
     mesh = Mesh(np.array(devices), (AXIS,))
     whole, shared = PartitionSpec(), PartitionSpec(AXIS)
@@ -205,15 +218,12 @@ def _over(patcher: Patcher, function: Callable, pictures: Array, args: tuple, wh
         )
     )
     size = (CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK) * len(devices)
-    with tqdm(total=len(pictures), desc=f'{what} pictures', disable=None) as bar:
-        for start in range(0, len(pictures), size):
+    with tqdm(total=len(rows), desc=f'{what} pictures', disable=None) as bar:
+        for start in range(0, len(rows), size):
             # Filled up from the start: there is one shape only.
-            filled = np.arange(start, start + size)
-            rows = filled[filled < len(pictures)]
-            x = jax.device_put(
-                np.asarray(pictures[filled % len(pictures)]), NamedSharding(mesh, shared)
-            )
+            filled = rows[np.arange(start, start + size) % len(rows)]
+            x = jax.device_put(np.asarray(pictures[filled]), NamedSharding(mesh, shared))
             found = jax.device_get(apply(params, x, *args))
-            count = len(rows)
-            yield rows, jax.tree.map(lambda a, count=count: a[:count], found)
+            count = min(size, len(rows) - start)
+            yield filled[:count], jax.tree.map(lambda a, count=count: a[:count], found)
             bar.update(count)

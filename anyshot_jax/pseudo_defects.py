@@ -34,7 +34,7 @@ def pasted(
     keys = jax.random.split(key)
     mask = polygon_mask(keys[0], allowed, corners) if corners else perlin_mask(keys[0], allowed)
     b = jax.random.uniform(keys[1], maxval=beta)
-    x, other = (a.astype(jnp.float32) / 255 for a in (picture, texture))
+    x, other = (jnp.asarray(a, jnp.float32) / 255 for a in (picture, texture))
     return to_bytes((1 - b) * other + b * x, picture, mask)
 
 
@@ -136,7 +136,7 @@ def paint(key, look, picture, texture, covered, appearance: str) -> tuple[Array,
     Returns:
       uint8 [S, S, C], bool [S, S]; the picture is unchanged outside.
     """
-    x, other = (a.astype(jnp.float32) / 255 for a in (picture, texture))
+    x, other = (jnp.asarray(a, jnp.float32) / 255 for a in (picture, texture))
     change = jnp.clip(APPEARANCES[appearance](key, look, x, other), 0, 1) - x
     change = covered[..., None] * change
     # What can't be seen can't be told apart, such as a blur of what is smooth already.

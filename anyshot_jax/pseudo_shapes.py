@@ -14,7 +14,6 @@ from anyshot_jax.types import Array
 
 LOOK = 16  # numbers that fix a class's look: 0-7 its shape, 8-15 its appearance
 FINEST = 5  # Perlin noise has up to 2^5 cells an axis
-LEAST_AREA = 2e-4  # of the picture: a defect that isn't cut off by what is allowed has more
 TRIES = 16  # masks drawn at most, until one has the area that is asked for
 
 
@@ -86,7 +85,6 @@ def perlin_mask(key: Array, allowed: Array) -> Array:
 def first_fitting(key: Array, draw: Callable, fits: Callable) -> Array:
     """The first of at most 16 draws that fits, or the last. draw: key -> it; fits: it -> bool."""
     more = lambda carry: (carry[0] < TRIES) & ~fits(carry[1])
-
     again = lambda carry: (carry[0] + 1, draw(jax.random.fold_in(key, carry[0])))
     return jax.lax.while_loop(more, again, (1, draw(jax.random.fold_in(key, 0))))[1]
 
@@ -232,13 +230,14 @@ SHAPES: dict[str, Callable] = {
     'edge': _edge,
     'band': _band,
 }
-SOFT = {'perlin': 0.015, 'polygon': 0.01, 'spot': 0.01, 'line': 0.006, 'edge': 0.01, 'band': 0.15}
+SOFT = {'perlin': 0.006, 'polygon': 0.01, 'spot': 0.01, 'line': 0.006, 'edge': 0.01, 'band': 0.15}
+LEAST = {'perlin': 4e-3, 'polygon': 1e-3, 'spot': 2e-4, 'line': 2e-4, 'edge': 5e-4, 'band': 0.03}
 
 
 def cover(key: Array, look: Array, allowed: Array, shape: str) -> Array:
     """How much of each pixel a defect of the class covers, 0..1; 0 outside.
 
-    Drawn anew until it has an area of LEAST_AREA, at most 16 times.
+    Drawn anew until it has a share of what is allowed that its shape should have, at most 16 times.
 
     Args:
       look: [16] in 0..1. allowed: [S, S] bool, where a defect may be.
@@ -259,7 +258,8 @@ def cover(key: Array, look: Array, allowed: Array, shape: str) -> Array:
         inside = SHAPES[shape](rest, look, anchor, size)
         return jnp.clip(0.5 + inside / rim, 0, 1) * allowed
 
-    return first_fitting(key, draw, lambda covered: (covered > 0).mean() > LEAST_AREA)
+    least = LEAST[shape] * allowed.sum()
+    return first_fitting(key, draw, lambda covered: (covered > 0).sum() > least)
 
 
 def border(allowed: Array) -> Array:

@@ -27,8 +27,9 @@ VARIANTS = {
 }
 # Fewer steps than the defaults, for speed.
 SHORT = {'reptile': {'inner_steps': 3, 'eval_steps': 3}, 'imaml': {'inner_steps': 3}}
-# These have tests of their own: one is for functions and knows no classes, two make features.
-OTHERS = {'maml_regression', 'ridge', 'generator'}
+# These have tests of their own: one is for functions and knows no classes, two make features, one
+# finds defects and names no class.
+OTHERS = {'maml_regression', 'ridge', 'generator', 'patchcore'}
 NAMES = sorted({m.name for m in pkgutil.iter_modules(methods.__path__)} - OTHERS)
 CASES = [(name, fields) for name in NAMES for fields in ({}, *VARIANTS.get(name, ()))]
 

@@ -2,10 +2,10 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -45,8 +45,11 @@ def read_images(
     source: Callable[[int], tuple[Path | bytes, str]],
     config,
     read: Callable[[Path | bytes, str], Array] | None = None,
-) -> Iterator[Array | InputError]:
-    """Pictures 0..count-1 in order, or what is wrong with one, read by a few threads.
+) -> Generator[Any, None, None]:
+    """Pictures 0..count-1 in order, or the InputError of one, read by a few threads.
+
+    Whoever stops early closes it (contextlib.closing): left to the garbage collector, one of its
+    own threads may have to.
 
     Args:
       source: number -> (path or bytes, name in messages). config: has size, channels, max_pixels.

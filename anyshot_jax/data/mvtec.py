@@ -14,6 +14,7 @@ for unsupervised 3D anomaly detection and localization", 2021.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -139,13 +140,13 @@ def _read(items: Sequence[Item], number: dict[str, int], config: ConfigDict) -> 
             return pixels, None
         return pixels, read_mask(of_picture[path], config, picture.size)
 
-    found = read_images(len(items), lambda i: (items[i].path, ''), config, read)
-    for i, both in enumerate(found):
-        if isinstance(both, InputError):
-            raise both
-        x[i] = both[0].reshape(x.shape[1:])
-        if mask is not None:
-            mask[i] = both[1]
+    with closing(read_images(len(items), lambda i: (items[i].path, ''), config, read)) as found:
+        for i, both in enumerate(found):
+            if isinstance(both, InputError):
+                raise both
+            x[i] = both[0].reshape(x.shape[1:])
+            if mask is not None:
+                mask[i] = both[1]
     return from_arrays(
         x,
         [names.index(item.kind) for item in items],

@@ -1,9 +1,9 @@
 """Classes of made-up defects on pictures without any: what to pretrain a classifier of defects on.
 
-config.data.pseudo.kind says what a class is. 'mixed': a shape and an appearance with a look of its
-own (`pseudo_shapes.py`, `pseudo_defects.py`). 'texture': one picture of a texture, pasted into Perlin
-noise. 'category': the same of any texture of a category. 'polygon': a category of textures and a
-number of corners, pasted into a regular polygon.
+config.data.pseudo.kind says what a class is. 'mixed': a shape and an appearance, with a look of its
+own (`pseudo_shapes.py`, `pseudo_defects.py`). 'texture': one picture of a texture, pasted into
+Perlin noise. 'category': any texture of a category, pasted likewise. 'polygon': any of a category,
+pasted into a regular polygon with a certain number of corners.
 
 Item j of every class is made on the same picture, so that a set of one item a class differs in
 nothing but the defects. Categories of textures that classes of 'val' use are not used by 'train',

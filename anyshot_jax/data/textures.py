@@ -5,6 +5,7 @@ Mohamed, Vedaldi, "Describing textures in the wild", 2014).
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,11 +67,11 @@ def read_textures(textures: Sequence[Texture], size: int, channels: int, max_pix
         return np.asarray(picture).reshape(x.shape[1:])
 
     files = [(t, texture.file) for t, texture in enumerate(textures) if texture.file]
-    pictures = read_images(len(files), lambda i: (files[i][1], ''), None, stretched)
-    for (t, _), found in zip(files, pictures, strict=True):
-        if isinstance(found, InputError):
-            raise found
-        x[t] = found
+    with closing(read_images(len(files), lambda i: (files[i][1], ''), None, stretched)) as pictures:
+        for (t, _), found in zip(files, pictures, strict=True):
+            if isinstance(found, InputError):
+                raise found
+            x[t] = found
     for t, texture in enumerate(textures):
         if not texture.file:
             x[t] = draw(texture, size, channels)
