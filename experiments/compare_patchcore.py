@@ -20,7 +20,7 @@ from anyshot_jax.methods.patchcore import score_patches
 from anyshot_jax.ops.detection import area_under, enlarge, pixel_values
 from anyshot_jax.start import MAX_CPU_DEVICES, cores
 
-_DIR = flags.DEFINE_string('dir', '', 'The folder of a category.', required=True)
+_DIR = flags.DEFINE_string('dir', None, 'The folder of a category.', required=True)
 _ENCODER = flags.DEFINE_string('encoder', 'efficientnet_lite0', 'As config.method.encoder.')
 _LAYERS = flags.DEFINE_list('layers', ['stride16', 'stride32'], 'As config.method.layers.')
 _SIZE = flags.DEFINE_integer('size', 256, 'Pixels of a picture.')

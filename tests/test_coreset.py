@@ -49,7 +49,10 @@ def test_first_choice_is_by_the_mean_distance():
     assert np.asarray(coreset.greedy_coreset(KEY, x, 3)).tolist() == [3, 0, 2]
 
 
-def test_equal_rows_are_chosen_in_order_and_once():
+@pytest.mark.parametrize('block', [16, 2048])
+def test_equal_rows_are_chosen_in_order_and_once(monkeypatch, block):
+    """Also where the last block has rows of the one before it."""
+    monkeypatch.setattr(coreset, 'BLOCK', block)
     x = np.zeros((50, 3), np.float32)
     assert np.asarray(coreset.greedy_coreset(KEY, x, 50)).tolist() == list(range(50))
 
