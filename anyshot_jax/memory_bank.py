@@ -36,6 +36,8 @@ class Patcher(NamedTuple):
     """Pictures into patch features."""
 
     apply: Callable  # (params, pictures [N, H, W, C] uint8) -> [N, h, w, D] float32
+    maps: Callable  # (params, pictures) -> the encoder's maps by name
+    patches: Callable  # maps -> [N, h, w, D]: apply is patches after maps
     params: Any
     shape: tuple[int, int, int]  # h, w, D
     digest: str  # equal digests give equal patches
@@ -60,9 +62,11 @@ def load_patcher(
     def maps(params, x):
         return net.maps(params, net.preprocess(x))
 
-    def apply(params, x):
-        found = maps(params, x)
+    def patches(found):
         return locally_aware([found[name] for name in layers], dim)
+
+    def apply(params, x):
+        return patches(maps(params, x))
 
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
     known = jax.eval_shape(maps, net.params, x)
@@ -73,7 +77,8 @@ def load_patcher(
     if not layers:
         raise InputError('config.method.layers is empty: name one map or more')
     shape = jax.eval_shape(apply, net.params, x).shape[1:]
-    return Patcher(apply, net.params, shape, digest((), [net.digest, tuple(layers), dim]))
+    key = digest((), [net.digest, tuple(layers), dim])
+    return Patcher(apply, maps, patches, net.params, shape, key)
 
 
 def fit(
