@@ -115,7 +115,7 @@ def draw_apart(
     are in it.
 
     Args:
-      dataset: with `group`; of a class with fewer than `shots` groups some picks repeat.
+      dataset: with `group`; a class with fewer than `shots` groups repeats its first pick.
       given: [C] bool, classes that the task is about (all if None); the others' groups stay free.
     Returns:
       support [C, shots], item rows: the first k are the draw of k shots. query [N, shots] bool:
@@ -131,7 +131,8 @@ def draw_apart(
     chosen = lot >= jnp.max(jnp.where(alike, lot[None], 0), 1)
     order = jnp.where(chosen, 1 + jax.random.uniform(keys[1], (num,)), 0)
     of_class = dataset.label[None] == jnp.arange(classes)[:, None]
-    support = jax.lax.top_k(jnp.where(of_class, order[None], -1), shots)[1]
+    place, support = jax.lax.top_k(jnp.where(of_class, order[None], -1), shots)
+    support = jnp.where(place > 0, support, support[:, :1])  # else an item of another class
     about = jnp.ones(classes, bool) if given is None else given
     shares = dataset.group[None, None] == dataset.group[support][..., None]  # [C, shots, N]
     shares = jnp.cumsum((shares & about[:, None, None]).any(0), 0) > 0
