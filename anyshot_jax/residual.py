@@ -25,13 +25,13 @@ from anyshot_jax.types import Array, Data, Dataset, InputError
 CHOICES = {'output': ('peak', 'map'), 'made_up_against': ('nearest', 'source')}
 
 
-def embed(data: Data, fields: ConfigDict, *, seed: int = 0) -> Data:
+def embed(data: Data, fields: ConfigDict) -> Data:
     """The roles of defects with residuals in place of pictures; good pictures are used up.
 
     Args:
       data: 'good', and others of uint8 pictures [N, H, W, C]. In made-up ones (train, val) `group`
         is the row of an item's clean picture in 'good'.
-      fields: config.residual. seed: of the bank.
+      fields: config.residual. The bank is the same for every config.seed.
     Returns:
       x is [N, D] float32 with its parts, or [N, h, w, D] float16.
     Raises:
@@ -52,7 +52,7 @@ def embed(data: Data, fields: ConfigDict, *, seed: int = 0) -> Data:
         fields.encoder, fields.layers, size=fields.size, dim=fields.dim
     )
     good = data['good'].x
-    bank = memory_bank.fit(patcher, good, ratio=fields.ratio, seed=seed)
+    bank = memory_bank.fit(patcher, good, ratio=fields.ratio)
     key = [patcher.digest, digest(bank, ()), repr(sorted(fields.to_dict().items()))]
     describe = (_peak if fields.output == 'peak' else _map)(patcher, fields)
 
@@ -63,7 +63,7 @@ def embed(data: Data, fields: ConfigDict, *, seed: int = 0) -> Data:
             parts = memory_bank.over_pictures(patcher, describe, given, bank, what=what)
             return {str(i): part for i, part in enumerate(parts)}
 
-        kept = cached('residual', [*key, digest((x, source), ())], found)
+        kept = cached('residual', [*key, digest(given, ())], found)
         return [kept[str(i)] for i in range(len(kept))]
 
     usual = seen(good, None, 'see good') if fields.output == 'peak' else None
