@@ -28,11 +28,26 @@ SPINE: dict[str, Any] = {
     'eval_every': 500,
     'save_every': 500,
     'early_stop': 0,  # validations without a new best before training stops; 0: never
+    'stop_at': 0.0,  # training stops once validation's value has reached this; 0: never
     'eval_only': False,
     'features_from': '',  # an earlier stage whose exported features stand in for the items
     'encoder': '',  # frozen, its features stand in for pictures: encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
     'encoder_parts': (),  # joined to its features: maps by name ('stride8', ...), 'colours' last
+    'residual': {  # pictures as what sets them apart from the good ones among the data
+        'encoder': '',  # as config.encoder; '': pictures stay pictures
+        'layers': ('stride16', 'stride32'),  # its maps that patches are made of
+        'head': 'head',  # its map that is added to a peak; '': none
+        'size': 384,  # pixels of the pictures' shorter side as the encoder sees them; 0: its own
+        'dim': 0,  # numbers a patch; 0: all channels
+        'ratio': 0.01,  # share of the good patches to remember
+        'output': 'peak',  # peak: vectors | map: residuals [h, w, D]
+        'sharpness': 16.0,  # power of the distances that weigh a peak's patches; 0: their mean
+        'subtract': True,  # False: the patches themselves, to see what residuals are good for
+        # Made-up defects against good patches, like real ones, or (the paper's) against the same
+        # patch of the picture that they were made on: nearest | source.
+        'made_up_against': 'nearest',
+    },
     'describe': {  # class names and descriptions as vectors, in the data's extras
         'by': '',  # tfidf | minilm_l6 | clip_vit_b32; '': none
         'templates': ('{text}',),  # {text}: name and description; {name}: the name

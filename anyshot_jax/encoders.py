@@ -48,6 +48,9 @@ class PictureEncoder(NamedTuple):
     digest: str  # of the weights and the preprocessing: equal digests give equal features
     text: TextEncoder | None = None  # its partner in the same space (CLIP)
     parts: tuple[int, ...] = ()  # sizes of what makes up dim, the net's own features first
+    # (params, what preprocess gives) -> the net's maps by name ('stride8', ...) [N, h, w, C]
+    # float32, h and w the picture's size over the stride, rounded up; {} of a net without any
+    maps: Callable = lambda params, x: {}
 
 
 IMAGENET = Preprocessing(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -66,7 +69,7 @@ NAMES = ('efficientnet_lite0', *HUB)
 
 
 def load(
-    which: str, *, dtype: str = 'float32', parts: Sequence[str] = ()
+    which: str, *, dtype: str = 'float32', parts: Sequence[str] = (), size: int = 0
 ) -> PictureEncoder | TextEncoder:
     """A frozen encoder with its weights.
 
@@ -78,9 +81,11 @@ def load(
         convolutional net by name ('stride8', ...; the means over space, then the standard
         deviations), and 'colours' (square roots of `colour_shares` of the whole picture), which
         come last wherever they are named.
+      size: pixels that pictures' shorter side is brought to, for a convolutional net; 0: its own.
     Raises:
-      InputError: no such encoder or part, weights that can't be had (says what would do), or a
-        file of another net (names the first missing and the first unexpected tensor).
+      InputError: no such encoder or part, a size that the net can't take, weights that can't be
+        had (says what would do), or a file of another net (names the first missing and the first
+        unexpected tensor).
     """
     if dtype not in ('float32', 'bfloat16'):
         raise InputError(f'config.encoder_dtype={dtype!r}: need float32 or bfloat16')
@@ -90,7 +95,8 @@ def load(
     path = _file(Path(given).expanduser()) if given else _find(name)
     found = weights.read_tensors(path)
     try:
-        return build(name or _net_of(found, path), found, path.parent, dtype=dtype, parts=parts)
+        name = name or _net_of(found, path)
+        return build(name, found, path.parent, dtype=dtype, parts=parts, size=size)
     except InputError as e:
         raise InputError(f'{path}: {e}') from e
 
@@ -102,9 +108,13 @@ def build(
     *,
     dtype: str = 'float32',
     parts: Sequence[str] = (),
+    size: int = 0,
 ) -> PictureEncoder | TextEncoder:
     """The encoder `name` with these tensors; `folder` holds the tokenizer of a text encoder."""
     parts = tuple(parts)
+    if size and (name in ('minilm_l6', 'clip_vit_b32') or size < 32):
+        raise InputError(f'{name} can not take pictures of size {size}: a convolutional net takes '
+                         '32 and more')  # fmt: skip
     if name == 'minilm_l6':
         if parts:
             raise InputError(f'{name} reads texts: leave config.encoder_parts={parts!r} empty')
@@ -118,12 +128,16 @@ def build(
         return _picture_encoder(name, apply, params, CLIP, dtype, parts, text)
     if name == 'efficientnet_lite0':
         lite, params = efficientnet_lite.EfficientNetLite(), efficientnet_lite.convert(found)
-        return _picture_encoder(name, lite.apply, params, TFLITE, dtype, parts)
+        return _picture_encoder(name, lite.apply, params, _sized(TFLITE, size), dtype, parts)
     if name in HUB:
         residual = getattr(resnet, name)()
         params = resnet.convert(found, residual)
-        return _picture_encoder(name, residual.apply, params, IMAGENET, dtype, parts)
+        return _picture_encoder(name, residual.apply, params, _sized(IMAGENET, size), dtype, parts)
     raise InputError(f'there is no encoder {name!r}{nearest(name, NAMES)}')
+
+
+def _sized(how: Preprocessing, size: int) -> Preprocessing:
+    return how._replace(size=size) if size else how
 
 
 def _clip_text(found, folder: Path, dtype: str) -> TextEncoder | None:
@@ -161,6 +175,10 @@ def _picture_encoder(name, apply, params, how, dtype, parts=(), text=None) -> Pi
         added = [jnp.sqrt(shares) if p == 'colours' else _moments(found[p]) for p in parts]
         return jnp.concatenate([found['features'].astype(jnp.float32), *added], -1)
 
+    def maps(params, x):
+        found = apply(params, (x[0] if 'colours' in parts else x).astype(dtype))
+        return {k: v.astype(jnp.float32) for k, v in found.items() if k in channels}
+
     def ready(x):
         z = preprocess(x, how=how)
         return (z, colour_shares(x)) if 'colours' in parts else z
@@ -176,6 +194,7 @@ def _picture_encoder(name, apply, params, how, dtype, parts=(), text=None) -> Pi
         digest=digest(params, [name, how, dtype, parts] if parts else [name, how, dtype]),
         text=text,
         parts=all_sizes,
+        maps=maps,
     )
 
 

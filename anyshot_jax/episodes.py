@@ -106,6 +106,39 @@ def sample_function(key: Array, functions: Sinusoids, shots: int, queries: int) 
     return Episode(x_s, y_s, x_q, y_q, jnp.zeros((1,), jnp.int32))
 
 
+def draw_apart(
+    key: Array, dataset: Dataset, shots: int, given: Array | None = None
+) -> tuple[Array, Array]:
+    """Support items from different groups, and the queries that share no group with them.
+
+    Near copies, such as photographs of one part, never stand on both sides of a task. All classes
+    are in it.
+
+    Args:
+      dataset: with `group`; a class with fewer than `shots` groups repeats its first pick.
+      given: [C] bool, classes that the task is about (all if None); the others' groups stay free.
+    Returns:
+      support [C, shots], item rows: the first k are the draw of k shots. query [N, shots] bool:
+      which items are queries of the task with the first 1, 2, ... shots.
+    """
+    num, classes = dataset.label.shape[0], dataset.offset.shape[0]
+    keys = jax.random.split(key)
+    alike = (dataset.group[:, None] == dataset.group[None]) & (
+        dataset.label[:, None] == dataset.label[None]
+    )
+    # The item of each group that stands for it, and the order of the groups.
+    lot = jax.random.uniform(keys[0], (num,))
+    chosen = lot >= jnp.max(jnp.where(alike, lot[None], 0), 1)
+    order = jnp.where(chosen, 1 + jax.random.uniform(keys[1], (num,)), 0)
+    of_class = dataset.label[None] == jnp.arange(classes)[:, None]
+    place, support = jax.lax.top_k(jnp.where(of_class, order[None], -1), shots)
+    support = jnp.where(place > 0, support, support[:, :1])  # else an item of another class
+    about = jnp.ones(classes, bool) if given is None else given
+    shares = dataset.group[None, None] == dataset.group[support][..., None]  # [C, shots, N]
+    shares = jnp.cumsum((shares & about[:, None, None]).any(0), 0) > 0
+    return support, (~shares & about[dataset.label][None]).T
+
+
 def first(episode: Episode, ways: int, shots: int) -> Episode:
     """The smaller episode of its first `ways` classes and their first `shots` shots."""
     total = episode.class_id.shape[0]
@@ -139,6 +172,9 @@ def expand_turns(dataset: Dataset) -> Dataset:
         extras={k: jnp.tile(v, (dataset.turns,) + (1,) * (v.ndim - 1))
                 for k, v in dataset.extras.items()},
         group=None if dataset.group is None else jnp.tile(dataset.group, dataset.turns),
+        clean=None if dataset.clean is None else jnp.tile(dataset.clean, dataset.turns),
+        mask=None if dataset.mask is None else jnp.concatenate(
+            [augment.turn(dataset.mask[..., None], k)[..., 0] for k in turns]),
         names=class_names(dataset),
         texts=dataset.texts * dataset.turns,
         turns=1,

@@ -13,7 +13,16 @@ from clu import parameter_overview
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from anyshot_jax import checkpoint, describe, embedding, evaluate, logbook, report, retrieval
+from anyshot_jax import (
+    checkpoint,
+    describe,
+    embedding,
+    evaluate,
+    logbook,
+    report,
+    residual,
+    retrieval,
+)
 from anyshot_jax import config as configs
 from anyshot_jax.episodes import expand_turns
 from anyshot_jax.episodic import task_name
@@ -110,13 +119,19 @@ def _run_stage(config: ConfigDict, workdir: Path, exported, config_file) -> dict
 def _build_and_run(config, workdir, exported, config_file):
     # Build.
     data = configs.find('data', config.data.name).load(config.data)
-    for field in ('features_from', 'encoder', 'describe.by', 'describe.colours'):
+    for field in (
+        'features_from',
+        'encoder',
+        'describe.by',
+        'describe.colours',
+        'residual.encoder',
+    ):
         section, _, name = field.rpartition('.')
         given = (config[section] if section else config)[name]
         if given and not all(isinstance(d, Dataset) for d in data.values()):
             raise InputError(f'config.{field}={given!r} needs classes, config.data has functions')
     shown = {}  # pictures of the items, for the report
-    if config.encoder or config.features_from:
+    if config.encoder or config.features_from or config.residual.encoder:
         roles = {'pictures': 'test', 'web': 'web'}
         shown = {to: expand_turns(data[r]).x for to, r in roles.items() if r in data}
     if config.features_from:
@@ -129,6 +144,8 @@ def _build_and_run(config, workdir, exported, config_file):
         data = embedding.embed(
             data, config.encoder, dtype=config.encoder_dtype, parts=config.encoder_parts
         )
+    if config.residual.encoder:
+        data = residual.embed(data, config.residual)
     data = {**data, **(exported or {})}
     method = configs.find('methods', config.method.name).build(config, data)
     data = on_all_devices(data)
@@ -203,7 +220,7 @@ def _train(config, method, data, keys, state, progress, workdir, recent, best):
     due = lambda every: every > 0 and (step % every == 0 or step >= config.num_steps)
     log = logbook.Logbook(workdir, step, config.num_steps, pending)
     with log, logbook.Sigterm() as sigterm:
-        while step < config.num_steps and not 0 < config.early_stop <= progress['stale']:
+        while step < config.num_steps and not _enough(config, progress):
             called = time.monotonic()
             state, metrics = compiled(state, data, key_step)
             metrics = jax.device_get(metrics)
@@ -228,6 +245,11 @@ def _train(config, method, data, keys, state, progress, workdir, recent, best):
             if sigterm.came:
                 break
     return state, progress, sigterm.came
+
+
+def _enough(config, progress) -> bool:
+    """Whether validation says that training can end before its last step."""
+    return 0 < config.early_stop <= progress['stale'] or 0 < config.stop_at <= progress['best']
 
 
 def _refuse_nan(metrics, step, recent) -> None:
@@ -260,6 +282,8 @@ def _check_periods(config) -> None:
     for name in ('episodes', 'val_episodes'):
         if config.eval[name] < 1:
             raise InputError(f'config.eval.{name} must be >= 1, got {config.eval[name]}')
+    if config.encoder and config.residual.encoder:
+        raise InputError('config.encoder and config.residual.encoder: pictures pass through one')
     if config.encoder_parts and not config.encoder:
         raise InputError(
             f'config.encoder_parts={tuple(config.encoder_parts)} need an encoder: '

@@ -33,6 +33,7 @@ class Dataset:
     group: Array | None = None  # [N] int32: near copies, which retrieval doesn't ask for; or none
     # [N] bool: whether the label is right, where that is known; only evaluation may look at it.
     clean: Array | None = None
+    mask: Array | None = None  # [N, H, W] bool: where an item's defect is, or none
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C class names
     texts: tuple[str, ...] = struct.field(pytree_node=False, default=())  # C descriptions, or none
     turns: int = struct.field(pytree_node=False, default=1)  # 1 or 4
@@ -119,6 +120,7 @@ def from_arrays(
     extras: Mapping[str, Array] | None = None,
     group: Array | None = None,
     clean: Array | None = None,
+    mask: Array | None = None,
     texts: tuple[str, ...] = (),
     turns: int = 1,
 ) -> Dataset:
@@ -127,7 +129,7 @@ def from_arrays(
     Args:
       x: [N, ...] items. label: [N] integers 0..C-1, each present at least once.
       names: C class names; '0', '1', ... when empty. extras: arrays with leading axis C.
-      group: [N] integers, clean: [N] bool, or none: see Dataset.
+      group: [N] integers, clean: [N] bool, mask: [N, H, W] bool, or none: see Dataset.
       texts: C descriptions, or none.
     Raises:
       InputError: empty, lengths that differ, or a class without items (named).
@@ -135,6 +137,8 @@ def from_arrays(
     x, label = np.asarray(x), np.asarray(label)
     if not len(x) or len(x) != len(label):
         raise InputError(f'{len(x)} items and {len(label)} labels: need as many of both, and some')
+    if mask is not None and len(mask) != len(x):
+        raise InputError(f'{len(x)} items and {len(mask)} masks: need as many of both, or no mask')
     num = len(names) or int(label.max()) + 1
     names = names or tuple(str(c) for c in range(num))
     if label.min() < 0 or label.max() >= num:
@@ -149,6 +153,7 @@ def from_arrays(
         x, label = x[order], label[order]
         group = None if group is None else np.asarray(group)[order]
         clean = None if clean is None else np.asarray(clean)[order]
+        mask = None if mask is None else np.asarray(mask)[order]
     return Dataset(
         x=x,
         label=label.astype(np.int32),
@@ -157,6 +162,7 @@ def from_arrays(
         extras=dict(extras or {}),
         group=None if group is None else np.asarray(group, np.int32),
         clean=None if clean is None else np.asarray(clean, bool),
+        mask=None if mask is None else np.asarray(mask, bool),
         names=tuple(names),
         texts=tuple(texts),
         turns=turns,

@@ -267,3 +267,30 @@ def test_a_run_with_parts(tmp_path, tiny_config, monkeypatch, small):
     config.update({'encoder': 'small', 'encoder_parts': ('stride4', 'colours')})
     assert 0 <= run(config, tmp_path)['3-way 1-shot'] <= 1
     assert asked == [('stride4', 'colours')]
+
+
+def test_maps_by_name_at_any_size(resnet18_file):
+    """What the net itself gives; the pictures' shorter side is brought to `size`."""
+    encoder = encoders.load(str(resnet18_file), size=96)
+    x = np.random.default_rng(0).integers(0, 256, (2, 120, 120, 1)).astype(np.uint8)
+    z = encoder.preprocess(x)
+    assert z.shape == (2, 96, 96, 3)
+    maps = encoder.maps(encoder.params, z)
+    want = resnet.resnet18().apply(encoder.params, z)
+    shapes = {f'stride{s}': (2, 96 // s, 96 // s, 16 * s) for s in (4, 8, 16, 32)}
+    assert {name: m.shape for name, m in maps.items()} == shapes
+    for name, m in maps.items():
+        np.testing.assert_allclose(m, want[name], rtol=1e-5, atol=1e-5)
+    coarse = encoders.load(str(resnet18_file), size=96, dtype='bfloat16')
+    assert coarse.maps(coarse.params, z)['stride8'].dtype == np.float32
+
+
+def test_the_digest_tells_the_size_and_is_the_old_one_without(resnet18_file):
+    load = lambda **fields: encoders.load(str(resnet18_file), **fields).digest
+    assert load(size=224) == load() != load(size=256)
+
+
+@pytest.mark.parametrize(('name', 'size'), [('clip_vit_b32', 256), ('resnet18', 31)])
+def test_sizes_that_a_net_can_not_take_are_refused(name, size):
+    with pytest.raises(InputError, match=f'{name} can not take pictures of size {size}'):
+        encoders.build(name, {}, None, size=size)

@@ -214,3 +214,89 @@ def test_first_keeps_the_first_classes_and_shots():
     np.testing.assert_array_equal(small.x_q, [20, 21, 120, 121])
     np.testing.assert_array_equal(small.y_q, [0, 0, 1, 1])
     np.testing.assert_array_equal(small.class_id, [7, 5])
+
+
+# Tasks without near copies.
+
+# (class, group) of 20 items: unequal groups, some of them of two classes.
+KINDS = ((0, 5), (1, 1), (2, 1), (3, 3)), ((4, 1), (5, 1), (6, 2)), ((1, 2), (7, 1), (8, 1), (9, 1))
+
+
+def copies():
+    label = np.concatenate([np.full(n, c) for c, groups in enumerate(KINDS) for _, n in groups])
+    group = np.concatenate([np.full(n, g) for groups in KINDS for g, n in groups])
+    order = np.random.default_rng(0).permutation(len(label))  # copies needn't stand in a row
+    return from_arrays(np.float32(order)[:, None], label[order], group=group[order])
+
+
+@pytest.fixture(scope='module')
+def apart():
+    """For many keys: (support, query) as NumPy."""
+
+    def draw(count, dataset, shots, given=None, seed=0):
+        one = lambda key, dataset: episodes.draw_apart(key, dataset, shots, given)
+        keys = jax.random.split(jax.random.key(seed), count)
+        return jax.tree.map(np.asarray, jax.jit(jax.vmap(one, (0, None)))(keys, dataset))
+
+    return draw
+
+
+@pytest.mark.parametrize('given', [None, (True, False, True)])
+def test_tasks_apart_are_what_they_say(apart, given):
+    """Shots of a class have groups of their own; queries are what shares none with any shot."""
+    dataset = copies()
+    about = np.ones(3, bool) if given is None else np.array(given)
+    support, query = apart(300, dataset, 3, None if given is None else jnp.array(given))
+    assert support.shape == (300, 3, 3) and query.shape == (300, len(dataset.x), 3)
+    for rows, asked in zip(support, query, strict=True):
+        np.testing.assert_array_equal(dataset.label[rows], np.arange(3)[:, None].repeat(3, 1))
+        for of_class in rows:
+            assert len(set(dataset.group[of_class])) == 3
+        for k in (1, 2, 3):
+            seen = {dataset.group[row] for row in rows[about, :k].reshape(-1)}
+            want = [about[c] and g not in seen
+                    for c, g in zip(dataset.label, dataset.group, strict=True)]  # fmt: skip
+            np.testing.assert_array_equal(asked[:, k - 1], want)
+
+
+def test_fewer_shots_are_the_first_ones(apart):
+    dataset = copies()
+    support, query = apart(50, dataset, 3)
+    for k in (1, 2):
+        fewer = apart(50, dataset, k)
+        np.testing.assert_array_equal(fewer[0], support[..., :k])
+        np.testing.assert_array_equal(fewer[1], query[..., :k])
+
+
+def test_groups_are_drawn_uniformly_whatever_their_size(apart):
+    """First the pairs of groups in order, then the items of a group."""
+    dataset = copies()
+    support = apart(6000, dataset, 2)[0]
+    for c, groups in enumerate(KINDS):
+        pairs = [tuple(p) for p in dataset.group[support[:, c]]]
+        expected = list(itertools.permutations([g for g, _ in groups], 2))
+        assert set(pairs) <= set(expected)
+        assert chisquare([pairs.count(p) for p in expected]).pvalue > 1e-3
+    first = support[:, 0, 0]
+    largest = first[dataset.group[first] == 0]
+    assert chisquare(np.unique(largest, return_counts=True)[1]).pvalue > 1e-3
+    assert len(set(largest)) == 5
+    # What one class shows says nothing of another: pairs of their first groups.
+    both = dataset.group[support[:, :2, 0]]
+    counts = [np.sum((both == pair).all(1)) for pair in itertools.product(range(4), (4, 5, 6))]
+    assert chisquare(counts).pvalue > 1e-3
+
+
+def test_classes_with_fewer_groups_than_shots_repeat_a_shot(apart):
+    """Never an item of another class, whose group would be asked for no more."""
+    dataset = from_arrays(np.zeros((7, 1)), [0, 0, 0, 0, 1, 2, 2], group=[0, 1, 2, 3, 4, 5, 5])
+    support, query = apart(100, dataset, 3)
+    for rows, asked in zip(support, query, strict=True):
+        assert set(rows[1]) == {4} and set(rows[2]) in ({5}, {6})
+        assert asked.sum(0).tolist() == [3, 2, 1]
+
+
+def test_the_same_key_draws_the_same(apart):
+    a, b, c = (apart(20, copies(), 2, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(a[0], b[0])
+    assert (a[0] != c[0]).any()

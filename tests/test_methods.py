@@ -28,8 +28,10 @@ VARIANTS = {
 # Fewer steps than the defaults, for speed.
 SHORT = {'reptile': {'inner_steps': 3, 'eval_steps': 3}, 'imaml': {'inner_steps': 3}}
 # These have tests of their own: one is for functions and knows no classes, two make features, four
-# are stages of weak-shot learning.
-OTHERS = {'maml_regression', 'ridge', 'generator', 'pretrain', 'simnet', 'weigh', 'weakshot'}
+# are stages of weak-shot learning, one finds defects and names no class.
+OTHERS = {
+    'maml_regression', 'ridge', 'generator', 'pretrain', 'simnet', 'weigh', 'weakshot', 'patchcore',
+}  # fmt: skip
 NAMES = sorted({m.name for m in pkgutil.iter_modules(methods.__path__)} - OTHERS)
 CASES = [(name, fields) for name in NAMES for fields in ({}, *VARIANTS.get(name, ()))]
 

@@ -9,6 +9,7 @@ A `classes.json` beside the class folders may describe the classes, see `descrip
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -80,17 +81,18 @@ def read_classes(
     label: list[int] = []
     skipped, others = 0, ignored
     pictures = read_images(len(files), lambda i: (files[i][0], ''), config)
-    for (file, c), found in zip(files, pictures, strict=True):
-        if isinstance(found, NotAnImage) and file.suffix.lower() not in SUFFIXES:
-            others += 1
-        elif isinstance(found, InputError):
-            if config.on_error == 'raise':
-                raise InputError(f"{found} (config.data.on_error='skip' goes on without it)")
-            logging.warning('skipped: %s', found)
-            skipped += 1
-        else:
-            x[len(label)] = found
-            label.append(c)
+    with closing(pictures):
+        for (file, c), found in zip(files, pictures, strict=True):
+            if isinstance(found, NotAnImage) and file.suffix.lower() not in SUFFIXES:
+                others += 1
+            elif isinstance(found, InputError):
+                if config.on_error == 'raise':
+                    raise InputError(f"{found} (config.data.on_error='skip' goes on without it)")
+                logging.warning('skipped: %s', found)
+                skipped += 1
+            else:
+                x[len(label)] = found
+                label.append(c)
     if skipped or others:
         logging.info('%s: skipped %d pictures, passed over %d files', root, skipped, others)
     present = np.bincount(label, minlength=len(classes)) > 0

@@ -2,10 +2,10 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -41,17 +41,26 @@ def read_image(
 
 
 def read_images(
-    count: int, source: Callable[[int], tuple[Path | bytes, str]], config
-) -> Iterator[Array | InputError]:
-    """Pictures 0..count-1 in order, or what is wrong with one, read by a few threads.
+    count: int,
+    source: Callable[[int], tuple[Path | bytes, str]],
+    config,
+    read: Callable[[Path | bytes, str], Array] | None = None,
+) -> Generator[Any, None, None]:
+    """Pictures 0..count-1 in order, or the InputError of one, read by a few threads.
+
+    Whoever stops early closes it (contextlib.closing): left to the garbage collector, one of its
+    own threads may have to.
 
     Args:
       source: number -> (path or bytes, name in messages). config: has size, channels, max_pixels.
+      read: (path or bytes, name) -> pixels, instead of `read_image` by those fields.
     """
 
-    def read(i: int) -> Array | InputError:
+    def read_one(i: int) -> Array | InputError:
         picture, name = source(i)
         try:
+            if read:
+                return read(picture, name)
             return read_image(picture, config.size, config.channels, config.max_pixels, name)
         except InputError as e:
             return e
@@ -61,7 +70,7 @@ def read_images(
         step = 256  # so that an error stops the reading soon, and little waits undrawn
         with tqdm(total=count, desc='read pictures', disable=None) as bar:
             for start in range(0, count, step):
-                for found in pool.map(read, range(start, min(start + step, count))):
+                for found in pool.map(read_one, range(start, min(start + step, count))):
                     bar.update()
                     yield found
 

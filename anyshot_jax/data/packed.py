@@ -8,6 +8,8 @@ The classes are split by config as for `folder`: a split by picture
 that the file may have is of no use where test classes must be new.
 """
 
+from contextlib import closing
+
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -79,14 +81,15 @@ def load(config: ConfigDict) -> Data:
 
     x = np.empty((len(label), config.size, config.size, config.channels), np.uint8)
     kept: list[int] = []
-    for i, found in zip(order, read_images(len(label), source, config), strict=True):
-        if not isinstance(found, InputError):
-            x[len(kept)] = found
-            kept.append(i)
-        elif config.on_error == 'raise':
-            raise InputError(f"{found} (config.data.on_error='skip' goes on without it)")
-        else:
-            logging.warning('skipped: %s', found)
+    with closing(read_images(len(label), source, config)) as pictures:
+        for i, found in zip(order, pictures, strict=True):
+            if not isinstance(found, InputError):
+                x[len(kept)] = found
+                kept.append(i)
+            elif config.on_error == 'raise':
+                raise InputError(f"{found} (config.data.on_error='skip' goes on without it)")
+            else:
+                logging.warning('skipped: %s', found)
     label = label[kept].astype(np.int64)
     present = np.bincount(label, minlength=len(names)) > 0
     if not present.all():

@@ -77,8 +77,8 @@ class EfficientNetLite(nn.Module):
         bfloat16 (it computes in that).
     Returns:
       {'stride8', 'stride16', 'stride32': maps [N, ceil(H / s), ceil(W / s), 40, 112 or 320], each
-      the last one of that size; 'features': [N, 1280], the mean of the head's map over space}, all
-      in the dtype of x.
+      the last one of that size; 'head': that of the last convolution, [N, ceil(H / 32),
+      ceil(W / 32), 1280]; 'features': [N, 1280], its mean over space}, all in the dtype of x.
     """
 
     stem: int = 32
@@ -109,8 +109,9 @@ class EfficientNetLite(nn.Module):
                 i += 1
             maps[f'stride{reduction}'] = y
         head = FoldedKernel(name='head')(1, 1, y.shape[-1], self.head)
-        mean = relu6(_pointwise(y, *head)).mean((1, 2))
-        return {k: maps[k] for k in ('stride8', 'stride16', 'stride32')} | {'features': mean}
+        last = relu6(_pointwise(y, *head))
+        kept = {k: maps[k] for k in ('stride8', 'stride16', 'stride32')}
+        return kept | {'head': last, 'features': last.mean((1, 2))}
 
 
 def relu6(x: Array) -> Array:

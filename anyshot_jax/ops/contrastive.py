@@ -81,3 +81,20 @@ def triplet(key: jax.Array, dist: jax.Array, y: jax.Array, margin: float, mining
     # An infinity that is not chosen must not reach the derivative.
     gap = jnp.where(valid, p, 0) + margin - jnp.where(valid, n, 0)
     return jnp.sum(jnp.where(valid, jnp.maximum(gap, 0), 0)) / jnp.maximum(valid.sum(), 1)
+
+
+def pair_cross_entropy(
+    logits: jax.Array, same: jax.Array, positive: float, weight: jax.Array | None = None
+) -> jax.Array:
+    """Mean binary cross-entropy of pairs, those of one class weighing `positive`.
+
+    Args:
+      logits: [Q, S] that a pair is of one class. same: [Q, S] bool. positive: weight >= 0 of such a
+        pair; the number of classes less one makes both kinds count alike.
+      weight: [Q, S] >= 0 on top of that, or none; where it is 0 a pair doesn't count.
+    Returns:
+      [], the sum over the number of pairs that count.
+    """
+    count = jnp.ones(same.shape) if weight is None else weight
+    value = jnp.where(same, positive * jax.nn.softplus(-logits), jax.nn.softplus(logits))
+    return jnp.sum(count * value) / jnp.maximum(jnp.sum(count > 0), 1)

@@ -1,0 +1,188 @@
+"""One product category: pictures without defects, and defects of several types with their masks.
+
+The directory is in MVTec AD's or MVTec 3D AD's layout, with a manifest.csv or not, see
+`mvtec_files.py`. Roles: 'good' (one class, train/good), 'good_test' (test/good, if there is any),
+'test' (the types of defect, with masks), and with config.data.pseudo.classes 'train' and 'val':
+made-up defects on pictures of 'good', see `pseudo.py`, whose group is the row of their picture in
+'good'. Elsewhere group says which pictures are near copies (of one part, say): support and query
+must not share one, and 'good', 'good_test' and 'test' number them alike.
+
+Bergmann, Fauser, Sattlegger, Steger, "MVTec AD - a comprehensive real-world dataset for
+unsupervised anomaly detection", 2019; Bergmann, Jin, Sattlegger, Steger, "The MVTec 3D-AD dataset
+for unsupervised 3D anomaly detection and localization", 2021.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+from PIL import Image
+
+from anyshot_jax.data import pseudo
+from anyshot_jax.data.images import check_fields, read_images, read_picture
+from anyshot_jax.data.locate import data_root, find_dir
+from anyshot_jax.data.mvtec_files import GOOD, LAYOUT, Item, find_items
+from anyshot_jax.types import Array, Data, Dataset, InputError, from_arrays
+
+DEFAULTS = {
+    'category': '',  # a folder in config.data.dir; '': that is the category's folder itself
+    'size': 256,  # pixels, see fit
+    'fit': 'stretch',  # stretch: both sides to size | crop: shorter side to size, centre of `crop`
+    'crop': 224,
+    'channels': 3,  # 3 colour | 1 grey
+    'group': 'tile',  # manifest.csv's column of near copies; '': none
+    'drop_ambiguous': True,  # leaves out groups that show more than one type of defect
+    'detect_only': False,  # one type of defect is enough: good is told from bad, not type from type
+    'on_error': 'raise',
+    'max_pixels': 50_000_000,  # a picture that unpacks to more is refused
+    'pseudo': pseudo.FIELDS,
+}
+
+
+def load(config: ConfigDict) -> Data:
+    """Data of uint8 [N, S, S, channels], S = size or crop; mask is [N, S, S] where there is one.
+
+    Raises:
+      InputError: nothing there, one type of defect only (unless detect_only), a manifest that
+        doesn't fit, a damaged picture, a link out of the directory; names the file or field.
+    """
+    check(config)
+    root = _find(config)
+    items = find_items(root, config.group)
+    by_role = {
+        'good': [i for i in items if i.split == 'train'],
+        'good_test': [i for i in items if i.split == 'test' and i.kind == GOOD],
+        'test': [i for i in items if i.split == 'test' and i.kind != GOOD],
+    }
+    if config.drop_ambiguous:
+        by_role['test'] = without_ambiguous(by_role['test'], config.group)
+    kinds = sorted({item.kind for item in by_role['test']})
+    if len(kinds) < (1 if config.detect_only else 2):
+        raise InputError(
+            f'{root} has {len(kinds)} type{"" if len(kinds) == 1 else "s"} of defect'
+            f'{f" ({kinds[0]})" if kinds else ""}: there is nothing to tell apart'
+            + ('' if not kinds else '; --config.data.detect_only=True tells it from good pictures')
+        )
+    number = {g: n for n, g in enumerate(sorted({item.group for item in items}))}
+    data: dict[str, Dataset] = {
+        role: _read(of_role, number, config) for role, of_role in by_role.items() if of_role
+    }
+    if config.pseudo.classes:
+        data |= pseudo.make(data['good'].x, config.pseudo, config.max_pixels)
+    return data
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses (InputError) values that no category can be loaded with; names the field."""
+    check_fields(config)
+    if config.on_error != 'raise':
+        raise InputError("config.data.on_error: only 'raise', a category's pictures are few")
+    if config.fit not in ('stretch', 'crop'):
+        raise InputError(f"config.data.fit = {config.fit!r}: need 'stretch' or 'crop'")
+    if config.fit == 'crop' and not 1 <= config.crop <= config.size:
+        raise InputError(f'config.data.crop = {config.crop}: need 1 to size = {config.size}')
+    pseudo.check(config.pseudo)
+
+
+def _find(config: ConfigDict) -> Path:
+    """The category's folder."""
+    name = config.category
+    if name and (name in ('.', '..') or Path(name).name != name):
+        raise InputError(f"config.data.category = {name!r}: need a folder's name, like 'bottle'")
+    if config.dir:
+        path = find_dir(config.dir, 'mvtec', LAYOUT) / name
+        if not path.is_dir():
+            raise InputError(f'{path} is no folder: expected there {LAYOUT}')
+        return path
+    if not name:
+        raise InputError(
+            'no category given: set --config.data.dir=FOLDER, or --config.data.category=NAME of a '
+            f'folder in $ANYSHOT_DATA_DIR or $ANYSHOT_DATA_DIR/mvtec; expected there: {LAYOUT}'
+        )
+    root = data_root()
+    if root and (root / 'mvtec' / name).is_dir():
+        return root / 'mvtec' / name
+    return find_dir('', name, LAYOUT)
+
+
+def without_ambiguous(items: Sequence[Item], group: str) -> list[Item]:
+    """The items whose group shows one type of defect; the others are named in the log."""
+    kinds = defaultdict(set)
+    for item in items:
+        kinds[item.group].add(item.kind)
+    strange = {g: '+'.join(sorted(k)) for g, k in kinds.items() if len(k) > 1}
+    kept = [item for item in items if item.group not in strange]
+    if strange:
+        logging.warning(
+            'left out %d pictures whose %s shows more than one type of defect: %s '
+            '(config.data.drop_ambiguous=False keeps them)',
+            len(items) - len(kept), group, ', '.join(f'{g} ({k})' for g, k in strange.items()),
+        )  # fmt: skip
+    return kept
+
+
+def _read(items: Sequence[Item], number: dict[str, int], config: ConfigDict) -> Dataset:
+    names = tuple(sorted({item.kind for item in items}))
+    items = sorted(items, key=lambda i: (i.kind, i.path))  # by class, so that nothing is copied
+    side = config.size if config.fit == 'stretch' else config.crop
+    x = np.empty((len(items), side, side, config.channels), np.uint8)
+    mask = np.zeros(x.shape[:3], bool) if any(item.mask for item in items) else None
+    of_picture = {item.path: item.mask for item in items}
+
+    def read(path, name):
+        picture = read_picture(path, config.max_pixels)
+        pixels = np.asarray(fitted(picture.convert('RGB' if config.channels == 3 else 'L'), config))
+        if mask is None:
+            return pixels, None
+        return pixels, read_mask(of_picture[path], config, picture.size)
+
+    with closing(read_images(len(items), lambda i: (items[i].path, ''), config, read)) as found:
+        for i, both in enumerate(found):
+            if isinstance(both, InputError):
+                raise both
+            x[i] = both[0].reshape(x.shape[1:])
+            if mask is not None:
+                mask[i] = both[1]
+    return from_arrays(
+        x,
+        [names.index(item.kind) for item in items],
+        names,
+        group=[number[item.group] for item in items],
+        mask=mask,
+    )
+
+
+def fitted(picture: Image.Image, config, how=Image.Resampling.BICUBIC) -> Image.Image:
+    """The picture at the size that config.fit, size and crop say; bicubic, averaging."""
+    if config.fit == 'stretch':
+        return picture.resize((config.size, config.size), how)
+    width, height = picture.size
+    short = min(width, height)
+    size = tuple(max(config.size, round(s * config.size / short)) for s in (width, height))
+    left, top = ((s - config.crop) // 2 for s in size)
+    return picture.resize(size, how).crop((left, top, left + config.crop, top + config.crop))
+
+
+def read_mask(path: Path, config, size: tuple[int, int]) -> Array:
+    """[S, S] bool: above half of the mask's largest value (0 or 1, 0 or 255, or JPEG's greys).
+
+    It is fitted like its picture, but nearest.
+
+    Args:
+      size: width and height of its picture.
+    Raises:
+      InputError: the mask is not of that size, or as `read_picture`.
+    """
+    found = read_picture(path, config.max_pixels).convert('L')
+    if found.size != size:
+        raise InputError(
+            f'the mask {path} has {found.size[0]} x {found.size[1]} pixels, but its picture '
+            f'{size[0]} x {size[1]}'
+        )
+    grey = np.asarray(found)
+    inside = Image.fromarray((grey > grey.max() // 2).astype(np.uint8) * 255)
+    return np.asarray(fitted(inside, config, Image.Resampling.NEAREST)) > 0

@@ -1,0 +1,224 @@
+"""Anomaly multi-classification: the type of a defect, from one, two or five pictures of each.
+
+After arXiv 2406.05645: what distinguishes types is learnt on made-up defects (data['train'],
+`data/pseudo.py`), stopped before it knows those too well, and carried over to the real ones. Items
+are residuals from what is normal (config.residual). By `loss`:
+- 'prototype': cross-entropy of the cosines with the mean of each class's shots;
+- 'infonce' (the paper's): with every shot by itself, which is not moved by the gradient;
+- 'relation' (its baseline): binary cross-entropy of all pairs, a right one weighing W - 1.
+Queries are told by the mean of their class's embeddings, or of its pairs' logits. `adapt_steps`
+fine-tunes on the shots of each task, each being told by the others; one shot has no others.
+
+Real types are drawn so that support and query share no group (config.data.group), all others of
+their types are queries. A type with no more groups than shots is left out there, and said.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+
+from anyshot_jax import episodes
+from anyshot_jax.config import build_net, nearest
+from anyshot_jax.episodic import cross_entropy, episode_accuracies, forward, init_net
+from anyshot_jax.ops.contrastive import pair_cross_entropy
+from anyshot_jax.ops.distance import cosine, unit
+from anyshot_jax.ops.prototype import class_means
+from anyshot_jax.optim import build_optimizer
+from anyshot_jax.types import Episode, InputError, Method, TrainState
+from anyshot_jax.update import gradient_update, map_over_devices
+
+LOSSES = ('prototype', 'infonce', 'relation')
+DEFAULTS = {
+    'loss': 'prototype',
+    'temperature': 0.1,  # of the cosines in the loss (the paper: 0.07)
+    'shots': (1, 2, 5),  # examples of each real type
+    'draws': 100,  # of them
+    'adapt_steps': 0,  # of Adam on each task's shots (the paper: 45)
+    'adapt_lr': 1e-4,
+}
+
+
+def build(config, data):
+    fields, net = config.method, build_net(config.net)
+    _check(config, data)
+    relates = fields.loss == 'relation'
+    role_of = lambda role: data[role] if role in data else data['test']
+    tx = build_optimizer(config.optim, config.num_steps)
+
+    def init(key, data):
+        x = role_of('train').x[:2]
+        params, extra = init_net(net, key, *((x, x) if relates else (x,)))
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
+
+    def embed(state, x):
+        return forward(net, state.params, state.extra, x, mode='inductive')[0]
+
+    def scores(params, extra, x_s, y_s, x_q, ways, mode='inductive'):
+        """[Q, W], and `extra` as `forward` leaves it."""
+        if relates:
+            logits, extra = forward(net, params, extra, x_s, x_q, mode=mode)
+            return class_means(logits.T, y_s, ways).T, extra
+        z, extra = forward(net, params, extra, jnp.concatenate([x_s, x_q]), mode=mode)
+        z_s, z_q = jnp.split(z, [len(y_s)])
+        return cosine(z_q, class_means(z_s, y_s, ways)), extra
+
+    def predict(state, episode: Episode):
+        ways = episode.class_id.shape[0]
+        return scores(state.params, state.extra, *episode[:3], ways)[0]
+
+    def task_loss(params, extra, episode: Episode):
+        x_s, y_s, x_q, y_q, class_id = episode
+        ways = class_id.shape[0]
+        if relates:
+            logits, extra = forward(net, params, extra, x_s, x_q, mode='train')
+            same = y_q[:, None] == y_s[None]
+            right = jnp.argmax(class_means(logits.T, y_s, ways), 0) == y_q
+            loss = pair_cross_entropy(logits, same, ways - 1.0)
+            return loss, ({'accuracy': right.mean()}, extra)
+        if fields.loss == 'infonce':
+            z, extra = forward(net, params, extra, jnp.concatenate([x_s, x_q]), mode='train')
+            z_s, z_q = jnp.split(unit(z), [len(y_s)])
+            # Every shot of a class is a key of a set with one of each class.
+            sets = jax.lax.stop_gradient(z_s).reshape(ways, -1, z_s.shape[-1])
+            logits = jnp.einsum('qd,wsd->sqw', z_q, sets) / fields.temperature
+            target = jnp.broadcast_to(y_q, logits.shape[:2])
+        else:
+            logits, extra = scores(params, extra, x_s, y_s, x_q, ways, 'train')
+            logits, target = logits / fields.temperature, y_q
+        loss, metrics = cross_entropy(logits, target)
+        return loss, (metrics, extra)
+
+    def loss(params, extra, batch, key):
+        values, (metrics, extras) = jax.vmap(task_loss, (None, None, 0))(params, extra, batch)
+        mean = partial(jax.tree.map, lambda a: a.mean(0))
+        return values.mean(), (mean(metrics), mean(extras))
+
+    adapter = optax.adam(fields.adapt_lr)
+
+    def adapted(state, x, y, ways):
+        """The parameters after fine-tuning on shots x, each told by the others."""
+        own = jnp.eye(len(y), dtype=bool)
+        same = (y[:, None] == y[None]) & ~own
+
+        def left_out(params):
+            if relates:
+                logits = forward(net, params, state.extra, x, x, mode='inductive')[0]
+                weight = jnp.where(own, 0.0, 1.0)
+                return pair_cross_entropy(logits, same, ways - 1.0, weight)
+            z = unit(forward(net, params, state.extra, x, mode='inductive')[0])
+            member = jax.nn.one_hot(y, ways)
+            others = (member[None] * ~own[..., None]).swapaxes(1, 2)  # [N, W, N]
+            means = others @ jax.lax.stop_gradient(z)
+            logits = jnp.einsum('nd,nwd->nw', z, unit(means)) / fields.temperature
+            return cross_entropy(logits, y)[0]
+
+        def step(carry, _):
+            params, opt_state = carry
+            updates, opt_state = adapter.update(jax.grad(left_out)(params), opt_state)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        start = state.params, adapter.init(state.params)
+        return jax.lax.scan(step, start, length=fields.adapt_steps)[0][0]
+
+    @partial(jax.jit, static_argnames=('shots', 'kept', 'devices'))
+    def real_types(state, dataset, key, *, shots, kept, devices):
+        """Shares of queries named right, over all (micro) and over types (macro): 2 x [draws]."""
+        ways, most = len(kept), max(fields.shots)
+        about = jnp.zeros(len(dataset.names), bool).at[jnp.array(kept)].set(True)
+        y = jnp.repeat(jnp.arange(ways), shots)
+
+        def one(i, state, dataset, key):
+            drawn = episodes.draw_apart(jax.random.fold_in(key, i), dataset, most, about)
+            support, query = drawn[0][jnp.array(kept), :shots], drawn[1][:, shots - 1]
+            x, params = dataset.x[support.reshape(-1)], state.params
+            if fields.adapt_steps and shots > 1:
+                params = adapted(state, x, y, ways)
+            found = scores(params, state.extra, x, y, dataset.x, ways)[0]
+            answer = jnp.array(kept)[jnp.argmax(found, -1)]
+            right = (answer == dataset.label) & query
+            of_type = dataset.label[None] == jnp.array(kept)[:, None]
+            asked = (of_type & query[None]).sum(1)
+            share = (of_type & right[None]).sum(1) / jnp.maximum(asked, 1)
+            macro = jnp.sum(jnp.where(asked > 0, share, 0)) / jnp.sum(asked > 0)
+            return right.sum() / query.sum(), macro
+
+        return map_over_devices(one, fields.draws, devices, state, dataset, key)
+
+    accuracies = jax.jit(
+        partial(episode_accuracies, predict, tasks=config.eval.tasks, queries=config.eval.queries),
+        static_argnames=('count', 'devices'),
+    )
+
+    def evaluate(state, data, key, role):
+        dataset = data[role]
+        devices = frozenset(dataset.x.devices())
+        if role != 'test':
+            return accuracies(state, dataset, key, count=config.eval.val_episodes, devices=devices)
+        values = {}
+        for shots in fields.shots:
+            kept = askable(dataset, shots)
+            drawn = {'shots': shots, 'kept': kept, 'devices': devices}
+            micro, macro = real_types(state, dataset, key, **drawn)
+            values |= {f'{shots}-shot macro': macro, f'{shots}-shot micro': micro}
+        return values
+
+    return Method(
+        init=init,
+        sample=lambda key, data: episodes.sample_episode(
+            key, data['train'], ways=config.train.ways, shots=config.train.shots,
+            queries=config.train.queries,
+        ),
+        update=gradient_update(loss, tx, task_chunk=config.task_chunk),
+        evaluate=evaluate,
+        predict=predict,
+        embed=None if relates else embed,
+    )  # fmt: skip
+
+
+def askable(dataset, shots: int) -> tuple[int, ...]:
+    """The types with more groups than `shots`, so that one is left to ask for."""
+    label, group = np.asarray(dataset.label), np.asarray(dataset.group)
+    types = range(len(dataset.names))
+    return tuple(c for c in types if len(np.unique(group[label == c])) > shots)
+
+
+def _check(config, data) -> None:
+    fields = config.method
+    if fields.loss not in LOSSES:
+        raise InputError(
+            f'config.method.loss={fields.loss!r} is unknown{nearest(fields.loss, LOSSES)}'
+        )
+    if fields.temperature <= 0 or fields.draws < 1 or fields.adapt_steps < 0:
+        raise InputError('config.method: need temperature > 0, draws >= 1, adapt_steps >= 0')
+    if not fields.shots or min(fields.shots) < 1:
+        raise InputError(f'config.method.shots={fields.shots}: need numbers >= 1, like (1, 2, 5)')
+    test = data.get('test')
+    if test is None or test.group is None:
+        raise InputError(
+            'anomaly tells apart types of defect (data["test"] with groups): use '
+            'config.data.name=mvtec and config.residual.encoder'
+        )
+    for shots in fields.shots:
+        kept = [test.names[c] for c in askable(test, shots)]
+        aside = [name for name in test.names if name not in kept]
+        if len(kept) < 2:
+            raise InputError(
+                f'config.method.shots={fields.shots}: {shots} leave fewer than two types of defect '
+                f'with a part to ask for ({", ".join(kept) or "none"}); use fewer'
+            )
+        if aside:
+            logging.warning(
+                '%d-shot: %s left out, no more groups than shots', shots, ', '.join(aside)
+            )
+    if not config.num_steps:
+        return
+    for role, tasks in (
+        ('train', ((config.train.ways, config.train.shots, config.train.queries),)),
+        ('val', [(*task, config.eval.queries) for task in config.eval.tasks]),
+    ):
+        for ways, shots, queries in tasks:
+            episodes.check(data, role, ways=ways, shots=shots, queries=queries)

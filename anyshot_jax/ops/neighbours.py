@@ -1,0 +1,78 @@
+"""Exact nearest neighbours by blocks: the whole matrix of distances is never there."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from anyshot_jax.types import Array
+
+QUERIES, BANK = 512, 2048  # rows of either side whose distances are there at once
+
+
+def nearest(x: Array, bank: Array, k: int = 1) -> tuple[jax.Array, jax.Array]:
+    """The k nearest rows of `bank` to every row of x, nearest first.
+
+    Args:
+      x: [M, D] float32. bank: [K, D]. k: 1..K.
+    Returns:
+      squared Euclidean distances [M, k], exactly 0 for a row that is in the bank, and the bank's
+      rows [M, k] int32. The search goes by |a|^2 + |b|^2 - 2 a.b around the bank's mean, so that of
+      rows whose squared distances differ by less than about 1e-6 of |a|^2 either may be found; the
+      distances returned are computed from the differences.
+    """
+    if not 0 < k <= len(bank):
+        raise ValueError(f'nearest: k={k} must be 1..{len(bank)}')
+    x, bank = jnp.asarray(x), jnp.asarray(bank)
+    size = min(QUERIES, len(x))
+    blocks = -(-len(x) // size)
+    mean = jnp.mean(bank, 0, keepdims=True)
+    padded = jnp.pad(x, ((0, blocks * size - len(x)), (0, 0))).reshape(blocks, size, -1)
+    parts = _parts(bank - mean)
+
+    def block(x):
+        index = _search(x - mean, *parts, k)
+        dist = jnp.square(x[:, None] - bank[index]).sum(-1)
+        if k == 1:
+            return dist, index
+        order = jnp.argsort(dist, axis=1)
+        return tuple(jnp.take_along_axis(a, order, 1) for a in (dist, index))
+
+    dist, index = lax.map(block, padded)
+    return dist.reshape(-1, k)[: len(x)], index.reshape(-1, k)[: len(x)]
+
+
+def _parts(bank: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Blocks of the bank [b, S, D] and their squared lengths [b, S], infinite where it ends."""
+    k, d = bank.shape
+    size = min(BANK, k)
+    blocks = -(-k // size)
+    length = jnp.pad((bank * bank).sum(1), (0, blocks * size - k), constant_values=jnp.inf)
+    bank = jnp.pad(bank, ((0, blocks * size - k), (0, 0)))
+    return bank.reshape(blocks, size, d), length.reshape(blocks, size)
+
+
+def _search(x: jax.Array, parts: jax.Array, length: jax.Array, k: int) -> jax.Array:
+    """Rows [M, k] int32 of the nearest, among blocks of the bank one after the other."""
+    # |x|^2 is the same for all of the bank and is left out.
+    kept = jnp.full((len(x), k), jnp.inf), jnp.zeros((len(x), k), jnp.int32)
+
+    def step(kept, part):
+        start, bank, length = part
+        score = length[None] - 2 * jnp.matmul(x, bank.T, precision=lax.Precision.HIGHEST)
+        best, index = _smallest(score, min(k, score.shape[1]))
+        best = jnp.concatenate([kept[0], best], 1)
+        index = jnp.concatenate([kept[1], start + index], 1)
+        best, order = _smallest(best, k)
+        return (best, jnp.take_along_axis(index, order, 1)), None
+
+    start = jnp.arange(len(parts), dtype=jnp.int32) * parts.shape[1]
+    return lax.scan(step, kept, (start, parts, length))[0][1]
+
+
+def _smallest(score: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k smallest of each row [M, n] and their columns, the first column first in a tie."""
+    if k == 1:
+        index = score.argmin(1, keepdims=True).astype(jnp.int32)
+        return jnp.take_along_axis(score, index, 1), index
+    best, index = lax.top_k(-score, k)
+    return -best, index

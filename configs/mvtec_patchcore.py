@@ -1,0 +1,27 @@
+"""Is there a defect, and where? PatchCore on one product category of MVTec AD's layout.
+
+    python -m anyshot_jax.main --config=configs/mvtec_patchcore.py --config.data.dir=CATEGORY
+
+CATEGORY holds train/good, test/good, test/<type>/ and ground_truth/<type>/. Patches of frozen
+EfficientNet-Lite0's maps of 1/16 and 1/32, a tenth of them remembered; prints the areas under the
+ROC curves by picture and by pixel, and the per-region overlap up to a false positive rate of 0.3.
+`:resnet` is the setting of the type classifier's paper (ResNet-50, stages 2 and 3 pooled to 1024,
+224 pixels out of 256), `:wide` PatchCore's own at 1 % (WideResNet-50-2, 320 pixels out of 366).
+"""
+
+from anyshot_jax.config import defaults
+
+
+def get_config(arg: str = ''):
+    config = defaults(method='patchcore', data='mvtec')
+    config.num_steps = 0
+    config.data.detect_only = True
+    method = config.method
+    method.update({'size': 256, 'layers': ('stride16', 'stride32'), 'ratio': 0.1})
+    if arg in ('resnet', 'wide'):
+        config.data.fit = 'crop'
+        config.data.size, config.data.crop = (256, 224) if arg == 'resnet' else (366, 320)
+        method.encoder = 'resnet50' if arg == 'resnet' else 'wide_resnet50_2'
+        method.update({'layers': ('stride8', 'stride16'), 'dim': 1024, 'size': config.data.crop})
+        method.ratio = 0.1 if arg == 'resnet' else 0.01
+    return config

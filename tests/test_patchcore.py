@@ -1,0 +1,142 @@
+"""The detector on flat pictures with a bright square, whose patches are known."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny_maps
+from scipy.special import logsumexp
+from sklearn.metrics import roc_auc_score
+
+from anyshot_jax import config as configs
+from anyshot_jax import memory_bank, train
+from anyshot_jax.methods import patchcore
+from anyshot_jax.types import InputError, from_arrays
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(memory_bank, 'load', tiny_maps.net)
+
+
+def pictures(n, seed, bright=0):
+    """Noise around grey; `bright` is added to a square of 6x6."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(128, 8, (n, 16, 16, 1))
+    mask = np.zeros((n, 16, 16), bool)
+    for m, row, column in zip(mask, *rng.integers(0, 10, (2, n)), strict=True):
+        m[row : row + 6, column : column + 6] = bright > 0
+    return np.clip(x + bright * mask[..., None], 0, 255).astype(np.uint8), mask
+
+
+def make(bright=60, **fields):
+    config = configs.defaults('patchcore', 'synthetic')
+    config.num_steps = 0
+    given = {'layers': ('stride2', 'stride4'), 'size': 16, 'smooth': 1.0, 'encoder': 'tiny'}
+    config.method.update(given | fields)
+    one = lambda n, seed: from_arrays(pictures(n, seed)[0], np.zeros(n, int), ('good',))
+    x, mask = pictures(12, 3, bright)
+    test = from_arrays(x, np.repeat([0, 1], 6), ('big', 'small'))
+    test = dataclasses.replace(test, mask=mask)
+    data = {'good': one(10, 1), 'good_test': one(9, 2), 'test': test}
+    return config, data
+
+
+def evaluated(config, data, role='test'):
+    method = patchcore.build(config, data)
+    data = train.on_all_devices(data)
+    return method.evaluate(jax.jit(method.init)(KEY, data), data, KEY, role)
+
+
+def test_bright_squares_are_found():
+    values = evaluated(*make())
+    assert list(values) == ['image AUROC', 'pixel AUROC', 'PRO']
+    assert [len(v) for v in values.values()] == [12, 12, 12]
+    assert values['image AUROC'].mean() == 1
+    assert values['pixel AUROC'].mean() > 0.95 and 0.8 < values['PRO'].mean() <= 1
+
+
+def test_good_pictures_are_told_from_good_ones_at_chance():
+    """400 pictures that differ in nothing; no masks, so the only value is that of pictures."""
+    config, data = make()
+    for role, seed in (('good_test', 4), ('test', 5)):
+        data[role] = from_arrays(pictures(200, seed)[0], np.zeros(200, int), ('good',))
+    values = evaluated(config, data)
+    assert list(values) == ['image AUROC']
+    assert abs(values['image AUROC'].mean() - 0.5) < 0.09  # 3 standard errors
+
+
+def test_scores_are_distances_to_the_bank():
+    config, data = make(neighbours=3)
+    bank = np.asarray(patchcore.build(config, data).init(KEY, data).extra['bank'])
+    assert bank.shape == (64, 9)  # a tenth of 10 pictures of 8x8 patches, 3 + 6 channels
+    patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
+    got = patchcore.score_patches(patcher, patcher.params, data['test'].x, bank, k=3)
+    patches = np.asarray(patcher.apply(patcher.params, data['test'].x), float)
+    dist = np.linalg.norm(patches[..., None, :] - bank, axis=-1)
+    want = np.sort(dist, -1)[..., :3].mean(-1)
+    np.testing.assert_allclose(got['map'], want, atol=1e-5)
+    np.testing.assert_allclose(got['image'], want.max((1, 2)), atol=1e-5)
+    # The whole: the measures of what these scores are.
+    good = np.asarray(patcher.apply(patcher.params, data['good_test'].x), float)
+    good = np.sort(np.linalg.norm(good[..., None, :] - bank, axis=-1), -1)[..., :3].mean(-1)
+    auroc = roc_auc_score([1] * 12 + [0] * 9, [*want.max((1, 2)), *good.max((1, 2))])
+    assert evaluated(config, data)['image AUROC'].mean() == pytest.approx(auroc)
+
+
+def test_reweighting():
+    """Equation 7 in its own words, patch by patch."""
+    config, data = make()
+    bank = np.asarray(patchcore.build(config, data).init(KEY, data).extra['bank'])
+    patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
+    got = patchcore.score_patches(patcher, patcher.params, data['test'].x, bank, reweight=4)
+    for x, score in zip(data['test'].x, got['image'], strict=True):
+        patches = np.asarray(patcher.apply(patcher.params, x[None]), float).reshape(-1, 9)
+        dist = np.linalg.norm(patches[:, None] - bank, axis=-1)
+        q = patches[dist.min(1).argmax()]
+        m = bank[np.linalg.norm(q - bank, axis=1).argmin()]
+        around = bank[np.linalg.norm(m - bank, axis=1).argsort()[:4]]
+        d = np.linalg.norm(q - m)
+        weight = 1 - np.exp(d - logsumexp(np.linalg.norm(q - around, axis=1)))
+        assert score == pytest.approx(weight * d, abs=1e-5)
+
+
+def test_same_seed_same_values():
+    first, again = (evaluated(*make(bright=12)) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
+def test_a_run_leaves_a_result_and_a_report(tmp_path, monkeypatch):
+    config, data = make()
+    monkeypatch.setattr(configs.find('data', 'synthetic'), 'load', lambda fields: data)
+    means = train.run(config, tmp_path)
+    assert means['image AUROC'] == 1 and (tmp_path / 'report.html').exists()
+    assert '"area under the curve"' in (tmp_path / 'result.json').read_text()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'match'),
+    [
+        ({'num_steps': 10}, r'set config\.num_steps=0'),
+        ({'encoder': 'resnet18'}, r'leave config\.encoder and'),
+        ({'method.neighbours': 0}, r'config\.method\.neighbours must be >= 1'),
+        ({'method.reweight': 1000}, r'reweight=1000 can be 64 at most'),
+        ({'method.layers': ('stride3',)}, r"no map 'stride3'"),
+        ({'eval.role': 'val'}, r"needs the role 'val'.*gives good, good_test, test"),
+    ],
+)
+def test_what_can_not_be_is_refused(changes, match):
+    config, data = make()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(InputError, match=match):
+        patchcore.build(config, data)
+
+
+def test_features_are_refused():
+    config, data = make()
+    data['good'] = from_arrays(np.zeros((4, 7), np.float32), np.zeros(4, int))
+    with pytest.raises(InputError, match='the good items are float32'):
+        patchcore.build(config, data)
