@@ -122,10 +122,8 @@ def draw_apart(
       which items are queries of the task with the first 1, 2, ... shots.
     """
     num, classes = dataset.label.shape[0], dataset.offset.shape[0]
-    keys = jax.random.split(key)
-    alike = (dataset.group[:, None] == dataset.group[None]) & (
-        dataset.label[:, None] == dataset.label[None]
-    )
+    keys, group = jax.random.split(key), jnp.asarray(dataset.group)
+    alike = (group[:, None] == group[None]) & (dataset.label[:, None] == dataset.label[None])
     # The item of each group that stands for it, and the order of the groups.
     lot = jax.random.uniform(keys[0], (num,))
     chosen = lot >= jnp.max(jnp.where(alike, lot[None], 0), 1)
@@ -134,7 +132,7 @@ def draw_apart(
     place, support = jax.lax.top_k(jnp.where(of_class, order[None], -1), shots)
     support = jnp.where(place > 0, support, support[:, :1])  # else an item of another class
     about = jnp.ones(classes, bool) if given is None else given
-    shares = dataset.group[None, None] == dataset.group[support][..., None]  # [C, shots, N]
+    shares = group[None, None] == group[support][..., None]  # [C, shots, N]
     shares = jnp.cumsum((shares & about[:, None, None]).any(0), 0) > 0
     return support, (~shares & about[dataset.label][None]).T
 

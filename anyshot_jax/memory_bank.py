@@ -36,11 +36,11 @@ class Patcher(NamedTuple):
     """Pictures into patch features."""
 
     apply: Callable  # (params, pictures [N, H, W, C] uint8) -> [N, h, w, D] float32
-    maps: Callable  # (params, pictures) -> the encoder's maps by name
-    patches: Callable  # maps -> [N, h, w, D]: apply is patches after maps
     params: Any
     shape: tuple[int, int, int]  # h, w, D
     digest: str  # equal digests give equal patches
+    maps: Callable = lambda params, x: {}  # (params, pictures) -> the encoder's maps by name
+    patches: Callable = lambda maps: None  # maps -> [N, h, w, D]: apply is this after maps
 
 
 def load_patcher(
@@ -78,7 +78,7 @@ def load_patcher(
         raise InputError('config.method.layers is empty: name one map or more')
     shape = jax.eval_shape(apply, net.params, x).shape[1:]
     key = digest((), [net.digest, tuple(layers), dim])
-    return Patcher(apply, maps, patches, net.params, shape, key)
+    return Patcher(apply, net.params, shape, key, maps, patches)
 
 
 def fit(

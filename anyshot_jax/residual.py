@@ -67,7 +67,7 @@ def embed(data: Data, fields: ConfigDict) -> Data:
         return [kept[str(i)] for i in range(len(kept))]
 
     usual = seen(good, None, 'see good') if fields.output == 'peak' else None
-    seen_as: Data = {}
+    seen_as: dict[str, Dataset] = {}
     for role, dataset in data.items():
         if role in ('good', 'good_test') or not isinstance(dataset, Dataset):
             continue

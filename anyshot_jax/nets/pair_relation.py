@@ -22,18 +22,18 @@ class PairRelation(nn.Module):
     @nn.compact
     def __call__(self, x_s: Array, x_q: Array, *, train: bool, transductive: bool = False) -> Array:
         init = nn.initializers.he_normal()
-        modes = {'train': train, 'transductive': transductive}
+        norm = lambda x: BatchNorm()(x, train=train, transductive=transductive)
         c = x_s.shape[-1]
         kernel = self.param('pair_kernel', init, (2 * c, self.widths[0]), jnp.float32)
         bias = self.param('pair_bias', nn.initializers.zeros, (self.widths[0],), jnp.float32)
         from_s = x_s.astype(jnp.float32) @ kernel[:c] + bias.reshape(1, 1, 1, -1)
         from_q = x_q.astype(jnp.float32) @ kernel[c:]
         x = (from_q[:, None] + from_s[None]).reshape(-1, *from_s.shape[1:])
-        x = nn.relu(BatchNorm()(x, **modes))
+        x = nn.relu(norm(x))
         for width in self.widths[1:]:
-            x = nn.relu(BatchNorm()(nn.Dense(width, kernel_init=init)(x), **modes))
+            x = nn.relu(norm(nn.Dense(width, kernel_init=init)(x)))
         x = nn.Dense(self.hidden, kernel_init=init)(x.reshape(x.shape[0], -1))
-        x = nn.relu(BatchNorm()(x[:, None, None], **modes)[:, 0, 0])
+        x = nn.relu(norm(x[:, None, None])[:, 0, 0])
         return nn.Dense(1)(x)[:, 0].reshape(x_q.shape[0], x_s.shape[0])
 
 
