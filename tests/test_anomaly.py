@@ -242,6 +242,27 @@ def test_the_same_key_draws_the_same():
     assert any((a[name] != c[name]).any() for name in a)
 
 
+def test_what_is_exported_is_what_was_evaluated():
+    """Each draw's shots, and its answers to what shares no group with them."""
+    test = types((6, 7, 2, 5), noise=1.0, copies=2)
+    method, state, data = make(test, draws=30)
+    values = method.evaluate(state, data, KEY, 'test')
+    found = jax.tree.map(np.asarray, method.export(state, data, KEY))
+    for shots, kept in ((1, [0, 1, 2, 3]), (2, [0, 1, 3])):
+        support, answers = (found[f'{shots}-shot {kind}'] for kind in ('support', 'answers'))
+        assert support.shape == (20, len(kept), shots) and answers.shape == (20, 40)
+        for i, (rows, named) in enumerate(zip(support, answers, strict=True)):
+            np.testing.assert_array_equal(
+                test.label[rows], np.repeat(kept, shots).reshape(-1, shots)
+            )
+            free = ~np.isin(test.group, test.group[rows]) & np.isin(test.label, kept)
+            np.testing.assert_array_equal(named >= 0, free)
+            right = named[free] == test.label[free]
+            assert values[f'{shots}-shot micro'][i] == pytest.approx(right.mean())
+            shares = [right[test.label[free] == c].mean() for c in kept]
+            assert values[f'{shots}-shot macro'][i] == pytest.approx(np.mean(shares))
+
+
 # Fine-tuning on a task's shots.
 
 
