@@ -301,6 +301,37 @@ def test_adaptation_finds_what_tells_types_apart(loss):
     assert after > before + 0.1
 
 
+def test_a_step_of_adaptation_by_hand():
+    """Each shot is told by the others of the task; Adam's first step is the slope's sign."""
+    test = types((6, 7, 5), noise=1.5)
+    given = {'shots': (2,), 'draws': 8, 'temperature': 0.5, 'adapt_steps': 1, 'adapt_lr': 0.3}
+    method, state, data = make(test, **given)
+    found = method.export(state, data, KEY)
+    start = np.concatenate([np.float64(state.params['Dense_0'][k]).reshape(-1, 5)
+                            for k in ('kernel', 'bias')])  # fmt: skip
+    with_one = np.float64(np.concatenate([test.x, np.ones((18, 1))], 1))
+    y = np.repeat(np.arange(3), 2)
+    for rows, named in zip(found['2-shot support'], found['2-shot answers'], strict=True):
+        x, asked = with_one[np.asarray(rows).reshape(-1)], np.asarray(named) >= 0
+
+        def loss(weights, x=x):
+            z, fixed = unit(x @ weights), unit(x @ start)
+            keep = [np.arange(6) != i for i in range(6)]
+            means = [[fixed[k & (y == c)].mean(0) for c in range(3)] for k in keep]
+            return np.mean([-log_softmax(unit(np.stack(m)) @ z_i / 0.5)[c]
+                            for m, z_i, c in zip(means, z, y, strict=True)])  # fmt: skip
+
+        moved = start.copy()
+        for at in np.ndindex(start.shape):
+            step = np.zeros_like(start)
+            step[at] = 1e-5
+            moved[at] -= 0.3 * np.sign(loss(start + step) - loss(start - step))
+        z_s = x @ moved
+        means = unit(np.stack([z_s[y == c].mean(0) for c in range(3)]))
+        want = (unit(with_one @ moved) @ means.T).argmax(1)
+        np.testing.assert_array_equal(np.asarray(named)[asked], want[asked])
+
+
 # What can't be.
 
 
