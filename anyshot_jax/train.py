@@ -220,7 +220,7 @@ def _train(config, method, data, keys, state, progress, workdir, recent, best):
     due = lambda every: every > 0 and (step % every == 0 or step >= config.num_steps)
     log = logbook.Logbook(workdir, step, config.num_steps, pending)
     with log, logbook.Sigterm() as sigterm:
-        while step < config.num_steps and not _enough(config, progress):
+        while step < config.num_steps and not _enough(config, progress, sign):
             called = time.monotonic()
             state, metrics = compiled(state, data, key_step)
             metrics = jax.device_get(metrics)
@@ -247,9 +247,10 @@ def _train(config, method, data, keys, state, progress, workdir, recent, best):
     return state, progress, sigterm.came
 
 
-def _enough(config, progress) -> bool:
-    """Whether validation says that training can end before its last step."""
-    return 0 < config.early_stop <= progress['stale'] or 0 < config.stop_at <= progress['best']
+def _enough(config, progress, sign: int) -> bool:
+    """Whether validation says that training can end before its last step; sign: of what is good."""
+    reached = config.stop_at > 0 and sign * (progress['best'] - config.stop_at) >= 0
+    return reached or 0 < config.early_stop <= progress['stale']
 
 
 def _refuse_nan(metrics, step, recent) -> None:

@@ -87,12 +87,13 @@ def original(torch, tensors, x):
         head = conv(x, '_conv_head', '_bn1')
         maps = {'stride8': out[4], 'stride16': out[10], 'stride32': out[15]}
         maps = {k: v.permute(0, 2, 3, 1).numpy() for k, v in maps.items()}
-        return maps | {'features': head.mean((2, 3)).numpy()}
+        last = head.permute(0, 2, 3, 1).numpy()
+        return maps | {'head': last, 'features': last.mean((1, 2))}
 
 
 def worst(got, want):
     """The largest max|a-b| / max|b| over the maps and the features."""
-    assert sorted(got) == sorted(want) == ['features', 'stride16', 'stride32', 'stride8']
+    assert sorted(got) == sorted(want) == ['features', 'head', 'stride16', 'stride32', 'stride8']
     for name in want:
         assert got[name].shape == want[name].shape
     return max(np.abs(np.asarray(got[k]) - want[k]).max() / np.abs(want[k]).max() for k in want)
@@ -124,6 +125,18 @@ def test_imagenet_weights_match_pytorch(weights):
     assert [got[f'stride{s}'].shape for s in (8, 16, 32)] == [
         (2, 28, 28, 40), (2, 14, 14, 112), (2, 7, 7, 320),
     ]  # fmt: skip
+
+
+def test_head_is_a_convolution_of_the_last_map(random_weights):
+    """With its batch norm written out; 'features' is its mean."""
+    got = jax.jit(NET.apply)(lite.convert(random_weights), pictures(2, (45, 70)))
+    t = random_weights
+    y = np.asarray(got['stride32']) @ t['_conv_head.weight'][:, :, 0, 0].T
+    y = (y - t['_bn1.running_mean']) / np.sqrt(t['_bn1.running_var'] + 1e-3)
+    want = np.clip(y * t['_bn1.weight'] + t['_bn1.bias'], 0, 6)
+    assert got['head'].shape == (2, 2, 3, 1280)
+    np.testing.assert_allclose(got['head'], want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got['features'], want.mean((1, 2)), rtol=1e-4, atol=1e-4)
 
 
 def test_folded_file_is_the_same_net(weights, data_dir):

@@ -1,4 +1,4 @@
-"""ResNet-12, MLP, the relation module and full-context embedding."""
+"""ResNet-12, MLP, full-context embedding, and the nets of relations and of residuals."""
 
 import flax.linen as nn
 import jax
@@ -6,10 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from anyshot_jax.nets.beside import Beside
 from anyshot_jax.nets.full_context import FullContext
 from anyshot_jax.nets.mlp import MLP
+from anyshot_jax.nets.pair_relation import PairRelation
 from anyshot_jax.nets.projection import Projection
 from anyshot_jax.nets.relation import Relation
+from anyshot_jax.nets.residual import Encoder
 from anyshot_jax.nets.resnet12 import ResNet12
 
 
@@ -217,3 +220,72 @@ def test_projection_is_numpys_and_keeps_angles_at_first(power):
     np.testing.assert_allclose(first[0] @ first[0].T, 9 * a[0] @ a[0].T, atol=1e-4)
     zero = net.apply(variables, jnp.zeros((1, 6)), train=False)
     assert not np.asarray(zero).any()
+
+
+def test_beside_is_numpys_and_keeps_cosines():
+    """Half of a cosine is that of the features, half that of their projections."""
+    net = Beside(features=3)
+    x = normal(2, 4, 6)
+    unit = lambda a: a / np.linalg.norm(a, axis=-1, keepdims=True)
+    variables = init(net, x)
+    y = unit(unit(x) @ np.asarray(variables['params']['kernel']))
+    got = jax.jit(lambda x: net.apply(variables, x, train=True))(x)
+    assert got.shape == (2, 4, 9)
+    np.testing.assert_allclose(
+        np.einsum('nad,nbd->nab', got, got),
+        (np.einsum('nad,nbd->nab', unit(x), unit(x)) + np.einsum('nad,nbd->nab', y, y)) / 2,
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(got, np.concatenate([unit(x), y], -1) / np.sqrt(2), atol=1e-5)
+    assert not np.asarray(net.apply(variables, jnp.zeros((1, 6)), train=False)).any()
+    # The first projection keeps lengths and angles of what it can.
+    kernel = np.asarray(net.init(jax.random.key(0), x, train=False)['params']['kernel'])
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(3), atol=1e-5)
+
+
+def normalised(x, variables, name, train):
+    """Batch norm by the statistics of x, or by the running ones."""
+    p = variables['params'][name]
+    if train:
+        return norm(x, p)
+    s = variables['batch_stats'][name]
+    return (x - s['mean']) / np.sqrt(s['var'] + 1e-5) * p['scale'] + p['bias']
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_the_encoder_of_residuals_is_numpys(train):
+    net = Encoder(widths=(3, 5), features=4)
+    x = normal(6, 2, 3, 2).astype(np.float16)
+    variables = init(net, x)
+    got, _ = jax.jit(lambda v, x: net.apply(v, x, train=train, mutable=['batch_stats']))(
+        variables, x
+    )
+    p, want = variables['params'], np.float32(x)
+    for i in range(2):
+        want = want @ p[f'Dense_{i}']['kernel'] + p[f'Dense_{i}']['bias']
+        want = np.maximum(normalised(want, variables, f'BatchNorm_{i}', train), 0)
+    want = np.maximum(want.reshape(6, -1) @ p['Dense_2']['kernel'] + p['Dense_2']['bias'], 0)
+    want /= np.linalg.norm(want, axis=1, keepdims=True)
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_pair_relation_is_the_network_on_joined_maps(train):
+    """Every (query, support) pair of maps joined by channels, support first."""
+    net = PairRelation(widths=(5, 3), hidden=4)
+    x_s, x_q = normal(3, 2, 3, 2), normal(4, 2, 3, 2, seed=1)
+    variables = init(net, x_s, x_q)
+    got, _ = jax.jit(lambda v, *x: net.apply(v, *x, train=train, mutable=['batch_stats']))(
+        variables, x_s, x_q
+    )
+    p = variables['params']
+    x = np.stack([np.concatenate([s, q], -1) for q in x_q for s in x_s])
+    x = x @ p['pair_kernel'] + p['pair_bias']
+    x = np.maximum(normalised(x, variables, 'BatchNorm_0', train), 0)
+    x = x @ p['Dense_0']['kernel'] + p['Dense_0']['bias']
+    x = np.maximum(normalised(x, variables, 'BatchNorm_1', train), 0)
+    x = x.reshape(12, -1) @ p['Dense_1']['kernel'] + p['Dense_1']['bias']
+    x = normalised(x[:, None, None], variables, 'BatchNorm_2', train)[:, 0, 0]
+    x = np.maximum(x, 0) @ p['Dense_2']['kernel'] + p['Dense_2']['bias']
+    np.testing.assert_allclose(got, x.reshape(4, 3), rtol=2e-3, atol=2e-3)

@@ -7,7 +7,13 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from anyshot_jax import config as configs
-from anyshot_jax.ops.contrastive import balanced_mean, contrastive, euclidean, triplet
+from anyshot_jax.ops.contrastive import (
+    balanced_mean,
+    contrastive,
+    euclidean,
+    pair_cross_entropy,
+    triplet,
+)
 from anyshot_jax.types import Episode, InputError, from_arrays
 
 KEY = jax.random.key(5)
@@ -34,6 +40,28 @@ def test_contrastive_is_a_loop_over_pairs(squared):
     alike, own = y[:, None] == y, np.eye(len(y), dtype=bool)
     value = contrastive(dist, alike, 2.0, squared=squared)
     np.testing.assert_allclose(balanced_mean(value, alike, ~own), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize('weighted', [False, True])
+def test_cross_entropy_of_pairs_is_a_loop(weighted):
+    """-log p of right pairs, `positive` times, and -log (1 - p) of others; 0 isn't counted."""
+    rng = np.random.default_rng(0)
+    logits, same = 3 * rng.normal(size=(5, 7)), rng.uniform(size=(5, 7)) < 0.3
+    weight = rng.choice([0, 0.5, 2], (5, 7)) if weighted else None
+    total, count = 0.0, 0
+    for (i, j), logit in np.ndenumerate(logits):
+        p = 1 / (1 + np.exp(-logit))
+        w = 1 if weight is None else weight[i, j]
+        total += w * (-4 * np.log(p) if same[i, j] else -np.log(1 - p))
+        count += w > 0
+    got = pair_cross_entropy(jnp.float32(logits), same, 4.0, weight)
+    np.testing.assert_allclose(got, total / count, rtol=1e-5)
+    # Sure and wrong: finite, and so is the slope. None counts: 0.
+    value, slope = jax.value_and_grad(pair_cross_entropy)(
+        jnp.full((1, 1), -200.0), np.full((1, 1), True), 2.0
+    )
+    np.testing.assert_allclose([value, slope[0, 0]], [400, -2])
+    assert pair_cross_entropy(jnp.float32(logits), same, 4.0, np.zeros((5, 7))) == 0
 
 
 def triplet_loop(dist, y, margin, mining):

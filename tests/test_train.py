@@ -228,6 +228,7 @@ def test_a_changed_config_is_refused_with_its_fields(tiny_config, tmp_path, fini
         ({'eval__tasks': ()}, r'config\.eval\.tasks=\(\) must be pairs'),
         ({'eval__role': 'tets'}, "role='tets' must be test or val"),
         ({'encoder_parts': ('stride8',)}, r'set config\.encoder'),
+        ({'encoder': 'resnet18', 'residual__encoder': 'resnet18'}, r'pictures pass through one'),
         ({'eval__select': '3-way 1-shto'}, r"select='3-way 1-shto'; did you mean '3-way 1-shot'"),
         ({'train__ways': 9}, r'9-way episodes need 9 classes, but train has 6'),
         ({'eval__tasks': ((5, 1),)}, r'5-way episodes need 5 classes, but val has 4'),
@@ -347,6 +348,16 @@ def test_evaluating_half_a_run_does_not_end_it(tiny_config, tmp_path, finished):
     assert_same_run(workdir, good, config)
 
 
+def sine_waves():
+    """Regression on functions, which validation measures by its error."""
+    config = configs.defaults('maml_regression', 'sinusoid', 'mlp')
+    config.net.update({'hidden': (8,), 'features': 1})
+    config.update({'num_steps': 8, 'batch_size': 2, 'steps_per_call': 2, 'eval_every': 2})
+    config.train.update({'ways': 1, 'shots': 5, 'queries': 5})
+    config.eval.update({'tasks': ((1, 5),), 'queries': 5, 'episodes': 4, 'val_episodes': 20})
+    return config
+
+
 def test_early_stop(tiny_config, tmp_path):
     """A learning rate of 0 never betters the first validation."""
     fields = {'num_steps': 40, 'eval_every': 2, 'early_stop': 3, 'optim__learning_rate': 0.0}
@@ -358,6 +369,27 @@ def test_early_stop(tiny_config, tmp_path):
     train.run(tiny_config(**{**fields, 'early_stop': 0, 'num_steps': 10}), tmp_path / 'on')
     assert steps_in(tmp_path / 'on' / 'checkpoints') == [8, 10]
     assert result_in(tmp_path / 'on')['step'] == 2
+
+
+@pytest.mark.parametrize('kind', ['accuracy', 'squared error'])
+def test_stop_at(tiny_config, tmp_path, kind):
+    """The first validation as good as that is the last; for an error, as small."""
+    if kind == 'accuracy':
+        config, name = tiny_config(eval_every=2, optim__learning_rate=0.1), '3-way 1-shot'
+    else:
+        config = sine_waves()
+        name = '5-shot after 1 step'
+    workdir = tmp_path / 'whole'
+    train.run(config, workdir)
+    val = [m[name] for m in metrics_in(workdir) if m['kind'] == 'val']
+    best = max if kind == 'accuracy' else min
+    assert len(val) == 4 and val[0] != best(val)
+    stopped = config.copy_and_resolve_references()
+    stopped.stop_at = best(val)
+    train.run(stopped, tmp_path / 'short')
+    short = [m for m in metrics_in(tmp_path / 'short') if m['kind'] == 'val']
+    assert [m[name] for m in short] == val[: 1 + val.index(best(val))]
+    assert result_in(tmp_path / 'short')['step'] == short[-1]['step']
 
 
 def test_the_best_step_is_that_of_the_selected_value(tiny_config, tmp_path):

@@ -41,6 +41,8 @@ DEFAULTS = {
     'adapt_lr': 1e-4,
 }
 
+EXPORTED = 20  # of the test's draws, as rows of its items: '2-shot support' and '2-shot answers'
+
 
 def build(config, data):
     fields, net = config.method, build_net(config.net)
@@ -124,9 +126,14 @@ def build(config, data):
         start = state.params, adapter.init(state.params)
         return jax.lax.scan(step, start, length=fields.adapt_steps)[0][0]
 
-    @partial(jax.jit, static_argnames=('shots', 'kept', 'devices'))
-    def real_types(state, dataset, key, *, shots, kept, devices):
-        """Shares of queries named right, over all (micro) and over types (macro): 2 x [draws]."""
+    @partial(jax.jit, static_argnames=('shots', 'kept', 'draws', 'devices'))
+    def real_types(state, dataset, key, *, shots, kept, draws, devices):
+        """Draws of the types `kept`, as many as `draws`.
+
+        Returns:
+          Shares of queries named right, over all (micro) and over types (macro), [draws] each; the
+          support's rows [draws, W, S]; the type that each item is called [draws, N], not asked: -1.
+        """
         ways, most = len(kept), max(fields.shots)
         about = jnp.zeros(len(dataset.names), bool).at[jnp.array(kept)].set(True)
         y = jnp.repeat(jnp.arange(ways), shots)
@@ -144,9 +151,9 @@ def build(config, data):
             asked = (of_type & query[None]).sum(1)
             share = (of_type & right[None]).sum(1) / jnp.maximum(asked, 1)
             macro = jnp.sum(jnp.where(asked > 0, share, 0)) / jnp.sum(asked > 0)
-            return right.sum() / query.sum(), macro
+            return right.sum() / query.sum(), macro, support, jnp.where(query, answer, -1)
 
-        return map_over_devices(one, fields.draws, devices, state, dataset, key)
+        return map_over_devices(one, draws, devices, state, dataset, key)
 
     accuracies = jax.jit(
         partial(episode_accuracies, predict, tasks=config.eval.tasks, queries=config.eval.queries),
@@ -160,11 +167,20 @@ def build(config, data):
             return accuracies(state, dataset, key, count=config.eval.val_episodes, devices=devices)
         values = {}
         for shots in fields.shots:
-            kept = askable(dataset, shots)
-            drawn = {'shots': shots, 'kept': kept, 'devices': devices}
-            micro, macro = real_types(state, dataset, key, **drawn)
+            drawn = {'shots': shots, 'kept': askable(dataset, shots), 'devices': devices}
+            micro, macro, *_ = real_types(state, dataset, key, draws=fields.draws, **drawn)
             values |= {f'{shots}-shot macro': macro, f'{shots}-shot micro': micro}
         return values
+
+    def export(state, data, key):
+        dataset, found = data['test'], {}
+        devices = frozenset(dataset.x.devices())
+        for shots in fields.shots:
+            drawn = {'shots': shots, 'kept': askable(dataset, shots), 'devices': devices}
+            draws = min(fields.draws, EXPORTED)
+            *_, support, answer = real_types(state, dataset, key, draws=draws, **drawn)
+            found |= {f'{shots}-shot support': support, f'{shots}-shot answers': answer}
+        return found
 
     return Method(
         init=init,
@@ -176,6 +192,7 @@ def build(config, data):
         evaluate=evaluate,
         predict=predict,
         embed=None if relates else embed,
+        export=export,
     )  # fmt: skip
 
 

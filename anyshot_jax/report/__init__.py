@@ -7,7 +7,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.report import anyshot, logs, page, probe, regression, search, summary, tasks, weak
+from anyshot_jax.report import (
+    anyshot,
+    defect_types,
+    detection,
+    logs,
+    page,
+    probe,
+    regression,
+    search,
+    summary,
+    tasks,
+    weak,
+)
 from anyshot_jax.types import Array, Data, Dataset, Method, Sinusoids, TrainState
 
 
@@ -37,7 +49,15 @@ def write(
     test = None if functions else probe.Pool.of(data, config, pictures)
 
     parts = [summary.curves(run)]
-    if functions is not None:
+    of_method = config.get('method', {}).get('name')
+    if of_method == 'patchcore':
+        parts += detection.parts(state, data, config, rng)
+    elif of_method == 'anomaly':
+        # Other tasks would have near copies of one part on both sides.
+        parts += defect_types.parts(method, state, data, config, pictures)
+        if test is not None and method.embed is not None:
+            parts.append(tasks.map_of(test, probe.embeddings(method, state, test, rng)))
+    elif functions is not None:
         parts.append(regression.functions(method, state, functions, config))
     elif test is None:
         parts.append(page.note('No pictures of tasks: the data has no test classes to draw from.'))

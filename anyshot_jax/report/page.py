@@ -185,6 +185,16 @@ line-height:1.3}
 .spot{fill:var(--c);stroke:var(--soft);stroke-width:1}
 .frame{fill:none;stroke:var(--c);stroke-width:2.5}
 .sign{fill:var(--c)}svg text.sign{fill:var(--on);font-weight:700}
+.shot{display:block;border-radius:4px}
+.finds{display:grid;gap:.9rem 1.4rem;
+grid-template-columns:repeat(auto-fill,minmax(min(25rem,100%),1fr))}
+.find{display:grid;grid-template-columns:2fr 2fr 1fr;gap:4px;align-items:start;align-content:start}
+.find .shot{width:100%}.find div{display:grid;gap:4px}
+.find figcaption{grid-column:1/-1;font-size:.82rem;line-height:1.3}
+.types .shot{width:84px}.types .query{width:90px}
+.types .query .shot{border:3px solid var(--green);width:90px;margin-bottom:.15rem}
+.types .query.wrong .shot{border-color:var(--red);border-style:dashed}
+.types .way{grid-template-columns:8rem auto 1fr}.types .support{max-width:12rem}
 .who>span:not(.number){max-width:13rem;overflow-wrap:break-word}
 .hard td{vertical-align:middle;white-space:normal}
 .hard td:nth-child(2){white-space:nowrap}
@@ -200,7 +210,7 @@ h3.sub{font-size:1rem;margin:1.2rem 0 .2rem}
 pre{background:var(--soft);border-radius:8px;padding:.8rem 1rem;overflow-x:auto;font-size:.88rem;
 font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media (max-width:44rem){main{padding:1.5rem .95rem 3rem}
-.way{grid-template-columns:1fr}.support{max-width:none}
+.way,.types .way{grid-template-columns:1fr}.support{max-width:none}
 .atlas{grid-template-columns:1fr}.atlas ol{columns:2 9rem}.atlas li{break-inside:avoid}
 table{font-size:.88rem}th,td{padding-left:.4rem;padding-right:.4rem}
 .result :is(th,td):nth-child(4),.hard :is(th,td):is(:nth-child(3),:nth-child(4)){display:none}

@@ -52,7 +52,7 @@ def headline(run: logs.Run, data: Data, parts: Sequence[str]) -> str:
             rows.append((name(key), found, number))
     head: tuple[str, ...] = ('task', f'{measure.name} ± 95 % CI', 'tasks')
     if measure.percent and not tasks:
-        head = ('measure', f'{measure.name} ± 95 % CI', '0 to 100 %', 'queries')
+        head = ('measure', f'{measure.name} ± 95 % CI', '0 to 100 %', _counted(run))
     elif measure.percent:
         head = ('ways', 'shots', f'{measure.name} ± 95 % CI', '0 to 100 %', 'chance', 'episodes')
     values = (
@@ -82,7 +82,7 @@ def _protocol(run: logs.Run) -> str:
             'tick in a bar is chance.'
         ]
     else:
-        lines = ['Scores on classes never seen in training, mean over the queries.']
+        lines = [f'Scores on classes never seen in training, mean over the {_counted(run)}.']
     kind = result.get('batch_norm')
     lines.append(NETS.get(kind, '') if isinstance(kind, str) else '')
     step = logs.number(result.get('step'))
@@ -98,6 +98,13 @@ def _protocol(run: logs.Run) -> str:
         after = ', after that' if run.val else ''
         lines.append(f'The test {what} were evaluated once{after}.')
     return ' '.join(line for line in lines if line)
+
+
+def _counted(run: logs.Run) -> str:
+    """What the values are of that aren't of tasks of so many ways."""
+    return {'anomaly': 'draws', 'patchcore': 'pictures or regions'}.get(
+        run.part('method'), 'queries'
+    )
 
 
 def curves(run: logs.Run) -> str:

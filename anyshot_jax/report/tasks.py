@@ -1,5 +1,7 @@
 """The parts of the page that come from the trained model: tasks, confusion, map, classes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from anyshot_jax.report import pictures, probe
@@ -69,27 +71,16 @@ def _query(x: np.ndarray, label: str, w: int, p: int, answer: str, chance: float
 
 def confusion(test: probe.Pool, answers: probe.Answers) -> str:
     """The confusion matrix of one set of classes."""
-    ids, matrix = probe.confusion(answers)
+    ids, shares = probe.confusion(answers)
     labels = [test.names[c] for c in ids]
     thumbs = [pictures.item(test.first(c), f'example of {test.names[c]}') for c in ids]
-    head = ''.join(
-        f'<th scope="col" title="{escape(label)}">{thumb}<span class="number">{k}</span></th>'
-        for k, (label, thumb) in enumerate(zip(labels, thumbs, strict=True), 1)
-    )
-    body = ''.join(
-        f'<tr><th scope="row"><span class="who"><span>{name(labels[i])}</span>'
-        f'<span class="number">{i + 1}</span>{thumbs[i]}</span></th>'
-        + ''.join(_cell(matrix[i, j], i == j) for j in range(len(ids)))
-        + '</tr>'
-        for i in range(len(ids))
-    )
     intro = (
         f'The same {len(ids)} test classes in {len(answers.class_id):,} {test.size} tasks, with '
         'other examples each time. A row is the true class, a column the answer; a cell says in '
         'per cent how often the one was called the other, and each row sums to 100. Blue is right, '
         'red is wrong; cells without a number are zero.'
     )
-    off = matrix * (1 - np.eye(len(ids)))
+    off = shares * (1 - np.eye(len(ids)))
     i, j = np.unravel_index(off.argmax(), off.shape)
     if off[i, j] > 0:
         pair = (
@@ -100,21 +91,46 @@ def confusion(test: probe.Pool, answers: probe.Answers) -> str:
         )
     else:
         pair = '<p>No query was called by a wrong name.</p>'
-    grid = (
-        f'<div class="scroll"><table class="matrix{" many" if len(ids) > 8 else ""}">'
-        '<thead><tr><td class="dim">true ↓ called →</td>'
-        f'{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    grid = matrix(labels, thumbs, shares)
     return section('confusion', 'Confusion in a fixed task', f'<p>{intro}</p>', pair, grid)
 
 
-def _cell(share: float, right: bool) -> str:
+def matrix(
+    labels: Sequence[str],
+    thumbs: Sequence[str],
+    shares: np.ndarray,
+    count: np.ndarray | None = None,
+) -> str:
+    """A confusion matrix; thumbs are HTML, shares [W, W] of 1, count [W, W] what they are of."""
+    ways = range(len(labels))
+    head = ''.join(
+        f'<th scope="col" title="{escape(label)}">{thumb}<span class="number">{k}</span></th>'
+        for k, (label, thumb) in enumerate(zip(labels, thumbs, strict=True), 1)
+    )
+    body = ''.join(
+        f'<tr><th scope="row"><span class="who"><span>{name(labels[i])}</span>'
+        f'<span class="number">{i + 1}</span>{thumbs[i]}</span></th>'
+        + ''.join(
+            _cell(shares[i, j], i == j, '' if count is None else f'{count[i, j]:,}') for j in ways
+        )
+        + '</tr>'
+        for i in ways
+    )
+    return (
+        f'<div class="scroll"><table class="matrix{" many" if len(labels) > 8 else ""}">'
+        '<thead><tr><td class="dim">true ↓ called →</td>'
+        f'{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _cell(share: float, right: bool, count: str) -> str:
     if share == 0:
         return '<td></td>'
     # Errors are rare in a good model: the square root makes even one of a thousand visible.
     depth = share if right else min(1.0, share**0.5)
     tint = 'var(--blue)' if right else 'var(--redtint)'
     full = ' class="full"' if depth > 0.6 else ''
+    full += f' title="{count}"' if count else ''
     return f'<td{full} style="background:rgb({tint}/{depth:.2f})">{share * 100:.1f}</td>'
 
 

@@ -1,0 +1,203 @@
+"""The part of the page about a detector: what is told from good, and where pictures are unlike it.
+
+Bounded in pictures: at most MOST of each role are scored, NORMAL good ones looked through for the
+patch that a defect was compared with, and a few of each of TYPES types of defect drawn.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from anyshot_jax import memory_bank
+from anyshot_jax.methods import patchcore
+from anyshot_jax.ops.detection import enlarge
+from anyshot_jax.report import overlay, pictures
+from anyshot_jax.report.page import name, note, section
+from anyshot_jax.report.search import roc
+from anyshot_jax.types import Array, Data, Dataset, TrainState
+
+MOST, NORMAL, TYPES, DRAWN = 500, 1000, 12, 2
+BINS = 24
+
+
+class Scored(NamedTuple):
+    """Pictures of a role with their scores."""
+
+    dataset: Dataset
+    rows: np.ndarray  # [n], of the dataset
+    image: np.ndarray  # [n]
+    maps: np.ndarray  # [n, h, w]
+
+
+class Place(NamedTuple):
+    """A patch: the picture that it is in, and its cell there."""
+
+    picture: np.ndarray  # [H, W, C]
+    cell: tuple[int, int]
+
+
+def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Generator) -> list[str]:
+    """The sections for a run of `patchcore`: curves of the scores, and pictures with heat maps."""
+    fields = config.method
+    patcher = memory_bank.load_patcher(
+        fields.encoder, fields.layers, size=fields.size, dim=fields.dim, dtype=fields.encoder_dtype
+    )
+    bank = np.asarray(state.extra['bank'])
+    score = partial(patchcore.score_patches, patcher, k=fields.neighbours, reweight=fields.reweight)
+    found = []
+    for dataset in (data['good_test'], data[config.eval.role]):
+        rows = np.sort(rng.permutation(len(dataset.x))[:MOST])
+        x = np.asarray(dataset.x)[rows]
+        own = memory_bank.over_pictures(patcher, score, x, bank, what='draw')
+        found.append(Scored(dataset, rows, own['image'], own['map']))
+    good, bad = found
+    if not all(np.isfinite(of.image).all() for of in found):
+        return [section('detection', 'Good or not', note('The scores are not finite.'))]
+    groups = [('good', good, choose(good.image, rng))]
+    label = np.asarray(bad.dataset.label)[bad.rows]
+    for c in np.unique(label)[:TYPES]:
+        here = np.flatnonzero(label == c)
+        picks = [(int(here[i]), why) for i, why in choose(bad.image[here], rng)]
+        groups.append((bad.dataset.names[c], bad, picks))
+    return [
+        _curves(good, bad),
+        _places(groups, good, bad, patcher, bank, data['good'], config, rng),
+    ]
+
+
+def choose(score: Array, rng: np.random.Generator) -> list[tuple[int, str]]:
+    """Which of [n] scored pictures are drawn, and why: the lowest, the highest, DRAWN others."""
+    order = np.argsort(score, kind='stable').tolist()
+    others = rng.permutation(order[1:-1])[:DRAWN]
+    ends = [(order[0], 'lowest'), (order[-1], 'highest')] if len(order) > 1 else [(order[0], '')]
+    return ends + [(int(i), '') for i in others]
+
+
+def _curves(good: Scored, bad: Scored) -> str:
+    scores = np.concatenate([good.image, bad.image])
+    false, true = roc(scores, np.arange(len(scores)) >= len(good.image))
+    area = float(np.trapezoid(true, false))
+    grid = np.linspace(0, 1, 101)
+    label = f'Defects found over good pictures taken for defects: area {area:.4f}.'
+    series = [pictures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
+    left = pictures.chart(series, label=label, mark=None, percent=True, axis='false alarms')
+    edges = np.linspace(0, float(scores.max()) * 1.0001 or 1.0, BINS + 1)
+    middle = ((edges[1:] + edges[:-1]) / 2).tolist()
+    series = [
+        pictures.Series(title, middle, (np.histogram(own, edges)[0] / len(own)).tolist(), colour)
+        for title, own, colour in (('good', good.image, 3), ('with a defect', bad.image, 2))
+    ]
+    medians = np.median(good.image), np.median(bad.image)
+    label = 'Shares of the pictures by score; median of good ones {:.3g}, others {:.3g}.'
+    label = label.format(*medians)
+    right = pictures.chart(series, label=label, mark=None, percent=True, axis='score')
+    intro = (
+        f'{len(bad.image):,} pictures with a defect and {len(good.image):,} good ones that were '
+        "not remembered, told apart by one number: how far a picture's worst patch is from every "
+        'patch of the remembered good ones.'
+    )
+    return section(
+        'detection',
+        'Good or not',
+        f'<p>{intro}</p><div class="charts"><figure><figcaption>ROC, area {area:.4f}</figcaption>'
+        f'{left}</figure><figure><figcaption>Scores</figcaption>{pictures.key(series)}{right}'
+        '</figure></div>',
+    )
+
+
+def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rng) -> str:
+    picks = [(of, i) for _, of, chosen in groups for i, _ in chosen]
+    x = np.stack([np.asarray(of.dataset.x[of.rows[i]]) for of, i in picks])
+    maps = np.stack([of.maps[i] for of, i in picks])
+    cells = [divmod(int(m.argmax()), m.shape[1]) for m in maps]
+    rows = np.sort(rng.permutation(len(normal.x))[:NORMAL])
+    origin = nearest_normal(patcher, bank, x, np.array(cells), np.asarray(normal.x)[rows])
+    large = enlarge(maps, x.shape[1:3], config.method.smooth)
+    # One scale for all: what 19 of 20 places of good pictures stay below has no colour.
+    low = float(np.quantile(good.maps, 0.95))
+    high = max(float(np.quantile(bad.maps.max((1, 2)), 0.9)), low + 1e-6)
+    shown, at = [], 0
+    for title, of, chosen in groups:
+        cards = []
+        for i, why in chosen:
+            mask = of.dataset.mask
+            mask = None if mask is None else np.asarray(mask[of.rows[i]])
+            place, normal_place = Place(x[at], cells[at]), origin[at]
+            below = float((good.image < of.image[i]).mean())
+            said = f'score {of.image[i]:.3g}{f", the {why}" if why else ""}'
+            if of is bad:
+                said += f'; higher than {below * 100:.0f} % of the good ones'
+            cards.append(
+                _card(title, place, normal_place, large[at], mask, (low, high), maps, said)
+            )
+            at += 1
+        shown.append(f'<h3 class="sub">{name(title)}</h3><div class="finds">{"".join(cards)}</div>')
+    left = len(np.unique(np.asarray(bad.dataset.label)[bad.rows])) - (len(groups) - 1)
+    intro = (
+        'Of good pictures and of every type'
+        + (f' (but {left} further ones)' if left > 0 else '')
+        + f' the lowest and the highest score, and {DRAWN} drawn by lot. Each: the picture; how '
+        'unlike the good ones its places are, from no colour (usual) over red to yellow, all on '
+        "one scale, with the defect's mask outlined in green and the worst patch in white; on the "
+        'right what surrounds that patch, and below it the remembered normal patch that is nearest'
+        + (
+            '.'
+            if len(rows) == len(normal.x)
+            else f' (or the one most like it among {len(rows):,} of {len(normal.x):,} good ones).'
+        )
+    )
+    return section('places', 'Where they are unlike good ones', f'<p>{intro}</p>', *shown)
+
+
+def _card(title, place: Place, normal: Place, heat, mask, scale, maps, said: str) -> str:
+    grid, size = maps.shape[1:], place.picture.shape[:2]
+    plain = overlay.on_page(place.picture)
+    hot = overlay.with_heat(plain, heat, *scale)
+    if mask is not None and mask.any():
+        hot = overlay.with_outline(hot, mask)
+    worst = np.zeros(size, bool)
+    worst[overlay.box(place.cell, grid, size)] = True
+    hot = overlay.with_outline(hot, worst, overlay.WHITE)
+    own, other = (overlay.on_page(overlay.around(*p, grid)) for p in (place, normal))
+    return (
+        '<figure class="find">'
+        f'{overlay.img(plain, f"{title}, {said}")}{overlay.img(hot, "how unlike good ones")}'
+        f'<div>{overlay.img(own, "around the worst patch")}'
+        f'{overlay.img(other, "the nearest normal patch")}</div>'
+        f'<figcaption>{said}</figcaption></figure>'
+    )
+
+
+def nearest_normal(
+    patcher: memory_bank.Patcher, bank: Array, x: Array, cells: Array, good: Array
+) -> list[Place]:
+    """Where in good pictures the remembered patch is that is nearest to a patch of each picture.
+
+    Args:
+      bank: [K, D]. x: [N, H, W, C] uint8. cells: [N, 2], of the patches asked for.
+      good: [M, H, W, C] uint8, where it is looked for, by its patch.
+    Returns:
+      N places. If the picture that the patch was remembered of isn't among `good`, the most
+      similar patch there.
+    """
+
+    def remembered(params, x, bank):
+        patches = patcher.apply(params, x)
+        return bank[memory_bank.nearest_patches(bank, patches)[1][..., 0]]
+
+    every = memory_bank.over_pictures(patcher, remembered, x, bank, what='compare')
+    wanted = every[np.arange(len(x)), cells[:, 0], cells[:, 1]]
+
+    def seek(params, x, wanted):
+        patches = patcher.apply(params, x)
+        flat = patches.reshape(len(patches), -1, patches.shape[-1])
+        dist, cell = jax.vmap(lambda own: memory_bank.nearest_patches(own, wanted))(flat)
+        return dist[..., 0], cell[..., 0]
+
+    dist, cell = memory_bank.over_pictures(patcher, seek, good, wanted, what='look through good')
+    best = dist.argmin(0)
+    wide = every.shape[2]
+    return [Place(good[m], divmod(int(cell[m, n]), wide)) for n, m in enumerate(best)]

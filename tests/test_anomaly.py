@@ -1,0 +1,372 @@
+"""The classifier of defects' types: losses in NumPy, tasks whose answers are known beforehand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from anyshot_jax import config as configs
+from anyshot_jax.methods import anomaly
+from anyshot_jax.train import make_step, on_all_devices
+from anyshot_jax.types import Episode, InputError, from_arrays
+
+KEY = jax.random.key(3)
+SMALL = {'mlp': {'hidden': (), 'features': 5}, 'pair_relation': {'widths': (4, 3), 'hidden': 3},
+         'residual': {'widths': (4,), 'features': 5}, 'beside': {'features': 3}}  # fmt: skip
+
+
+def make(test, net='mlp', *, train=None, fields=None, **method):
+    """The method, its first state and the data on all devices."""
+    config = configs.defaults('anomaly', 'synthetic', net)
+    config.net.update(SMALL[net] | (fields or {}))
+    config.update({'num_steps': 0, 'batch_size': 2, 'steps_per_call': 2})
+    config.train.update({'ways': 3, 'shots': 2, 'queries': 2})
+    config.eval.update({'tasks': ((3, 1), (2, 2)), 'queries': 2, 'val_episodes': 6})
+    config.optim.update({'name': 'sgd', 'learning_rate': 0.1})
+    config.method.update({'shots': (1, 2), 'draws': 20} | method)
+    data = {'test': test}
+    if train is not None:
+        config.num_steps = 4
+        data |= {'train': train, 'val': train}
+    built = anomaly.build(config, data)
+    data = on_all_devices(data)
+    return built, on_all_devices(jax.jit(built.init)(KEY, data)), data
+
+
+def types(counts, dim=6, noise=0.0, seed=0, copies=1):
+    """Types around random directions of their own; each item `copies` times, in one group."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(len(counts)), counts)
+    x = rng.normal(size=(len(counts), dim))[label] + noise * rng.normal(size=(len(label), dim))
+    x, label = np.repeat(np.float32(x), copies, 0), np.repeat(label, copies)
+    names = tuple(f'type {c}' for c in range(len(counts)))
+    return from_arrays(x, label, names, group=np.arange(len(x)) // copies)
+
+
+def maps(counts, seed=0):
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(len(counts)), counts)
+    x = rng.normal(size=(len(label), 3, 3, 4)).astype(np.float16)
+    return from_arrays(x, label, group=np.arange(len(x)))
+
+
+def evaluated(*args, key=KEY, **fields):
+    method, state, data = make(*args, **fields)
+    return jax.tree.map(np.asarray, method.evaluate(state, data, key, 'test'))
+
+
+# What is learnt.
+
+
+def episode(x, ways=3, shots=2, queries=2):
+    label = lambda n: np.repeat(np.arange(ways, dtype=np.int32), n)
+    x = x[: ways * (shots + queries)]
+    x_s, x_q = x[: ways * shots], x[ways * shots :]
+    return Episode(x_s, label(shots), x_q, label(queries), np.arange(ways, dtype=np.int32))
+
+
+def step_on(method, state, task):
+    """State and metrics after one update on this task alone."""
+    batch = jax.tree.map(lambda a: jnp.asarray(a)[None], (task, jax.random.split(KEY, 1)))
+    one = jax.jit(jax.vmap(method.update, (None, 0, 0), axis_name='devices'))
+    after, metrics = one(state, *jax.tree.map(lambda a: a[None], batch))
+    return jax.tree.map(lambda a: np.asarray(a)[0], (after, metrics))
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def loss_in_numpy(loss, z_s, z_q, y_s, y_q, temperature, ways=3):
+    """Loops over queries; and the share of right answers."""
+    z_s, z_q = np.float64(z_s), unit(np.float64(z_q))
+    values, right = [], []
+    for z, y in zip(z_q, y_q, strict=True):
+        if loss == 'prototype':
+            keys = [unit(np.stack([z_s[y_s == c].mean(0) for c in range(ways)]))]
+        else:  # each set has one shot of each class
+            shots = len(z_s) // ways
+            keys = [unit(np.stack([z_s[y_s == c][k] for c in range(ways)])) for k in range(shots)]
+        for of_set in keys:
+            values.append(-log_softmax(of_set @ z / temperature)[y])
+            right.append((of_set @ z).argmax() == y)
+    return np.mean(values), np.mean(right)
+
+
+@pytest.mark.parametrize('loss', ['prototype', 'infonce'])
+def test_losses_of_vectors(loss):
+    train = types((6,) * 3, noise=1.5)
+    method, state, _ = make(train, train=train, loss=loss, temperature=0.3)
+    x = np.random.default_rng(1).permutation(train.x)
+    task = episode(x)
+    z_s, z_q = (np.asarray(method.embed(state, a)) for a in (task.x_s, task.x_q))
+    want, accuracy = loss_in_numpy(loss, z_s, z_q, task.y_s, task.y_q, 0.3)
+    _, metrics = step_on(method, state, task)
+    assert metrics['loss'] == pytest.approx(want, rel=1e-4)
+    assert metrics['accuracy'] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize('loss', ['prototype', 'infonce'])
+def test_keys_of_infonce_get_no_gradient(loss):
+    """A step of SGD is the slope of the loss, whose keys stay where they were, or don't."""
+    train = types((6,) * 3, noise=1.5)
+    method, state, _ = make(train, train=train, loss=loss, temperature=0.5)
+    task = episode(np.random.default_rng(2).permutation(train.x))
+    after, _ = step_on(method, state, task)
+    kernel = np.float64(state.params['Dense_0']['kernel'])
+    bias = np.float64(state.params['Dense_0']['bias'])
+
+    def value(moved, keys_move):
+        z_s, z_q = task.x_s @ (moved if keys_move else kernel) + bias, task.x_q @ moved + bias
+        return loss_in_numpy(loss, z_s, z_q, task.y_s, task.y_q, 0.5)[0]
+
+    def slope(at, keys_move):
+        step = np.zeros_like(kernel)
+        step[at] = 1e-5
+        return (value(kernel + step, keys_move) - value(kernel - step, keys_move)) / 2e-5
+
+    moved = (kernel - after.params['Dense_0']['kernel']) / 0.1
+    places = [(0, 0), (2, 3), (5, 4)]
+    got = [moved[at] for at in places]
+    fixed, free = ([slope(at, keys_move) for at in places] for keys_move in (False, True))
+    same, other = (free, fixed) if loss == 'prototype' else (fixed, free)
+    np.testing.assert_allclose(got, same, rtol=1e-3, atol=1e-5)
+    assert np.abs(np.subtract(got, other)).max() > 1e-2
+
+
+def test_loss_of_pairs():
+    """All pairs of a query and a shot, right ones twice among three classes; BN of the batch."""
+    train = maps((6,) * 3)
+    method, state, _ = make(train, 'pair_relation', train=train, loss='relation')
+    task = episode(train.x)
+    _, metrics = step_on(method, state, task)
+    net = configs.build_net(configs.defaults('anomaly', 'synthetic', 'pair_relation').net)
+    net = net.clone(**SMALL['pair_relation'])
+    variables = {'params': state.params, **state.extra}
+    apply = lambda train: jax.jit(
+        lambda v, *x: net.apply(v, *x, train=train, mutable=['batch_stats'])[0]
+    )(variables, task.x_s, task.x_q)
+    logits = apply(True)
+    values, right = [], []
+    for row, y in zip(np.float64(logits), task.y_q, strict=True):
+        for logit, y_s in zip(row, task.y_s, strict=True):
+            p = 1 / (1 + np.exp(-logit))
+            values.append(-2 * np.log(p) if y == y_s else -np.log(1 - p))
+        right.append(np.argmax([row[task.y_s == c].mean() for c in range(3)]) == y)
+    assert metrics['loss'] == pytest.approx(np.mean(values), rel=1e-4)
+    assert metrics['accuracy'] == pytest.approx(np.mean(right))
+    # What it answers is the mean over a class's pairs, by the running statistics.
+    logits = np.asarray(apply(False))
+    want = np.stack([logits[:, task.y_s == c].mean(1) for c in range(3)], 1)
+    np.testing.assert_allclose(jax.jit(method.predict)(state, task), want, rtol=1e-4, atol=1e-5)
+    assert method.embed is None
+
+
+@pytest.mark.parametrize(
+    ('loss', 'net'),
+    [('prototype', 'beside'), ('infonce', 'residual'), ('relation', 'pair_relation')],
+)
+def test_training_and_validation(loss, net):
+    data = types((8,) * 4, noise=0.5) if net == 'beside' else maps((8,) * 4)
+    method, state, data = make(data, net, train=data, loss=loss)
+    step = make_step(method, batch_size=2, steps_per_call=2)
+    state, metrics = step(state, data, KEY)
+    assert int(state.step) == 2 and np.isfinite(metrics['loss']).all()
+    values = method.evaluate(state, data, KEY, 'val')
+    assert {k: v.shape for k, v in values.items()} == {'3-way 1-shot': (6,), '2-way 2-shot': (6,)}
+
+
+# How real types are told apart.
+
+
+def test_micro_and_macro_of_a_known_classifier():
+    """Type c leans more to the direction of all of type a than its items do to each other."""
+    counts, dim = (8, 4, 3), 6
+    x = np.zeros((15, dim), np.float32)
+    x[:8, 0] = 1
+    x[8:12, 1] = 1
+    for i in range(3):  # cosines: 0.9 with a; 0.81 with another, 0.85 with the mean of two
+        x[12 + i, [0, 2 + i]] = 0.9, 0.19**0.5
+    test = from_arrays(x, np.repeat([0, 1, 2], counts), ('a', 'b', 'c'), group=np.arange(15))
+    values = evaluated(test, 'beside', fields={'features': dim}, draws=7)
+    assert list(values) == ['1-shot macro', '1-shot micro', '2-shot macro', '2-shot micro']
+    # With one shot 7, 3 and 2 are asked for, with two 6, 2 and 1; those of c are called a.
+    for name, want in zip(values, (2 / 3, 10 / 12, 2 / 3, 8 / 9), strict=True):
+        np.testing.assert_allclose(values[name], np.full(7, want), rtol=1e-6)
+
+
+def test_well_separated_types_are_all_named():
+    values = evaluated(types((7, 4, 9, 12), noise=0.02, dim=12), 'beside')
+    assert all((v == 1).all() and v.shape == (20,) for v in values.values())
+
+
+def test_near_copies_help_only_where_their_group_is_not_known():
+    """Noise with labels that mean nothing, of which items are there several times."""
+    noise = types((40,) * 3, noise=50.0, dim=24, copies=3)
+    values = evaluated(noise, 'beside', draws=40, shots=(1, 5))
+    assert all(abs(v.mean() - 1 / 3) < 0.04 for v in values.values())
+    # Where every item is a group, queries meet their own copies among the shots.
+    noise = types((6,) * 3, noise=50.0, dim=24, copies=6)
+    unknown = noise.replace(group=np.arange(len(noise.x), dtype=np.int32))
+    assert evaluated(unknown, 'beside', shots=(5,))['5-shot macro'].mean() > 0.45
+
+
+def test_small_types_stand_aside_and_are_named(caplog):
+    """A type of two groups, whose many copies are near to another type, isn't in 2-shot tasks."""
+    test = types((6, 2, 6), dim=12, copies=4)
+    # Type 1 looks as type 0: with it in the task not all can be right.
+    x = test.x.copy()
+    x[test.label == 1] = x[test.label == 0][0]
+    with caplog.at_level('WARNING'):
+        values = evaluated(test.replace(x=x), 'beside', shots=(1, 2))
+    assert '2-shot: type 1 left out, no more groups than shots' in caplog.text
+    assert '1-shot' not in caplog.text
+    assert (values['2-shot macro'] == 1).all() and (values['2-shot micro'] == 1).all()
+    # Types 0 and 1 have equal scores, which go to one of the two.
+    assert (values['1-shot macro'] < 0.9).all()
+
+
+def test_types_that_can_be_asked_for():
+    group = [0, 1, 2, 3, 4, 4, 4, 5, 6, 7]
+    dataset = from_arrays(np.zeros((10, 1)), [0, 0, 0, 0, 1, 1, 1, 1, 2, 2], group=group)
+    got = [anomaly.askable(dataset, shots) for shots in (1, 2, 3, 4)]
+    assert got == [(0, 1, 2), (0,), (0,), ()]
+
+
+def test_the_same_key_draws_the_same():
+    test = types((6, 7, 5), noise=1.0)
+    a, b = (evaluated(test) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    c = evaluated(test, key=jax.random.key(9))
+    assert any((a[name] != c[name]).any() for name in a)
+
+
+def test_what_is_exported_is_what_was_evaluated():
+    """Each draw's shots, and its answers to what shares no group with them."""
+    test = types((6, 7, 2, 5), noise=1.0, copies=2)
+    method, state, data = make(test, draws=30)
+    values = method.evaluate(state, data, KEY, 'test')
+    found = jax.tree.map(np.asarray, method.export(state, data, KEY))
+    for shots, kept in ((1, [0, 1, 2, 3]), (2, [0, 1, 3])):
+        support, answers = (found[f'{shots}-shot {kind}'] for kind in ('support', 'answers'))
+        assert support.shape == (20, len(kept), shots) and answers.shape == (20, 40)
+        for i, (rows, named) in enumerate(zip(support, answers, strict=True)):
+            np.testing.assert_array_equal(
+                test.label[rows], np.repeat(kept, shots).reshape(-1, shots)
+            )
+            free = ~np.isin(test.group, test.group[rows]) & np.isin(test.label, kept)
+            np.testing.assert_array_equal(named >= 0, free)
+            right = named[free] == test.label[free]
+            assert values[f'{shots}-shot micro'][i] == pytest.approx(right.mean())
+            shares = [right[test.label[free] == c].mean() for c in kept]
+            assert values[f'{shots}-shot macro'][i] == pytest.approx(np.mean(shares))
+
+
+# Fine-tuning on a task's shots.
+
+
+def vectors_or_maps(loss):
+    if loss == 'relation':
+        return maps((6, 7, 5)), 'pair_relation'
+    return types((6, 7, 5), noise=1.0), 'mlp'
+
+
+@pytest.mark.parametrize('loss', anomaly.LOSSES)
+def test_one_shot_is_not_adapted_and_tiny_steps_do_nothing(loss):
+    test, net = vectors_or_maps(loss)
+    plain = evaluated(test, net, loss=loss)
+    tiny = evaluated(test, net, loss=loss, adapt_steps=3, adapt_lr=1e-9)
+    jax.tree.map(np.testing.assert_array_equal, plain, tiny)
+    moved = evaluated(test, net, loss=loss, adapt_steps=3, adapt_lr=0.5)
+    for name in ('1-shot macro', '1-shot micro'):
+        np.testing.assert_array_equal(moved[name], plain[name])
+    assert (moved['2-shot micro'] != plain['2-shot micro']).any()
+
+
+@pytest.mark.parametrize('loss', anomaly.LOSSES)
+def test_adaptation_finds_what_tells_types_apart(loss):
+    """One direction does, amid noise in others that is larger."""
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 30)
+    x = rng.normal(0, 2.5, (60, 8)).astype(np.float32)
+    x[:, 0] = np.where(label, 2, -2) + rng.normal(0, 0.2, 60)
+    net = 'mlp'
+    if loss == 'relation':
+        x, net = x.reshape(60, 1, 1, 8), 'pair_relation'
+    test = from_arrays(x, label, group=np.arange(60))
+    given = {'shots': (10,), 'draws': 10, 'loss': loss, 'temperature': 0.2}
+    before = evaluated(test, net, **given)['10-shot macro'].mean()
+    after = evaluated(test, net, adapt_steps=100, adapt_lr=0.03, **given)['10-shot macro'].mean()
+    assert after > before + 0.1
+
+
+def test_a_step_of_adaptation_by_hand():
+    """Each shot is told by the others of the task; Adam's first step is the slope's sign."""
+    test = types((6, 7, 5), noise=1.5)
+    given = {'shots': (2,), 'draws': 8, 'temperature': 0.5, 'adapt_steps': 1, 'adapt_lr': 0.3}
+    method, state, data = make(test, **given)
+    found = method.export(state, data, KEY)
+    start = np.concatenate([np.float64(state.params['Dense_0'][k]).reshape(-1, 5)
+                            for k in ('kernel', 'bias')])  # fmt: skip
+    with_one = np.float64(np.concatenate([test.x, np.ones((18, 1))], 1))
+    y = np.repeat(np.arange(3), 2)
+    for rows, named in zip(found['2-shot support'], found['2-shot answers'], strict=True):
+        x, asked = with_one[np.asarray(rows).reshape(-1)], np.asarray(named) >= 0
+
+        def loss(weights, x=x):
+            z, fixed = unit(x @ weights), unit(x @ start)
+            keep = [np.arange(6) != i for i in range(6)]
+            means = [[fixed[k & (y == c)].mean(0) for c in range(3)] for k in keep]
+            return np.mean([-log_softmax(unit(np.stack(m)) @ z_i / 0.5)[c]
+                            for m, z_i, c in zip(means, z, y, strict=True)])  # fmt: skip
+
+        moved = start.copy()
+        for at in np.ndindex(start.shape):
+            step = np.zeros_like(start)
+            step[at] = 1e-5
+            moved[at] -= 0.3 * np.sign(loss(start + step) - loss(start - step))
+        z_s = x @ moved
+        means = unit(np.stack([z_s[y == c].mean(0) for c in range(3)]))
+        want = (unit(with_one @ moved) @ means.T).argmax(1)
+        np.testing.assert_array_equal(np.asarray(named)[asked], want[asked])
+
+
+# What can't be.
+
+
+@pytest.mark.parametrize(
+    ('given', 'match'),
+    [
+        ({'loss': 'infonec'}, r"method\.loss='infonec' is unknown; did you mean 'infonce'"),
+        ({'temperature': 0.0}, r'need temperature > 0, draws >= 1, adapt_steps >= 0'),
+        ({'draws': 0}, r'need temperature > 0, draws >= 1'),
+        ({'adapt_steps': -1}, r'adapt_steps >= 0'),
+        ({'shots': ()}, r'method\.shots=\(\): need numbers >= 1'),
+        ({'shots': (0, 1)}, r'method\.shots=\(0, 1\): need numbers >= 1'),
+        (
+            {'shots': (1, 5)},
+            r'shots=\(1, 5\): 5 leave fewer than two types .*\(type 1\); use fewer',
+        ),
+        ({'shots': (9,)}, r'9 leave fewer than two types .*\(none\)'),
+    ],
+    ids=str,
+)
+def test_fields_that_can_not_be_are_refused(given, match):
+    with pytest.raises(InputError, match=match):
+        make(types((5, 6, 2)), **given)
+
+
+def test_types_need_groups():
+    with pytest.raises(InputError, match=r'config\.data\.name=mvtec and config\.residual\.encoder'):
+        make(types((5, 6)).replace(group=None))
+
+
+def test_made_up_ones_are_needed_to_train():
+    test = types((5, 6))
+    with pytest.raises(InputError, match=r'3-way episodes need 3 classes, but train has 2'):
+        make(test, train=test)
+    with pytest.raises(
+        InputError, match=r"need 4 items a class, but in train class 'type 1' has 3"
+    ):
+        make(test, train=types((5, 3, 6)))
