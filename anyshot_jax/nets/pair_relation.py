@@ -13,7 +13,8 @@ class PairRelation(nn.Module):
     The first 1x1 convolution of the two maps' channels is the sum of one of each, so that it runs
     S + Q times and not S * Q times, with the same result.
 
-    Call: (support [S, h, w, D], queries [Q, h, w, D]) -> [Q, S]. Vectors [., D] are maps of one place.
+    Call: (support [S, h, w, D], queries [Q, h, w, D]) -> [Q, S]. Vectors [., D]
+    are maps of one place.
     """
 
     widths: tuple[int, ...] = (512, 128)

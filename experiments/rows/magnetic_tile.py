@@ -27,7 +27,6 @@ def _row(name, title, variant, overrides=DTD, seeds=(0,), published=(), source='
 GAO = '[arXiv 2406.05645](https://arxiv.org/abs/2406.05645), 2 shots, 14 categories of MVTec AD'
 THREE = (0, 1, 2)
 INFONCE = ('method.loss=infonce', 'method.temperature=0.07')
-PAIRS = ('method.loss=relation', 'net.name=pair_relation')
 
 ROWS = (
     _row('plain', 'Prototypes on frozen features', 'plain', TILES, THREE),
@@ -41,7 +40,7 @@ ROWS = (
     ),
     _row('drawn', 'The same, 40 made-up types with drawn textures', 'types', TILES),
     _row('types_infonce', 'The same, 40 made-up types, InfoNCE', 'types', (*DTD, *INFONCE)),
-    _row('types_pairs', 'The same, 40 made-up types, RelationNet', 'types', (*DTD, *PAIRS)),
+    _row('types_pairs', 'The same, 40 made-up types, RelationNet', 'pairs'),
     _row('infonce', "The paper's encoder of maps, InfoNCE", 'infonce', DTD, (0,), (37.16,), GAO),
     _row('relation', "The paper's RelationNet on maps", 'relation'),
 )  # fmt: skip
