@@ -72,6 +72,11 @@ def embed(data: Data, fields: ConfigDict) -> Data:
         if role in ('good', 'good_test') or not isinstance(dataset, Dataset):
             continue
         by_source = fields.made_up_against == 'source' and role in ('train', 'val')
+        if by_source and dataset.group is None:
+            raise InputError(
+                f"config.residual.made_up_against='source': nothing says which good picture an "
+                f"item of {role} was made on (its group); use 'nearest'"
+            )
         parts = seen(dataset.x, dataset.group if by_source else None, f'see {role}')
         if usual is None:
             seen_as[role] = dataclasses.replace(dataset, x=parts[0], parts=())
@@ -85,7 +90,9 @@ def embed(data: Data, fields: ConfigDict) -> Data:
 def _relative(x: Array, usual: Array) -> Array:
     """[N, D] around the mean of the usual ones [M, D], in units of how far those are from it."""
     mean = usual.mean(0)
-    return (x - mean) / np.maximum(np.linalg.norm(usual - mean, axis=1).mean(), 1e-12)
+    far = np.linalg.norm(usual - mean, axis=1).mean()
+    # Good pictures that are remembered whole have residual 0, which says nothing of a unit.
+    return (x - mean) / (far if far > 1e-6 else 1)
 
 
 def _compare(patcher, fields, params, x, bank):
@@ -144,9 +151,14 @@ def weighted_mean(x: Array, dist: Array, sharpness: float) -> Array:
 
 
 def _pooled(dist: Array, shape: tuple[int, int]) -> Array:
-    """[N, h, w] -> [N, *shape], the largest of each cell; nearest cell if it isn't a multiple."""
-    n, h, w = dist.shape
-    rows = np.arange(h) * shape[0] // h
-    columns = np.arange(w) * shape[1] // w
-    pooled = jnp.zeros((n, *shape), dist.dtype)
-    return pooled.at[:, rows[:, None], columns[None, :]].max(dist)
+    """[N, h, w] -> [N, *shape]: the largest of each cell, or the nearest where cells are finer."""
+    for axis, size in ((1, shape[0]), (2, shape[1])):
+        given = dist.shape[axis]
+        if size >= given:
+            dist = jnp.take(dist, np.arange(size) * given // size, axis)
+        else:
+            cells = np.arange(given) * size // given
+            starts = jnp.moveaxis(dist, axis, 0)
+            pooled = jnp.zeros((size, *starts.shape[1:]), dist.dtype).at[cells].max(starts)
+            dist = jnp.moveaxis(pooled, 0, axis)
+    return dist

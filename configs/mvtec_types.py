@@ -9,13 +9,14 @@ and names real ones. A folder of textures for some of the made-up ones:
 --config.types.data.pseudo.textures=DTD, else they are drawn.
 
 One stage only, for the table: `:types` is the second; `:residual` and `:plain` compare residuals or
-plain features without any training; `:infonce` and `:relation` are the paper's two nets on maps of
-residuals, pretrained on pasted textures, then fine-tuned on each task's shots.
+plain features without any training; `:pairs` compares pairs by a relation network. `:infonce` and
+`:relation` are the paper's two nets on maps of residuals, pretrained on pasted textures, then
+fine-tuned on each task's shots (hours on two cores).
 """
 
 from anyshot_jax.config import defaults, in_stages
 
-NETS = {'infonce': 'residual', 'relation': 'pair_relation'}
+NETS = {'infonce': 'residual', 'relation': 'pair_relation', 'pairs': 'pair_relation'}
 
 
 def get_config(arg: str = ''):
@@ -39,7 +40,9 @@ def get_config(arg: str = ''):
         types.residual.subtract = arg == 'residual'
         if arg == 'plain':
             types.residual.sharpness = 0.0
-    if arg in NETS:
+    if arg == 'pairs':
+        types.method.loss = 'relation'
+    if arg in ('infonce', 'relation'):
         types.data.size = types.residual.size = 224
         types.data.pseudo.kind = 'texture'
         types.residual.update({'output': 'map', 'layers': ('stride8', 'stride16')})

@@ -23,7 +23,6 @@ NETS = (('', {}), ('conv4', SMALL), ('conv4', {**SMALL, 'flatten': False}),
 # Besides the defaults of every file.
 VARIANTS = {
     'matching': [{'full_context': 2}],
-    'anomaly': [{'loss': 'relation'}],
     'knn': [{'distance': 'cosine'}],
     'maml': [{'head': 'zero', 'inner_steps': 2, 'learn_lr': 'step_layer'}],
 }

@@ -176,6 +176,28 @@ def test_distances_of_larger_cells():
     np.testing.assert_array_equal(residual._pooled(dist[:, :3, :3], (2, 2)), [[[5, 6], [9, 10]]])
 
 
+def test_distances_of_finer_cells():
+    dist = np.float32([[[1, 2], [3, 4]]])
+    finer = np.float32([[[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]])
+    np.testing.assert_array_equal(residual._pooled(dist, (4, 4)), finer)
+    np.testing.assert_array_equal(residual._pooled(dist, (4, 1)), finer.max(-1, keepdims=True))
+
+
+def test_what_all_good_pictures_share_is_not_blown_up():
+    usual = np.zeros((3, 2), np.float32)
+    np.testing.assert_array_equal(residual._relative(np.float32([[3, 4]]), usual), [[3, 4]])
+    # Around (1, 0), at distances 1 and 1 of it.
+    usual = np.float32([[0, 0], [2, 0]])
+    np.testing.assert_allclose(residual._relative(np.float32([[4, 5]]), usual), [[3, 5]])
+
+
+def test_sources_have_to_be_known():
+    data = make()
+    data['train'] = data['train'].replace(group=None)
+    with pytest.raises(InputError, match=r'made_up_against.*train'):
+        residual.embed(data, fields(made_up_against='source'))
+
+
 def without(*roles):
     return {role: d for role, d in make().items() if role not in roles}
 

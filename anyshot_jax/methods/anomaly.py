@@ -213,6 +213,9 @@ def _check(config, data) -> None:
         raise InputError('config.method: need temperature > 0, draws >= 1, adapt_steps >= 0')
     if not fields.shots or min(fields.shots) < 1:
         raise InputError(f'config.method.shots={fields.shots}: need numbers >= 1, like (1, 2, 5)')
+    if any(config.augment.values()) or config.eval.retrieval:
+        raise InputError('anomaly neither moves its items nor retrieves: leave config.augment at 0 '
+                         'and config.eval.retrieval=False')  # fmt: skip
     test = data.get('test')
     if test is None or test.group is None:
         raise InputError(

@@ -13,7 +13,8 @@ class PairRelation(nn.Module):
     The first 1x1 convolution of the two maps' channels is the sum of one of each, so that it runs
     S + Q times and not S * Q times, with the same result.
 
-    Call: (support [S, h, w, D], queries [Q, h, w, D]) -> [Q, S].
+    Call: (support [S, h, w, D], queries [Q, h, w, D]) -> [Q, S]. Vectors [., D]
+    are maps of one place.
     """
 
     widths: tuple[int, ...] = (512, 128)
@@ -21,6 +22,7 @@ class PairRelation(nn.Module):
 
     @nn.compact
     def __call__(self, x_s: Array, x_q: Array, *, train: bool, transductive: bool = False) -> Array:
+        x_s, x_q = (x if x.ndim > 2 else x[:, None, None] for x in (x_s, x_q))
         init = nn.initializers.he_normal()
         norm = lambda x: BatchNorm()(x, train=train, transductive=transductive)
         c = x_s.shape[-1]
