@@ -164,6 +164,10 @@ def test_recipe_takes_two_steps(file, arg):
             config.net.features = 8
         if 'dense' in config.net:
             config.net.update({'features': (4,) * len(config.net.features), 'dense': 8})
+        if config.net.name == 'resnet12':
+            config.net.features = (4,) * len(config.net.features)
+        if config.method.get('small_batch'):
+            config.batch_size = config.method.small_batch = 2
         if config.method.get('size'):
             config.method.size = 64
         if config.method.name == 'anomaly':
