@@ -55,6 +55,8 @@ def pytest_configure(config):
     config.addinivalue_line(
         'filterwarnings', f'ignore:{noise}:pytest.PytestUnraisableExceptionWarning'
     )
+    never = "coroutine '_read_array_index_and_device_put' was never awaited"
+    config.addinivalue_line('filterwarnings', f'ignore:{never}:RuntimeWarning')
 
 
 @pytest.fixture(scope='module', autouse=True)

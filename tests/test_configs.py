@@ -229,7 +229,7 @@ def test_defaults_name_the_nearest():
         (('protonet', 'splits', 'conv4'), r'no anyshot_jax/data/splits\.py; there are .*glyphs'),
         (
             ('xyz', 'glyphs', 'conv4'),
-            r'there are generator, hausdorff, imaml, knn, lda, maml, maml_regression, matching',
+            r'there are anomaly, generator, hausdorff, imaml, knn, lda, maml, maml_regression',
         ),
         (('no_such.module', 'glyphs'), r'config asks for the module no_such\.module'),
     ]:
