@@ -370,3 +370,13 @@ def test_made_up_ones_are_needed_to_train():
         InputError, match=r"need 4 items a class, but in train class 'type 1' has 3"
     ):
         make(test, train=types((5, 3, 6)))
+
+
+@pytest.mark.parametrize(('section', 'given'), [('augment', {'shift': 1.0}),
+                                                ('eval', {'retrieval': True})])  # fmt: skip
+def test_what_it_does_not_do_is_refused(section, given):
+    config = configs.defaults('anomaly', 'synthetic', 'mlp')
+    config.method.shots = (1, 2)
+    config[section].update(given)
+    with pytest.raises(InputError, match='neither moves its items nor retrieves'):
+        anomaly.build(config, {'test': types((5, 6))})
