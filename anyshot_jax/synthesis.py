@@ -137,7 +137,7 @@ def synthesiser(
         x = weigh(dataset.x, fields.colours, coloured)
         sim = x @ centres(state, data, key, dataset).T
         share = jnp.full(len(dataset.count), len(x) / len(dataset.count))
-        plan = sinkhorn(-sim, jnp.ones(len(x)), share)
+        plan, _ = sinkhorn(-sim, jnp.ones(len(x)), share)
         return {
             'zero-shot': per_class(jnp.argmax(sim, 1), dataset),
             'zero-shot, balanced': per_class(jnp.argmax(plan, 1), dataset),

@@ -81,39 +81,32 @@ def class_centres(
     columns = jnp.ones_like(x_s[0], shape=weight_s.shape[1:]) if columns is None else columns
     given, mass = weight_s.T @ x_s, weight_s.sum(0)[:, None]
     limits = {'sharpness': sharpness, 'tolerance': tolerance, 'max_rounds': max_rounds}
-    # A centre is a mean of rows, and its distances follow from the products of rows with each
+    # A centre is a mean of rows, and its products with queries follow from those of rows with each
     # other, so that a round costs W * Q^2 whatever D is. The centres themselves come last.
     similar, given_q = x_q @ x_q.T, given @ x_q.T
-    own = jnp.sum(given * given, -1, keepdims=True)
 
-    def plan(square, dot):
-        # Distances less |x_q|^2, which is the same for all classes.
-        return sinkhorn((square - 2 * dot).T, rows, columns, **limits).T
+    def plan(dot, potential):
+        # Distances less |x_q|^2, the same for all classes, and less |centre|^2, the same for all
+        # queries: what columns are scaled by makes up for it, and changes little in a round.
+        cost = (-2 * dot - (potential / sharpness)[:, None]).T
+        share, more = sinkhorn(cost, rows, columns, **limits)
+        return share.T, jnp.where(columns > 0, potential + more, 0)
 
-    def move(products, _):
-        square, dot, dot_given = products  # of centres with themselves, x_q and given
-        share = plan(square, dot)
+    def move(carry, _):
+        dot, potential = carry  # of the centres with x_q
+        share, potential = plan(dot, potential)
         total = jnp.maximum(mass + share.sum(1, keepdims=True), 1e-12)
-        along = lambda a: jnp.sum(share * a, 1, keepdims=True)
-        drawn, drawn_given = share @ similar, along(given_q)
-        # Of the mean (given + share x_q) / total likewise.
-        mean_square = (own + 2 * drawn_given + along(drawn)) / (total * total)
-        mean_dot, mean_given = (given_q + drawn) / total, (own + drawn_given) / total
-        mean_centre = (dot_given + along(dot)) / total
-        stay = 1 - step
-        square = stay * stay * square + 2 * stay * step * mean_centre + step * step * mean_square
-        dot, dot_given = stay * dot + step * mean_dot, stay * dot_given + step * mean_given
-        return (square, dot, dot_given), (share, total)
+        dot = dot + step * ((given_q + share @ similar) / total - dot)
+        return (dot, potential), (share, total)
 
-    start = jnp.maximum(mass, 1e-12)
-    first = own / (start * start), given_q / start, own / start
-    (square, dot, _), (share, total) = jax.lax.scan(move, first, length=rounds)
+    centres, dot = (a / jnp.maximum(mass, 1e-12) for a in (given, given_q))
+    start = dot, -sharpness * jnp.sum(centres * centres, 1)
+    carry, (share, total) = jax.lax.scan(move, start, length=rounds)
     mean = (given[None] + share @ x_q) / total
 
     def follow(centres, mean):
         centres = centres + step * (mean - centres)
         return centres, centres
 
-    centres = given / start
     path = jax.lax.scan(follow, centres, mean)[1]
-    return jnp.concatenate([centres[None], path]), plan(square, dot).T
+    return jnp.concatenate([centres[None], path]), plan(*carry)[0].T

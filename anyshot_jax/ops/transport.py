@@ -18,18 +18,19 @@ def sinkhorn(
     sharpness: float = 10.0,
     tolerance: float = 1e-5,
     max_rounds: int = 1000,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """The plan exp(-sharpness * cost), rows and columns scaled in turn until their sums are right.
 
-    Adding a number to a row of `cost` changes nothing. Costs may lie far apart: what underflows
-    comes back by a round in logarithms.
+    Adding a number to a row or a column of `cost` changes nothing but the rounds it takes. Costs may
+    lie far apart: what underflows comes back by a round in logarithms.
 
     Args:
       cost: [Q, W]. rows: [Q] >= 0. columns: [W] >= 0, scaled here to the total of `rows`.
       tolerance: stops when no row's sum is off by more than this part of it. The columns are right
         up to rounding.
     Returns:
-      [Q, W]; zeros in rows and columns whose sum is 0.
+      The plan [Q, W], zeros in rows and columns whose sum is 0, and the logarithms [W] that the
+      columns were scaled by: with `cost` less those / sharpness it is there at once.
     Reference:
       Cuturi, "Sinkhorn distances: lightspeed computation of optimal transport", NeurIPS 2013,
       algorithm 1; Schmitzer, "Stabilized sparse scaling algorithms for entropy regularized
@@ -68,4 +69,5 @@ def sinkhorn(
         return scaled(jnp.exp(logits + u + v), v, count + 1)
 
     state = scaled(jnp.exp(logits), jnp.zeros_like(columns), 0)
-    return jax.lax.while_loop(lambda state: far_off(*state[2:]), restart, state)[0].T
+    plan, potential, *_ = jax.lax.while_loop(lambda s: far_off(*s[2:]), restart, state)
+    return plan.T, potential[:, 0]
