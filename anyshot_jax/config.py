@@ -47,6 +47,9 @@ SPINE: dict[str, Any] = {
         # Made-up defects against good patches, like real ones, or (the paper's) against the same
         # patch of the picture that they were made on: nearest | source.
         'made_up_against': 'nearest',
+        # Also the mean pictures of drawn support, for config.method.prototypes='pixels'.
+        'average_shots': (),  # of so many pictures each, such as (1, 2, 5)
+        'average_draws': 100,
     },
     'describe': {  # class names and descriptions as vectors, in the data's extras
         'by': '',  # tfidf | minilm_l6 | clip_vit_b32; '': none

@@ -114,12 +114,19 @@ def draw_apart(
     Near copies, such as photographs of one part, never stand on both sides of a task. All classes
     are in it.
 
+    Args and Returns: those of `draw_support`, then of `queries_apart`.
+    """
+    support = draw_support(key, dataset, shots)
+    return support, queries_apart(dataset, support, given)
+
+
+def draw_support(key: Array, dataset: Dataset, shots: int) -> Array:
+    """Items of different groups for every class.
+
     Args:
       dataset: with `group`; a class with fewer than `shots` groups repeats its first pick.
-      given: [C] bool, classes that the task is about (all if None); the others' groups stay free.
     Returns:
-      support [C, shots], item rows: the first k are the draw of k shots. query [N, shots] bool:
-      which items are queries of the task with the first 1, 2, ... shots.
+      [C, shots], item rows: the first k are the draw of k shots.
     """
     num, classes = dataset.label.shape[0], dataset.offset.shape[0]
     keys, group = jax.random.split(key), jnp.asarray(dataset.group)
@@ -130,11 +137,22 @@ def draw_apart(
     order = jnp.where(chosen, 1 + jax.random.uniform(keys[1], (num,)), 0)
     of_class = dataset.label[None] == jnp.arange(classes)[:, None]
     place, support = jax.lax.top_k(jnp.where(of_class, order[None], -1), shots)
-    support = jnp.where(place > 0, support, support[:, :1])  # else an item of another class
-    about = jnp.ones(classes, bool) if given is None else given
+    return jnp.where(place > 0, support, support[:, :1])  # else an item of another class
+
+
+def queries_apart(dataset: Dataset, support: Array, given: Array | None = None) -> Array:
+    """The items that share no group with support [C, shots].
+
+    Args:
+      given: [C] bool, classes that the task is about (all if None); the others' groups stay free.
+    Returns:
+      [N, shots] bool: which items are queries of the task with the first 1, 2, ... shots.
+    """
+    group = jnp.asarray(dataset.group)
+    about = jnp.ones(dataset.offset.shape[0], bool) if given is None else given
     shares = group[None, None] == group[support][..., None]  # [C, shots, N]
     shares = jnp.cumsum((shares & about[:, None, None]).any(0), 0) > 0
-    return support, (~shares & about[dataset.label][None]).T
+    return (~shares & about[dataset.label][None]).T
 
 
 def first(episode: Episode, ways: int, shots: int) -> Episode:

@@ -7,16 +7,19 @@ for nets of convolutions (Anomaly multi-classification in industrial scenarios, 
 encoder's last map there, and that map's mean over the whole picture, which knows what surrounds a
 defect and how far it reaches. Each of the three is taken relative to the mean of the good pictures
 and counts by how far it is from them.
+
+The paper's prototypes are made of mean pictures: data['averaged'] has them for drawn support.
 """
 
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax import memory_bank
+from anyshot_jax import episodes, memory_bank
 from anyshot_jax.config import nearest
 from anyshot_jax.data.cache import cached
 from anyshot_jax.encoders import digest
@@ -25,15 +28,17 @@ from anyshot_jax.types import Array, Data, Dataset, InputError
 CHOICES = {'output': ('peak', 'map'), 'made_up_against': ('nearest', 'source')}
 
 
-def embed(data: Data, fields: ConfigDict) -> Data:
+def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
     """The roles of defects with residuals in place of pictures; good pictures are used up.
 
     Args:
       data: 'good', and others of uint8 pictures [N, H, W, C]. In made-up ones (train, val) `group`
         is the row of an item's clean picture in 'good'.
-      fields: config.residual. The bank is the same for every config.seed.
+      fields: config.residual. seed: of the draws in 'averaged'; the bank is the same for all.
     Returns:
-      x is [N, D] float32 with its parts, or [N, h, w, D] float16.
+      x is [N, D] float32 with its parts, or [N, h, w, D] float16. With fields.average_shots also
+      'averaged': {'support': rows of test [draws, C, S], '2-shot': [draws, C, D] or
+      [draws, C, h, w, D], what the mean pictures of the first 2 are seen as, ...}.
     Raises:
       InputError: an unknown value, no good pictures, or as `memory_bank`.
     """
@@ -53,7 +58,9 @@ def embed(data: Data, fields: ConfigDict) -> Data:
     )
     good = data['good'].x
     bank = memory_bank.fit(patcher, good, ratio=fields.ratio)
-    key = [patcher.digest, digest(bank, ()), repr(sorted(fields.to_dict().items()))]
+    # Not which pictures are averaged: those are looked at like any others.
+    settings = [(k, v) for k, v in fields.items() if not k.startswith('average_')]
+    key = [patcher.digest, digest(bank, ()), repr(sorted(settings))]
     describe = (_peak if fields.output == 'peak' else _map)(patcher, fields)
 
     def seen(x: Array, source: Array | None, what: str) -> Any:
@@ -67,7 +74,13 @@ def embed(data: Data, fields: ConfigDict) -> Data:
         return [kept[str(i)] for i in range(len(kept))]
 
     usual = seen(good, None, 'see good') if fields.output == 'peak' else None
-    seen_as: dict[str, Dataset] = {}
+
+    def features(parts):
+        if usual is None:
+            return parts[0]
+        return np.concatenate([_relative(p, u) for p, u in zip(parts, usual, strict=True)], -1)
+
+    seen_as: dict[str, Any] = {}
     for role, dataset in data.items():
         if role in ('good', 'good_test') or not isinstance(dataset, Dataset):
             continue
@@ -78,13 +91,36 @@ def embed(data: Data, fields: ConfigDict) -> Data:
                 f"item of {role} was made on (its group); use 'nearest'"
             )
         parts = seen(dataset.x, dataset.group if by_source else None, f'see {role}')
-        if usual is None:
-            seen_as[role] = dataclasses.replace(dataset, x=parts[0], parts=())
-            continue
-        x = np.concatenate([_relative(p, u) for p, u in zip(parts, usual, strict=True)], -1)
-        sizes = tuple(p.shape[1] for p in parts)
-        seen_as[role] = dataclasses.replace(dataset, x=x, parts=sizes)
+        sizes = () if usual is None else tuple(p.shape[1] for p in parts)
+        seen_as[role] = dataclasses.replace(dataset, x=features(parts), parts=sizes)
+    if fields.average_shots:
+        test, shots = data['test'], fields.average_shots
+        support = draws_of(test, max(shots), fields.average_draws, seed)
+        seen_as['averaged'] = {'support': support}
+        for k in shots:
+            x = mean_pictures(test.x, support[:, :, :k])
+            found = features(seen(x.reshape(-1, *x.shape[2:]), None, f'see means of {k}'))
+            seen_as['averaged'][f'{k}-shot'] = found.reshape(*x.shape[:2], *found.shape[1:])
     return seen_as
+
+
+def draws_of(dataset: Dataset, shots: int, draws: int, seed: int) -> Array:
+    """Rows [draws, C, shots] of support from different groups (`episodes.draw_support`)."""
+    keys = jax.random.split(jax.random.key(seed), draws)
+    one = lambda key: episodes.draw_support(key, dataset, shots)
+    return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(keys))
+
+
+def mean_pictures(x: Array, support: Array) -> Array:
+    """Means over shots, rounded to whole grey levels: uint8 [draws, C, H, W, channels].
+
+    Args:
+      x: [N, H, W, channels] uint8. support: [draws, C, shots] rows.
+    Reference:
+      arXiv 2406.05645's code averages the normalised pictures, which is the same but for rounding.
+    """
+    one = lambda rows: np.rint(x[rows].mean(1)).astype(np.uint8)
+    return np.stack([one(rows) for rows in support])
 
 
 def _relative(x: Array, usual: Array) -> Array:

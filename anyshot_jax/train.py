@@ -145,7 +145,7 @@ def _build_and_run(config, workdir, exported, config_file):
             data, config.encoder, dtype=config.encoder_dtype, parts=config.encoder_parts
         )
     if config.residual.encoder:
-        data = residual.embed(data, config.residual)
+        data = residual.embed(data, config.residual, config.seed)
     data = {**data, **(exported or {})}
     method = configs.find('methods', config.method.name).build(config, data)
     data = on_all_devices(data)

@@ -9,9 +9,10 @@ and names real ones. A folder of textures for some of the made-up ones:
 --config.types.data.pseudo.textures=DTD, else they are drawn.
 
 One stage only, for the table: `:types` is the second; `:residual` and `:plain` compare residuals or
-plain features without any training; `:pairs` compares pairs by a relation network. `:infonce` and
-`:relation` are the paper's two nets on maps of residuals, pretrained on pasted textures, then
-fine-tuned on each task's shots (hours on two cores).
+plain features without any training; `:pairs` compares pairs by a relation network; `:pixels` takes
+mean pictures for prototypes, as the paper does. `:infonce` and `:relation` are the paper's two nets
+on maps of residuals, pretrained on pasted textures, then fine-tuned on each task's shots (hours on
+two cores).
 """
 
 from anyshot_jax.config import defaults, in_stages
@@ -40,6 +41,9 @@ def get_config(arg: str = ''):
         types.residual.subtract = arg == 'residual'
         if arg == 'plain':
             types.residual.sharpness = 0.0
+    if arg == 'pixels':
+        types.method.prototypes = 'pixels'
+        types.residual.average_shots = types.method.shots
     if arg == 'pairs':
         types.method.loss = 'relation'
     if arg in ('infonce', 'relation'):

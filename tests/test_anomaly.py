@@ -4,57 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from defect_tasks import KEY, SMALL, evaluated, make, maps, types, unit
 from scipy.special import log_softmax
 
 from anyshot_jax import config as configs
 from anyshot_jax.methods import anomaly
-from anyshot_jax.train import make_step, on_all_devices
+from anyshot_jax.train import make_step
 from anyshot_jax.types import Episode, InputError, from_arrays
-
-KEY = jax.random.key(3)
-SMALL = {'mlp': {'hidden': (), 'features': 5}, 'pair_relation': {'widths': (4, 3), 'hidden': 3},
-         'residual': {'widths': (4,), 'features': 5}, 'beside': {'features': 3}}  # fmt: skip
-
-
-def make(test, net='mlp', *, train=None, fields=None, **method):
-    """The method, its first state and the data on all devices."""
-    config = configs.defaults('anomaly', 'synthetic', net)
-    config.net.update(SMALL[net] | (fields or {}))
-    config.update({'num_steps': 0, 'batch_size': 2, 'steps_per_call': 2})
-    config.train.update({'ways': 3, 'shots': 2, 'queries': 2})
-    config.eval.update({'tasks': ((3, 1), (2, 2)), 'queries': 2, 'val_episodes': 6})
-    config.optim.update({'name': 'sgd', 'learning_rate': 0.1})
-    config.method.update({'shots': (1, 2), 'draws': 20} | method)
-    data = {'test': test}
-    if train is not None:
-        config.num_steps = 4
-        data |= {'train': train, 'val': train}
-    built = anomaly.build(config, data)
-    data = on_all_devices(data)
-    return built, on_all_devices(jax.jit(built.init)(KEY, data)), data
-
-
-def types(counts, dim=6, noise=0.0, seed=0, copies=1):
-    """Types around random directions of their own; each item `copies` times, in one group."""
-    rng = np.random.default_rng(seed)
-    label = np.repeat(np.arange(len(counts)), counts)
-    x = rng.normal(size=(len(counts), dim))[label] + noise * rng.normal(size=(len(label), dim))
-    x, label = np.repeat(np.float32(x), copies, 0), np.repeat(label, copies)
-    names = tuple(f'type {c}' for c in range(len(counts)))
-    return from_arrays(x, label, names, group=np.arange(len(x)) // copies)
-
-
-def maps(counts, seed=0):
-    rng = np.random.default_rng(seed)
-    label = np.repeat(np.arange(len(counts)), counts)
-    x = rng.normal(size=(len(label), 3, 3, 4)).astype(np.float16)
-    return from_arrays(x, label, group=np.arange(len(x)))
-
-
-def evaluated(*args, key=KEY, **fields):
-    method, state, data = make(*args, **fields)
-    return jax.tree.map(np.asarray, method.evaluate(state, data, key, 'test'))
-
 
 # What is learnt.
 
@@ -72,10 +28,6 @@ def step_on(method, state, task):
     one = jax.jit(jax.vmap(method.update, (None, 0, 0), axis_name='devices'))
     after, metrics = one(state, *jax.tree.map(lambda a: a[None], batch))
     return jax.tree.map(lambda a: np.asarray(a)[0], (after, metrics))
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def loss_in_numpy(loss, z_s, z_q, y_s, y_q, temperature, ways=3):
@@ -242,6 +194,32 @@ def test_the_same_key_draws_the_same():
     assert any((a[name] != c[name]).any() for name in a)
 
 
+def averaged(test, support, shift=0, shots=(1, 2)):
+    """What mean pictures are seen as: the direction of a type, or of the one `shift` further on."""
+    means = np.stack([test.x[test.label == c].mean(0) for c in range(len(test.names))])
+    seen = np.broadcast_to(np.roll(means, -shift, 0), (len(support), *means.shape))
+    return {'support': np.array(support), **{f'{k}-shot': seen for k in shots}}
+
+
+@pytest.mark.parametrize('shift', [0, 1])
+def test_mean_pictures_stand_for_their_types(shift):
+    """With those of other types all answers are wrong, whatever the shots are."""
+    test = types((6, 7, 5), noise=0.02, dim=12, copies=2)
+    rng = np.random.default_rng(0)
+    rows = [[rng.choice(np.flatnonzero(test.label == c)[::2], 2, False) for c in range(3)]
+            for _ in range(20)]  # fmt: skip
+    given = {'averaged': averaged(test, rows, shift), 'prototypes': 'pixels'}
+    method, state, data = make(test, 'beside', **given)
+    values = method.evaluate(state, data, KEY, 'test')
+    assert all((v == (shift == 0)).all() and v.shape == (20,) for v in values.values())
+    found = method.export(state, data, KEY)
+    np.testing.assert_array_equal(found['2-shot support'], rows)
+    for support, answers in zip(rows, np.asarray(found['2-shot answers']), strict=True):
+        np.testing.assert_array_equal(answers < 0, np.isin(test.group, test.group[support]))
+        free = answers >= 0
+        np.testing.assert_array_equal(answers[free], (test.label[free] - shift) % 3)
+
+
 def test_what_is_exported_is_what_was_evaluated():
     """Each draw's shots, and its answers to what shares no group with them."""
     test = types((6, 7, 2, 5), noise=1.0, copies=2)
@@ -261,75 +239,6 @@ def test_what_is_exported_is_what_was_evaluated():
             assert values[f'{shots}-shot micro'][i] == pytest.approx(right.mean())
             shares = [right[test.label[free] == c].mean() for c in kept]
             assert values[f'{shots}-shot macro'][i] == pytest.approx(np.mean(shares))
-
-
-# Fine-tuning on a task's shots.
-
-
-def vectors_or_maps(loss):
-    if loss == 'relation':
-        return maps((6, 7, 5)), 'pair_relation'
-    return types((6, 7, 5), noise=1.0), 'mlp'
-
-
-@pytest.mark.parametrize('loss', anomaly.LOSSES)
-def test_one_shot_is_not_adapted_and_tiny_steps_do_nothing(loss):
-    test, net = vectors_or_maps(loss)
-    plain = evaluated(test, net, loss=loss)
-    tiny = evaluated(test, net, loss=loss, adapt_steps=3, adapt_lr=1e-9)
-    jax.tree.map(np.testing.assert_array_equal, plain, tiny)
-    moved = evaluated(test, net, loss=loss, adapt_steps=3, adapt_lr=0.5)
-    for name in ('1-shot macro', '1-shot micro'):
-        np.testing.assert_array_equal(moved[name], plain[name])
-    assert (moved['2-shot micro'] != plain['2-shot micro']).any()
-
-
-@pytest.mark.parametrize('loss', anomaly.LOSSES)
-def test_adaptation_finds_what_tells_types_apart(loss):
-    """One direction does, amid noise in others that is larger."""
-    rng = np.random.default_rng(0)
-    label = np.repeat([0, 1], 30)
-    x = rng.normal(0, 2.5, (60, 8)).astype(np.float32)
-    x[:, 0] = np.where(label, 2, -2) + rng.normal(0, 0.2, 60)
-    net = 'mlp'
-    if loss == 'relation':
-        x, net = x.reshape(60, 1, 1, 8), 'pair_relation'
-    test = from_arrays(x, label, group=np.arange(60))
-    given = {'shots': (10,), 'draws': 10, 'loss': loss, 'temperature': 0.2}
-    before = evaluated(test, net, **given)['10-shot macro'].mean()
-    after = evaluated(test, net, adapt_steps=100, adapt_lr=0.03, **given)['10-shot macro'].mean()
-    assert after > before + 0.1
-
-
-def test_a_step_of_adaptation_by_hand():
-    """Each shot is told by the others of the task; Adam's first step is the slope's sign."""
-    test = types((6, 7, 5), noise=1.5)
-    given = {'shots': (2,), 'draws': 8, 'temperature': 0.5, 'adapt_steps': 1, 'adapt_lr': 0.3}
-    method, state, data = make(test, **given)
-    found = method.export(state, data, KEY)
-    start = np.concatenate([np.float64(state.params['Dense_0'][k]).reshape(-1, 5)
-                            for k in ('kernel', 'bias')])  # fmt: skip
-    with_one = np.float64(np.concatenate([test.x, np.ones((18, 1))], 1))
-    y = np.repeat(np.arange(3), 2)
-    for rows, named in zip(found['2-shot support'], found['2-shot answers'], strict=True):
-        x, asked = with_one[np.asarray(rows).reshape(-1)], np.asarray(named) >= 0
-
-        def loss(weights, x=x):
-            z, fixed = unit(x @ weights), unit(x @ start)
-            keep = [np.arange(6) != i for i in range(6)]
-            means = [[fixed[k & (y == c)].mean(0) for c in range(3)] for k in keep]
-            return np.mean([-log_softmax(unit(np.stack(m)) @ z_i / 0.5)[c]
-                            for m, z_i, c in zip(means, z, y, strict=True)])  # fmt: skip
-
-        moved = start.copy()
-        for at in np.ndindex(start.shape):
-            step = np.zeros_like(start)
-            step[at] = 1e-5
-            moved[at] -= 0.3 * np.sign(loss(start + step) - loss(start - step))
-        z_s = x @ moved
-        means = unit(np.stack([z_s[y == c].mean(0) for c in range(3)]))
-        want = (unit(with_one @ moved) @ means.T).argmax(1)
-        np.testing.assert_array_equal(np.asarray(named)[asked], want[asked])
 
 
 # What can't be.
@@ -355,6 +264,18 @@ def test_a_step_of_adaptation_by_hand():
 def test_fields_that_can_not_be_are_refused(given, match):
     with pytest.raises(InputError, match=match):
         make(types((5, 6, 2)), **given)
+
+
+def test_mean_pictures_have_to_be_there():
+    test = types((5, 6))
+    match = r"'pixels' needs 20 mean pictures of 2 shots: .*average_shots=\(1, 2\).*draws=20"
+    few = averaged(test, np.zeros((19, 2, 2), int), shots=(2,))
+    enough = averaged(test, np.zeros((20, 2, 2), int), shots=(1,))
+    for found in (enough, few | {'1-shot': enough['1-shot']}):
+        with pytest.raises(InputError, match=match):
+            make(test, prototypes='pixels', averaged=found)
+    with pytest.raises(InputError, match=r"prototypes='pixel' is unknown; did you mean 'pixels'"):
+        make(test, prototypes='pixel')
 
 
 def test_types_need_groups():

@@ -191,6 +191,35 @@ def test_what_all_good_pictures_share_is_not_blown_up():
     np.testing.assert_allclose(residual._relative(np.float32([[4, 5]]), usual), [[3, 5]])
 
 
+@pytest.mark.parametrize('output', ['peak', 'map'])
+def test_mean_pictures_are_seen_like_any_other(output):
+    of, data = fields(output=output, average_shots=(1, 2), average_draws=6), make()
+    data['test'] = data['test'].replace(group=np.array([0, 0, 1, 2, 3]))
+    got = residual.embed(data, of, seed=5)
+    averaged, test = got['averaged'], got['test']
+    support = averaged['support']
+    assert support.shape == (6, 2, 2) and (support != support[0]).any()
+    for rows in support:
+        assert set(data['test'].label[rows[0]]) == {0} and set(data['test'].label[rows[1]]) == {1}
+        assert all(data['test'].group[a] != data['test'].group[b] for a, b in rows)
+    # Of one picture it is that picture; the mean of two is looked at as a picture of its own.
+    np.testing.assert_allclose(averaged['1-shot'], test.x[support[:, :, 0]], rtol=1e-3, atol=1e-3)
+    x = data['test'].x.astype(int)
+    means = np.float32([(x[a] + x[b]) / 2 for a, b in support.reshape(-1, 2)])
+    as_items = from_arrays(np.rint(means).astype(np.uint8), [0] * 6 + [1] * 6, ('a', 'b'))
+    of.average_shots = ()
+    want = residual.embed({**data, 'test': as_items}, of)['test'].x
+    np.testing.assert_array_equal(averaged['2-shot'].reshape(want.shape), want)
+    assert np.abs(want - test.x[support].mean(2).reshape(want.shape)).max() > 0.01
+
+
+def test_another_seed_draws_other_support():
+    dataset = make()['test']
+    first, again, other = (residual.draws_of(dataset, 2, 9, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
 def test_sources_have_to_be_known():
     data = make()
     data['train'] = data['train'].replace(group=None)

@@ -12,7 +12,6 @@ from scipy.special import logsumexp
 from anyshot_jax.ops.transport import sinkhorn
 
 
-
 @partial(jax.jit, static_argnames='max_rounds')
 def plan(*args, **limits):
     return sinkhorn(*args, **limits)[0]

@@ -6,8 +6,9 @@ are residuals from what is normal (config.residual). By `loss`:
 - 'prototype': cross-entropy of the cosines with the mean of each class's shots;
 - 'infonce' (the paper's): with every shot by itself, which is not moved by the gradient;
 - 'relation' (its baseline): binary cross-entropy of all pairs, a right one weighing W - 1.
-Queries are told by the mean of their class's embeddings, or of its pairs' logits. `adapt_steps`
-fine-tunes on the shots of each task, each being told by the others; one shot has no others.
+Queries are told by the mean of their class's embeddings, or of its pairs' logits; with
+`prototypes='pixels'` (the paper's) by their class's mean picture. `adapt_steps` fine-tunes on the
+shots of each task, each being told by the others; one shot has no others.
 
 Real types are drawn so that support and query share no group (config.data.group), all others of
 their types are queries. A type with no more groups than shots is left out there, and said.
@@ -32,11 +33,13 @@ from anyshot_jax.types import Episode, InputError, Method, TrainState
 from anyshot_jax.update import gradient_update, map_over_devices
 
 LOSSES = ('prototype', 'infonce', 'relation')
+PROTOTYPES = ('embeddings', 'pixels')
 DEFAULTS = {
     'loss': 'prototype',
     'temperature': 0.1,  # of the cosines in the loss (the paper: 0.07)
     'shots': (1, 2, 5),  # examples of each real type
     'draws': 100,  # of them
+    'prototypes': 'embeddings',  # their mean | pixels: of the mean picture (residual.average_shots)
     'adapt_steps': 0,  # of Adam on each task's shots (the paper: 45)
     'adapt_lr': 1e-4,
 }
@@ -127,38 +130,52 @@ def build(config, data):
         return jax.lax.scan(step, start, length=fields.adapt_steps)[0][0]
 
     @partial(jax.jit, static_argnames=('shots', 'kept', 'draws', 'devices'))
-    def real_types(state, dataset, key, *, shots, kept, draws, devices):
+    def real_types(state, data, key, *, shots, kept, draws, devices):
         """Draws of the types `kept`, as many as `draws`.
 
+        Args:
+          data: 'test', and 'averaged' if its mean pictures stand for the types.
         Returns:
           Shares of queries named right, over all (micro) and over types (macro), [draws] each; the
           support's rows [draws, W, S]; the type that each item is called [draws, N], not asked: -1.
         """
-        ways, most = len(kept), max(fields.shots)
-        about = jnp.zeros(len(dataset.names), bool).at[jnp.array(kept)].set(True)
+        ways, most, chosen = len(kept), max(fields.shots), jnp.array(kept)
+        about = jnp.zeros(len(data['test'].names), bool).at[chosen].set(True)
         y = jnp.repeat(jnp.arange(ways), shots)
 
-        def one(i, state, dataset, key):
-            drawn = episodes.draw_apart(jax.random.fold_in(key, i), dataset, most, about)
-            support, query = drawn[0][jnp.array(kept), :shots], drawn[1][:, shots - 1]
+        def one(i, state, data, key):
+            dataset, averaged = data['test'], data.get('averaged')
+            if averaged is None:
+                support = episodes.draw_support(jax.random.fold_in(key, i), dataset, most)
+            else:
+                support = averaged['support'][i]
+            query = episodes.queries_apart(dataset, support[:, :shots], about)[:, -1]
+            support = support[chosen, :shots]
             x, params = dataset.x[support.reshape(-1)], state.params
             if fields.adapt_steps and shots > 1:
                 params = adapted(state, x, y, ways)
-            found = scores(params, state.extra, x, y, dataset.x, ways)[0]
-            answer = jnp.array(kept)[jnp.argmax(found, -1)]
+            stand_for = (x, y)
+            if averaged is not None:
+                stand_for = averaged[f'{shots}-shot'][i][chosen], jnp.arange(ways)
+            found = scores(params, state.extra, *stand_for, dataset.x, ways)[0]
+            answer = chosen[jnp.argmax(found, -1)]
             right = (answer == dataset.label) & query
-            of_type = dataset.label[None] == jnp.array(kept)[:, None]
+            of_type = dataset.label[None] == chosen[:, None]
             asked = (of_type & query[None]).sum(1)
             share = (of_type & right[None]).sum(1) / jnp.maximum(asked, 1)
             macro = jnp.sum(jnp.where(asked > 0, share, 0)) / jnp.sum(asked > 0)
             return right.sum() / query.sum(), macro, support, jnp.where(query, answer, -1)
 
-        return map_over_devices(one, draws, devices, state, dataset, key)
+        return map_over_devices(one, draws, devices, state, data, key)
 
     accuracies = jax.jit(
         partial(episode_accuracies, predict, tasks=config.eval.tasks, queries=config.eval.queries),
         static_argnames=('count', 'devices'),
     )
+
+    def drawn_on(data):
+        names = ('test', 'averaged') if fields.prototypes == 'pixels' else ('test',)
+        return {name: data[name] for name in names}
 
     def evaluate(state, data, key, role):
         dataset = data[role]
@@ -168,7 +185,7 @@ def build(config, data):
         values = {}
         for shots in fields.shots:
             drawn = {'shots': shots, 'kept': askable(dataset, shots), 'devices': devices}
-            micro, macro, *_ = real_types(state, dataset, key, draws=fields.draws, **drawn)
+            micro, macro, *_ = real_types(state, drawn_on(data), key, draws=fields.draws, **drawn)
             values |= {f'{shots}-shot macro': macro, f'{shots}-shot micro': micro}
         return values
 
@@ -178,7 +195,7 @@ def build(config, data):
         for shots in fields.shots:
             drawn = {'shots': shots, 'kept': askable(dataset, shots), 'devices': devices}
             draws = min(fields.draws, EXPORTED)
-            *_, support, answer = real_types(state, dataset, key, draws=draws, **drawn)
+            *_, support, answer = real_types(state, drawn_on(data), key, draws=draws, **drawn)
             found |= {f'{shots}-shot support': support, f'{shots}-shot answers': answer}
         return found
 
@@ -209,6 +226,11 @@ def _check(config, data) -> None:
         raise InputError(
             f'config.method.loss={fields.loss!r} is unknown{nearest(fields.loss, LOSSES)}'
         )
+    if fields.prototypes not in PROTOTYPES:
+        raise InputError(
+            f'config.method.prototypes={fields.prototypes!r} is unknown'
+            f'{nearest(fields.prototypes, PROTOTYPES)}'
+        )
     if fields.temperature <= 0 or fields.draws < 1 or fields.adapt_steps < 0:
         raise InputError('config.method: need temperature > 0, draws >= 1, adapt_steps >= 0')
     if not fields.shots or min(fields.shots) < 1:
@@ -222,6 +244,15 @@ def _check(config, data) -> None:
             'anomaly tells apart types of defect (data["test"] with groups): use '
             'config.data.name=mvtec and config.residual.encoder'
         )
+    if fields.prototypes == 'pixels':
+        found = data.get('averaged', {})
+        lack = [k for k in fields.shots if len(found.get(f'{k}-shot', ())) < fields.draws]
+        if lack:
+            raise InputError(
+                f"config.method.prototypes='pixels' needs {fields.draws} mean pictures of "
+                f'{lack[0]} shots: set config.residual.average_shots={tuple(fields.shots)} and '
+                f'config.residual.average_draws={fields.draws}'
+            )
     for shots in fields.shots:
         kept = [test.names[c] for c in askable(test, shots)]
         aside = [name for name in test.names if name not in kept]

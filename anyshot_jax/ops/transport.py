@@ -21,7 +21,7 @@ def sinkhorn(
 ) -> tuple[jax.Array, jax.Array]:
     """The plan exp(-sharpness * cost), rows and columns scaled in turn until their sums are right.
 
-    Adding a number to a row or a column of `cost` changes nothing but the rounds it takes. Costs may
+    Adding a number to a row or column of `cost` changes nothing but the rounds it takes. Costs may
     lie far apart: what underflows comes back by a round in logarithms.
 
     Args:
