@@ -1,6 +1,6 @@
 """Features of picture files, kept in the cache directory by the hash of each file's bytes.
 
-    store = FeatureStore(encoder.name, encoder.digest, encoder.dim, embed)
+    store = FeatureStore(encoder.name, encoder.digest, encoder.dim, read, embed)
     for chunk in store.chunks(paths):
         chunk.features  # [n, D]
 
@@ -15,24 +15,20 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
-from PIL import Image
 
 from anyshot_jax.data.cache import cache_dir, write_whole
-from anyshot_jax.data.images import read_picture
 from anyshot_jax.types import Array, InputError
 
 CHUNK = 128  # pictures of a shard: what a killed run loses at most
-TOGETHER, PIXELS = 32, 64_000_000  # decoded pictures, and their pixels, that wait to be embedded
+BATCH = 16  # pictures that are embedded at once
 MAX_FILE = 500_000_000  # bytes of a picture file
-MAX_PIXELS = 50_000_000
 MAGIC, HEAD, KEY = b'anyshot1', struct.Struct('<8sQQ'), 16
 
 
@@ -57,20 +53,19 @@ class FeatureStore:
         name: str,
         digest: str,
         dim: int,
-        embed: Callable[[list[Image.Image]], Array],
-        *,
-        max_pixels: int = MAX_PIXELS,
+        read: Callable[[bytes, str], Array],
+        embed: Callable[[Array], Array],
     ):
         """Reads which pictures are stored (16 bytes of each), not their features.
 
         Args:
           name: of the encoder, for people. digest: hex digits of all that features depend on
             besides the picture: weights, preprocessing, how pictures are brought to size.
-          dim: D. embed: upright pictures of mode L or RGB, at most 32 -> [n, D].
-          max_pixels: a picture that unpacks to more is an error.
+          dim: D. read: (a file's bytes, its name for messages) -> a picture [...] of one shape;
+            InputError where it can't. embed: [n, ...], n <= BATCH -> [n, D].
         """
         self.folder = cache_dir() / 'pictures' / re.sub(r'[^\w.-]', '_', f'{name}-{digest}')
-        self.dim, self.embed, self.max_pixels = dim, embed, max_pixels
+        self.dim, self.read, self.embed = dim, read, embed
         self.embedded = 0  # pictures that this object had to embed
         self._places: dict[bytes, tuple[_Shard, int]] = {}
         self._keeps = True
@@ -86,7 +81,7 @@ class FeatureStore:
     def chunks(self, paths: Sequence[Path]) -> Iterator[Chunk]:
         """The features of files, a few at a time, in order.
 
-        What can't be read is in `errors` of its chunk, as `read_picture` says it.
+        What can't be read is in `errors` of its chunk.
         """
         for start in range(0, len(paths), CHUNK):
             # Its own threads for every chunk: whoever stops early leaves none behind.
@@ -117,38 +112,33 @@ class FeatureStore:
         return Chunk(paths, features, errors)
 
     def _embedded(
-        self, rows: Iterable[int], paths: Sequence[Path], pool: ThreadPoolExecutor
+        self, rows: Sequence[int], paths: Sequence[Path], pool: ThreadPoolExecutor
     ) -> Iterator[tuple[int, bytes, Array | InputError]]:
-        """(row, key of the bytes that were decoded, features or error), read by a few threads."""
-        rows, waiting, pixels = iter(rows), [], 0
-        while True:
-            some = list(islice(rows, 4))  # so few because decoded pictures are large
+        """(row, key of the bytes that were read, features or error)."""
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            whole = []
             for i, read in zip(some, pool.map(self._read, (paths[i] for i in some)), strict=True):
                 if isinstance(read, InputError):
                     yield i, b'', read
                 else:
-                    waiting.append((i, *read))
-                    pixels += read[1].width * read[1].height
-            if waiting and (not some or len(waiting) > TOGETHER - 4 or pixels > PIXELS):
-                z = np.asarray(self.embed([picture for *_, picture in waiting]), np.float32)
-                self.embedded += len(waiting)
-                if z.shape != (len(waiting), self.dim):
-                    raise ValueError(f'features {z.shape} of {len(waiting)} pictures')
-                for (i, key, _), row in zip(waiting, z, strict=True):
-                    if np.isfinite(row).all():
-                        yield i, key, row
-                    else:
-                        yield i, key, InputError(f'{paths[i]} has features that are not finite')
-                waiting, pixels = [], 0
-            if not some:
-                return
+                    whole.append((i, *read))
+            if not whole:
+                continue
+            z = np.asarray(self.embed(np.stack([x for *_, x in whole])), np.float32)
+            self.embedded += len(whole)
+            for (i, key, _), row in zip(whole, z, strict=True):
+                if np.isfinite(row).all():
+                    yield i, key, row
+                else:
+                    yield i, key, InputError(f'{paths[i]} has features that are not finite')
 
-    def _read(self, path: Path) -> tuple[bytes, Image.Image] | InputError:
+    def _read(self, path: Path) -> tuple[bytes, Array] | InputError:
         """The key and the picture of the same bytes: the file may have changed since."""
         try:
             with path.open('rb') as f:
                 content = f.read(MAX_FILE)
-            return _digest(content), read_picture(content, self.max_pixels, str(path))
+            return _digest(content), self.read(content, str(path))
         except InputError as e:
             return e
         except OSError as e:

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from anyshot_jax import feature_store
-from anyshot_jax.data.images import NotAnImage
+from anyshot_jax.data.images import NotAnImage, read_image
 from anyshot_jax.feature_store import FeatureStore
 from anyshot_jax.types import InputError
 
 
 class Embedder:
-    """A real if small encoder, the mean colour; counts what it is given, may be interrupted."""
+    """A real if small encoder, the mean colour; notes what it is given, may be interrupted."""
 
     def __init__(self, stop_after=None):
         self.seen, self.largest, self.stop_after = [], 0, stop_after
@@ -25,10 +25,14 @@ class Embedder:
     def __call__(self, pictures):
         if self.stop_after is not None and len(self.seen) >= self.stop_after:
             raise KeyboardInterrupt
-        z = [np.asarray(p.convert('RGB'), np.float32).mean((0, 1)) for p in pictures]
+        z = pictures.astype(np.float32).mean((1, 2))
         self.seen += [int(row[0]) for row in z]
         self.largest = max(self.largest, len(pictures))
-        return np.stack(z)
+        return z
+
+
+def read(content, name):
+    return read_image(content, 6, 3, 1000, name)
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +51,8 @@ def pictures(tmp_path, reds):
     return [paint(tmp_path / 'in' / f'{red:03d}.png', red) for red in reds]
 
 
-def store(embed, **options):
-    return FeatureStore('mean', 'abc', 3, embed, **options)
+def store(embed):
+    return FeatureStore('mean', 'abc', 3, read, embed)
 
 
 def reds(chunks):
@@ -95,9 +99,8 @@ def test_a_changed_file_is_embedded_again(tmp_path):
     assert reds(store(Embedder()).chunks([path])) == [6]
 
 
-def test_interrupted_run_goes_on(tmp_path, monkeypatch):
+def test_interrupted_run_goes_on(tmp_path):
     """Chunks that were whole when the run ended are not embedded again."""
-    monkeypatch.setattr(feature_store, 'TOGETHER', 4)
     paths = pictures(tmp_path, range(20))
     with pytest.raises(KeyboardInterrupt):
         list(store(Embedder(stop_after=8)).chunks(paths))
@@ -114,15 +117,16 @@ def test_killed_process_leaves_whole_chunks_only(tmp_path):
         'from pathlib import Path\n'
         'import numpy as np\n'
         'from anyshot_jax import feature_store\n'
-        'from anyshot_jax.data import cache\n'
+        'from anyshot_jax.data.images import read_image\n'
         'feature_store.CHUNK, writes, replace = 4, [], os.replace\n'
         'def rename(a, b):\n'
         '    writes.append(b)\n'
         '    if len(writes) == 3: os.kill(os.getpid(), signal.SIGKILL)\n'
         '    replace(a, b)\n'
         'os.replace = rename\n'
-        'embed = lambda ps: np.stack([np.asarray(p, np.float32).mean((0, 1)) for p in ps])\n'
-        'store = feature_store.FeatureStore("mean", "abc", 3, embed)\n'
+        'read = lambda content, name: read_image(content, 6, 3, 1000, name)\n'
+        'embed = lambda x: x.astype(np.float32).mean((1, 2))\n'
+        'store = feature_store.FeatureStore("mean", "abc", 3, read, embed)\n'
         'list(store.chunks([Path(p) for p in json.loads(sys.argv[1])]))\n'
     )
     root = os.path.dirname(os.path.dirname(feature_store.__file__))
@@ -170,7 +174,7 @@ def test_another_encoder_has_its_own_features(tmp_path):
     list(store(Embedder()).chunks(paths))
     for name, digest in (('mean', 'abd'), ('median', 'abc'), ('../mean', 'abc')):
         embed = Embedder()
-        other = FeatureStore(name, digest, 3, embed)
+        other = FeatureStore(name, digest, 3, read, embed)
         assert reds(other.chunks(paths)) == [0, 1] and embed.seen == [0, 1]
         assert other.folder.parent == tmp_path / 'cache' / 'anyshot_jax' / 'pictures'
 
@@ -184,7 +188,7 @@ def test_bad_pictures_are_named_and_the_others_answered(tmp_path):
     paths[4].unlink()
     paths.append(paint(tmp_path / 'in' / 'large.png', 50, (40, 30)))
     embed = Embedder()
-    chunks = list(store(embed, max_pixels=1000).chunks(paths))
+    chunks = list(store(embed).chunks(paths))
     assert reds(chunks) == [0, None, None, None, None, 5, None] and embed.seen == [0, 5]
     errors = {c.paths[i].name: e for c in chunks for i, e in c.errors.items()}
     for name, text in (
@@ -208,16 +212,11 @@ def test_a_huge_file_is_refused_unread(tmp_path):
     assert 'film.png has 500,000,000 bytes' in str(chunk.errors[0])
 
 
-def test_few_decoded_pictures_wait(tmp_path, monkeypatch):
+def test_few_pictures_are_embedded_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_store, 'CHUNK', 100)
-    paths = pictures(tmp_path, range(100))
     embed = Embedder()
-    list(store(embed).chunks(paths))
-    assert embed.largest == 32
-    monkeypatch.setattr(feature_store, 'PIXELS', 8 * 15 - 1)
-    embed = Embedder()
-    list(FeatureStore('mean', 'other', 3, embed).chunks(paths))
-    assert embed.largest == 8
+    assert reds(store(embed).chunks(pictures(tmp_path, range(40)))) == list(range(40))
+    assert embed.largest == 16
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch, caplog):
@@ -231,7 +230,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch, c
 
 def test_features_that_are_not_finite_are_an_error(tmp_path):
     paths = pictures(tmp_path, range(3))
-    embed = lambda ps: [[np.inf if np.asarray(p)[0, 0, 0] == 1 else 2.0] * 3 for p in ps]
+    embed = lambda x: np.where(x[:, 0, 0, :1] == 1, np.inf, x[:, 0, 0])
     [chunk] = store(embed).chunks(paths)
     assert list(chunk.errors) == [1] and '001.png' in str(chunk.errors[1])
     assert len(store(embed)) == 2
