@@ -105,8 +105,8 @@ def answers(
     num = len(paths)
     if classifier.method != 'refine':
         for start in range(0, num, CHUNK):
-            found = of(np.arange(start, min(start + CHUNK, num)))
-            yield [answer for _, answer in sorted(found)]
+            rows = np.arange(start, min(start + CHUNK, num))
+            yield [answer for _, answer in sorted(of(rows))]
         return
     mixed = np.random.default_rng(0).permutation(num)
     found = [pair for part in np.array_split(mixed, -(-num // TOGETHER)) for pair in of(part)]

@@ -133,6 +133,8 @@ class Outputs:
             os.replace(part, self._record)
             for k, path in paths.items():
                 os.replace(fresh[k], path)
+        except OSError as e:
+            raise InputError(f'{e.filename or self.folder} can not be written: {e}') from e
         finally:
             for path in fresh.values():
                 path.unlink(missing_ok=True)
