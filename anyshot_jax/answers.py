@@ -74,8 +74,8 @@ def answers(
             rows = rows[len(chunk.paths) :]
             for row, error in chunk.errors.items():
                 path = chunk.paths[row]
-                if isinstance(error, NotAnImage) and path.suffix.lower() not in SUFFIXES:
-                    continue  # a note or a table among the pictures
+                if is_other_file(path, error):
+                    continue
                 if on_error == 'raise':
                     raise InputError(f'{error} (--on_error=skip goes on without it)') from error
                 i = int(at[row])
@@ -111,6 +111,11 @@ def answers(
     mixed = np.random.default_rng(0).permutation(num)
     found = [pair for part in np.array_split(mixed, -(-num // TOGETHER)) for pair in of(part)]
     yield [answer for _, answer in sorted(found)]
+
+
+def is_other_file(path: Path, error: InputError) -> bool:
+    """Whether what couldn't be read is a note or a table among the pictures."""
+    return isinstance(error, NotAnImage) and path.suffix.lower() not in SUFFIXES
 
 
 def _told(classifier: Any, x: Array) -> Iterator[tuple[Array, bool, int, float]]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +9,13 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from anyshot_jax.answers import Tally, answers
+from anyshot_jax.answers import Tally, answers, is_other_file
 from anyshot_jax.classifier import AnyShotClassifier
 from anyshot_jax.data import descriptions as texts
 from anyshot_jax.data.folder_tree import find_classes, find_files
-from anyshot_jax.data.images import SUFFIXES, NotAnImage, read_picture
+from anyshot_jax.data.images import SUFFIXES, read_picture
 from anyshot_jax.feature_store import FeatureStore
-from anyshot_jax.frozen import frozen
+from anyshot_jax.frozen import Frozen, frozen
 from anyshot_jax.picture_input import MAX_PIXELS, square
 from anyshot_jax.predictions import Outputs, write_head, write_rows
 from anyshot_jax.report.answer_classes import Support
@@ -61,7 +60,7 @@ def run(ask: Request) -> dict[str, Any]:
     for path in (table, report, *([Path(ask.save).expanduser()] if ask.save else [])):
         outputs.check(path)  # before any work
 
-    classifier = _classifier(ask)
+    classifier, store = _classifier(ask)
     names = [str(c) for c in classifier.classes_]
     if ask.unknown in names:
         raise InputError(f'--unknown={ask.unknown}: there is a class of that name')
@@ -70,7 +69,6 @@ def run(ask: Request) -> dict[str, Any]:
             classifier.save(fresh['model'])
     support = Support.of(classifier, ask.support)
     labels = _labels(root, paths, names)
-    store = _store(classifier)
     tally = Tally(names, ask.unknown)
     with outputs.replacing(table=table, report=report) as fresh:
         with (
@@ -136,8 +134,8 @@ def _shown(ask: Request) -> dict[str, str]:
 # What is learnt from.
 
 
-def _classifier(ask: Request) -> Any:
-    """Fitted, or read from its file."""
+def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
+    """Fitted, or read from its file; and the features that it takes."""
     if ask.model:
         return _loaded(Path(ask.model).expanduser())
     described = {}
@@ -147,76 +145,70 @@ def _classifier(ask: Request) -> Any:
             raise InputError(f'--descriptions={file}: there is no such file')
         described = {k: text for k, text in texts.descriptions(file).items() if text.strip()}
         texts.warn_same(described)
-    pictures, labels = _support(ask, described) if ask.support else ([], [])
     classifier = AnyShotClassifier(encoder=ask.encoder, method=ask.method)
+    store = _store(frozen(ask.encoder))
+    found = _support(ask, described, store) if ask.support else ([], [], None)
+    pictures, labels, features = found
     try:
-        return classifier.fit(pictures, labels, descriptions=described)
+        classifier.fit(pictures, labels, descriptions=described, features=features)
     except InputError:
         raise
     except ValueError as e:  # scikit-learn's
         raise InputError(f'{ask.support or ask.descriptions}: {e}') from e
+    return classifier, store
 
 
-def _loaded(path: Path) -> Any:
+def _loaded(path: Path) -> tuple[AnyShotClassifier, FeatureStore]:
     classifier = AnyShotClassifier.load(path)
     if not classifier.of_pictures_:
         raise InputError(f'{path} was fitted on feature vectors: it can not read pictures')
-    if classifier.encoder_digest_ != frozen(classifier.encoder).encoder.digest:
+    net = frozen(classifier.encoder)
+    if classifier.encoder_digest_ != net.encoder.digest:
         raise InputError(
             f'{path} was fitted with other weights of {classifier.encoder}: fit it again'
         )
-    return classifier
+    return classifier, _store(net)
 
 
-def _support(ask: Request, described: dict[str, str]) -> tuple[list[Path], list[str]]:
-    """The examples and their classes, sorted."""
+def _support(
+    ask: Request, described: dict[str, str], store: FeatureStore
+) -> tuple[list[Path], list[str], np.ndarray]:
+    """The examples, sorted, their classes, and their features."""
     root = Path(ask.support).expanduser()
     tree = find_classes(root)
     if tree.has_roles:
         raise InputError(f'{root} holds train, val and test: give one of them, as {root}/train')
-    files = [(file, name) for (_, name), inside in tree.classes.items() for file in inside]
-    kept, failed = [], 0
-    with ThreadPoolExecutor(4) as pool:
-        for (file, name), error in zip(
-            files, pool.map(lambda f: _trouble(f[0], ask.on_error), files), strict=True
-        ):
-            if error is None:
-                kept.append((file, name))
-            elif error:
+    names = [name for (_, name), inside in tree.classes.items() for _ in inside]
+    files = [file for inside in tree.classes.values() for file in inside]
+    kept: list[int] = []
+    features = [np.zeros((0, store.dim), np.float32)]
+    failed = 0
+    with tqdm(total=len(files), desc='read examples', disable=None, leave=False) as bar:
+        for chunk in store.chunks(files):
+            for row, error in chunk.errors.items():
+                if is_other_file(chunk.paths[row], error):
+                    continue
+                if ask.on_error == 'raise':
+                    raise InputError(f'{error} (--on_error=skip goes on without it)') from error
                 logging.warning('skipped: %s', error)
                 failed += 1
-    have = {name for _, name in kept} | described.keys()
+            whole = [row for row in range(len(chunk.paths)) if row not in chunk.errors]
+            kept += [bar.n + row for row in whole]
+            features.append(chunk.features[whole])
+            bar.update(len(chunk.paths))
+    have = {names[i] for i in kept} | described.keys()
     empty = [name for _, name in tree.classes if name not in have]
     if empty:
         raise InputError(
             f'class {empty[0]!r} in {root} has no readable picture and no description '
             f'({failed} skipped in all)'
         )
-    if not kept and not described:
+    if not have:
         raise InputError(f'{root} holds no class folder with pictures in it; expected {LAYOUT}')
-    return [file for file, _ in kept], [name for _, name in kept]
+    return [files[i] for i in kept], [names[i] for i in kept], np.concatenate(features)
 
 
-def _trouble(path: Path, on_error: str) -> str | None:
-    """Why a support file is left out ('' if it never was a picture), or None: it is taken."""
-    pictured = path.suffix.lower() in SUFFIXES
-    if pictured and on_error == 'raise':
-        return None  # read once only, by whoever says what is wrong
-    try:
-        read_picture(path, MAX_PIXELS)
-    except InputError as e:
-        if isinstance(e, NotAnImage) and not pictured:
-            return ''
-        if on_error == 'raise':
-            raise
-        return str(e)
-    return None
-
-
-def _store(classifier: Any) -> Any:
-    """Of the classifier's features."""
-    net = frozen(classifier.encoder)
-
+def _store(net: Frozen) -> FeatureStore:
     def read(content: bytes, name: str) -> np.ndarray:
         return square(read_picture(content, MAX_PIXELS, name), net.size, name)
 

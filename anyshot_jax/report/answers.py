@@ -44,7 +44,7 @@ def page(
     samples = {c: found for c in tally.names if (found := tally.samples(c))}
     kept = dict(list(samples.items())[:SAMPLED])
     groups = [tally.unsure, tally.strange, tally.wrong, *kept.values()]
-    show = _Cards(root, [a for group in groups for a in group], support)
+    show = _Cards(root, [a for group in groups for a in group], support, tally.known)
     parts = [
         answer_classes.classes(tally, classifier, support),
         _wrong(tally, show),
@@ -109,8 +109,8 @@ def _link(part: str) -> str:
 class _Cards:
     """Pictures beside what was said of them."""
 
-    def __init__(self, root: Path, shown: Sequence[Answer], support: Support):
-        self.support, self.thumbs = support, dict[str, str]()
+    def __init__(self, root: Path, shown: Sequence[Answer], support: Support, known: set[str]):
+        self.support, self.known, self.thumbs = support, known, dict[str, str]()
         paths = sorted({a.path for a in shown})
         size = SimpleNamespace(size=THUMB, channels=3, max_pixels=MAX_PIXELS)
         with closing(read_images(len(paths), lambda i: (root / paths[i], ''), size)) as found:
@@ -125,9 +125,11 @@ class _Cards:
         return f'<div class="answers">{"".join(self._card(a) for a in found)}</div>'
 
     def _card(self, a: Answer) -> str:
-        style, sign = {None: ('', ''), True: (' right', '✓ '), False: (' wrong', '✗ ')}[a.right]
+        # What no class stands for is rightly called unknown.
+        right = True if a.unknown and a.label and a.label not in self.known else a.right
+        style, sign = {None: ('', ''), True: (' right', '✓ '), False: (' wrong', '✗ ')}[right]
         lines = [f'<b>{sign}{name(a.prediction)} {a.probability * 100:.0f} %</b>']
-        if a.right is False:
+        if a.label and not a.right:
             lines.append(f'is {name(a.label)}<br>')
         if a.unknown:
             lines.append('of no known class<br>')

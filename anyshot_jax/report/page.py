@@ -197,9 +197,9 @@ grid-template-columns:repeat(auto-fill,minmax(min(25rem,100%),1fr))}
 .types .way{grid-template-columns:8rem auto 1fr}.types .support{max-width:12rem}
 .answers{display:grid;gap:.7rem 1.2rem;margin:.8rem 0 1.4rem;
 grid-template-columns:repeat(auto-fill,minmax(min(18rem,100%),1fr))}
-.answer{display:grid;grid-template-columns:72px 40px 1fr;gap:.2rem .5rem;align-items:start;
+.answer{display:grid;grid-template-columns:72px 48px 1fr;gap:.2rem .5rem;align-items:start;
 font-size:.82rem;line-height:1.3;overflow-wrap:anywhere;min-width:0}
-.answer>.item{width:72px;height:72px}.answer>.item+.item{width:40px;height:40px}
+.answer>.item{width:72px;height:72px}.answer>.item+.item{width:48px;height:48px}
 .answer b{display:block;font-size:.92rem}.answer.right b{color:var(--green)}
 .answer.wrong b{color:var(--red)}.answer.wrong>.item:first-child{outline:3px dashed var(--red)}
 .classes td{vertical-align:middle}.classes td.text{white-space:normal;text-align:left;
