@@ -182,7 +182,7 @@ def _support(
     files = [file for inside in tree.classes.values() for file in inside]
     kept: list[int] = []
     features = [np.zeros((0, store.dim), np.float32)]
-    failed = 0
+    seen = failed = 0
     with tqdm(total=len(files), desc='read examples', disable=None, leave=False) as bar:
         for chunk in store.chunks(files):
             for row, error in chunk.errors.items():
