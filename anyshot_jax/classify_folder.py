@@ -193,8 +193,9 @@ def _support(
                 logging.warning('skipped: %s', error)
                 failed += 1
             whole = [row for row in range(len(chunk.paths)) if row not in chunk.errors]
-            kept += [bar.n + row for row in whole]
+            kept += [seen + row for row in whole]
             features.append(chunk.features[whole])
+            seen += len(chunk.paths)
             bar.update(len(chunk.paths))
     have = {names[i] for i in kept} | described.keys()
     empty = [name for _, name in tree.classes if name not in have]
