@@ -44,6 +44,8 @@ class Request(NamedTuple):
 def run(ask: Request) -> dict[str, Any]:
     """Writes predictions.csv and report.html into ask.out.
 
+    While it works, the rows so far are in .predictions.part.csv there.
+
     Returns:
       counts: pictures, unreadable, unknown, embedded (in this call); accuracy (None without
       labels), seconds.

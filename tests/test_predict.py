@@ -30,15 +30,20 @@ def paint(path, kind, seed):
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch):
+def folders(tmp_path):
     """support: 3 pictures of each texture; query: 2 of each, loose."""
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     for kind in TEXTURES:
         for i in range(3):
             paint(tmp_path / 'support' / kind / f'{i}.png', kind, i)
         for i in range(2):
             paint(tmp_path / 'query' / f'{kind}{i}.png', kind, 10 + i)
     return tmp_path
+
+
+@pytest.fixture
+def no_features(tmp_path, monkeypatch):
+    """A cache of this test's own; others share what they embed."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
 
 
 def asked(folders, **fields):
@@ -60,7 +65,7 @@ def page(folders, out='out'):
     return (folders / out / 'report.html').read_text('utf-8')
 
 
-def test_table_says_what_the_classifier_says(folders):
+def test_table_says_what_the_classifier_says(folders, no_features):
     done = predict(folders)
     found = rows(folders)
     paths = sorted((folders / 'query').iterdir())
@@ -92,7 +97,7 @@ def test_table_says_what_the_classifier_says(folders):
     assert sum(r['path'].startswith(r['prediction']) for r in found) >= 5
 
 
-def test_second_call_embeds_only_what_is_new(folders):
+def test_second_call_embeds_only_what_is_new(folders, no_features):
     assert predict(folders)['embedded'] == 15
     before = (folders / 'out' / 'predictions.csv').read_bytes()
     assert predict(folders)['embedded'] == 0
@@ -103,7 +108,7 @@ def test_second_call_embeds_only_what_is_new(folders):
     assert [r['path'] for r in rows(folders)][2] == 'more.png'
 
 
-def test_interrupted_call_goes_on(folders, monkeypatch):
+def test_interrupted_call_goes_on(folders, no_features, monkeypatch):
     """Stopped within the third chunk of queries; the next call embeds the rest only."""
     monkeypatch.setattr(feature_store, 'CHUNK', 2)
     monkeypatch.setattr(answers, 'CHUNK', 2)

@@ -73,7 +73,7 @@ def classes(tally: Tally, classifier: Any, support: Support) -> str:
         '<p>Recall: how many of the pictures in the folder of that name were called so. Precision: '
         'how many that were called so lie in that folder, among those whose class is known.</p>'
     )
-    return section('classes', 'Classes', more * labelled, table(head, rows, 'hard classes'))
+    return section('classes', 'Classes', more * labelled, table(head, rows, 'classes'))
 
 
 def _sums(tally: Tally) -> tuple[dict[str, int], dict[str, int]]:

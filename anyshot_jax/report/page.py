@@ -202,13 +202,14 @@ font-size:.82rem;line-height:1.3;overflow-wrap:anywhere;min-width:0}
 .answer>.item{width:72px;height:72px}.answer>.item+.item{width:48px;height:48px}
 .answer b{display:block;font-size:.92rem}.answer.right b{color:var(--green)}
 .answer.wrong b{color:var(--red)}.answer.wrong>.item:first-child{outline:3px dashed var(--red)}
-.classes td{vertical-align:middle}.classes td.text{white-space:normal;text-align:left;
+.classes td{vertical-align:middle}.classes .text{white-space:normal;text-align:left;
 min-width:12rem;max-width:24rem;font-size:.86rem;line-height:1.35}
 .who>span:not(.number){max-width:13rem;overflow-wrap:break-word}
 .hard td{vertical-align:middle;white-space:normal}
 .hard td:nth-child(2){white-space:nowrap}
-.hard .who{display:flex;gap:.7rem;align-items:center;text-align:left;line-height:1.3}
-.hard .item{width:44px;height:44px;flex:none}
+.hard .who,.classes .who{display:flex;gap:.7rem;align-items:center;text-align:left;
+line-height:1.3}
+.hard .item,.classes .item{width:44px;height:44px;flex:none}
 .hard th:last-child{text-align:left}
 dl{columns:2 20rem;column-gap:2.2rem;margin:.6rem 0 1.4rem;font-size:.9rem}
 dl div{display:flex;gap:1rem;justify-content:space-between;border-bottom:1px solid var(--rule);
