@@ -20,6 +20,7 @@ from anyshot_jax.picture_input import MAX_PIXELS, square
 from anyshot_jax.predictions import Outputs, write_head, write_rows
 from anyshot_jax.report.answer_classes import Support
 from anyshot_jax.report.answers import page
+from anyshot_jax.trained import Trained
 from anyshot_jax.types import InputError
 
 LAYOUT = '<class>/<image>'
@@ -148,7 +149,8 @@ def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
         described = {k: text for k, text in texts.descriptions(file).items() if text.strip()}
         texts.warn_same(described)
     classifier = AnyShotClassifier(encoder=ask.encoder, method=ask.method)
-    store = _store(frozen(ask.encoder))
+    classifier._check()
+    store = _store(classifier._net())
     found = _support(ask, described, store) if ask.support else ([], [], None)
     pictures, labels, features = found
     try:
@@ -211,12 +213,21 @@ def _support(
     return [files[i] for i in kept], [names[i] for i in kept], np.concatenate(features)
 
 
-def _store(net: Frozen) -> FeatureStore:
-    def read(content: bytes, name: str) -> np.ndarray:
-        return square(read_picture(content, MAX_PIXELS, name), net.size, name)
+def _store(net: Frozen | Trained) -> FeatureStore:
+    """Of the features that a classifier takes."""
+    if isinstance(net, Trained) and net.encoder:
+        net = frozen(net.encoder)
+    if isinstance(net, Trained):
+        size, name = net.shape[0], 'pixels'
+        digest = 'x'.join(map(str, net.shape)) + ('-inverted' if net.invert else '')
+    else:
+        size, name = net.size, net.encoder.name
+        digest = f'{net.encoder.digest}-{net.size}'
 
-    digest = f'{net.encoder.digest}-{net.size}'
-    return FeatureStore(net.encoder.name, digest, net.dim, read, net.of_squares)
+    def read(content: bytes, path: str) -> np.ndarray:
+        return square(read_picture(content, MAX_PIXELS, path), size, path)
+
+    return FeatureStore(name, digest, net.dim, read, net.of_squares)
 
 
 # What is asked.

@@ -50,7 +50,7 @@ def _define_flags() -> None:
     text('model', '', 'A fitted classifier (.safetensors), instead of --support.')
     text('descriptions', '', 'JSON {"class": "description"}, also of classes without examples.')
     text('encoder', 'efficientnet_lite0', 'Of the pictures; a name, a weights file or NAME=FILE.')
-    text('method', 'prototypes', 'prototypes | refine (all pictures together).')
+    text('method', 'prototypes', 'prototypes | refine (all pictures together) | workdir of a run.')
     text('unknown', '', 'The answer to pictures of no class. Default: the nearest class.')
     text('out', '', 'Folder of predictions.csv and report.html.')
     text('save', '', 'Keeps the fitted classifier in this file (.safetensors).')

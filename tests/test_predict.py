@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anyshot_jax import AnyShotClassifier, answers, classify_folder, feature_store
+from anyshot_jax import AnyShotClassifier, answers, classify_folder, feature_store, train
 from anyshot_jax.classify_folder import Request
 from anyshot_jax.data.folder_tree import find_files
 from anyshot_jax.frozen import Frozen
@@ -167,6 +167,20 @@ def test_refine_answers_all_pictures_together_in_order(folders, monkeypatch):
     monkeypatch.setattr(answers, 'TOGETHER', 3)
     predict(folders, method='refine', out='halves')
     assert [r['path'] for r in rows(folders, 'halves')] == [r['path'] for r in found]
+
+
+def test_a_trained_run_answers(folders, no_features, tiny_config):
+    """Of a net that takes pixels; the second call reads them from the store."""
+    train.run(tiny_config('protonet', 'conv4'), folders / 'run')
+    run = str(folders / 'run')
+    assert predict(folders, method=run)['embedded'] == 15
+    assert predict(folders, method=run)['embedded'] == 0
+    support = sorted((folders / 'support').rglob('*.png'))
+    classifier = AnyShotClassifier(method=run).fit(support, [p.parent.name for p in support])
+    paths = sorted((folders / 'query').iterdir())
+    assert [r['prediction'] for r in rows(folders)] == classifier.predict(paths).tolist()
+    with pytest.raises(InputError, match=r"method='protonet'.*the folder of a trained run"):
+        predict(folders, method='protonet', out='no')
 
 
 def test_unknown_has_a_name(folders):
