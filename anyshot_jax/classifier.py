@@ -7,6 +7,7 @@ Pictures pass a frozen encoder; classes are told by the nearest mean (`nearest_m
 may have no example, only words (`word_means.py`), one, or many.
 """
 
+import warnings
 from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,12 +130,12 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     def _examples(self, X, y, features=None):
         if not self.of_pictures_:
             x, y = validate_data(self, X, y, dtype=np.float64)
-            check_classification_targets(y)
+            _check_labels(y)
             return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_pictures(len(x))
         y = np.asarray(y)
         if y.shape != (len(X),):
             raise ValueError(f'{len(X)} pictures, but labels of shape {y.shape}')
-        check_classification_targets(y)
+        _check_labels(y)
         net = self._net()
         if features is None:
             features, small = net.features_and(X, thumbnails)
@@ -336,6 +337,13 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
           InputError: no such file, damaged, or no classifier; says which.
         """
         return model_file.read(Path(path), cls)
+
+
+def _check_labels(y: Array) -> None:
+    with warnings.catch_warnings():
+        # Few examples a class are what this is for.
+        warnings.filterwarnings('ignore', message='The number of unique classes is greater than')
+        check_classification_targets(y)
 
 
 def _no_pictures(num: int = 0) -> Array:
