@@ -89,9 +89,13 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
 
     # Learning.
 
-    def fit(self, X, y, descriptions: Mapping[Any, str] | None = None):
+    def fit(
+        self, X, y, descriptions: Mapping[Any, str] | None = None, features: Array | None = None
+    ):
         """Learns classes from examples X, y and from descriptions; either may be empty.
 
+        Args:
+          features: [N, D], what `embed` gives for pictures X, where that is known already.
         Raises:
           InputError: a picture that can't be read, a field that can't be; says which.
           ValueError: feature vectors or labels that scikit-learn refuses.
@@ -112,7 +116,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
             if y is None:
                 raise ValueError('requires y to be passed, but the target y is None')
             self.of_pictures_ = are_pictures(X)
-            x, y, names, pictures = self._examples(X, y)
+            x, y, names, pictures = self._examples(X, y, features)
         self.support_features_, self.support_names_ = x, names
         self.support_pictures_, self.descriptions_ = pictures, descriptions
         known = np.unique(y) if len(y) else y
@@ -123,7 +127,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
         return self._learn()
 
-    def _examples(self, X, y):
+    def _examples(self, X, y, features=None):
         if not self.of_pictures_:
             x, y = validate_data(self, X, y, dtype=np.float64)
             _check_labels(y)
@@ -133,7 +137,12 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f'{len(X)} pictures, but labels of shape {y.shape}')
         _check_labels(y)
         net = self._net()
-        features, small = net.features_and(X, thumbnails)
+        if features is None:
+            features, small = net.features_and(X, thumbnails)
+        else:
+            features, small = np.asarray(features, np.float32), net.of_all(X, thumbnails)
+            if features.shape != (len(X), net.dim):
+                raise ValueError(f'{len(X)} pictures, but features {features.shape}')
         self.n_features_in_ = net.dim
         return features, y, [name_of(item, i) for i, item in enumerate(X)], small
 
