@@ -1,0 +1,76 @@
+"""AnyShotClassifier on all classes at once, beside scikit-learn on the same features.
+
+Made by experiments/classify_pictures.py, not by run_rows.py.
+"""
+
+import statistics
+from pathlib import Path
+
+import tables
+
+SETS = {'grocery': 'Grocery Store, 81 products', 'MSD': 'metal defects, 20 types'}
+SUPPORTS = ('descriptions only', 'icons only', '1 a class', '5 a class')
+
+
+def table(lines, root: Path = tables.ROOT) -> str:
+    """Markdown: a line for every set and support, a column for every classifier."""
+    methods = list(dict.fromkeys(x['method'] for x in lines if x['what'] in SUPPORTS))
+    body = []
+    for name, title in SETS.items():
+        for what in SUPPORTS:
+            of = {x['method']: x for x in lines if (x['set'], x['what']) == (name, what)}
+            if of:
+                body.append((f'{title}: {what}', *(accuracy(of.get(m)) for m in methods)))
+    several = [f'{title}: {text}' for name, title in SETS.items() if (text := said(name, lines))]
+    machines = ', '.join(dict.fromkeys(x['machine'] for x in lines))
+    note = (
+        'Right answers in per cent, the mean over classes, of all pictures that are not support; '
+        "ten draws of it with a 95 % interval over them (Student's t), one where all icons or "
+        'descriptions are the support. In brackets seconds, features given, to fit and to answer '
+        f'all (of Grocery Store some 5,000 pictures). Machine: {machines}.'
+    )
+    return '\n\n'.join([tables.markdown(('', *methods), body).rstrip(), *several, note]) + '\n'
+
+
+def accuracy(line) -> str:
+    if line is None:
+        return tables.NO_VALUE
+    cell = interval(line['accuracy'])
+    if 'fit_seconds' in line:
+        cell += f' ({line["fit_seconds"]:.2g} + {line["ask_seconds"]:.2g} s)'
+    return cell
+
+
+def interval(values) -> str:
+    mean = f'{100 * statistics.mean(values):.1f}'
+    if len(values) < 2:
+        return mean
+    return f'{mean} ± {100 * tables.interval_over_seeds(values):.1f}'
+
+
+def said(name: str, lines) -> str:
+    """What else was measured of a set, in a sentence or two."""
+    of = {x['what']: x for x in lines if x['set'] == name}
+    found = []
+    if x := of.get('5 a class, words of a quarter'):
+        found.append(
+            'with five pictures of three quarters of the classes and words of the others, all '
+            f'being answers, {interval(x["seen"])} of the former and {interval(x["accuracy"])} of '
+            'the latter'
+        )
+    if x := of.get('unknown'):
+        found.append(
+            f'with a quarter of the classes left out, {interval(x["false_alarm"])} of the known '
+            f'are called unknown ({interval(x["promised"])} promised) and {interval(x["found"])} '
+            f'of the others (AUROC {interval(x["auroc"])})'
+        )
+    errors = [x for x in lines if (x['set'], x['what']) == (name, 'calibration')]
+    if errors:
+        each = ' and '.join(f'{interval(x["error"])} at {x["shots"]} a class' for x in errors)
+        found.append(f'expected calibration error {each}')
+    if x := of.get('one picture'):
+        found.append(
+            f'one picture, encoder included, {1000 * x["median"]:.0f} ms (median of 100; the '
+            f'slowest {1000 * x["slowest"]:.0f})'
+        )
+    return '; '.join(found) + '.' if found else ''
