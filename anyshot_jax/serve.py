@@ -15,7 +15,9 @@ from anyshot_jax.types import InputError
 
 HOST = '127.0.0.1'  # never another: whoever reaches the page may change the model
 
-_MODEL = flags.DEFINE_string('model', '', 'A classifier that was saved. Default: one without classes.')
+_MODEL = flags.DEFINE_string(
+    'model', '', 'A classifier that was saved. Default: one without classes.'
+)
 _ENCODER = flags.DEFINE_string(
     'encoder', '', 'Of a classifier without classes. Default: efficientnet_lite0.'
 )

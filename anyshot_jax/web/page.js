@@ -31,12 +31,17 @@ function say(text, error = false) {
 
 async function ask(address, fields) {
   const form = new FormData();
-  for (const [key, value] of fields || []) form.append(key, value);
+  for (const [key, value] of fields || []) {
+    form.append(key, value);
+    if (value.size > state.limits.bytes) {
+      throw new Error(`${value.name} is larger than ${Math.floor(state.limits.bytes / 2 ** 20)} MB: shrink it.`);
+    }
+  }
   let response;
   try {
     response = await fetch(address, fields ? { method: 'POST', body: form } : {});
   } catch {
-    throw new Error('The server does not answer. Is it still running?');
+    throw new Error('No answer: the server has ended, or a file can no longer be read.');
   }
   let found = null;
   try { found = await response.json(); } catch { /* said below */ }
@@ -73,8 +78,8 @@ function show(found) {
     state.together ? 'queries of one go help each other' : null,
     plural(support, 'example'),
     state.unknown
-      ? `“unknown” is wrong for about ${(state.false_alarm * 100).toFixed(0)} % of known classes`
-      : '“unknown” needs a class with two examples',
+      ? `about ${(state.false_alarm * 100).toFixed(0)} % of pictures of known classes are called unknown`
+      : 'nothing is called unknown before a class has two examples',
   ].filter(Boolean).join(' · ');
   by('count').textContent = state.classes.length || '';
   by('save').hidden = !state.file;
@@ -85,6 +90,7 @@ function show(found) {
   hint.textContent = state.classes.length
     ? 'With one class there is nothing to tell apart: add another below.'
     : 'No classes yet. Add two or more below: each with a few pictures, or a description.';
+  by('classes').hidden = by('links').hidden = !state.classes.length;
   by('cards').replaceChildren(...state.classes.map(card));
 }
 
@@ -198,7 +204,7 @@ function draw(q) {
   const { answer, element } = q;
   element.classList.remove('old');
   if (answer.error) {
-    element.replaceChildren(make('p', { class: 'note' }, name(q.file.name), `: ${answer.error}`));
+    element.replaceChildren(make('p', { class: 'note' }, name(answer.error)));
     return;
   }
   const figure = (source, alt, text) =>
@@ -243,7 +249,10 @@ function dropZone(zone, take) {
   zone.addEventListener('drop', (event) => {
     event.preventDefault();
     zone.classList.remove('over');
-    use(event.dataTransfer.files);
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.());
+    if (entries.some((entry) => entry?.isDirectory)) {
+      say('A folder can not be dropped: open it and drop the pictures in it.', true);
+    } else use(event.dataTransfer.files);
   });
   return zone;
 }
