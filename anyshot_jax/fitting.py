@@ -1,0 +1,102 @@
+"""A classifier's head from its support: means, words, calibration and the limit of the unknown.
+
+The support is also held out, a part in turn: what it is then said to be tells how sure to be.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from anyshot_jax import nearest_mean, word_means
+from anyshot_jax.nearest_mean import Head
+from anyshot_jax.types import Array
+
+# Of cosines where no example can be held out; fitted on one-shot tasks of Grocery Store's
+# validation classes.
+ONE_SHOT_TEMPERATURE = 0.1
+
+
+class Fitted(NamedTuple):
+    """What `fit` found."""
+
+    head: Head
+    held_out: Array  # [N, C] probabilities of support items while they were held out, else NaN
+    threshold: float | None  # of the best score; None: nothing could be held out
+    false_alarm: float | None  # the rate to expect of it
+
+
+def fit(
+    x: Array,
+    label: Array,
+    num_classes: int,
+    *,
+    how: dict,
+    words: Array | None = None,
+    known: word_means.Known | None = None,
+    false_alarm: float = 0.05,
+) -> Fitted:
+    """A head, its temperature and threshold by `nearest_mean.held_out` examples.
+
+    Args:
+      x: [N, D] features. label: [N] in 0..C-1. how: of `nearest_mean.fit_space`.
+      words: [C, A] where a class has no example, else None. known: see `word_means`, in the
+        encoder's own space.
+    """
+    told = {'how': how, 'words': words, 'known': known}
+    head, _ = head_of(x, label, num_classes, **told)
+    held_out = np.full((len(x), num_classes), np.nan, np.float32)
+    folds = nearest_mean.held_out(label)
+    temperature = _usual_temperature(head)
+    if not folds:
+        head = head._replace(temperature=np.float32(temperature))
+        return Fitted(head, held_out, None, None)
+    parts = []
+    for rows in folds:
+        kept = np.setdiff1d(np.arange(len(x)), rows)
+        part, by_words = head_of(x[kept], label[kept], num_classes, **told)
+        z, y = nearest_mean.place(part.space, x[rows]), label[rows]
+        score = nearest_mean.scores(part, z)
+        less = score[np.arange(len(y)), y] - (z * by_words[y]).sum(1)
+        parts.append((rows, score, less))
+    rows, score, less = map(np.concatenate, zip(*parts, strict=True))
+    score = score.astype(np.float64)
+    if words is not None:
+        # A class of words is less like its items than one of examples; else it would never win.
+        of_words = np.bincount(label, minlength=num_classes) == 0
+        bias = np.where(of_words, max(float(less.mean()), 0), 0).astype(np.float32)
+        head, score = head._replace(bias=bias), score + bias
+    if num_classes > 1:
+        temperature = nearest_mean.fit_temperature(score, label[rows])
+    held_out[rows] = nearest_mean.probabilities(score, temperature)
+    limit, expected = nearest_mean.fit_threshold(score.max(1), false_alarm)
+    head = head._replace(temperature=np.float32(temperature), threshold=np.float32(limit))
+    return Fitted(head, held_out, limit, expected)
+
+
+def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
+    """The head without its calibration, and means [C, D] by words as if a class had no examples.
+
+    Arguments as for `fit`.
+    """
+    if len(x):
+        space = nearest_mean.fit_space(x, label, num_classes, **how)
+    else:
+        space = nearest_mean.no_support(x.shape[1], how['power'], how['normalise'])
+    means = nearest_mean.class_means(nearest_mean.place(space, x), label, num_classes)
+    by_words = np.zeros_like(means)
+    if words is not None:
+        empty = np.bincount(label, minlength=num_classes) == 0
+        if known is not None:
+            known = known._replace(directions=nearest_mean.turn(space, known.directions))
+        found = word_means.fit_means(words, ~empty, means, known)
+        means[empty], by_words[empty], by_words[~empty] = found.means, found.means, found.left_out
+    zeros, one = np.zeros(num_classes, np.float32), np.float32(1)
+    return Head(space, means.astype(np.float32), zeros, one, np.float32(-np.inf)), by_words
+
+
+def _usual_temperature(head: Head) -> float:
+    """What tasks of one example a class need; for plain vectors by how far the means are apart."""
+    if head.space.normalise:
+        return ONE_SHOT_TEMPERATURE
+    spread = np.square(head.means - head.means.mean(0)).sum(1).mean()
+    return max(float(spread), 1e-12) / 2

@@ -1,0 +1,77 @@
+"""A frozen encoder that is loaded and compiled once a process, for pictures as they come."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from anyshot_jax import encoders, word_means
+from anyshot_jax.encoder_weights import last_layer
+from anyshot_jax.encoders import PictureEncoder
+from anyshot_jax.picture_input import squares
+from anyshot_jax.types import Array, InputError
+
+BATCH = 16  # pictures at once; fewer than half of that pass one by one
+
+
+class Frozen(NamedTuple):
+    """An encoder of pictures and its compiled function."""
+
+    which: str
+    encoder: PictureEncoder
+    size: int  # pixels of a side as it takes pictures
+    apply: Callable  # (params, pictures [N, size, size, 3] uint8) -> [N, D]
+    params: Any
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.dim
+
+    def of_squares(self, x: Array) -> Array:
+        """[N, D] of [N, size, size, 3] uint8; two shapes only are ever compiled."""
+        if len(x) < BATCH // 2:
+            found = [self.apply(self.params, x[i : i + 1]) for i in range(len(x))]
+            return np.concatenate([np.zeros((0, self.dim), np.float32), *map(np.asarray, found)])
+        rows = np.arange(BATCH) % len(x)
+        return np.asarray(self.apply(self.params, x[rows]))[: len(x)]
+
+    def features(self, items: Sequence[Any]) -> Array:
+        """[N, D] float32 of pictures, read and embedded a few at a time.
+
+        Raises:
+          InputError: one that can't be read; says which.
+        """
+        return self.features_and(items, lambda x: x[:, :0])[0]
+
+    def features_and(self, items: Sequence[Any], also: Callable[[Array], Array]):
+        """(`features`, also(squares [n, size, size, 3]) of all)."""
+        parts = [(self.of_squares(x), also(x)) for x in self._read(items)]
+        x = np.concatenate([p[0] for p in parts])
+        return x, np.concatenate([p[1] for p in parts])
+
+    def _read(self, items: Sequence[Any]) -> Iterator[Array]:
+        with tqdm(total=len(items), desc='embed pictures', disable=None, leave=False) as bar:
+            for start in range(0, max(len(items), 1), BATCH):
+                yield squares(items[start : start + BATCH], self.size, start)
+                bar.update(BATCH)
+
+    def imagenet(self, text_encoder: str) -> word_means.Known | None:
+        """What its last layer knows of ImageNet's classes, if it has one."""
+        return word_means.imagenet(last_layer(self.which), text_encoder)
+
+
+@cache
+def frozen(which: str) -> Frozen:
+    """The encoder `which`, as `encoders.load` takes it.
+
+    Raises:
+      InputError: as `encoders.load`, or it reads texts.
+    """
+    encoder = encoders.load(which)
+    if not isinstance(encoder, PictureEncoder):
+        raise InputError(f'encoder={which!r} reads texts, not pictures')
+    apply = jax.jit(lambda params, x: encoder.apply(params, encoder.preprocess(x)))
+    return Frozen(which, encoder, encoder.size, apply, jax.device_put(encoder.params))
