@@ -35,6 +35,8 @@ def main(argv: list[str]) -> None:
         path = Path(_MODEL.value) if _MODEL.value else None
         if _SAVE.value and path is None:
             raise InputError('--save needs --model=FILE, the file to write')
+        if _SAVE.value and path is not None and path.suffix != '.safetensors':
+            raise InputError(f'--model={path}: a model is a .safetensors file')
         try:
             import uvicorn
 

@@ -21,6 +21,7 @@ FILES = {  # all that is served from the package
     '/': ('page.html', 'text/html'),
     '/page.css': ('page.css', 'text/css'),
     '/page.js': ('page.js', 'text/javascript'),
+    '/parts.js': ('parts.js', 'text/javascript'),
 }
 
 

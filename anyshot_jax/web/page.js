@@ -1,25 +1,12 @@
-'use strict';
-// Everything from outside goes into the page as text; nothing is ever read as HTML.
+// The page: what it shows of the model, and what it asks of the server (web/app.py).
+
+import { ask, dropZone, groups, make, name, plural } from '/parts.js';
 
 const by = (id) => document.getElementById(id);
 const state = { classes: [], limits: null };
 let queries = [];  // {file, element, answer}, the newest first
 let round = 0;  // of asking: answers of an older one are of no use
 let working = Promise.resolve();  // changes of the model, one after the other
-
-function make(tag, settings = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [key, value] of Object.entries(settings)) {
-    if (key.startsWith('on')) element.addEventListener(key.slice(2), value);
-    else if (key === 'class') element.className = value;
-    else element.setAttribute(key, value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
-const name = (text) => make('bdi', {}, text);
-const plural = (n, what) => `${n} ${what}${n === 1 ? '' : 's'}`;
 
 function say(text, error = false) {
   const box = by('message');
@@ -29,43 +16,20 @@ function say(text, error = false) {
   if (error) box.scrollIntoView({ block: 'nearest' });
 }
 
-async function ask(address, fields) {
-  const form = new FormData();
-  for (const [key, value] of fields || []) {
-    form.append(key, value);
-    if (value.size > state.limits.bytes) {
-      throw new Error(`${value.name} is larger than ${Math.floor(state.limits.bytes / 2 ** 20)} MB: shrink it.`);
-    }
-  }
-  let response;
-  try {
-    response = await fetch(address, fields ? { method: 'POST', body: form } : {});
-  } catch {
-    throw new Error('No answer: the server has ended, or a file can no longer be read.');
-  }
-  let found = null;
-  try { found = await response.json(); } catch { /* said below */ }
-  if (!response.ok || found === null) {
-    throw new Error((found && found.error) || `The server answers ${response.status}.`);
-  }
-  return found;
+function dropInto(zone, take) {
+  const refuse = (text) => say(text, true);
+  const fitting = (files) => {
+    const large = files.filter((file) => file.size > state.limits.bytes * 0.95);
+    const rest = files.filter((file) => !large.includes(file));
+    say('');
+    if (large.length) refuse(`${large[0].name} has too many bytes: shrink it.`);
+    if (rest.length) take(rest);
+  };
+  return dropZone(zone, fitting, refuse);
 }
 
-// Files in groups that one request may bring.
-function groups(files, most) {
-  const found = [];
-  let bytes = Infinity;
-  for (const file of files) {
-    const group = found.at(-1);
-    bytes += file.size;
-    if (!group || group.length >= most || bytes > state.limits.bytes * 0.95) {
-      found.push([file]);
-      bytes = file.size;
-    } else group.push(file);
-  }
-  return found;
-}
-
+// A request has more in it than the files.
+const batches = (files, most) => groups(files, most, state.limits.bytes * 0.95);
 const pictures = (files) => files.map((file) => ['pictures', file]);
 
 // The model.
@@ -78,7 +42,7 @@ function show(found) {
     state.together ? 'queries of one go help each other' : null,
     plural(support, 'example'),
     state.unknown
-      ? `about ${(state.false_alarm * 100).toFixed(0)} % of pictures of known classes are called unknown`
+      ? `about ${(state.false_alarm * 100).toFixed(0)} % of known classes’ pictures are called unknown`
       : 'nothing is called unknown before a class has two examples',
   ].filter(Boolean).join(' · ');
   by('count').textContent = state.classes.length || '';
@@ -97,30 +61,34 @@ function show(found) {
 function card(of) {
   const shown = of.pictures.slice(0, 12);
   const more = of.pictures.length - shown.length;
-  const text = make('textarea', { rows: 3, maxlength: state.limits.description });
-  text.setAttribute('aria-label', `Description of ${of.name}`);
+  const most = state.limits.description;
+  const label = `Description of ${of.name}`;
+  const text = make('textarea', { rows: 3, maxlength: most, 'aria-label': label });
   text.value = of.description;
-  const form = make('form', {
-    onsubmit: (event) => { event.preventDefault(); change([['name', of.name], ['description', text.value]]); },
-  }, text, make('div', {}, make('button', { type: 'submit' }, 'Keep description')));
+  const describe = (event) => {
+    event.preventDefault();
+    change([['name', of.name], ['description', text.value]]);
+  };
+  const form = make('form', { onsubmit: describe }, text, make('div', {}, make('button', { type: 'submit' }, 'Keep description')));
+  const removing = { class: 'plain', type: 'button', 'aria-label': `Remove ${of.name}` };
   return make('article', { class: 'card' },
     make('div', { class: 'head' },
       make('h3', {}, name(of.name)),
-      make('button', { class: 'plain', type: 'button', 'aria-label': `Remove ${of.name}`, onclick: () => remove(of.name) }, 'Remove')),
+      make('button', { ...removing, onclick: () => remove(of.name) }, 'Remove')),
     of.description ? make('p', { class: 'dim' }, name(of.description)) : null,
     of.pictures.length
       ? make('div', { class: 'strip' }, ...shown.map((digest) => thumbnail(digest, of.name)),
         more > 0 ? make('span', { class: 'more' }, `+ ${more}`) : null)
       : make('p', { class: 'dim' }, 'No pictures: known by its description.'),
     make('details', {}, make('summary', {}, of.description ? 'Change description' : 'Describe'), form),
-    dropZone(make('label', { class: 'drop' },
+    dropInto(make('label', { class: 'drop' },
       make('input', { type: 'file', accept: 'image/*', multiple: '' }),
       make('span', {}, make('b', {}, 'Drop examples'), ' or choose files')),
     (files) => change([['name', of.name]], files)));
 }
 
 const thumbnail = (digest, label) =>
-  make('img', { class: 'item', src: `/thumbnails/${digest}`, alt: `example of ${label}`, loading: 'lazy' });
+  make('img', { class: 'item', src: `/thumbnails/${digest}`, alt: `example of ${label}` });
 
 // Sends a change; a picture that can't be read doesn't keep the others out.
 function change(fields, files = []) {
@@ -136,10 +104,10 @@ function change(fields, files = []) {
         else for (const file of group) await send([file]);
       }
     };
-    const all = groups(files, state.limits.pictures);
+    const all = batches(files, state.limits.pictures);
     if (!all.length) await send([]);
     for (const [i, group] of all.entries()) {
-      if (all.length > 1) say(`Adding ${plural(files.length, 'picture')}: part ${i + 1} of ${all.length}…`);
+      if (all.length > 1) say(`Adding pictures: part ${i + 1} of ${all.length}…`);
       await send(group);
     }
     say(problems.slice(0, 5).join('\n'), problems.length > 0);
@@ -151,7 +119,8 @@ function change(fields, files = []) {
 
 function remove(label) {
   const of = state.classes.find((c) => c.name === label);
-  const what = of.pictures.length ? `its ${plural(of.pictures.length, 'example')}` : 'its description';
+  const count = of.pictures.length;
+  const what = count ? `its ${plural(count, 'example')}` : 'its description';
   if (!window.confirm(`Remove “${label}” and ${what}?`)) return;
   working = working.then(async () => {
     try {
@@ -165,8 +134,10 @@ function remove(label) {
 // Pictures to classify.
 
 function query(files) {
-  const added = files.map((file) => ({ file, element: make('article', { class: 'answer' }), answer: null }));
-  for (const q of added) q.element.append(make('p', { class: 'dim' }, name(q.file.name)));
+  const added = files.map((file) => {
+    const waiting = make('p', { class: 'dim' }, name(file.name));
+    return { file, element: make('article', { class: 'answer' }, waiting), answer: null };
+  });
   queries = [...added, ...queries];
   by('answers').prepend(...added.map((q) => q.element));
   askAgain(state.together ? queries : queries.filter((q) => !q.answer));
@@ -176,17 +147,18 @@ function query(files) {
 async function askAgain(wanted = queries) {
   const mine = ++round;
   by('tools').hidden = !queries.length;
-  if (!state.classes.length) return;
   for (const q of wanted) {
     if (q.answer) q.element.classList.add('old');
     q.answer = null;
   }
+  by('progress').textContent = plural(queries.length, 'picture');
+  if (!state.classes.length) return;
   const open = queries.filter((q) => !q.answer);
   let done = 0;
   const most = state.together ? state.limits.pictures : 1;
-  for (const group of groups(open.map((q) => q.file), most)) {
+  for (const group of batches(open.map((q) => q.file), most)) {
     const asked = open.slice(done, done + group.length);
-    by('progress').textContent = open.length > 1 ? `${done} of ${open.length} answered…` : '';
+    if (open.length > 1) by('progress').textContent = `${done} of ${open.length} answered…`;
     let answers;
     try {
       answers = await ask('/predict', pictures(group));
@@ -209,8 +181,8 @@ function draw(q) {
   }
   const figure = (source, alt, text) =>
     make('figure', {}, make('img', { src: source, alt }), make('figcaption', {}, text));
-  const heat = answer.heat
-    ? figure(answer.heat, `heat map of ${q.file.name}`, `what speaks for ${answer.label}`) : null;
+  const speaks = make('span', {}, 'what speaks for ', name(answer.label));
+  const heat = answer.heat ? figure(answer.heat, `heat map of ${q.file.name}`, speaks) : null;
   if (heat) heat.className = 'heat';
   const bars = answer.shares.flatMap(([label, share]) => {
     const bar = make('i');
@@ -223,60 +195,41 @@ function draw(q) {
     n.picture ? make('img', { src: `/thumbnails/${n.picture}`, alt: '' }) : null,
     make('span', {}, name(n.label), make('br'),
       make('span', { class: 'dim' }, name(n.name), ` · ${n.similarity.toFixed(2)}`))));
+  const unlike = 'Less like any class than nearly all examples are. Of the known classes:';
   element.replaceChildren(
     make('div', { class: 'seen' }, figure(answer.picture, q.file.name, name(q.file.name)), heat),
     make('div', {},
       make('h3', {}, name(answer.unknown ? 'unknown' : answer.label)),
-      answer.unknown
-        ? make('p', { class: 'small' }, 'Less like any class than nearly all examples are. Of the known classes:') : null,
+      answer.unknown ? make('p', { class: 'small' }, unlike) : null,
       make('div', { class: 'shares' }, ...bars),
       near.length ? make('p', { class: 'small' }, 'Most similar examples (cosine)') : null,
       near.length ? make('ul', { class: 'near' }, ...near) : null));
   element.classList.toggle('unknown', answer.unknown);
 }
 
-// Dropping.
-
-function dropZone(zone, take) {
-  const input = zone.querySelector('input');
-  const use = (list) => {
-    const files = [...list].filter((file) => file.size);
-    if (files.length) take(files);
-  };
-  input.addEventListener('change', () => { use(input.files); input.value = ''; });
-  zone.addEventListener('dragover', (event) => { event.preventDefault(); zone.classList.add('over'); });
-  zone.addEventListener('dragleave', () => zone.classList.remove('over'));
-  zone.addEventListener('drop', (event) => {
-    event.preventDefault();
-    zone.classList.remove('over');
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.());
-    if (entries.some((entry) => entry?.isDirectory)) {
-      say('A folder can not be dropped: open it and drop the pictures in it.', true);
-    } else use(event.dataTransfer.files);
-  });
-  return zone;
+// A picture that misses its zone would else be opened in place of the page.
+for (const kind of ['dragover', 'drop']) {
+  window.addEventListener(kind, (event) => event.preventDefault());
 }
 
-// A picture that misses its zone would else be opened in place of the page.
-for (const kind of ['dragover', 'drop']) window.addEventListener(kind, (event) => event.preventDefault());
+dropInto(by('ask'), query);
 
-dropZone(by('ask'), query);
+let examples = [];  // of the new class
+const inviting = by('examples').querySelector('span').cloneNode(true);
 
-let examples = [];
-const keepExamples = (files) => {
-  examples = [...examples, ...files];
-  by('examples').querySelector('span').textContent = `${plural(examples.length, 'example')} chosen; drop more`;
-};
-const emptyExamples = by('examples').querySelector('span').cloneNode(true);
-dropZone(by('examples'), keepExamples);
+function choose(files) {
+  examples = files;
+  const chosen = make('span', {}, `${plural(files.length, 'example')} chosen; drop more`);
+  by('examples').querySelector('span').replaceWith(files.length ? chosen : inviting);
+}
+dropInto(by('examples'), (files) => choose([...examples, ...files]));
 
 by('new').addEventListener('submit', async (event) => {
   event.preventDefault();
   const fields = [['name', by('name').value], ['description', by('description').value]];
   if (!await change(fields, examples)) return;
   by('new').reset();
-  examples = [];
-  by('examples').querySelector('span').replaceWith(emptyExamples.cloneNode(true));
+  choose([]);
   by('name').focus();
 });
 
