@@ -36,13 +36,14 @@ const pictures = (files) => files.map((file) => ['pictures', file]);
 
 function show(found) {
   Object.assign(state, found);
+  const rate = ((state.false_alarm || 0) * 100).toFixed(0);
   const support = state.classes.reduce((sum, c) => sum + c.pictures.length, 0);
   by('about').textContent = [
     `encoder ${state.encoder}`,
     state.together ? 'queries of one go help each other' : null,
     plural(support, 'example'),
     state.unknown
-      ? `about ${(state.false_alarm * 100).toFixed(0)} % of known classes’ pictures are called unknown`
+      ? `about ${rate} % of known classes’ pictures are called unknown`
       : 'nothing is called unknown before a class has two examples',
   ].filter(Boolean).join(' · ');
   by('count').textContent = state.classes.length || '';
@@ -69,7 +70,8 @@ function card(of) {
     event.preventDefault();
     change([['name', of.name], ['description', text.value]]);
   };
-  const form = make('form', { onsubmit: describe }, text, make('div', {}, make('button', { type: 'submit' }, 'Keep description')));
+  const form = make('form', { onsubmit: describe }, text,
+    make('div', {}, make('button', { type: 'submit' }, 'Keep description')));
   const removing = { class: 'plain', type: 'button', 'aria-label': `Remove ${of.name}` };
   return make('article', { class: 'card' },
     make('div', { class: 'head' },
@@ -80,7 +82,8 @@ function card(of) {
       ? make('div', { class: 'strip' }, ...shown.map((digest) => thumbnail(digest, of.name)),
         more > 0 ? make('span', { class: 'more' }, `+ ${more}`) : null)
       : make('p', { class: 'dim' }, 'No pictures: known by its description.'),
-    make('details', {}, make('summary', {}, of.description ? 'Change description' : 'Describe'), form),
+    make('details', {},
+      make('summary', {}, of.description ? 'Change description' : 'Describe'), form),
     dropInto(make('label', { class: 'drop' },
       make('input', { type: 'file', accept: 'image/*', multiple: '' }),
       make('span', {}, make('b', {}, 'Drop examples'), ' or choose files')),
