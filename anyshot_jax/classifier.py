@@ -50,7 +50,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
       encoder: as `encoders.load` takes it; unused for feature vectors.
       method: 'prototypes', every item by itself; or 'refine', all items of a call together, which
         are taken to be spread evenly over the classes (transductive, see methods/refine.py).
-      text_encoder: of names and descriptions.
+      text_encoder: of names and descriptions, for `encoders.load`, or 'tfidf'.
       unknown: the answer to what is unlike all classes; None: the nearest class whatever it is.
       false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
       power, normalise, shrink: see `nearest_mean.fit_space`; None: 0.5 and True for pictures, 1 and

@@ -65,13 +65,8 @@ def fit_space(
     around = z - class_means(z, label, num_classes)[label]
     num, dim = z.shape
     trace = float((around * around).sum()) / num / dim
-    made = {
-        'power': np.float32(power), 'normalise': np.float32(normalise),
-        'shift': shift.astype(np.float32),
-    }  # fmt: skip
     if trace < 1e-12:
-        nothing = {'axes': np.zeros((dim, 0)), 'gain': np.zeros(0), 'rest': np.float64(1)}
-        return Space(**made, **{k: v.astype(np.float32) for k, v in nothing.items()})
+        return no_support(dim, power, normalise)._replace(shift=shift.astype(np.float32))
     # The smaller of the two matrices with the same eigenvalues.
     if num < dim:
         value, vector = eigh(around @ around.T / num)
@@ -80,9 +75,10 @@ def fit_space(
     else:
         value, axes = eigh(around.T @ around / num)
     floor = shrink * trace
-    gain = np.sqrt(floor / ((1 - shrink) * np.maximum(value, 0) + floor))  # 1 in other directions
-    found = {'axes': axes, 'gain': gain, 'rest': np.float64(1)}
-    return Space(**made, **{k: v.astype(np.float32) for k, v in found.items()})
+    gain = np.sqrt(floor / ((1 - shrink) * np.maximum(value, 0) + floor))
+    plain = no_support(dim, power, normalise)  # other directions stay as they are
+    as_floats = {'shift': shift, 'axes': axes, 'gain': gain}
+    return plain._replace(**{k: v.astype(np.float32) for k, v in as_floats.items()})
 
 
 def no_support(dim: int, power: float, normalise: bool) -> Space:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anyshot_jax.data.cache import cached
-from anyshot_jax.describe import spoken
+from anyshot_jax.describe import spoken, tfidf
 from anyshot_jax.encoders import TextEncoder, load, texts_to_vectors
 from anyshot_jax.nearest_mean import unit
 from anyshot_jax.types import Array, InputError
@@ -40,19 +40,23 @@ class Found(NamedTuple):
 def class_words(names: Sequence[str], texts: Sequence[str], text_encoder: str) -> Array:
     """[C, A] float32 of length 1: the vector of a name, and where there is one of a description.
 
+    Args:
+      text_encoder: for `encoders.load`, or 'tfidf' (no weights needed; only the words count).
+
     Raises:
       InputError: the text encoder can't be had, or reads no texts.
     """
-    encoder = _text(text_encoder)
     said = [spoken(str(n)) for n in names]
     both = [f'{n}: {t.strip()}' if t.strip() else n for n, t in zip(said, texts, strict=True)]
-    vectors = texts_to_vectors(encoder, said + both)
+    if text_encoder == 'tfidf':
+        return tfidf(both)
+    vectors = texts_to_vectors(_text(text_encoder), said + both)
     return unit(vectors[: len(said)] + vectors[len(said) :]).astype(np.float32)
 
 
 def imagenet(head: Array | None, text_encoder: str) -> Known | None:
-    """What the encoder's last layer [1000, D] knows; None of one without."""
-    if head is None:
+    """What the encoder's last layer [1000, D] knows; None without one, or where words are tf-idf."""
+    if head is None or text_encoder == 'tfidf':
         return None
     names = (Path(__file__).parent / 'imagenet_classes.txt').read_text().splitlines()
     encoder = _text(text_encoder)

@@ -1,0 +1,107 @@
+"""A fitted classifier as StableHLO, which JAX runs without this package's code.
+
+    python -m anyshot_jax.export --model=FILE --out=FILE.stablehlo
+
+The program takes pictures [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
+gives probabilities [N, C], the best scores [N] and whether they say "unknown" [N]. Weights are in it.
+Classes stand beside it in FILE.json. See README.md for a loader.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from jax import export as jax_export
+
+from anyshot_jax import nearest_mean
+from anyshot_jax.types import InputError
+
+_MODEL = flags.DEFINE_string('model', '', 'What AnyShotClassifier.save wrote.')
+_OUT = flags.DEFINE_string('out', '', 'The file to write, .stablehlo; FILE.json beside it.')
+_PLATFORMS = flags.DEFINE_list('platforms', ['cpu', 'cuda', 'tpu'], 'Where it is to run.')
+
+
+def exported(classifier, platforms=('cpu', 'cuda', 'tpu')) -> jax_export.Exported:
+    """The program of a fitted classifier, for any number of items.
+
+    Raises:
+      InputError: a transductive one, whose answers depend on all items of a call.
+    """
+    if classifier.method != 'prototypes':
+        raise InputError(
+            f'method={classifier.method!r} answers all items of a call together, which no fixed '
+            "program does: set method='prototypes'"
+        )
+    head = jax.tree.map(jnp.asarray, classifier.head_)
+    if classifier.of_pictures_:
+        net = classifier._net()
+        one = lambda x: net.encoder.apply(net.params, net.encoder.preprocess(x[None]))[0]
+        embed = lambda x: jax.lax.map(one, x)  # the nets choose their loops by a known batch
+        item, dtype = [net.size, net.size, 3], jnp.uint8
+    else:
+        embed, item, dtype = (lambda x: x), [classifier.n_features_in_], jnp.float32
+
+    @jax.jit
+    def answer(x):
+        z = nearest_mean.place(head.space, embed(x), jnp)
+        score = nearest_mean.scores(head, z, jnp)
+        best = score.max(-1)
+        p = nearest_mean.probabilities(score, head.temperature, jnp)
+        return p, best, best < head.threshold
+
+    num = jax_export.symbolic_shape('n')[0]
+    shape = jax.ShapeDtypeStruct((num, *item), dtype)
+    return jax_export.export(answer, platforms=tuple(platforms))(shape)
+
+
+def write(classifier, path: Path, platforms=('cpu', 'cuda', 'tpu')) -> None:
+    """The program at `path`, and what its numbers mean in <path>.json.
+
+    Raises:
+      InputError: another suffix, or as `exported`.
+    """
+    if path.suffix != '.stablehlo':
+        raise InputError(f'{path}: a program is a .stablehlo file')
+    program = exported(classifier, platforms)
+    try:
+        data = program.serialize()
+    except ImportError as e:
+        raise InputError(
+            "a program is written by flatbuffers: pip install 'anyshot-jax[app]'"
+        ) from e
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    (item,) = program.in_avals
+    said = {
+        'classes': classifier.classes_.tolist(),
+        'input': {'shape': ['n', *item.shape[1:]], 'dtype': str(item.dtype)},
+        'output': ['probabilities [n, classes]', 'best score [n]', 'unknown [n]'],
+        'threshold': classifier.threshold_,
+        'platforms': list(program.platforms),
+    }
+    path.with_suffix('.stablehlo.json').write_text(json.dumps(said, indent=1) + '\n')
+
+
+def main(argv: list[str]) -> None:
+    from anyshot_jax.classifier import AnyShotClassifier
+
+    if len(argv) > 1 or not _MODEL.value or not _OUT.value:
+        raise InputError('give --model=FILE and --out=FILE.stablehlo')
+    write(AnyShotClassifier.load(_MODEL.value), Path(_OUT.value), _PLATFORMS.value)
+    print(f'{_OUT.value}, {_OUT.value}.json')
+
+
+def cli() -> None:
+    """Entry point: bad input ends in one line on stderr and exit code 2."""
+    try:
+        app.run(main)
+    except InputError as e:
+        print(f'error: {e}', file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == '__main__':
+    cli()

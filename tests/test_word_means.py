@@ -1,0 +1,85 @@
+"""Means from words: ridge regression written out, and classes left out by fitting again."""
+
+import numpy as np
+import pytest
+
+from anyshot_jax import fitting, word_means
+from anyshot_jax.nearest_mean import unit
+from anyshot_jax.types import InputError
+from anyshot_jax.word_means import OWN_WEIGHT, PENALTY, Known
+
+
+def world(classes=8, words=5, dim=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(classes, words)), rng.normal(size=(classes, dim))
+
+
+def ridge(x, y, weight, asked):
+    """The minimum of the weighted squares and the penalty, by its normal equations."""
+    w = np.diag(weight)
+    return asked @ np.linalg.inv(x.T @ w @ x + PENALTY * np.eye(x.shape[1])) @ x.T @ w @ y
+
+
+@pytest.mark.parametrize('with_known', [False, True])
+def test_means_and_those_left_out(with_known):
+    words, means = world()
+    has = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
+    rng = np.random.default_rng(1)
+    known = Known(rng.normal(size=(20, 5)), rng.normal(size=(20, 4))) if with_known else None
+    found = word_means.fit_means(words, has, means, known)
+    a, m = unit(words - words.mean(0)), unit(means)
+    x, y, weight = a[has], m[has], np.full(6, OWN_WEIGHT)
+    if known:
+        x = np.concatenate([x, unit(known.words - known.words.mean(0))])
+        y, weight = np.concatenate([y, unit(known.directions)]), np.append(weight, np.ones(20))
+    np.testing.assert_allclose(found.means, unit(ridge(x, y, weight, a[~has])), rtol=1e-6)
+    for i in range(6):
+        keep = np.arange(len(x)) != i
+        want = unit(ridge(x[keep], y[keep], weight[keep], x[i : i + 1]))
+        np.testing.assert_allclose(found.left_out[i : i + 1], want, rtol=1e-6)
+
+
+def test_a_class_of_words_wins_its_own_items():
+    """Words that say where a class lies; without the bias its scores are too low to win often."""
+    rng = np.random.default_rng(0)
+    classes, dim = 24, 8
+    words = rng.normal(size=(classes, dim)).astype(np.float32)
+    centre = unit(words @ rng.normal(size=(dim, dim)))
+    draw = lambda c, n: centre[c] + 0.15 * rng.normal(size=(n, dim))
+    label = np.repeat(np.arange(classes - 4), 5)
+    x = np.concatenate([draw(c, 5) for c in range(classes - 4)]).astype(np.float32)
+    how = {'power': 1.0, 'normalise': True, 'shrink': 0.5}
+    head = fitting.fit(x, label, classes, how=how, words=words).head
+    assert (head.bias[-4:] > 0.01).all() and not head.bias[:-4].any()
+    from anyshot_jax.nearest_mean import place, scores
+
+    asked = np.concatenate([draw(c, 50) for c in range(classes)]).astype(np.float32)
+    truth = np.repeat(np.arange(classes), 50)
+    right = scores(head, place(head.space, asked)).argmax(1) == truth
+    without = scores(head._replace(bias=0 * head.bias), place(head.space, asked)).argmax(1) == truth
+    new = truth >= classes - 4
+    assert right[new].mean() > 0.5 and right[~new].mean() > 0.7
+    assert right[new].mean() > without[new].mean()
+
+
+def test_nothing_to_learn_from():
+    words, means = world(2)
+    with pytest.raises(InputError, match='give pictures of some classes'):
+        word_means.fit_means(words, np.zeros(2, bool), means, None)
+
+
+def test_words_by_tfidf():
+    got = word_means.class_words(['red-apple', 'green_apple', 'pear'], ['sweet', '', ''], 'tfidf')
+    assert got.shape[0] == 3
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, rtol=1e-6)
+    like = got @ got.T
+    assert like[0, 1] > 0.1 and like[0, 2] == like[1, 2] == 0  # they share a word
+    assert word_means.imagenet(np.zeros((1000, 3)), 'tfidf') is None
+
+
+def test_all_of_imagenets_classes_have_names():
+    from pathlib import Path
+
+    path = Path(word_means.__file__).parent / 'imagenet_classes.txt'
+    names = path.read_text().splitlines()
+    assert len(names) == 1000 and names[0] == 'tench' and names[-1] == 'toilet tissue'
