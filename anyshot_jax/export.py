@@ -3,8 +3,8 @@
     python -m anyshot_jax.export --model=FILE --out=FILE.stablehlo
 
 The program takes pictures [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
-gives probabilities [N, C], the best scores [N] and whether they say "unknown" [N]. Weights are in it.
-Classes stand beside it in FILE.json. See README.md for a loader.
+gives probabilities [N, C], the best scores [N] and whether they say "unknown" [N]. Weights are in
+it. Classes stand beside it in FILE.json. See README.md for a loader.
 """
 
 import json

@@ -93,7 +93,7 @@ def _powered(x: Any, power: Any, xp: Any) -> Any:
 
 def place(space: Space, x: Array, xp: Any = np) -> Array:
     """[N, D] features as the space has them."""
-    z = _powered(x, space.power, xp) - space.shift
+    z = _powered(x, space.power, xp) - space.shift[None]
     z = xp.where(space.normalise > 0, unit(z, xp), z)
     z = turn(space, z)
     return xp.where(space.normalise > 0, unit(z, xp), z)
@@ -101,7 +101,7 @@ def place(space: Space, x: Array, xp: Any = np) -> Array:
 
 def turn(space: Space, z: Array) -> Array:
     """Directions [N, D] stretched as the space stretches them."""
-    return space.rest * z + ((z @ space.axes) * (space.gain - space.rest)) @ space.axes.T
+    return space.rest * z + ((z @ space.axes) * (space.gain - space.rest)[None]) @ space.axes.T
 
 
 def class_means(z: Array, label: Array, num_classes: int) -> Array:
@@ -115,10 +115,10 @@ def scores(head: Head, z: Array, xp: Any = np) -> Array:
     """[N, C] of items z [N, D] in the space: cosines, or less the squared distances, and bias."""
     dot = z @ head.means.T
     square = (head.means * head.means).sum(-1)
-    dist = (z * z).sum(-1)[:, None] - 2 * dot + square
+    dist = (z * z).sum(-1)[:, None] - 2 * dot + square[None]
     normalised = head.space.normalise > 0
-    like = dot / xp.sqrt(xp.maximum(square, 1e-12))
-    return xp.where(normalised, like, -xp.maximum(dist, 0)) + head.bias
+    like = dot / xp.sqrt(xp.maximum(square, 1e-12))[None]
+    return xp.where(normalised, like, -xp.maximum(dist, 0)) + head.bias[None]
 
 
 def probabilities(score: Array, temperature: Array, xp: Any = np) -> Array:
