@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -30,13 +31,10 @@ _SAVE = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise InputError(f'{argv[1:]} are no flags; write --model=FILE')
-    server = listen(_PORT.value)
-    with server:
-        path = Path(_MODEL.value) if _MODEL.value else None
-        if _SAVE.value and path is None:
-            raise InputError('--save needs --model=FILE, the file to write')
-        if _SAVE.value and path is not None and path.suffix != '.safetensors':
-            raise InputError(f'--model={path}: a model is a .safetensors file')
+    path = Path(_MODEL.value) if _MODEL.value else None
+    if _SAVE.value and (path is None or path.suffix != '.safetensors'):
+        raise InputError('--save needs the file to write: --model=FILE.safetensors')
+    with listen(_PORT.value) as server:
         try:
             import uvicorn
 
@@ -54,11 +52,17 @@ def main(argv: list[str]) -> None:
             save_to=path if _SAVE.value else None,
         )
         print(f'http://{HOST}:{port}  (Ctrl-C ends it)', flush=True)
-        settings = uvicorn.Config(
-            page, log_level='warning', ws='none', lifespan='off', limit_concurrency=64,
-            proxy_headers=False, server_header=False, timeout_graceful_shutdown=2,
-        )  # fmt: skip
-        uvicorn.Server(settings).run(sockets=[server])
+        uvicorn.Server(settings(page)).run(sockets=[server])
+
+
+def settings(page: Any) -> Any:
+    """uvicorn's, for an app that nobody else's program stands before."""
+    import uvicorn
+
+    return uvicorn.Config(
+        page, log_level='warning', ws='none', lifespan='off', limit_concurrency=64,
+        proxy_headers=False, server_header=False, timeout_graceful_shutdown=2,
+    )  # fmt: skip
 
 
 def listen(port: int) -> socket.socket:
@@ -118,6 +122,8 @@ def cli() -> None:
     except InputError as e:
         print(f'error: {e}', file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # how a server ends
+        sys.exit(0)
 
 
 if __name__ == '__main__':

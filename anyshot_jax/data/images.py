@@ -121,7 +121,7 @@ def _decode(f: BinaryIO, max_pixels: int, name: str) -> Image.Image:
         width, height = picture.size
         if width * height > max_pixels:
             raise InputError(
-                f'{name} has {width} x {height} pixels, more than config.data.max_pixels = '
+                f'{name} has {width} x {height} pixels, more than max_pixels = '
                 f'{max_pixels:,}: shrink it or raise the limit'
             )
         picture.load()

@@ -52,6 +52,7 @@ class Served:
         self._on_disk = _stamp(save_to)
         net = frozen(classifier.encoder)
         self._side = net.size
+        net.of_squares(np.zeros((1, net.size, net.size, 3), np.uint8))  # compiled before it serves
         self._cells = last_map(net.encoder, self._side)
 
     # What the page shows.
