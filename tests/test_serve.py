@@ -257,6 +257,18 @@ def test_a_class_by_its_description():
         assert {c for c, _ in answer['shares']} == {'cat', 'dots', 'stripes'}
 
 
+def test_a_change_that_fails_changes_nothing():
+    """Its text encoder is one of pictures, which is found when the class is there already."""
+    model = AnyShotClassifier(text_encoder='efficientnet_lite0').fit(EXAMPLES, LABELS)
+    with served(model, limits=LIMITS) as client:
+        before = client.get('/state').json()
+        sent = form(name='cat', description='a small furry animal')
+        assert 'text' in error(client.post('/classes', files=sent), 400)
+        assert client.get('/state').json() == before
+        [answer] = client.post('/predict', files=files(dots(9))).json()
+        assert answer['label'] == 'dots'
+
+
 def test_saves_only_where_the_command_line_says(tmp_path):
     path = tmp_path / 'model.safetensors'
     with served(two_classes(), save_to=path, limits=LIMITS) as client:
