@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from conftest import ROOT
@@ -168,12 +170,33 @@ def test_what_is_wrong_is_said(chromium, here):
     expect(page.locator('.answer')).to_contain_text('<b>.png is not a picture')
 
 
-def test_another_sites_page_gets_nothing(chromium, here):
+class Elsewhere(BaseHTTPRequestHandler):
+    """An empty page."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header('content-type', 'text/html')
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def elsewhere():
+    """The address of another server on this machine: Chromium lets its pages ask ours."""
+    with HTTPServer(('127.0.0.1', 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f'http://127.0.0.1:{server.server_port}/'
+        server.shutdown()
+        thread.join()
+
+
+def test_another_sites_page_gets_nothing(chromium, here, elsewhere):
     """A page of another origin in the same browser: no answer, no change."""
     page = chromium.new_page()
-    other = 'http://127.0.0.1:9/'  # answered here, by the test
-    page.route(other, lambda route: route.fulfill(body='<p>hi', content_type='text/html'))
-    page.goto(other)
+    page.goto(elsewhere)
     tried = page.evaluate(
         """async (address) => {
           const form = new FormData();
