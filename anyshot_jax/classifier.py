@@ -25,6 +25,7 @@ except ImportError as e:
 from anyshot_jax import fitting, model_file, nearest_mean, word_means
 from anyshot_jax.frozen import Frozen, frozen
 from anyshot_jax.picture_input import THUMBNAIL, are_pictures, name_of, thumbnails
+from anyshot_jax.trained import Trained, trained
 from anyshot_jax.transduce import transduced
 from anyshot_jax.types import Array, InputError
 
@@ -49,7 +50,8 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     Args:
       encoder: as `encoders.load` takes it; unused for feature vectors.
       method: 'prototypes', every item by itself; or 'refine', all items of a call together, which
-        are taken to be spread evenly over the classes (transductive, see methods/refine.py).
+        are taken to be spread evenly over the classes (transductive, see methods/refine.py); or
+        the workdir of a trained run, whose method answers from the support (`trained.py`).
       text_encoder: of names and descriptions, for `encoders.load`, or 'tfidf'.
       unknown: the answer to what is unlike all classes; None: the nearest class whatever it is.
       false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
@@ -100,6 +102,8 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         if X is None:
             if not descriptions:
                 raise ValueError('nothing to learn from: give X and y, or descriptions')
+            if self._is_trained():
+                raise InputError(f'method={self.method!r} needs pictures of every class')
             self.of_pictures_, y = True, np.array([], dtype=object)
             x, names, pictures = np.zeros((0, self._net().dim), np.float32), [], _no_pictures()
             self.n_features_in_ = x.shape[1]
@@ -139,17 +143,26 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         normalise = self.of_pictures_ if self.normalise is None else self.normalise
         how = {'power': power, 'normalise': normalise, 'shrink': self.shrink}
         empty = np.bincount(label, minlength=len(self.classes_)) == 0
-        words = known = None
-        if empty.any():
-            words = self._words(empty)
-            known = self._net().imagenet(self.text_encoder) if self.of_pictures_ else None
-        fitted = fitting.fit(
-            self.support_features_, label, len(self.classes_),
-            how=how, words=words, known=known, false_alarm=self.false_alarm,
-        )  # fmt: skip
-        self.head_, self.held_out_ = fitted.head, fitted.held_out
-        self.temperature_ = float(fitted.head.temperature)
-        self.threshold_, self.false_alarm_ = fitted.threshold, fitted.false_alarm
+        x, num = self.support_features_, len(self.classes_)
+        if self._is_trained():
+            if empty.any():
+                silent = self.classes_[empty].tolist()[0]
+                raise InputError(f'method={self.method!r} needs pictures of class {silent!r}')
+            head, _ = fitting.head_of(x, label, num, how=how, words=None, known=None)
+            found = fitting.fit_trained(
+                self._net().scores, x, label, num, false_alarm=self.false_alarm
+            )
+            self.head_ = fitting.with_limits(head, found)
+        else:
+            words = known = None
+            if empty.any():
+                words = self._words(empty)
+                known = self._net().imagenet(self.text_encoder) if self.of_pictures_ else None
+            self.head_, found = fitting.fit(
+                x, label, num, how=how, words=words, known=known, false_alarm=self.false_alarm
+            )
+        self.held_out_, self.temperature_ = found.held_out, float(self.head_.temperature)
+        self.threshold_, self.false_alarm_ = found.threshold, found.false_alarm
         return self
 
     def _words(self, empty):
@@ -257,6 +270,9 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         return nearest_mean.unit(nearest_mean.place(self.head_.space, x))
 
     def _scores(self, x):
+        if self._is_trained():
+            label = np.searchsorted(self.classes_, self.support_labels_)
+            return self._net().scores(self.support_features_, label, len(self.classes_), x)
         return nearest_mean.scores(self.head_, nearest_mean.place(self.head_.space, x))
 
     def _best(self, x):
@@ -280,12 +296,17 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         x = validate_data(self, X, dtype=np.float64, reset=False).astype(np.float32)
         return x, _no_pictures(len(x))
 
-    def _net(self) -> Frozen:
-        return frozen(self.encoder)
+    def _is_trained(self) -> bool:
+        return self.method not in METHODS
+
+    def _net(self) -> Frozen | Trained:
+        return trained(str(self.method)) if self._is_trained() else frozen(self.encoder)
 
     def _check(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f'method={self.method!r}: need {" or ".join(METHODS)}')
+        if self._is_trained() and not Path(self.method).expanduser().is_dir():
+            raise InputError(
+                f'method={self.method!r}: need {", ".join(METHODS)} or the folder of a trained run'
+            )
         if not 0 < self.false_alarm < 1:
             raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
         if not 0 < self.shrink <= 1:

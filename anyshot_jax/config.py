@@ -207,6 +207,32 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=1, sort_keys=True)
 
 
+def from_json(text: str) -> ConfigDict:
+    """The config of one stage that `to_json` wrote; fields that it lacks have their defaults.
+
+    Raises:
+      InputError: no config, one of several stages, or of a file that is not there any more.
+    """
+    try:
+        fields = json.loads(text)
+        names = {part: fields[part]['name'] for part in ('method', 'data', 'net')}
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(f'no config of one stage: {type(e).__name__}: {e}') from e
+    full = defaults(**names)
+    try:
+        full.update(_tuples(fields))
+    except (KeyError, TypeError) as e:
+        raise InputError(f'a config of another version: {e}') from e
+    return check(full)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where configs have tuples."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def _assign(full: ConfigDict, given: ConfigDict, path: str) -> None:
     for name, value in given.items():
         if name not in full:

@@ -16,13 +16,13 @@ from anyshot_jax.types import Array
 ONE_SHOT_TEMPERATURE = 0.1
 
 
-class Fitted(NamedTuple):
-    """What `fit` found."""
+class Calibrated(NamedTuple):
+    """What held-out examples say of the scores."""
 
-    head: Head
-    held_out: Array  # [N, C] probabilities of support items while they were held out, else NaN
+    temperature: float
     threshold: float | None  # of the best score; None: nothing could be held out
     false_alarm: float | None  # the rate to expect of it
+    held_out: Array  # [N, C] probabilities of support items while they were held out, else NaN
 
 
 def fit(
@@ -34,7 +34,7 @@ def fit(
     words: Array | None = None,
     known: word_means.Known | None = None,
     false_alarm: float = 0.05,
-) -> Fitted:
+) -> tuple[Head, Calibrated]:
     """A head, its temperature and threshold by `nearest_mean.held_out` examples.
 
     Args:
@@ -44,33 +44,60 @@ def fit(
     """
     told = {'how': how, 'words': words, 'known': known}
     head, _ = head_of(x, label, num_classes, **told)
-    held_out = np.full((len(x), num_classes), np.nan, np.float32)
-    folds = nearest_mean.held_out(label)
-    temperature = _usual_temperature(head)
-    if not folds:
-        head = head._replace(temperature=np.float32(temperature))
-        return Fitted(head, held_out, None, None)
-    parts = []
-    for rows in folds:
+    scored, less = [], []
+    for rows in nearest_mean.held_out(label):
         kept = np.setdiff1d(np.arange(len(x)), rows)
         part, by_words = head_of(x[kept], label[kept], num_classes, **told)
         z, y = nearest_mean.place(part.space, x[rows]), label[rows]
         score = nearest_mean.scores(part, z)
-        less = score[np.arange(len(y)), y] - (z * by_words[y]).sum(1)
-        parts.append((rows, score, less))
-    rows, score, less = map(np.concatenate, zip(*parts, strict=True))
-    score = score.astype(np.float64)
-    if words is not None:
+        scored.append((rows, score))
+        less.append(score[np.arange(len(y)), y] - (z * by_words[y]).sum(1))
+    if words is not None and less:
         # A class of words is less like its items than one of examples; else it would never win.
         of_words = np.bincount(label, minlength=num_classes) == 0
-        bias = np.where(of_words, max(float(less.mean()), 0), 0).astype(np.float32)
-        head, score = head._replace(bias=bias), score + bias
+        drop = max(float(np.concatenate(less).mean()), 0)
+        head = head._replace(bias=np.where(of_words, drop, 0).astype(np.float32))
+        scored = [(rows, score + head.bias) for rows, score in scored]
+    found = calibrate(scored, label, num_classes, _usual_temperature(head), false_alarm)
+    return with_limits(head, found), found
+
+
+def fit_trained(answer, x, label, num_classes, *, false_alarm: float) -> Calibrated:
+    """The same for a method that scores queries by the support itself.
+
+    Args:
+      answer: (x_s, label, num_classes, x_q) -> scores [Q, C], logits.
+    """
+    scored = []
+    for rows in nearest_mean.held_out(label):
+        kept = np.setdiff1d(np.arange(len(x)), rows)
+        scored.append((rows, answer(x[kept], label[kept], num_classes, x[rows])))
+    return calibrate(scored, label, num_classes, 1.0, false_alarm)
+
+
+def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> Calibrated:
+    """Temperature and threshold.
+
+    Args:
+      scored: (rows, scores [n, C]) of parts of the support held out; none: `usual` is taken.
+    """
+    held_out = np.full((len(label), num_classes), np.nan, np.float32)
+    if not scored:
+        return Calibrated(usual, None, None, held_out)
+    rows, score = map(np.concatenate, zip(*scored, strict=True))
+    score = score.astype(np.float64)
+    temperature = usual
     if num_classes > 1:
         temperature = nearest_mean.fit_temperature(score, label[rows])
     held_out[rows] = nearest_mean.probabilities(score, temperature)
     limit, expected = nearest_mean.fit_threshold(score.max(1), false_alarm)
-    head = head._replace(temperature=np.float32(temperature), threshold=np.float32(limit))
-    return Fitted(head, held_out, limit, expected)
+    return Calibrated(temperature, limit, expected, held_out)
+
+
+def with_limits(head: Head, found: Calibrated) -> Head:
+    """The head that answers so."""
+    limit = -np.inf if found.threshold is None else found.threshold
+    return head._replace(temperature=np.float32(found.temperature), threshold=np.float32(limit))
 
 
 def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:

@@ -32,6 +32,11 @@ def write(path: Path, classifier: Any) -> None:
 
     if path.suffix != '.safetensors':
         raise InputError(f'{path}: a model is a .safetensors file')
+    if classifier._is_trained():
+        raise InputError(
+            f'method={classifier.method!r}: a trained run is not part of a model; keep its folder '
+            'and fit again, which takes seconds'
+        )
     labels = classifier.classes_.tolist()
     if not all(isinstance(c, (str, int, float, bool)) for c in labels):
         raise InputError(f'labels like {labels[0]!r} can not be kept: use texts or numbers')
@@ -110,6 +115,8 @@ def _restore(path: Path, cls: type) -> Any:
     head_fields = {k: arrays[f'head.{k}'] for k in (*Space._fields, *Head._fields[1:])}
     _check(path, arrays, label, num, count, dim, head_fields, said)
     made = cls(**said['params'])
+    if made._is_trained():
+        raise InputError(f'{path}: method={made.method!r} is none that a model can have')
     made._check()
     made.classes_ = np.array(said['classes'], dtype=np.dtype(said['dtype']))
     made.of_pictures_, made.n_features_in_ = bool(said['of_pictures']), dim

@@ -83,6 +83,9 @@ def main():
                 if not args.choose:
                     write_lines(args.results, [header, *lines])
                 print(problem, lines[-1]['seconds'], 's', flush=True)
+        # A process may map only so much memory, and every compiled program maps some.
+        built.clear()
+        jax.clear_caches()
     show(lines)
 
 

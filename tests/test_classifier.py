@@ -200,7 +200,7 @@ def test_refusals_name_what_is_wrong(tmp_path, model):
             fit(x, ['a'] * len(x))
     with pytest.raises(ValueError, match='2 pictures, but labels of shape'):
         fit([picture('disc', 0)] * 2, ['a'])
-    with pytest.raises(InputError, match=r"method='refined': need prototypes or refine"):
+    with pytest.raises(InputError, match=r"method='refined': need prototypes, refine or the"):
         AnyShotClassifier(method='refined').fit([[0.0], [1]], [0, 1])
     with pytest.raises(InputError, match='false_alarm=1'):
         AnyShotClassifier(false_alarm=1).fit([[0.0], [1]], [0, 1])

@@ -112,20 +112,20 @@ def test_held_out_items_are_judged_without_themselves():
     """An example far from its class that only its own presence would explain."""
     x, label = support((6, 6, 6), noise=0.1)
     x[0] = x[-1]  # called class 0, looks like class 2
-    fitted = fitting.fit(x, label, 3, how=PLAIN)
-    assert fitted.held_out[0, 0] < 0.1 and fitted.held_out[1:6, 0].min() > 0.5
+    _, found = fitting.fit(x, label, 3, how=PLAIN)
+    assert found.held_out[0, 0] < 0.1 and found.held_out[1:6, 0].min() > 0.5
     x, label = support((1, 3, 3))
-    fitted = fitting.fit(x, label, 3, how=PLAIN)
-    assert np.isnan(fitted.held_out[0]).all() and np.isfinite(fitted.held_out[1:]).all()
+    _, found = fitting.fit(x, label, 3, how=PLAIN)
+    assert np.isnan(found.held_out[0]).all() and np.isfinite(found.held_out[1:]).all()
 
 
 def test_fit_is_the_means_of_the_space():
     x, label = support()
-    fitted = fitting.fit(x, label, 3, how=PLAIN)
-    z = place(fitted.head.space, x)
+    head, found = fitting.fit(x, label, 3, how=PLAIN)
+    z = place(head.space, x)
     want = [z[label == c].mean(0) for c in range(3)]
-    np.testing.assert_allclose(fitted.head.means, want, rtol=1e-5, atol=1e-5)
-    assert not fitted.head.bias.any() and fitted.threshold == pytest.approx(fitted.head.threshold)
+    np.testing.assert_allclose(head.means, want, rtol=1e-5, atol=1e-5)
+    assert not head.bias.any() and found.threshold == pytest.approx(head.threshold)
 
 
 def test_unit_of_zeros_is_zeros():

@@ -49,7 +49,7 @@ def test_a_class_of_words_wins_its_own_items():
     label = np.repeat(np.arange(classes - 4), 5)
     x = np.concatenate([draw(c, 5) for c in range(classes - 4)]).astype(np.float32)
     how = {'power': 1.0, 'normalise': True, 'shrink': 0.5}
-    head = fitting.fit(x, label, classes, how=how, words=words).head
+    head, _ = fitting.fit(x, label, classes, how=how, words=words)
     assert (head.bias[-4:] > 0.01).all() and not head.bias[:-4].any()
     from anyshot_jax.nearest_mean import place, scores
 

@@ -1,0 +1,145 @@
+"""A method that was trained in a workdir, as it answers new classes from their pictures.
+
+MAML and its kin adapt to the support, a relation network compares with it, prototypical networks
+take its means: whatever the method's `predict` does with an episode.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from anyshot_jax import checkpoint
+from anyshot_jax import config as configs
+from anyshot_jax.frozen import BATCH, frozen
+from anyshot_jax.picture_input import squares
+from anyshot_jax.types import Array, Episode, InputError, from_arrays
+
+ON_BLACK = ('omniglot', 'glyphs')  # their ink is bright on black
+
+
+class Trained(NamedTuple):
+    """A trained method; features are what its net takes, flat: pixels or an encoder's features."""
+
+    predict: Callable  # (state, Episode) -> scores [Q, W], jitted
+    state: Any
+    shape: tuple[int, ...]  # of an item
+    invert: bool  # dark strokes on white are turned into bright ones on black
+    encoder: str  # '': pixels
+    ways: int  # classes that a task must have; 0: any number
+
+    @property
+    def dim(self) -> int:
+        return int(np.prod(self.shape))
+
+    def features(self, items: Sequence[Any]) -> Array:
+        """[N, dim] float32; raises InputError for a picture that can't be read."""
+        return self.features_and(items, lambda x: x[:, :0])[0]
+
+    def features_and(self, items: Sequence[Any], also: Callable[[Array], Array]):
+        """(`features`, also(squares [n, S, S, 3]) of all)."""
+        if self.encoder:
+            return frozen(self.encoder).features_and(items, also)
+        parts = []
+        for start in range(0, max(len(items), 1), BATCH):
+            x = squares(items[start : start + BATCH], self.shape[0], start)
+            parts.append((self._pixels(x), also(x)))
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+    def _pixels(self, x: Array) -> Array:
+        if self.shape[-1] == 1:
+            grey = [np.asarray(Image.fromarray(one).convert('L')) for one in x]
+            x = np.stack(grey)[..., None] if grey else x[..., :1]
+        if self.invert:
+            paper = np.median(x, (1, 2, 3), keepdims=True) if len(x) else 0
+            x = np.where(paper > 127, 255 - x, x)
+        return x.reshape(len(x), -1).astype(np.float32)
+
+    def imagenet(self, text_encoder: str) -> None:
+        """Nothing: such a net was not trained on ImageNet's classes."""
+        return None
+
+    def scores(self, x_s: Array, label: Array, num_classes: int, x_q: Array) -> Array:
+        """[Q, C] of flat features, a batch of queries at a time.
+
+        Raises:
+          InputError: the method answers tasks of another number of classes only.
+        """
+        if self.ways not in (0, num_classes):
+            raise InputError(
+                f'this method was trained for tasks of {self.ways} classes, there are {num_classes}'
+            )
+        dtype = np.float32 if self.encoder else np.uint8
+        items = lambda x: x.reshape(-1, *self.shape).astype(dtype)
+        y = label.astype(np.int32)
+        order = np.argsort(y, kind='stable')  # by class, as episodes are
+        shots, found = items(x_s[order]), []
+        for start in range(0, len(x_q), BATCH):
+            part = x_q[start : start + BATCH]
+            filled = items(part[np.arange(BATCH) % len(part)])
+            nobody, ids = np.zeros(BATCH, np.int32), np.arange(num_classes, dtype=np.int32)
+            task = Episode(shots, y[order], filled, nobody, ids)
+            found.append(np.asarray(self.predict(self.state, task))[: len(part)])
+        return np.concatenate([np.zeros((0, num_classes), np.float32), *found])
+
+
+@cache
+def trained(workdir: str) -> Trained:
+    """The best step of a finished run.
+
+    Raises:
+      InputError: no run there, of several stages, of a method that answers no episodes, of parts
+        of an encoder or data that pictures can't be made into, or without a checkpoint.
+    """
+    folder = Path(workdir).expanduser()
+    if not (folder / 'config.json').is_file():
+        raise InputError(f'{folder} is no workdir: there is no config.json in it')
+    try:
+        config = configs.from_json((folder / 'config.json').read_text()).unlock()
+    except InputError as e:
+        raise InputError(f'{folder}/config.json: {e}') from e
+    if config.encoder_parts or config.features_from or config.residual.encoder:
+        raise InputError(f'{folder} was trained on features that a picture alone does not have')
+    shape = _item_shape(config, folder)
+    config.eval.within = config.train.within = ''
+    config.eval.tasks = config.eval.tasks or ((2, 1),)
+    method = configs.find('methods', config.method.name).build(config, _like(config, shape))
+    if method.predict is None:
+        raise InputError(f'{config.method.name} answers no episodes')
+    data = _like(config, shape)
+    state = jax.jit(method.init)(jax.random.key(0), data)
+    if config.num_steps:
+        for name in ('best', 'checkpoints'):
+            manager = checkpoint.open_manager(folder / name, keep=1 if name == 'best' else 2)
+            state, progress = checkpoint.restore_or_init(manager, state)
+            if progress:
+                break
+        else:
+            raise InputError(f'{folder} holds no checkpoint: train first')
+    ways = config.train.ways if config.method.get('head') == 'per_class' else 0
+    invert = config.data.name in ON_BLACK and not config.encoder
+    return Trained(jax.jit(method.predict), state, shape, invert, config.encoder, ways)
+
+
+def _item_shape(config, folder: Path) -> tuple[int, ...]:
+    if config.encoder:
+        return (frozen(config.encoder).dim,)
+    size = config.data.get('size', 0)
+    if not size:
+        raise InputError(f'{folder}: pictures can not be made into {config.data.name} items')
+    return (size, size, config.data.get('channels', 1))
+
+
+def _like(config, shape):
+    """Data of that shape, enough for every task of the config; only its shape matters."""
+    ways = max(config.train.ways, *(w for w, _ in config.eval.tasks))
+    shots = max(config.train.shots, *(s for _, s in config.eval.tasks))
+    queries = max(config.train.queries, config.eval.queries)
+    label = np.repeat(np.arange(ways), shots + queries)
+    x = np.zeros((len(label), *shape), np.float32 if config.encoder else np.uint8)
+    dataset = from_arrays(x, label)
+    return {'train': dataset, 'val': dataset, 'test': dataset}

@@ -1,0 +1,218 @@
+"""AnyShotClassifier beside scikit-learn's classifiers: python experiments/classify_pictures.py
+
+On the Grocery Store photos (81 products) and metal surface defects (MSD, 20 types), features of a
+frozen EfficientNet-Lite0, all classes at once: supports of 1 and 5 pictures a class drawn ten
+times, all other pictures asked; Grocery's icons as the only example; descriptions only; and of both
+a quarter of the classes known by words only. Nothing is chosen here. Every result is a line of
+results/classify_pictures.jsonl; tables.py makes the README's table of them.
+"""
+
+import argparse
+import io
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestCentroid
+from tables import HERE, ROOT, machine, write_lines
+
+from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.data.cache import cached
+from anyshot_jax.data.descriptions import descriptions
+from anyshot_jax.data.locate import data_root
+from anyshot_jax.data.npz import read_npz
+from anyshot_jax.frozen import frozen
+from anyshot_jax.start import keep_compiled
+
+RESULTS = ROOT / HERE / 'results' / 'classify_pictures.jsonl'
+DRAWS = 10
+
+
+def ours(method='prototypes'):
+    # What it does with pictures, given their features.
+    return AnyShotClassifier(method=method, power=0.5, normalise=True)
+
+
+CLASSIFIERS = {
+    'AnyShotClassifier': ours,
+    'AnyShotClassifier, all together (transductive)': lambda: ours('refine'),
+    'logistic regression': lambda: LogisticRegression(max_iter=1000),
+    'nearest centroid': NearestCentroid,
+}
+
+
+def grocery(root: Path):
+    """Pictures, labels, names, descriptions, icons."""
+    z = read_npz(root / 'grocery' / 'grocery112.npz', 1 << 30)
+    names = [str(n) for n in z['name']]
+    pictures = files(z['jpeg'], z['offset'])
+    icons = files(z['icon_jpeg'], z['icon_offset'])
+    said = dict(zip(names, map(str, z['description']), strict=True))
+    return pictures, np.array(names)[z['label']], said, icons
+
+
+def files(data, offset):
+    return [Image.open(io.BytesIO(data[a:b].tobytes())) for a, b in pairwise(offset)]
+
+
+def msd(root: Path):
+    folder = root / 'industrial' / 'MSD'
+    paths = sorted((folder / 'images').glob('*/*'))
+    return paths, np.array([p.parent.name for p in paths]), descriptions(folder), None
+
+
+def features(name, pictures):
+    """[N, D], kept in the cache, and the seconds of one."""
+    net = frozen('efficientnet_lite0')
+    net.features(pictures[:16])  # compiled
+    start = time.perf_counter()
+    net.features(pictures[:64])
+    each = (time.perf_counter() - start) / 64
+    key = ['classify_pictures', net.encoder.digest, name, len(pictures)]
+    return cached(f'asked-{name}', key, lambda: {'x': net.features(pictures)})['x'], each
+
+
+def by_class(right, label):
+    return float(np.mean([right[label == c].mean() for c in np.unique(label)]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+    parser.add_argument('--results', type=Path, default=RESULTS)
+    args = parser.parse_args()
+    keep_compiled()
+    root, lines = data_root(), []
+    where = machine(jax.devices()[0].device_kind, jax.local_device_count())
+
+    def put(**line):
+        lines.append({**line, 'machine': where})
+        write_lines(args.results, lines)
+        print(
+            {k: np.round(np.mean(v), 4) if k == 'accuracy' else v for k, v in line.items()},
+            flush=True,
+        )
+
+    for name, load in (('grocery', grocery), ('MSD', msd)):
+        pictures, label, said, icons = load(root)
+        x, each = features(name, pictures)
+        put(set=name, what='embedding of a picture among many', seconds=each)
+        for shots in (1, 5):
+            for method, make in CLASSIFIERS.items():
+                accuracy, fit, ask = [], [], []
+                for draw in range(DRAWS):
+                    rows = support(label, shots, draw)
+                    rest = np.setdiff1d(np.arange(len(x)), rows)
+                    a, b, c = asked(make(), x[rows], label[rows], x[rest], label[rest])
+                    accuracy.append(a), fit.append(b), ask.append(c)
+                put(set=name, what=f'{shots} a class', method=method, accuracy=accuracy,
+                    fit_seconds=np.median(fit), ask_seconds=np.median(ask))  # fmt: skip
+        if icons:
+            small, _ = features('icons', icons)
+            for method, make in CLASSIFIERS.items():
+                a, b, c = asked(make(), small, np.array(list(said)), x, label)
+                put(
+                    set=name,
+                    what='icons only',
+                    method=method,
+                    accuracy=[a],
+                    fit_seconds=b,
+                    ask_seconds=c,
+                )
+        model = AnyShotClassifier().fit(None, None, said)
+        put(set=name, what='descriptions only', method='AnyShotClassifier',
+            accuracy=[by_class(model.predict(x) == label, label)])  # fmt: skip
+        words_for_some(name, x, label, said, put)
+        unknown(name, x, label, put)
+        calibration(name, x, label, put)
+        latency(name, pictures, label, put)
+
+
+def support(label, shots, draw):
+    rng = np.random.default_rng(draw)
+    return np.concatenate([
+        rng.choice(np.flatnonzero(label == c), shots, False) for c in np.unique(label)
+    ])  # fmt: skip
+
+
+def asked(model, x, y, x_q, y_q):
+    start = time.perf_counter()
+    model.fit(x, y)
+    fitted = time.perf_counter()
+    right = model.predict(x_q) == y_q
+    return by_class(right, y_q), fitted - start, time.perf_counter() - fitted
+
+
+def words_for_some(name, x, label, said, put):
+    """Five pictures of three quarters of the classes, words of the others: all are answers."""
+    seen, unseen = [], []
+    for draw in range(DRAWS):
+        rng = np.random.default_rng(100 + draw)
+        names = np.unique(label)
+        new = rng.choice(names, len(names) // 4, False)
+        rows = support(label, 5, draw)
+        rest = np.setdiff1d(np.arange(len(x)), rows)
+        rows = rows[~np.isin(label[rows], new)]
+        model = ours().fit(x[rows], label[rows], said)
+        right = model.predict(x[rest]) == label[rest]
+        is_new = np.isin(label[rest], new)
+        seen.append(by_class(right[~is_new], label[rest][~is_new]))
+        unseen.append(by_class(right[is_new], label[rest][is_new]))
+    put(set=name, what='5 a class, words of a quarter', method='AnyShotClassifier', accuracy=unseen,
+        seen=seen)  # fmt: skip
+
+
+def unknown(name, x, label, put):
+    """A quarter of the classes is left out: how many of their pictures are called unknown."""
+    alarm, found, area, expected = [], [], [], []
+    for draw in range(DRAWS):
+        rng = np.random.default_rng(200 + draw)
+        names = np.unique(label)
+        new = rng.choice(names, len(names) // 4, False)
+        rows = support(label, 5, draw)
+        rest = np.setdiff1d(np.arange(len(x)), rows)
+        rows = rows[~np.isin(label[rows], new)]
+        model = ours().fit(x[rows], label[rows])
+        is_new, best = np.isin(label[rest], new), model._best(x[rest])
+        called = model.is_unknown(x[rest])
+        alarm.append(float(called[~is_new].mean())), found.append(float(called[is_new].mean()))
+        area.append(float(roc_auc_score(is_new, -best))), expected.append(model.false_alarm_)
+    put(set=name, what='unknown', method='AnyShotClassifier', false_alarm=alarm, found=found,
+        auroc=area, promised=expected)  # fmt: skip
+
+
+def calibration(name, x, label, put):
+    """How far the probability of the answer is from the share of right ones, in ten bins (ECE)."""
+    for shots in (1, 5):
+        errors = []
+        for draw in range(DRAWS):
+            rows = support(label, shots, draw)
+            rest = np.setdiff1d(np.arange(len(x)), rows)
+            model = ours().fit(x[rows], label[rows])
+            p = model.predict_proba(x[rest])
+            sure, right = p.max(1), model.classes_[p.argmax(1)] == label[rest]
+            bins = np.minimum((10 * sure).astype(int), 9)
+            gaps = [abs((right - sure)[bins == b].sum()) for b in range(10)]
+            errors.append(float(np.sum(gaps) / len(sure)))
+        put(set=name, what='calibration', method='AnyShotClassifier', shots=shots, error=errors)
+
+
+def latency(name, pictures, label, put):
+    """Seconds of one picture, encoder included, after warm-up: median and slowest of 100."""
+    rows = support(label, 5, 0)
+    model = AnyShotClassifier().fit([pictures[i] for i in rows], label[rows])
+    took = []
+    for i in range(101):
+        start = time.perf_counter()
+        model.predict_proba([pictures[i]])
+        took.append(time.perf_counter() - start)
+    found = {'median': float(np.median(took[1:])), 'slowest': max(took[1:])}
+    put(set=name, what='one picture', classes=len(model.classes_), **found)
+
+
+if __name__ == '__main__':
+    main()
