@@ -45,11 +45,12 @@ function show(found) {
     state.unknown
       ? `about ${rate} % of known classes’ pictures are called unknown`
       : 'nothing is called unknown before a class has two examples',
+    state.file ? null : 'changes end with the server (started with --save it can keep them)',
   ].filter(Boolean).join(' · ');
   by('count').textContent = state.classes.length || '';
   by('save').hidden = !state.file;
   by('save').textContent = `Save ${state.file || ''}`;
-  by('save').disabled = !state.classes.length;
+  by('save').disabled = !(state.unsaved && state.classes.length);
   const hint = by('hint');
   hint.hidden = state.classes.length > 1;
   hint.textContent = state.classes.length

@@ -49,7 +49,8 @@ class Served:
     def __init__(self, classifier: AnyShotClassifier, save_to: Path | None, limits: Limits):
         self.classifier, self.save_to, self.limits = classifier, save_to, limits
         self._lock = threading.Lock()
-        self._on_disk = _stamp(save_to)
+        self._on_disk, self._unsaved = _stamp(save_to), False
+        self._digests: tuple[Any, list[str]] = None, []
         net = frozen(classifier.encoder)
         self._side = net.size
         net.of_squares(np.zeros((1, net.size, net.size, 3), np.uint8))  # compiled before it serves
@@ -77,6 +78,7 @@ class Served:
             'unknown': self._fitted() and model.threshold_ is not None,
             'false_alarm': model.false_alarm_ if self._fitted() else None,
             'file': self.save_to.name if self.save_to else None,
+            'unsaved': self._unsaved,
             'limits': self.limits._asdict(),
             'classes': [
                 {'name': c, 'description': texts.get(c, ''), 'pictures': pictures.get(c, [])}
@@ -173,7 +175,7 @@ class Served:
             if squares:
                 kept = model.support_names_[: -len(squares)]
                 model.support_names_ = [*kept, *(u.name for u in uploads)]
-            self.classifier = model
+            self.classifier, self._unsaved = model, True
             return self._state()
 
     def remove(self, name: str) -> dict[str, Any]:
@@ -192,6 +194,7 @@ class Served:
                 model = copy.copy(self.classifier)
                 model.remove_class(model.classes_.tolist()[names.index(name)])
                 self.classifier = model
+            self._unsaved = True
             return self._state()
 
     def save(self) -> dict[str, Any]:
@@ -211,7 +214,7 @@ class Served:
                     'away, then save'
                 )
             self.classifier.save(self.save_to)
-            self._on_disk = _stamp(self.save_to)
+            self._on_disk, self._unsaved = _stamp(self.save_to), False
             return self._state()
 
     def _fitted(self) -> bool:
@@ -236,8 +239,13 @@ class Served:
 
     def _rows(self) -> list[str]:
         """Of every support picture a digest of its content, which is its address."""
-        pictures = self.classifier.support_pictures_ if self._fitted() else []
-        return [hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest() for x in pictures]
+        if not self._fitted():
+            return []
+        pictures = self.classifier.support_pictures_
+        if self._digests[0] is not pictures:  # a change of the support makes a new array
+            found = [hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest() for x in pictures]
+            self._digests = pictures, found
+        return self._digests[1]
 
     def _square(self, upload: Upload) -> Array:
         """[side, side, 3] uint8, what the encoder sees of a picture."""
