@@ -99,11 +99,10 @@ class Served:
         Raises:
           InputError: there is no class yet, or a file is no picture, damaged or too large.
         """
-        squares = [self._square(upload) for upload in uploads]
         with self._lock:
             if not self._fitted():
                 raise InputError('the model has no class yet: add one first')
-            model = self.classifier
+            squares, model = self._squares(uploads), self.classifier
             x = model.embed(squares)
             shares, unknown = model.predict_proba(x), model.is_unknown(x)
             nearest = model.explain(x, k=SHOWN)
@@ -156,11 +155,10 @@ class Served:
         """
         name, limits = _line(name, 'the name of the class', self.limits.name), self.limits
         text = _line(description, f'the description of {name!r}', limits.description, empty=True)
-        squares = [self._square(upload) for upload in uploads]
-        if not squares and not text:
+        if not uploads and not text:
             raise InputError(f'class {name!r}: choose pictures or write a description')
         with self._lock:
-            names = self._classes()
+            squares, names = self._squares(uploads), self._classes()
             if name not in names and len(names) >= limits.classes:
                 raise InputError(f'the model has {len(names)} classes, no more fit')
             if len(self._rows()) + len(squares) > limits.support:
@@ -247,10 +245,13 @@ class Served:
             self._digests = pictures, found
         return self._digests[1]
 
-    def _square(self, upload: Upload) -> Array:
-        """[side, side, 3] uint8, what the encoder sees of a picture."""
-        picture = read_picture(upload.content, self.limits.pixels, upload.name)
-        return fit(picture.convert('RGB'), self._side)
+    def _squares(self, uploads: Sequence[Upload]) -> list[Array]:
+        """[side, side, 3] uint8 of each picture, what the encoder sees of it.
+
+        Called under the lock, so that only one is ever unpacked: it may be large.
+        """
+        read = lambda upload: read_picture(upload.content, self.limits.pixels, upload.name)
+        return [fit(read(upload).convert('RGB'), self._side) for upload in uploads]
 
 
 def _line(text: str, what: str, most: int, empty: bool = False) -> str:
