@@ -7,6 +7,7 @@ Pictures pass a frozen encoder; classes are told by the nearest mean (`nearest_m
 may have no example, only words (`word_means.py`), one, or many.
 """
 
+import warnings
 from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,9 +89,13 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
 
     # Learning.
 
-    def fit(self, X, y, descriptions: Mapping[Any, str] | None = None):
+    def fit(
+        self, X, y, descriptions: Mapping[Any, str] | None = None, features: Array | None = None
+    ):
         """Learns classes from examples X, y and from descriptions; either may be empty.
 
+        Args:
+          features: [N, D], what `embed` gives for pictures X, where that is known already.
         Raises:
           InputError: a picture that can't be read, a field that can't be; says which.
           ValueError: feature vectors or labels that scikit-learn refuses.
@@ -111,7 +116,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
             if y is None:
                 raise ValueError('requires y to be passed, but the target y is None')
             self.of_pictures_ = are_pictures(X)
-            x, y, names, pictures = self._examples(X, y)
+            x, y, names, pictures = self._examples(X, y, features)
         self.support_features_, self.support_names_ = x, names
         self.support_pictures_, self.descriptions_ = pictures, descriptions
         known = np.unique(y) if len(y) else y
@@ -122,17 +127,22 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
         return self._learn()
 
-    def _examples(self, X, y):
+    def _examples(self, X, y, features=None):
         if not self.of_pictures_:
             x, y = validate_data(self, X, y, dtype=np.float64)
-            check_classification_targets(y)
+            _check_labels(y)
             return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_pictures(len(x))
         y = np.asarray(y)
         if y.shape != (len(X),):
             raise ValueError(f'{len(X)} pictures, but labels of shape {y.shape}')
-        check_classification_targets(y)
+        _check_labels(y)
         net = self._net()
-        features, small = net.features_and(X, thumbnails)
+        if features is None:
+            features, small = net.features_and(X, thumbnails)
+        else:
+            features, small = np.asarray(features, np.float32), net.of_all(X, thumbnails)
+            if features.shape != (len(X), net.dim):
+                raise ValueError(f'{len(X)} pictures, but features {features.shape}')
         self.n_features_in_ = net.dim
         return features, y, [name_of(item, i) for i, item in enumerate(X)], small
 
@@ -327,6 +337,13 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
           InputError: no such file, damaged, or no classifier; says which.
         """
         return model_file.read(Path(path), cls)
+
+
+def _check_labels(y: Array) -> None:
+    with warnings.catch_warnings():
+        # Few examples a class are what this is for.
+        warnings.filterwarnings('ignore', message='The number of unique classes is greater than')
+        check_classification_targets(y)
 
 
 def _no_pictures(num: int = 0) -> Array:

@@ -52,6 +52,10 @@ class Frozen(NamedTuple):
         x = np.concatenate([p[0] for p in parts])
         return x, np.concatenate([p[1] for p in parts])
 
+    def of_all(self, items: Sequence[Any], what: Callable[[Array], Array]) -> Array:
+        """what(squares [n, size, size, 3]) of all, without features."""
+        return np.concatenate([what(x) for x in self._read(items)])
+
     def _read(self, items: Sequence[Any]) -> Iterator[Array]:
         with tqdm(total=len(items), desc='embed pictures', disable=None, leave=False) as bar:
             for start in range(0, max(len(items), 1), BATCH):

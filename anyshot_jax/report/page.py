@@ -195,11 +195,21 @@ grid-template-columns:repeat(auto-fill,minmax(min(25rem,100%),1fr))}
 .types .query .shot{border:3px solid var(--green);width:90px;margin-bottom:.15rem}
 .types .query.wrong .shot{border-color:var(--red);border-style:dashed}
 .types .way{grid-template-columns:8rem auto 1fr}.types .support{max-width:12rem}
+.answers{display:grid;gap:.7rem 1.2rem;margin:.8rem 0 1.4rem;
+grid-template-columns:repeat(auto-fill,minmax(min(18rem,100%),1fr))}
+.answer{display:grid;grid-template-columns:72px 48px 1fr;gap:.2rem .5rem;align-items:start;
+font-size:.82rem;line-height:1.3;overflow-wrap:anywhere;min-width:0}
+.answer>.item{width:72px;height:72px}.answer>.item+.item{width:48px;height:48px}
+.answer b{display:block;font-size:.92rem}.answer.right b{color:var(--green)}
+.answer.wrong b{color:var(--red)}.answer.wrong>.item:first-child{outline:3px dashed var(--red)}
+.classes td{vertical-align:middle}.classes .text{white-space:normal;text-align:left;
+min-width:12rem;max-width:24rem;font-size:.86rem;line-height:1.35}
 .who>span:not(.number){max-width:13rem;overflow-wrap:break-word}
 .hard td{vertical-align:middle;white-space:normal}
 .hard td:nth-child(2){white-space:nowrap}
-.hard .who{display:flex;gap:.7rem;align-items:center;text-align:left;line-height:1.3}
-.hard .item{width:44px;height:44px;flex:none}
+.hard .who,.classes .who{display:flex;gap:.7rem;align-items:center;text-align:left;
+line-height:1.3}
+.hard .item,.classes .item{width:44px;height:44px;flex:none}
 .hard th:last-child{text-align:left}
 dl{columns:2 20rem;column-gap:2.2rem;margin:.6rem 0 1.4rem;font-size:.9rem}
 dl div{display:flex;gap:1rem;justify-content:space-between;border-bottom:1px solid var(--rule);

@@ -46,6 +46,14 @@ def item(x: np.ndarray, alt: str) -> str:
     )
 
 
+def photo(x: np.ndarray, alt: str) -> str:
+    """A picture [H, W, 3] uint8 as JPEG: a fifth of PNG's bytes, where there are hundreds."""
+    data = io.BytesIO()
+    Image.fromarray(x).save(data, 'jpeg', quality=88)
+    source = 'data:image/jpeg;base64,' + base64.b64encode(data.getvalue()).decode()
+    return f'<img class="item" src="{source}" alt="{escape(alt)}">'
+
+
 class Series(NamedTuple):
     """A line of a chart."""
 

@@ -1,0 +1,229 @@
+"""Features of picture files, kept in the cache directory by the hash of each file's bytes.
+
+    store = FeatureStore(encoder.name, encoder.digest, encoder.dim, read, embed)
+    for chunk in store.chunks(paths):
+        chunk.features  # [n, D]
+
+What is stored is not embedded again, wherever the file lies now and whatever it is called. Every
+chunk becomes a file of its own (a shard) as soon as it is embedded, so that a run that was killed
+goes on where it was, and at no time are more than a chunk's features in memory. The folder may be
+deleted at any time: that costs time only.
+"""
+
+import hashlib
+import os
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from anyshot_jax.data.cache import cache_dir, write_whole
+from anyshot_jax.types import Array, InputError
+
+CHUNK = 128  # pictures of a shard: what a killed run loses at most
+BATCH = 16  # pictures that are embedded at once
+MAX_FILE = 500_000_000  # bytes of a picture file
+MAGIC, HEAD, KEY = b'anyshot1', struct.Struct('<8sQQ'), 16
+
+
+class Chunk(NamedTuple):
+    """Some of the pictures that were asked for, in their order."""
+
+    paths: Sequence[Path]
+    features: Array  # [n, D] float32; NaN in rows of `errors`
+    errors: dict[int, InputError]  # row -> why the picture has no features; names the file
+
+
+class _Shard(NamedTuple):
+    path: Path
+    checks: Array  # [n] uint32, crc32 of a row's key and features
+
+
+class FeatureStore:
+    """The features of one encoder."""
+
+    def __init__(
+        self,
+        name: str,
+        digest: str,
+        dim: int,
+        read: Callable[[bytes, str], Array],
+        embed: Callable[[Array], Array],
+    ):
+        """Reads which pictures are stored (16 bytes of each), not their features.
+
+        Args:
+          name: of the encoder, for people. digest: hex digits of all that features depend on
+            besides the picture: weights, preprocessing, how pictures are brought to size.
+          dim: D. read: (a file's bytes, its name for messages) -> a picture [...] of one shape;
+            InputError where it can't. embed: [n, ...], n <= BATCH -> [n, D].
+        """
+        self.folder = cache_dir() / 'pictures' / re.sub(r'[^\w.-]', '_', f'{name}-{digest}')
+        self.dim, self.read, self.embed = dim, read, embed
+        self.embedded = 0  # pictures that this object had to embed
+        self._places: dict[bytes, tuple[_Shard, int]] = {}
+        self._keeps = True
+        for path in sorted(self.folder.glob('*.shard')):
+            try:
+                self._add(*_open(path, dim))
+            except (OSError, ValueError) as e:
+                _remove(path, e)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def chunks(self, paths: Sequence[Path]) -> Iterator[Chunk]:
+        """The features of files, a few at a time, in order.
+
+        What can't be read is in `errors` of its chunk.
+        """
+        for start in range(0, len(paths), CHUNK):
+            # Its own threads for every chunk: whoever stops early leaves none behind.
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+                yield self._chunk(paths[start : start + CHUNK], pool)
+
+    def _chunk(self, paths: Sequence[Path], pool: ThreadPoolExecutor) -> Chunk:
+        hashed = list(pool.map(_key, paths))
+        errors = {i: key for i, key in enumerate(hashed) if isinstance(key, InputError)}
+        keys = [b'' if isinstance(key, InputError) else key for key in hashed]
+        found = self._stored(set(keys))
+        features = np.full((len(paths), self.dim), np.nan, np.float32)
+        fresh: dict[bytes, Array] = {}
+        left = [i for i, key in enumerate(keys) if i not in errors and key not in found]
+        while left:  # again only for copies of a picture that failed: each is named
+            first = {keys[i]: i for i in reversed(left)}
+            for i, key, z in self._embedded(sorted(first.values()), paths, pool):
+                if isinstance(z, InputError):
+                    errors[i] = z
+                else:
+                    found[keys[i]] = fresh[key] = z
+            left = [i for i in left if i not in errors and keys[i] not in found]
+        if fresh:
+            self._write(fresh)
+        for i, key in enumerate(keys):
+            if i not in errors:
+                features[i] = found[key]
+        return Chunk(paths, features, errors)
+
+    def _embedded(
+        self, rows: Sequence[int], paths: Sequence[Path], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, bytes, Array | InputError]]:
+        """(row, key of the bytes that were read, features or error)."""
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            whole = []
+            for i, read in zip(some, pool.map(self._read, (paths[i] for i in some)), strict=True):
+                if isinstance(read, InputError):
+                    yield i, b'', read
+                else:
+                    whole.append((i, *read))
+            if not whole:
+                continue
+            z = np.asarray(self.embed(np.stack([x for *_, x in whole])), np.float32)
+            self.embedded += len(whole)
+            for (i, key, _), row in zip(whole, z, strict=True):
+                if np.isfinite(row).all():
+                    yield i, key, row
+                else:
+                    yield i, key, InputError(f'{paths[i]} has features that are not finite')
+
+    def _read(self, path: Path) -> tuple[bytes, Array] | InputError:
+        """The key and the picture of the same bytes: the file may have changed since."""
+        try:
+            with path.open('rb') as f:
+                content = f.read(MAX_FILE)
+            return _digest(content), self.read(content, str(path))
+        except InputError as e:
+            return e
+        except OSError as e:
+            return _unreadable(path, e)
+
+    def _stored(self, keys: set[bytes]) -> dict[bytes, Array]:
+        """key -> [D], of those that are stored and whole."""
+        wanted: dict[Path, list[bytes]] = {}
+        for key in keys & self._places.keys():
+            wanted.setdefault(self._places[key][0].path, []).append(key)
+        found: dict[bytes, Array] = {}
+        for path, inside in wanted.items():
+            try:
+                with path.open('rb') as f:
+                    for key in inside:
+                        shard, row = self._places[key]
+                        start = HEAD.size + len(shard.checks) * (KEY + 4)
+                        f.seek(start + row * 4 * self.dim)
+                        content = f.read(4 * self.dim)
+                        if zlib.crc32(key + content) != shard.checks[row]:
+                            raise ValueError(f'wrong checksum of row {row}')
+                        found[key] = np.frombuffer(content, '<f4')
+            except (OSError, ValueError) as e:
+                _remove(path, e)
+                for key in inside:
+                    found.pop(key, None)  # so that they are written again
+                self._places = {k: p for k, p in self._places.items() if p[0].path != path}
+        return found
+
+    def _write(self, rows: dict[bytes, Array]) -> None:
+        keys = sorted(rows)
+        z = [np.asarray(rows[key], '<f4').tobytes() for key in keys]
+        checks = np.array([zlib.crc32(k + v) for k, v in zip(keys, z, strict=True)], '<u4')
+        head = HEAD.pack(MAGIC, len(keys), self.dim)
+        path = self.folder / f'{_digest(b"".join(keys)).hex()}.shard'
+        try:
+            write_whole(path, lambda f: f.writelines([head, *keys, checks.tobytes(), *z]))
+        except OSError as e:
+            if self._keeps:
+                logging.warning('could not keep features for the next run: %s', e)
+            self._keeps = False
+            return
+        self._add(_Shard(path, checks), keys)
+
+    def _add(self, shard: _Shard, keys: Sequence[bytes]) -> None:
+        for row, key in enumerate(keys):
+            self._places[key] = (shard, row)
+
+
+def _open(path: Path, dim: int) -> tuple[_Shard, list[bytes]]:
+    """A shard's rows; ValueError if it isn't whole."""
+    with path.open('rb') as f:
+        head = f.read(HEAD.size)
+        magic, num, width = HEAD.unpack(head) if len(head) == HEAD.size else (b'', 0, 0)
+        size = HEAD.size + num * (KEY + 4 + 4 * dim)
+        if magic != MAGIC or width != dim or os.fstat(f.fileno()).st_size != size:
+            raise ValueError('not a whole file of features')
+        keys = f.read(num * KEY)
+        checks = np.frombuffer(f.read(num * 4), '<u4')
+    return _Shard(path, checks), [keys[i : i + KEY] for i in range(0, len(keys), KEY)]
+
+
+def _remove(path: Path, why: Exception) -> None:
+    logging.warning('damaged features, embedding their pictures again: %s: %s', path, why)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as e:
+        logging.warning('could not remove %s: %s', path, e)
+
+
+def _key(path: Path) -> bytes | InputError:
+    """Of the file's bytes, read in pieces: it may be something huge that is no picture."""
+    try:
+        with path.open('rb') as f:
+            size = os.fstat(f.fileno()).st_size
+            if size >= MAX_FILE:
+                return InputError(f'{path} has {size:,} bytes: {MAX_FILE:,} are too many')
+            return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=KEY)).digest()  # type: ignore[arg-type, return-value]
+    except OSError as e:
+        return _unreadable(path, e)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=KEY).digest()
+
+
+def _unreadable(path: Path, why: OSError) -> InputError:
+    return InputError(f'{path} is damaged or unreadable: {type(why).__name__}: {why}')

@@ -1,0 +1,113 @@
+"""A trained run as a classifier's method: it answers as the run's own `predict` does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip('sklearn')
+from anyshot_jax import config as configs
+from anyshot_jax import train, trained
+from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.types import InputError
+
+SIZE = 6
+
+
+def pictures(kinds, each, seed=0):
+    """[N, SIZE, SIZE] uint8: each kind a random pattern, with noise; and the kinds."""
+    rng = np.random.default_rng(seed)
+    pattern = np.random.default_rng(7).integers(40, 215, (20, SIZE, SIZE))
+    label = np.repeat(np.array(kinds), each)
+    return (pattern[label] + rng.integers(-40, 41, (len(label), SIZE, SIZE))).astype(
+        np.uint8
+    ), label
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp('folder')
+    for role, kinds in (('train', range(8)), ('val', range(8, 12)), ('test', range(12, 16))):
+        for x, kind in zip(*pictures(kinds, 6), strict=True):
+            path = root / role / f'kind{kind}'
+            path.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(x).save(path / f'{len(list(path.iterdir()))}.png')
+    return root
+
+
+def run(folder, workdir, method, **fields):
+    config = configs.defaults(method=method, data='folder', net='mlp')
+    config.data.update({'dir': str(folder), 'size': SIZE, 'channels': 1})
+    config.net.update({'hidden': (16,), 'features': 8})
+    config.train.update({'ways': 3, 'shots': 2, 'queries': 2})
+    config.eval.update({'tasks': ((3, 1),), 'queries': 2, 'episodes': 4, 'val_episodes': 4})
+    config.update({'batch_size': 2, 'num_steps': 20, 'steps_per_call': 10, 'log_every': 10})
+    config.update({'eval_every': 10, 'save_every': 10})
+    config.method.update(fields)
+    train.run(config, workdir)
+    return str(workdir)
+
+
+@pytest.fixture(scope='module')
+def protonet(folder, tmp_path_factory):
+    return run(folder, tmp_path_factory.mktemp('runs') / 'protonet', 'protonet')
+
+
+def test_a_protonet_takes_the_means_of_its_net(protonet):
+    x, label = pictures((15, 13, 14), 4)
+    asked, truth = pictures((13, 14, 15), 5, seed=1)
+    model = AnyShotClassifier(method=protonet).fit(x, label)
+    found = trained.trained(protonet)
+    net = configs.build_net(configs.from_json((Path(protonet) / 'config.json').read_text()).net)
+    variables = {'params': found.state.params, **found.state.extra}
+    z_s, z_q = (np.asarray(net.apply(variables, a[..., None], train=False)) for a in (x, asked))
+    means = np.stack([z_s[label == c].mean(0) for c in (13, 14, 15)])
+    dist = ((z_q[:, None] - means) ** 2).sum(-1)
+    np.testing.assert_array_equal(model.predict(asked), np.array([13, 14, 15])[dist.argmin(1)])
+    assert model.score(asked, truth) > 0.8
+    p = model.predict_proba(asked)
+    want = -(dist - dist[:, :1]) / model.temperature_
+    np.testing.assert_allclose(np.log(p / p[:, :1]), want, rtol=1e-3, atol=1e-3)
+    # Any number of classes, and of queries.
+    model.add_class(16, pictures((16,), 3)[0])
+    assert model.predict(np.concatenate([asked] * 4)).shape == (60,)
+
+
+def test_maml_adapts_to_the_support(folder, tmp_path):
+    workdir = run(folder, tmp_path / 'maml', 'maml', inner_lr=0.5, inner_steps=5)
+    x, label = pictures((13, 14, 15), 5)
+    asked, truth = pictures((13, 14, 15), 5, seed=1)
+    model = AnyShotClassifier(method=workdir).fit(x, label)
+    assert model.score(asked, truth) > 0.6
+    # The support decides: with its labels changed round, the answers are.
+    other = AnyShotClassifier(method=workdir).fit(x, np.roll(label, 5))
+    assert other.score(asked, np.roll(truth, 5)) > 0.6
+    with pytest.raises(InputError, match='tasks of 3 classes, there are 2'):
+        AnyShotClassifier(method=workdir).fit(x[:10], label[:10])
+
+
+def test_what_it_can_not_do(folder, protonet, tmp_path):
+    x, label = pictures((13, 14), 2)
+    with pytest.raises(InputError, match=r'needs pictures of every class'):
+        AnyShotClassifier(method=protonet).fit(None, None, {'a': 'words'})
+    with pytest.raises(InputError, match=r'needs pictures of class 15'):
+        AnyShotClassifier(method=protonet).fit(x, label, {15: 'words'})
+    with pytest.raises(InputError, match='a trained run is not part of a model'):
+        AnyShotClassifier(method=protonet).fit(x, label).save(tmp_path / 'm.safetensors')
+    with pytest.raises(InputError, match=r'is no workdir: there is no config\.json'):
+        AnyShotClassifier(method=str(tmp_path)).fit(x, label)
+    (tmp_path / 'config.json').write_text('{"stages": []}')
+    with pytest.raises(InputError, match=r'config\.json: no config of one stage'):
+        AnyShotClassifier(method=str(tmp_path)).fit(x, label)
+
+
+def test_ink_is_bright_on_black():
+    """Omniglot's nets see it so, whichever way the picture was taken."""
+    paper = np.full((1, SIZE, SIZE, 3), 250, np.uint8)
+    paper[0, 2, 1:4] = 20
+    net = trained.Trained(None, None, (SIZE, SIZE, 1), True, '', 0)
+    want = np.full((SIZE, SIZE), 5)
+    want[2, 1:4] = 235
+    for x in (paper, 255 - paper):
+        np.testing.assert_allclose(net.features(list(x))[0].reshape(SIZE, SIZE), want)
