@@ -62,6 +62,31 @@ def test_a_class_of_words_wins_its_own_items():
     assert right[new].mean() > without[new].mean()
 
 
+def test_the_bias_has_the_best_harmonic_mean():
+    """Of all that tell items apart, by loops over items and classes."""
+    rng = np.random.default_rng(5)
+    of_words = np.array([0, 0, 0, 0, 1, 1], bool)
+    y = np.repeat(np.arange(4), [9, 5, 7, 3])
+    score = rng.normal(size=(24, 6)) * np.where(of_words, 0.2, 0.3)
+    score[np.arange(24), y] += 0.6
+    said = 0.25 + 0.15 * rng.normal(size=24)
+
+    def mean(bias):
+        seen, unseen = {c: [] for c in range(4)}, {c: [] for c in range(4)}
+        for row, word, c in zip(score, said, y, strict=True):
+            others = [
+                v + bias * w for i, (v, w) in enumerate(zip(row, of_words, strict=True)) if i != c
+            ]
+            seen[c].append(row[c] > max(others))
+            unseen[c].append(word + bias > max(others))
+        s, u = (np.mean([np.mean(v) for v in kind.values()]) for kind in (seen, unseen))
+        return 2 * s * u / max(s + u, 1e-12)
+
+    got = fitting.choose_bias(score, said, y, of_words)
+    best = max(mean(b) for b in np.linspace(0, 2, 2001))
+    assert mean(got) > best - 0.02 and best > mean(0) + 0.05
+
+
 def test_nothing_to_learn_from():
     words, means = world(2)
     with pytest.raises(InputError, match='give pictures of some classes'):
