@@ -16,25 +16,15 @@ from anyshot_jax.types import InputError
 
 HOST = '127.0.0.1'  # never another: whoever reaches the page may change the model
 
-_MODEL = flags.DEFINE_string(
-    'model', '', 'A classifier that was saved. Default: one without classes.'
-)
-_ENCODER = flags.DEFINE_string(
-    'encoder', '', 'Of a classifier without classes. Default: efficientnet_lite0.'
-)
-_PORT = flags.DEFINE_integer('port', 8000, 'Where the page is; 0: any free port.')
-_SAVE = flags.DEFINE_bool(
-    'save', False, 'The page may write the model to the file of --model, made if it is missing.'
-)
-
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise InputError(f'{argv[1:]} are no flags; write --model=FILE')
-    path = Path(_MODEL.value) if _MODEL.value else None
-    if _SAVE.value and (path is None or path.suffix != '.safetensors'):
+    given = flags.FLAGS
+    path = Path(given.model) if given.model else None
+    if given.save and (path is None or path.suffix != '.safetensors'):
         raise InputError('--save needs the file to write: --model=FILE.safetensors')
-    with listen(_PORT.value) as server:
+    with listen(given.port) as server:
         try:
             import uvicorn
 
@@ -47,9 +37,9 @@ def main(argv: list[str]) -> None:
         start.keep_compiled()
         port = server.getsockname()[1]
         page = create_app(
-            classifier(path, _ENCODER.value, may_be_new=_SAVE.value),
+            classifier(path, given.encoder, may_be_new=given.save),
             port=port,
-            save_to=path if _SAVE.value else None,
+            save_to=path if given.save else None,
         )
         print(f'http://{HOST}:{port}  (Ctrl-C ends it)', flush=True)
         uvicorn.Server(settings(page)).run(sockets=[server])
@@ -108,15 +98,26 @@ def classifier(path: Path | None, encoder: str, may_be_new: bool):
     return found
 
 
+def _define_flags() -> None:
+    """Here, so that whoever imports this module has flags of its own."""
+    flags.DEFINE_string('model', '', 'A classifier that was saved. Default: one without classes.')
+    said = 'Of a classifier without classes. Default: efficientnet_lite0.'
+    flags.DEFINE_string('encoder', '', said)
+    flags.DEFINE_integer('port', 8000, 'Where the page is; 0: any free port.')
+    said = 'The page may write the model to the file of --model, made if it is missing.'
+    flags.DEFINE_bool('save', False, said)
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as e:
-        raise InputError(str(e).strip().splitlines()[-1]) from e
+        raise InputError(' '.join(str(e).split())) from e
 
 
 def cli() -> None:
     """Entry point: bad input ends in one line on stderr and exit code 2."""
+    _define_flags()
     try:
         app.run(main, flags_parser=_parse)
     except InputError as e:

@@ -39,7 +39,7 @@ function show(found) {
   const rate = ((state.false_alarm || 0) * 100).toFixed(0);
   const support = state.classes.reduce((sum, c) => sum + c.pictures.length, 0);
   by('about').textContent = [
-    `encoder ${state.encoder}`,
+    state.by,
     state.together ? 'queries of one go help each other' : null,
     plural(support, 'example'),
     state.unknown

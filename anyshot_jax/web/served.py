@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from sklearn.base import clone
 
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classifier import METHODS, AnyShotClassifier
 from anyshot_jax.data.images import fit, read_picture
-from anyshot_jax.frozen import frozen
+from anyshot_jax.frozen import Frozen, frozen
 from anyshot_jax.heat_map import last_map, lead, left_out
 from anyshot_jax.report.overlay import with_heat
 from anyshot_jax.types import Array, InputError
@@ -51,10 +51,14 @@ class Served:
         self._lock = threading.Lock()
         self._on_disk, self._unsaved = _stamp(save_to), False
         self._digests: tuple[Any, list[str]] = None, []
-        net = frozen(classifier.encoder)
-        self._side = net.size
-        net.of_squares(np.zeros((1, net.size, net.size, 3), np.uint8))  # compiled before it serves
-        self._cells = last_map(net.encoder, self._side)
+        net = classifier._net()
+        self._cells = None  # a trained method answers by more than the nearest class mean
+        if isinstance(net, Frozen):
+            self._side = net.size
+            self._cells = last_map(net.encoder, net.size)
+            net.of_squares(np.zeros((1, net.size, net.size, 3), np.uint8))  # compiled beforehand
+        else:
+            self._side = frozen(net.encoder).size if net.encoder else net.shape[0]
 
     # What the page shows.
 
@@ -65,6 +69,9 @@ class Served:
 
     def _state(self) -> dict[str, Any]:
         model = self.classifier
+        by = f'encoder {Path(model.encoder).name}'
+        if model.method not in METHODS:
+            by = f'trained run {Path(model.method).name}'
         rows = self._rows()
         labels = [str(c) for c in model.support_labels_] if rows else []
         pictures: dict[str, list[str]] = {}
@@ -72,7 +79,7 @@ class Served:
             pictures.setdefault(label, []).append(digest)
         texts = {str(c): text for c, text in model.descriptions_.items()} if self._fitted() else {}
         return {
-            'encoder': Path(model.encoder).name,
+            'by': by,
             'together': model.method == 'refine',  # queries of a call help each other
             'heat': self._cells is not None,
             'unknown': self._fitted() and model.threshold_ is not None,
