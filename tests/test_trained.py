@@ -111,3 +111,23 @@ def test_ink_is_bright_on_black():
     want[2, 1:4] = 235
     for x in (paper, 255 - paper):
         np.testing.assert_allclose(net.features(list(x))[0].reshape(SIZE, SIZE), want)
+
+
+def test_the_local_page_asks_it(protonet):
+    """Pictures sent to it are what the net takes; no map of its net is averaged to features."""
+    from local_server import png, served
+
+    x, label = pictures((13, 14, 15), 4)
+    asked, truth = pictures((13, 14, 15), 1, seed=1)
+    model = AnyShotClassifier(method=protonet).fit(x, label)
+    with served(model) as client:
+        state = client.get('/state').json()
+        assert state['by'] == 'trained run protonet' and not state['heat']
+        sent = [('pictures', (f'{i}.png', png(one))) for i, one in enumerate(asked)]
+        answers = client.post('/predict', files=sent).json()
+    assert [a['label'] for a in answers] == [str(c) for c in truth]
+    shares = model.predict_proba(asked)
+    for answer, share in zip(answers, shares, strict=True):
+        found = [p for _, p in answer['shares']]
+        np.testing.assert_allclose(found, np.sort(share)[::-1], atol=1e-4)
+        assert answer['heat'] is None

