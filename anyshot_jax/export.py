@@ -8,6 +8,7 @@ it. Classes stand beside it in FILE.json. See README.md for a loader.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -19,12 +20,10 @@ from jax import export as jax_export
 from anyshot_jax import nearest_mean
 from anyshot_jax.types import InputError
 
-_MODEL = flags.DEFINE_string('model', '', 'What AnyShotClassifier.save wrote.')
-_OUT = flags.DEFINE_string('out', '', 'The file to write, .stablehlo; FILE.json beside it.')
-_PLATFORMS = flags.DEFINE_list('platforms', ['cpu', 'cuda', 'tpu'], 'Where it is to run.')
+PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
-def exported(classifier, platforms=('cpu', 'cuda', 'tpu')) -> jax_export.Exported:
+def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
     """The program of a fitted classifier, for any number of items.
 
     Raises:
@@ -57,7 +56,7 @@ def exported(classifier, platforms=('cpu', 'cuda', 'tpu')) -> jax_export.Exporte
     return jax_export.export(answer, platforms=tuple(platforms))(shape)
 
 
-def write(classifier, path: Path, platforms=('cpu', 'cuda', 'tpu')) -> None:
+def write(classifier, path: Path, platforms=PLATFORMS) -> None:
     """The program at `path`, and what its numbers mean in <path>.json.
 
     Raises:
@@ -86,22 +85,41 @@ def write(classifier, path: Path, platforms=('cpu', 'cuda', 'tpu')) -> None:
 
 
 def main(argv: list[str]) -> None:
-    from anyshot_jax.classifier import AnyShotClassifier
+    given = {name: flags.FLAGS[name].value for name in ('model', 'out', 'platforms')}
+    if len(argv) > 1 or not given['model'] or not given['out']:
+        raise InputError('give --model=FILE.safetensors and --out=FILE.stablehlo')
+    try:
+        from anyshot_jax.classifier import AnyShotClassifier
+    except ImportError as e:
+        raise InputError(str(e)) from e
+    write(AnyShotClassifier.load(given['model']), Path(given['out']), given['platforms'])
+    print(f'program: {given["out"]}\nwhat its numbers are: {given["out"]}.json')
 
-    if len(argv) > 1 or not _MODEL.value or not _OUT.value:
-        raise InputError('give --model=FILE and --out=FILE.stablehlo')
-    write(AnyShotClassifier.load(_MODEL.value), Path(_OUT.value), _PLATFORMS.value)
-    print(f'{_OUT.value}, {_OUT.value}.json')
+
+def _define_flags() -> None:
+    """Here, so that whoever imports this module has flags of its own."""
+    flags.DEFINE_string('model', '', 'What AnyShotClassifier.save wrote.')
+    flags.DEFINE_string('out', '', 'The file to write, .stablehlo; FILE.json beside it.')
+    flags.DEFINE_list('platforms', list(PLATFORMS), 'Where it is to run.')
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as e:
+        raise InputError(' '.join(str(e).split())) from e
 
 
 def cli() -> None:
     """Entry point: bad input ends in one line on stderr and exit code 2."""
+    _define_flags()
     try:
-        app.run(main)
+        app.run(main, flags_parser=_parse)
     except InputError as e:
         print(f'error: {e}', file=sys.stderr)
         sys.exit(2)
 
 
 if __name__ == '__main__':
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     cli()

@@ -73,3 +73,15 @@ def test_what_can_not_be_exported(tmp_path, model):
     model.method = 'refine'
     with pytest.raises(InputError, match="set method='prototypes'"):
         export.exported(model)
+
+
+def test_the_command(tmp_path, model, python):
+    model.save(tmp_path / 'm.safetensors')
+    given = f'--model={tmp_path / "m.safetensors"}', f'--out={tmp_path / "m.stablehlo"}'
+    done = python('-m', 'anyshot_jax.export', *given, '--platforms=cpu')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'm.stablehlo').stat().st_size > 500
+    done = python('-m', 'anyshot_jax.export', given[0])
+    assert done.returncode == 2 and done.stderr.strip().endswith(
+        'error: give --model=FILE.safetensors and --out=FILE.stablehlo'
+    )
