@@ -8,7 +8,7 @@ __all__ = ['AnyShotClassifier']
 def __getattr__(name: str) -> Any:
     """Only when asked for: it needs scikit-learn, which the rest does without."""
     if name == 'AnyShotClassifier':
-        from anyshot_jax.classifier import AnyShotClassifier
+        from anyshot_jax.classify.classifier import AnyShotClassifier
 
         return AnyShotClassifier
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

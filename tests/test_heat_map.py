@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from local_server import dots, stripes
 
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
+from anyshot_jax.classify.frozen import frozen
+from anyshot_jax.classify.heat_map import last_map, lead, left_out
+from anyshot_jax.classify.nearest_mean import Head, Space
+from anyshot_jax.classify.picture_input import squares
 from anyshot_jax.encoders import PictureEncoder
-from anyshot_jax.frozen import frozen
-from anyshot_jax.heat_map import last_map, lead, left_out
-from anyshot_jax.nearest_mean import Head, Space
-from anyshot_jax.picture_input import squares
 
 
 def test_one_hot_cell():

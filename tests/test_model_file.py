@@ -9,8 +9,8 @@ pytest.importorskip('sklearn')
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from anyshot_jax import model_file
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classify import model_file
+from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.types import InputError
 
 

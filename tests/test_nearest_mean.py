@@ -6,8 +6,8 @@ import pytest
 from scipy.linalg import inv, sqrtm
 from scipy.special import log_softmax, softmax
 
-from anyshot_jax import fitting, nearest_mean
-from anyshot_jax.nearest_mean import Head, place, scores, unit
+from anyshot_jax.classify import fitting, nearest_mean
+from anyshot_jax.classify.nearest_mean import Head, place, scores, unit
 
 RNG = np.random.default_rng(0)
 PLAIN = {'power': 1.0, 'normalise': False, 'shrink': 0.4}

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anyshot_jax import AnyShotClassifier, answers, classify_folder, feature_store, train
-from anyshot_jax.classify_folder import Request
+from anyshot_jax import AnyShotClassifier, train
+from anyshot_jax.classify import answers, classify_folder, feature_store
+from anyshot_jax.classify.classify_folder import Request
+from anyshot_jax.classify.frozen import Frozen
 from anyshot_jax.data.folder_tree import find_files
-from anyshot_jax.frozen import Frozen
 from anyshot_jax.types import InputError
 
 TEXTURES = {'stripes': (1, 8), 'columns': (8, 1), 'tiles': (8, 8)}

@@ -6,7 +6,7 @@ from PIL import Image
 from test_report import EVIL, Page
 
 from anyshot_jax import AnyShotClassifier
-from anyshot_jax.answers import Answer, Tally
+from anyshot_jax.classify.answers import Answer, Tally
 from anyshot_jax.report.answer_classes import Support
 from anyshot_jax.report.answers import page
 

@@ -12,7 +12,7 @@ import pytest
 from local_server import dots, png, served, stripes
 
 from anyshot_jax import serve
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.types import InputError
 from anyshot_jax.web.served import Limits
 

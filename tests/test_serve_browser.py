@@ -14,7 +14,7 @@ from conftest import ROOT
 from local_server import dots, png, served, stripes
 from playwright.sync_api import expect, sync_playwright
 
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
 
 HOSTILE = '<img src=x onerror=alert(1)>'
 QUIET = (  # the last: nothing looks for other hosts

@@ -8,8 +8,9 @@ from PIL import Image
 
 pytest.importorskip('sklearn')
 from anyshot_jax import config as configs
-from anyshot_jax import train, trained
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax import train
+from anyshot_jax.classify import trained
+from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.types import InputError
 
 SIZE = 6

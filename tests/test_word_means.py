@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from anyshot_jax import fitting, word_means
-from anyshot_jax.nearest_mean import unit
+from anyshot_jax.classify import fitting, word_means
+from anyshot_jax.classify.nearest_mean import unit
+from anyshot_jax.classify.word_means import OWN_WEIGHT, PENALTY, Known
 from anyshot_jax.types import InputError
-from anyshot_jax.word_means import OWN_WEIGHT, PENALTY, Known
 
 
 def world(classes=8, words=5, dim=4, seed=0):
@@ -51,7 +51,7 @@ def test_a_class_of_words_wins_its_own_items():
     how = {'power': 1.0, 'normalise': True, 'shrink': 0.5}
     head, _ = fitting.fit(x, label, classes, how=how, words=words)
     assert (head.bias[-4:] > 0.01).all() and not head.bias[:-4].any()
-    from anyshot_jax.nearest_mean import place, scores
+    from anyshot_jax.classify.nearest_mean import place, scores
 
     asked = np.concatenate([draw(c, 50) for c in range(classes)]).astype(np.float32)
     truth = np.repeat(np.arange(classes), 50)

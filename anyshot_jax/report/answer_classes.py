@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyshot_jax.answers import Tally
+from anyshot_jax.classify.answers import Tally
 from anyshot_jax.report import pictures, tasks
 from anyshot_jax.report.page import meter, name, note, percent, section, table
 from anyshot_jax.types import Array

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from anyshot_jax.answers import EACH, Answer, Tally
+from anyshot_jax.classify.answers import EACH, Answer, Tally
+from anyshot_jax.classify.picture_input import MAX_PIXELS
 from anyshot_jax.data.images import read_images
-from anyshot_jax.picture_input import MAX_PIXELS
 from anyshot_jax.report import answer_classes, pictures
 from anyshot_jax.report.answer_classes import Support
 from anyshot_jax.report.page import (

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.report.page import STYLE
 from anyshot_jax.types import InputError
 from anyshot_jax.web.guard import Guard

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 from sklearn.base import clone
 
-from anyshot_jax.classifier import METHODS, AnyShotClassifier
+from anyshot_jax.classify.classifier import METHODS, AnyShotClassifier
+from anyshot_jax.classify.frozen import Frozen, frozen
+from anyshot_jax.classify.heat_map import last_map, lead, left_out
 from anyshot_jax.data.images import fit, read_picture
-from anyshot_jax.frozen import Frozen, frozen
-from anyshot_jax.heat_map import last_map, lead, left_out
 from anyshot_jax.report.overlay import with_heat
 from anyshot_jax.types import Array, InputError
 

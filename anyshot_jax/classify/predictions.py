@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from anyshot_jax.answers import Answer
+from anyshot_jax.classify.answers import Answer
 from anyshot_jax.types import InputError
 
 COLUMNS = (

@@ -9,18 +9,18 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from anyshot_jax.answers import Tally, answers, is_other_file
-from anyshot_jax.classifier import AnyShotClassifier
+from anyshot_jax.classify.answers import Tally, answers, is_other_file
+from anyshot_jax.classify.classifier import AnyShotClassifier
+from anyshot_jax.classify.feature_store import FeatureStore
+from anyshot_jax.classify.frozen import Frozen, frozen
+from anyshot_jax.classify.picture_input import MAX_PIXELS, square
+from anyshot_jax.classify.predictions import Outputs, write_head, write_rows
+from anyshot_jax.classify.trained import Trained
 from anyshot_jax.data import descriptions as texts
 from anyshot_jax.data.folder_tree import find_classes, find_files
 from anyshot_jax.data.images import SUFFIXES, read_picture
-from anyshot_jax.feature_store import FeatureStore
-from anyshot_jax.frozen import Frozen, frozen
-from anyshot_jax.picture_input import MAX_PIXELS, square
-from anyshot_jax.predictions import Outputs, write_head, write_rows
 from anyshot_jax.report.answer_classes import Support
 from anyshot_jax.report.answers import page
-from anyshot_jax.trained import Trained
 from anyshot_jax.types import InputError
 
 LAYOUT = '<class>/<image>'

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from anyshot_jax.nearest_mean import Head, Space
-from anyshot_jax.picture_input import THUMBNAIL
+from anyshot_jax.classify.nearest_mean import Head, Space
+from anyshot_jax.classify.picture_input import THUMBNAIL
 from anyshot_jax.types import InputError
 
 FORMAT = 1

@@ -15,8 +15,8 @@ from PIL import Image
 
 from anyshot_jax import checkpoint
 from anyshot_jax import config as configs
-from anyshot_jax.frozen import BATCH, frozen
-from anyshot_jax.picture_input import squares
+from anyshot_jax.classify.frozen import BATCH, frozen
+from anyshot_jax.classify.picture_input import squares
 from anyshot_jax.types import Array, Episode, InputError, from_arrays
 
 ON_BLACK = ('omniglot', 'glyphs')  # their ink is bright on black

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from anyshot_jax.classify.nearest_mean import Head, place, scores
 from anyshot_jax.encoders import PictureEncoder
-from anyshot_jax.nearest_mean import Head, place, scores
 from anyshot_jax.types import Array
 
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anyshot_jax import nearest_mean
-from anyshot_jax.nearest_mean import Head
+from anyshot_jax.classify import nearest_mean
+from anyshot_jax.classify.nearest_mean import Head
 from anyshot_jax.ops.graph import centre_groups, graph_embedding
 from anyshot_jax.ops.prototype import class_centres
 from anyshot_jax.types import Array

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anyshot_jax.classify.feature_store import CHUNK, FeatureStore
 from anyshot_jax.data.images import SUFFIXES, NotAnImage
-from anyshot_jax.feature_store import CHUNK, FeatureStore
 from anyshot_jax.types import Array, InputError
 
 TOGETHER = (

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyshot_jax import nearest_mean, word_means
-from anyshot_jax.nearest_mean import Head
+from anyshot_jax.classify import nearest_mean, word_means
+from anyshot_jax.classify.nearest_mean import Head
 from anyshot_jax.types import Array
 
 # Of cosines where no example can be held out; fitted on one-shot tasks of Grocery Store's

@@ -23,11 +23,11 @@ except ImportError as e:
         "AnyShotClassifier is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
     ) from e
 
-from anyshot_jax import fitting, model_file, nearest_mean, word_means
-from anyshot_jax.frozen import Frozen, frozen
-from anyshot_jax.picture_input import THUMBNAIL, are_pictures, name_of, thumbnails
-from anyshot_jax.trained import Trained, trained
-from anyshot_jax.transduce import transduced
+from anyshot_jax.classify import fitting, model_file, nearest_mean, word_means
+from anyshot_jax.classify.frozen import Frozen, frozen
+from anyshot_jax.classify.picture_input import THUMBNAIL, are_pictures, name_of, thumbnails
+from anyshot_jax.classify.trained import Trained, trained
+from anyshot_jax.classify.transduce import transduced
 from anyshot_jax.types import Array, InputError
 
 METHODS = ('prototypes', 'refine')
