@@ -11,8 +11,8 @@ from anyshot_jax.classify import nearest_mean, word_means
 from anyshot_jax.classify.nearest_mean import Head
 from anyshot_jax.types import Array
 
-# Of cosines where no example can be held out; fitted on one-shot tasks of Grocery Store's
-# validation classes.
+# Of cosines where no example can be held out: the likeliest of 0.05 to 0.3 in one-shot tasks of
+# Emoji's validation classes, of 5, of 20 and of 100 ways.
 ONE_SHOT_TEMPERATURE = 0.1
 
 
