@@ -183,6 +183,20 @@ def test_words_stand_for_a_class():
     assert 'box' in model.classes_.tolist()
 
 
+def test_earlier_maps_are_joined():
+    """+stride16: means and deviations of that map come after the features."""
+    from anyshot_jax.classify.frozen import _parts
+
+    x = [picture(k, i) for i, k in enumerate(KINDS)]
+    model = AnyShotClassifier('efficientnet_lite0+stride16').fit(x, KINDS)
+    assert model.support_features_.shape == (4, 1280 + 2 * 112)
+    plain = AnyShotClassifier().fit(x, KINDS).support_features_
+    np.testing.assert_allclose(model.support_features_[:, :1280], plain, rtol=1e-3, atol=1e-3)
+    assert _parts('net=/a+b/c.npz+stride8+colours') == ('net=/a+b/c.npz', ('stride8', 'colours'))
+    with pytest.raises(InputError, match="efficientnet_lite0 has no 'stride7'"):
+        AnyShotClassifier('efficientnet_lite0+stride7').fit(x, KINDS)
+
+
 # What can't be.
 
 

@@ -49,7 +49,8 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     feature vectors [N, D], such as `embed` gives.
 
     Args:
-      encoder: as `encoders.load` takes it; unused for feature vectors.
+      encoder: as `frozen` takes it, such as 'efficientnet_lite0+stride16' for surfaces; unused for
+        feature vectors.
       method: 'prototypes', every item by itself; or 'refine', all items of a call together, which
         are taken to be spread evenly over the classes (transductive, see methods/refine.py); or
         the workdir of a trained run, whose method answers from the support (`trained.py`).

@@ -1,5 +1,6 @@
 """A frozen encoder that is loaded and compiled once a process, for pictures as they come."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -65,18 +66,32 @@ class Frozen(NamedTuple):
 
     def imagenet(self, text_encoder: str) -> word_means.Known | None:
         """What its last layer knows of ImageNet's classes, if it has one."""
-        return word_means.imagenet(last_layer(self.which), text_encoder)
+        head = last_layer(_parts(self.which)[0])
+        if head is not None:  # joined parts come last, and say nothing of those classes
+            head = np.pad(head, ((0, 0), (0, self.dim - head.shape[1])))
+        return word_means.imagenet(head, text_encoder)
 
 
 @cache
 def frozen(which: str) -> Frozen:
     """The encoder `which`, as `encoders.load` takes it.
 
+    Earlier maps are joined to its features by +NAME: 'efficientnet_lite0+stride16', which is better
+    for surfaces (`parts` of `encoders.load`).
+
     Raises:
       InputError: as `encoders.load`, or it reads texts.
     """
-    encoder = encoders.load(which)
+    name, parts = _parts(which)
+    encoder = encoders.load(name, parts=parts)
     if not isinstance(encoder, PictureEncoder):
         raise InputError(f'encoder={which!r} reads texts, not pictures')
     apply = jax.jit(lambda params, x: encoder.apply(params, encoder.preprocess(x)))
     return Frozen(which, encoder, encoder.size, apply, jax.device_put(encoder.params))
+
+
+def _parts(which: str) -> tuple[str, tuple[str, ...]]:
+    """'NAME+stride8+colours' -> NAME and its parts; a path may have a + of its own."""
+    joined = re.search(r'(?:\+(?:stride\d+|colours))*$', which)
+    assert joined  # it may be empty
+    return which[: joined.start()], tuple(joined[0].split('+')[1:])
