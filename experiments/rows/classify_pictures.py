@@ -1,6 +1,6 @@
 """AnyShotClassifier on all classes at once, beside scikit-learn on the same features.
 
-Made by experiments/classify_pictures.py, not by run_rows.py.
+Made by experiments/compare_classifiers.py, not by run_rows.py.
 """
 
 import statistics

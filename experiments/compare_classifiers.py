@@ -1,4 +1,4 @@
-"""AnyShotClassifier beside scikit-learn's classifiers: python experiments/classify_pictures.py
+"""AnyShotClassifier beside scikit-learn's classifiers: python experiments/compare_classifiers.py
 
 On the Grocery Store photos (81 products) and metal surface defects (MSD, 20 types), features of a
 frozen EfficientNet-Lite0, all classes at once: supports of 1 and 5 pictures a class drawn ten
