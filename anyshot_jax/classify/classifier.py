@@ -102,6 +102,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
           ValueError: feature vectors or labels that scikit-learn refuses.
         """
         self._check()
+        self.encoder_digest_ = ''  # of a loaded model: the weights that it was fitted with
         descriptions = dict(descriptions or {})
         if descriptions and isinstance(X, Sized) and len(X) == 0:
             X = None
@@ -311,7 +312,14 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         return self.method not in METHODS
 
     def _net(self) -> Frozen | Trained:
-        return trained(str(self.method)) if self._is_trained() else frozen(self.encoder)
+        if self._is_trained():
+            return trained(str(self.method))
+        net = frozen(self.encoder)
+        if getattr(self, 'encoder_digest_', '') not in ('', net.encoder.digest):
+            raise InputError(
+                f'this model was fitted with other weights of {self.encoder}: fit it again'
+            )
+        return net
 
     def _check(self) -> None:
         if self._is_trained() and not Path(self.method).expanduser().is_dir():

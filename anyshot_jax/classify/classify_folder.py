@@ -166,12 +166,10 @@ def _loaded(path: Path) -> tuple[AnyShotClassifier, FeatureStore]:
     classifier = AnyShotClassifier.load(path)
     if not classifier.of_pictures_:
         raise InputError(f'{path} was fitted on feature vectors: it can not read pictures')
-    net = frozen(classifier.encoder)
-    if classifier.encoder_digest_ != net.encoder.digest:
-        raise InputError(
-            f'{path} was fitted with other weights of {classifier.encoder}: fit it again'
-        )
-    return classifier, _store(net)
+    try:
+        return classifier, _store(classifier._net())
+    except InputError as e:
+        raise InputError(f'{path}: {e}') from e
 
 
 def _support(
