@@ -48,6 +48,11 @@ settings.register_profile('suite', deadline=None, derandomize=True, database=Non
 settings.load_profile('suite')
 
 
+def pytest_collection_modifyitems(items):
+    # The longest file first, so that no process is left with it at the end.
+    items.sort(key=lambda item: item.path.name != 'test_weakshot.py')
+
+
 def pytest_configure(config):
     config.addinivalue_line('filterwarnings', 'error')
     # Where a checkpoint can't be read, Orbax drops coroutines that complain when collected.
