@@ -9,14 +9,14 @@ it. Classes stand beside it in FILE.json. See README.md for a loader.
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 from jax import export as jax_export
 
+from anyshot_jax import command
 from anyshot_jax.classify import nearest_mean
 from anyshot_jax.types import InputError
 
@@ -103,21 +103,10 @@ def _define_flags() -> None:
     flags.DEFINE_list('platforms', list(PLATFORMS), 'Where it is to run.')
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as e:
-        raise InputError(' '.join(str(e).split())) from e
-
-
 def cli() -> None:
-    """Entry point: bad input ends in one line on stderr and exit code 2."""
+    """Entry point, see `command.run`."""
     _define_flags()
-    try:
-        app.run(main, flags_parser=_parse)
-    except InputError as e:
-        print(f'error: {e}', file=sys.stderr)
-        sys.exit(2)
+    command.run(main)
 
 
 if __name__ == '__main__':

@@ -5,12 +5,12 @@ Trains, evaluates and reports what the config says; the same command goes on aft
 
 import os
 import re
-import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
+from anyshot_jax import command
 from anyshot_jax.types import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -67,13 +67,9 @@ def _flag_error(error: Exception) -> str:
 
 
 def cli() -> None:
-    """Entry point: bad input ends in one line on stderr and exit code 2."""
+    """Entry point, see `command.run`."""
     logging.set_verbosity(logging.ERROR)  # what config_flags warns of becomes an error of ours
-    try:
-        app.run(main, flags_parser=_parse)
-    except InputError as e:
-        print(f'error: {e}', file=sys.stderr)
-        sys.exit(2)
+    command.run(main, _parse)
 
 
 if __name__ == '__main__':

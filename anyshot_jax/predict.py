@@ -6,12 +6,12 @@ embedded once is not embedded again.
 """
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from anyshot_jax import command
 from anyshot_jax.types import InputError
 
 
@@ -59,21 +59,10 @@ def _define_flags() -> None:
     flags.DEFINE_bool('overwrite', False, 'Replaces files in --out that others made.')
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as e:
-        raise InputError(' '.join(str(e).split())) from e
-
-
 def cli() -> None:
-    """Entry point: bad input ends in one line on stderr and exit code 2."""
+    """Entry point, see `command.run`."""
     _define_flags()
-    try:
-        app.run(main, flags_parser=_parse)
-    except InputError as e:
-        print(f'error: {e}', file=sys.stderr)
-        sys.exit(2)
+    command.run(main)
 
 
 if __name__ == '__main__':

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from anyshot_jax import command
 from anyshot_jax.types import InputError
 
 HOST = '127.0.0.1'  # never another: whoever reaches the page may change the model
@@ -108,21 +109,11 @@ def _define_flags() -> None:
     flags.DEFINE_bool('save', False, said)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as e:
-        raise InputError(' '.join(str(e).split())) from e
-
-
 def cli() -> None:
-    """Entry point: bad input ends in one line on stderr and exit code 2."""
+    """Entry point, see `command.run`."""
     _define_flags()
     try:
-        app.run(main, flags_parser=_parse)
-    except InputError as e:
-        print(f'error: {e}', file=sys.stderr)
-        sys.exit(2)
+        command.run(main)
     except KeyboardInterrupt:  # how a server ends
         sys.exit(0)
 

@@ -1,0 +1,30 @@
+"""What the commands share: flags that are told apart from bad input, and how bad input ends."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+
+from anyshot_jax.types import InputError
+
+
+def parse(argv: list[str]) -> list[str]:
+    """absl's parser; a flag that can't be is one line that says so.
+
+    Raises:
+      InputError: a flag that isn't there, or a value of another kind.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as e:
+        raise InputError(' '.join(str(e).split())) from e
+
+
+def run(main: Callable[[list[str]], Any], flags_parser: Callable = parse) -> None:
+    """An entry point: bad input ends in one line on stderr and exit code 2."""
+    try:
+        app.run(main, flags_parser=flags_parser)
+    except InputError as e:
+        print(f'error: {e}', file=sys.stderr)
+        sys.exit(2)
