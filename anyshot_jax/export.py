@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from absl import flags
+from absl import flags, logging
 from jax import export as jax_export
 
 from anyshot_jax import command
@@ -85,6 +85,7 @@ def write(classifier, path: Path, platforms=PLATFORMS) -> None:
 
 
 def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
     given = {name: flags.FLAGS[name].value for name in ('model', 'out', 'platforms')}
     if len(argv) > 1 or not given['model'] or not given['out']:
         raise InputError('give --model=FILE.safetensors and --out=FILE.stablehlo')

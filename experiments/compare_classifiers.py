@@ -183,8 +183,9 @@ def unknown(name, x, label, put):
         rest = np.setdiff1d(np.arange(len(x)), rows)
         rows = rows[~np.isin(label[rows], new)]
         model = ours().fit(x[rows], label[rows])
-        is_new, best = np.isin(label[rest], new), model._best(x[rest])
-        called = model.is_unknown(x[rest])
+        is_new, called = np.isin(label[rest], new), model.is_unknown(x[rest])
+        z = nearest_mean.place(model.head_.space, x[rest])
+        best = nearest_mean.scores(model.head_, z).max(1)
         alarm.append(float(called[~is_new].mean())), found.append(float(called[is_new].mean()))
         area.append(float(roc_auc_score(is_new, -best))), expected.append(model.false_alarm_)
     put(set=name, what='unknown', method='AnyShotClassifier', false_alarm=alarm, found=found,

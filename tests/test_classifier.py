@@ -167,6 +167,46 @@ def test_classes_come_and_go(model):
         changed.remove_class('dsic')
 
 
+def test_a_change_that_fails_changes_nothing(model):
+    """Whatever it has done by then: the words of a class can't be had without its encoder."""
+    import copy
+
+    changed = copy.deepcopy(model)
+    changed.text_encoder = 'no-such-encoder'
+    asked = [picture(k, 30 + i) for i, k in enumerate(KINDS)]
+    want = changed.predict_proba(asked)
+    for add in (
+        lambda: changed.add_class('box', description='square'),
+        lambda: changed.add_class(3, asked[:1]),
+        lambda: changed.add_class('box', [asked[0], None]),
+    ):
+        with pytest.raises(InputError):
+            add()
+        assert changed.classes_.tolist() == ['disc', 'stripes'] and len(changed.support_names_) == 4
+        np.testing.assert_array_equal(changed.predict_proba(asked), want)
+
+
+def test_texts_and_numbers_are_not_mixed():
+    x, y = load_iris(return_X_y=True)
+    with pytest.raises(InputError, match="classes 0 and 'frog': some are texts and some are not"):
+        AnyShotClassifier(text_encoder='tfidf').fit(x, y, {'frog': 'green'})
+    model = AnyShotClassifier().fit(x, y)
+    with pytest.raises(InputError, match="classes 0 and 'frog'"):
+        model.add_class('frog', x[:2])
+    model.add_class(7, x[:2])
+    assert model.classes_.tolist() == [0, 1, 2, 7] and model.classes_.dtype == y.dtype
+
+
+def test_all_answers_at_once_are_those_one_by_one(model):
+    asked = [picture(k, 50 + i) for i, k in enumerate(KINDS)]
+    p, unknown, near = model.answer(asked, k=2)
+    np.testing.assert_array_equal(p, model.predict_proba(asked))
+    np.testing.assert_array_equal(unknown, model.is_unknown(asked))
+    assert near == model.explain(asked, k=2) and len(near[0]) == 2
+    called = np.where(unknown, '?', model.classes_[p.argmax(1)])
+    np.testing.assert_array_equal(model.predict(asked), called)
+
+
 def test_words_stand_for_a_class():
     """Without weights of a text encoder: words that two descriptions share."""
     x = [picture(k, i) for i, k in enumerate(KINDS)]

@@ -122,8 +122,7 @@ def _told(classifier: Any, x: Array) -> Iterator[tuple[Array, bool, int, float]]
     """(probabilities [C], whether unknown, nearest row, similarity) of each of the features."""
     if not len(x):
         return
-    p, strange = classifier.predict_proba(x), classifier.is_unknown(x)
-    for row, far, near in zip(p, strange, classifier.explain(x, k=1), strict=True):
+    for row, far, near in zip(*classifier.answer(x, k=1), strict=True):
         yield row, bool(far), *((near[0].row, near[0].similarity) if near else (-1, 0.0))
 
 

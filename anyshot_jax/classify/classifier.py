@@ -7,7 +7,7 @@ Pictures pass a frozen encoder; classes are told by the nearest mean (`nearest_m
 may have no example, only words (`word_means.py`), one, or many.
 """
 
-import warnings
+import copy
 from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +16,15 @@ import numpy as np
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as e:
     raise ImportError(
         "AnyShotClassifier is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
     ) from e
 
-from anyshot_jax.classify import fitting, model_file, nearest_mean, word_means
+from anyshot_jax.classify import fitting, model_file, nearest_mean
 from anyshot_jax.classify.frozen import Frozen, frozen
+from anyshot_jax.classify.labels import check_labels, one_of_each
 from anyshot_jax.classify.picture_input import THUMBNAIL, are_pictures, name_of, thumbnails
 from anyshot_jax.classify.trained import Trained, trained
 from anyshot_jax.classify.transduce import transduced
@@ -40,6 +40,14 @@ class Neighbour(NamedTuple):
     label: Any
     name: str
     similarity: float  # cosine, -1..1
+
+
+class Answers(NamedTuple):
+    """All that is said of N items."""
+
+    probability: Array  # [N, C]
+    unknown: Array  # [N] bool
+    neighbours: list[list[Neighbour]]  # of each, the nearest first
 
 
 class AnyShotClassifier(ClassifierMixin, BaseEstimator):
@@ -111,7 +119,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError('nothing to learn from: give X and y, or descriptions')
             if self._is_trained():
                 raise InputError(f'method={self.method!r} needs pictures of every class')
-            self.of_pictures_, y = True, np.array([], dtype=object)
+            self.of_pictures_, y = True, np.array([], dtype=str)
             x, names, pictures = np.zeros((0, self._net().dim), np.float32), [], _no_pictures()
             self.n_features_in_ = x.shape[1]
         else:
@@ -121,23 +129,19 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
             x, y, names, pictures = self._examples(X, y, features)
         self.support_features_, self.support_names_ = x, names
         self.support_pictures_, self.descriptions_ = pictures, descriptions
-        known = np.unique(y) if len(y) else y
-        more = [c for c in descriptions if not np.isin(c, known).any()]
-        classes = np.array([*known.tolist(), *more]) if more else known
-        order = np.argsort(classes, kind='stable')
-        self.classes_ = classes[order]
+        self.classes_ = one_of_each([*np.unique(y).tolist(), *descriptions], y.dtype)
         self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
         return self._learn()
 
     def _examples(self, X, y, features=None):
         if not self.of_pictures_:
             x, y = validate_data(self, X, y, dtype=np.float64)
-            _check_labels(y)
+            check_labels(y)
             return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_pictures(len(x))
         y = np.asarray(y)
         if y.shape != (len(X),):
             raise ValueError(f'{len(X)} pictures, but labels of shape {y.shape}')
-        _check_labels(y)
+        check_labels(y)
         net = self._net()
         if features is None:
             features, small = net.features_and(X, thumbnails)
@@ -150,39 +154,27 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _learn(self):
         """The head, of what is kept of the support and said of the classes."""
-        label = np.searchsorted(self.classes_, self.support_labels_)
         power = self.power if self.power is not None else 0.5 if self.of_pictures_ else 1.0
         normalise = self.of_pictures_ if self.normalise is None else self.normalise
         how = {'power': power, 'normalise': normalise, 'shrink': self.shrink}
-        empty = np.bincount(label, minlength=len(self.classes_)) == 0
-        x, num = self.support_features_, len(self.classes_)
-        if self._is_trained():
-            if empty.any():
-                silent = self.classes_[empty].tolist()[0]
-                raise InputError(f'method={self.method!r} needs pictures of class {silent!r}')
-            head, _ = fitting.head_of(x, label, num, how=how, words=None, known=None)
-            found = fitting.fit_trained(
-                self._net().scores, x, label, num, false_alarm=self.false_alarm
-            )
-            self.head_ = fitting.with_limits(head, found)
-        else:
-            words = known = None
-            if empty.any():
-                words = self._words(empty)
-                known = self._net().imagenet(self.text_encoder) if self.of_pictures_ else None
-            self.head_, found = fitting.fit(
-                x, label, num, how=how, words=words, known=known, false_alarm=self.false_alarm
-            )
+        net = self._net() if self.of_pictures_ or self._is_trained() else None
+        self.head_, found = fitting.learn(
+            self.support_features_, self._label(), self.classes_.tolist(), self.descriptions_,
+            net=net, how=how, text_encoder=self.text_encoder, false_alarm=self.false_alarm,
+        )  # fmt: skip
         self.held_out_, self.temperature_ = found.held_out, float(self.head_.temperature)
         self.threshold_, self.false_alarm_ = found.threshold, found.false_alarm
+        self._remember()
         return self
 
-    def _words(self, empty):
-        silent = [c for c in self.classes_[empty].tolist() if not self.descriptions_.get(c, '')]
-        if silent:
-            raise InputError(f'class {silent[0]!r} has neither a picture nor a description')
-        texts = [self.descriptions_.get(c, '') for c in self.classes_.tolist()]
-        return word_means.class_words(self.classes_, texts, self.text_encoder)
+    def _remember(self):
+        """Where the support is: neighbours are looked for there at every call."""
+        z = nearest_mean.place(self.head_.space, self.support_features_)
+        self._support_unit = nearest_mean.unit(z)
+
+    def _label(self):
+        """[N] the support's labels as places in `classes_`."""
+        return np.searchsorted(self.classes_, self.support_labels_)
 
     def add_class(self, name: Any, images: Any = None, description: str | None = None):
         """One more class, or more examples of one that is there; the others' stay.
@@ -190,9 +182,13 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         Args:
           images: pictures or feature vectors as for `fit`. description: of a class without any.
         Raises:
-          InputError: neither is given, or pictures where there are vectors.
+          InputError: neither is given, pictures where there are vectors, or a name of another kind
+            than the others; the classifier is as it was then.
         """
         check_is_fitted(self)
+        return self._become(copy.copy(self)._added(name, images, description))
+
+    def _added(self, name, images, description):
         number = 0 if images is None else len(images)
         if not number and not description:
             raise InputError(f'class {name!r}: give images, a description, or both')
@@ -212,10 +208,14 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
             labels = self.support_labels_.tolist()
         if description:
             self.descriptions_ = {**self.descriptions_, name: description}
-        classes = self.classes_.tolist()
-        self.classes_ = np.unique([*classes, name] if name not in classes else classes)
+        self.classes_ = one_of_each([*self.classes_.tolist(), name], self.classes_.dtype)
         self.support_labels_ = np.array(labels, dtype=self.classes_.dtype)
         return self._learn()
+
+    def _become(self, other):
+        """Arrays are replaced and never written to, so that a copy that failed leaves no trace."""
+        vars(self).update(vars(other))
+        return self
 
     def remove_class(self, name: Any):
         """Forgets a class and its examples.
@@ -229,6 +229,9 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
                              f'{", ".join(map(str, self.classes_))}')  # fmt: skip
         if len(self.classes_) == 1:
             raise InputError(f'{name!r} is the only class: a classifier needs one')
+        return self._become(copy.copy(self)._without(name))
+
+    def _without(self, name):
         kept = self.support_labels_ != name
         self.support_features_ = self.support_features_[kept]
         self.support_pictures_ = self.support_pictures_[kept]
@@ -246,24 +249,34 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X) -> Array:
         """[N] the most likely classes, and `unknown` for what is unlike them all."""
-        x = self._features(X)[0]
-        answer = self.classes_[self._probabilities(x).argmax(1)]
-        if self.unknown is None:
-            return answer
-        return np.where(self._best(x) < self.head_.threshold, self.unknown, answer)
+        p, unknown = self._judged(*self._placed(X))
+        answer = self.classes_[p.argmax(1)]
+        return answer if self.unknown is None else np.where(unknown, self.unknown, answer)
 
     def predict_proba(self, X) -> Array:
         """[N, C] probabilities of the classes, as if there were no others."""
-        return self._probabilities(self._features(X)[0])
+        return self._judged(*self._placed(X))[0]
 
     def is_unknown(self, X) -> Array:
         """[N] bool: less like any class than all but `false_alarm` of the known ones' items."""
-        return self._best(self._features(X)[0]) < self.head_.threshold
+        return self._judged(*self._placed(X))[1]
 
     def explain(self, X, k: int = 3) -> list[list[Neighbour]]:
         """The k support items most like each item, the nearest first."""
+        return self._neighbours(self._placed(X)[1], k)
+
+    def answer(self, X, k: int = 3) -> Answers:
+        """`predict_proba`, `is_unknown` and `explain` of the same items in one go."""
+        x, z = self._placed(X)
+        return Answers(*self._judged(x, z), self._neighbours(z, k))
+
+    def _placed(self, X):
+        """Features, and where the head's space has them."""
         x = self._features(X)[0]
-        like = self._unit_placed(x) @ self._unit_placed(self.support_features_).T
+        return x, nearest_mean.place(self.head_.space, x)
+
+    def _neighbours(self, z, k):
+        like = nearest_mean.unit(z) @ self._support_unit.T
         rows = np.argsort(-like, axis=1, kind='stable')[:, :k]
         return [
             [Neighbour(int(r), self.support_labels_[r], self.support_names_[r], float(of[r]))
@@ -274,28 +287,22 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     def suspicion(self) -> Array:
         """[N] 0..1: how unlikely an example's own label is when it is held out; 0 of a lone one."""
         check_is_fitted(self)
-        label = np.searchsorted(self.classes_, self.support_labels_)
+        label = self._label()
         own = self.held_out_[np.arange(len(label)), label]
         return np.where(np.isnan(own), 0, 1 - own)
 
-    def _unit_placed(self, x):
-        return nearest_mean.unit(nearest_mean.place(self.head_.space, x))
-
-    def _scores(self, x):
-        if self._is_trained():
-            label = np.searchsorted(self.classes_, self.support_labels_)
-            return self._net().scores(self.support_features_, label, len(self.classes_), x)
-        return nearest_mean.scores(self.head_, nearest_mean.place(self.head_.space, x))
-
-    def _best(self, x):
-        return self._scores(x).max(1)
-
-    def _probabilities(self, x):
+    def _judged(self, x, z) -> tuple[Array, Array]:
+        """Probabilities [N, C] and whether each is unknown [N]."""
+        label, net = self._label(), self._net() if self._is_trained() else None
+        if isinstance(net, Trained):
+            score = net.scores(self.support_features_, label, len(self.classes_), x)
+        else:
+            score = nearest_mean.scores(self.head_, z)
+        unknown = score.max(1) < self.head_.threshold
         if self.method == 'refine' and len(x) > 1:
-            label = np.searchsorted(self.classes_, self.support_labels_)
-            return transduced(self.head_, self.support_features_, label, x)
-        p = nearest_mean.probabilities(self._scores(x).astype(np.float64), self.temperature_)
-        return p / p.sum(1, keepdims=True)
+            return transduced(self.head_, self.support_features_, label, z), unknown
+        p = nearest_mean.probabilities(score.astype(np.float64), self.temperature_)
+        return p / p.sum(1, keepdims=True), unknown
 
     def _features(self, X, keep: bool = False) -> tuple[Array, Array]:
         """Features [N, D], and thumbnails if they are to be kept."""
@@ -346,13 +353,6 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
           InputError: no such file, damaged, or no classifier; says which.
         """
         return model_file.read(Path(path), cls)
-
-
-def _check_labels(y: Array) -> None:
-    with warnings.catch_warnings():
-        # Few examples a class are what this is for.
-        warnings.filterwarnings('ignore', message='The number of unique classes is greater than')
-        check_classification_targets(y)
 
 
 def _no_pictures(num: int = 0) -> Array:

@@ -3,13 +3,16 @@
 The support is also held out, a part in turn: what it is then said to be tells how sure to be.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from anyshot_jax.classify import nearest_mean, word_means
+from anyshot_jax.classify.frozen import Frozen
 from anyshot_jax.classify.nearest_mean import Head
-from anyshot_jax.types import Array
+from anyshot_jax.classify.trained import Trained
+from anyshot_jax.types import Array, InputError
 
 # Of cosines where no example can be held out: the likeliest of 0.05 to 0.3 in one-shot tasks of
 # Emoji's validation classes, of 5, of 20 and of 100 ways.
@@ -23,6 +26,44 @@ class Calibrated(NamedTuple):
     threshold: float | None  # of the best score; None: nothing could be held out
     false_alarm: float | None  # the rate to expect of it
     held_out: Array  # [N, C] probabilities of support items while they were held out, else NaN
+
+
+def learn(
+    x: Array,
+    label: Array,
+    classes: Sequence[Any],
+    said: Mapping[Any, str],
+    *,
+    net: Frozen | Trained | None,
+    how: dict,
+    text_encoder: str,
+    false_alarm: float,
+) -> tuple[Head, Calibrated]:
+    """The head of classes that have examples, or words, or both.
+
+    Args:
+      x: [N, D] features. label: [N] places in classes. said: descriptions of some.
+      net: what made the features of pictures, or the trained method; None: they are vectors.
+      how: of `nearest_mean.fit_space`. text_encoder: see `word_means.class_words`.
+    Raises:
+      InputError: a class with neither, or no picture where a trained method needs one; names it.
+    """
+    given = x, label, len(classes)
+    empty = np.bincount(label, minlength=len(classes)) == 0
+    bare = [c for c, e in zip(classes, empty, strict=True) if e]
+    if isinstance(net, Trained):
+        if bare:
+            raise InputError(f'a trained run needs pictures of every class, {bare[0]!r} has none')
+        return fit_trained(net.scores, *given, how=how, false_alarm=false_alarm)
+    silent = [c for c in bare if not said.get(c, '')]
+    if silent:
+        raise InputError(f'class {silent[0]!r} has neither a picture nor a description')
+    words = known = None
+    if bare:
+        texts = [said.get(c, '') for c in classes]
+        words = word_means.class_words([str(c) for c in classes], texts, text_encoder)
+        known = net.imagenet(text_encoder) if net else None
+    return fit(*given, how=how, words=words, known=known, false_alarm=false_alarm)
 
 
 def fit(
@@ -91,17 +132,21 @@ def choose_bias(score: Array, said: Array, y: Array, of_words: Array) -> float:
     return chosen
 
 
-def fit_trained(answer, x, label, num_classes, *, false_alarm: float) -> Calibrated:
-    """The same for a method that scores queries by the support itself.
+def fit_trained(
+    answer: Callable, x: Array, label: Array, num_classes: int, *, how: dict, false_alarm: float
+) -> tuple[Head, Calibrated]:
+    """The same for a method that scores queries by the support itself; neighbours need a head.
 
     Args:
       answer: (x_s, label, num_classes, x_q) -> scores [Q, C], logits.
     """
+    head, _ = head_of(x, label, num_classes, how=how, words=None, known=None)
     scored = []
     for rows in nearest_mean.held_out(label):
         kept = np.setdiff1d(np.arange(len(x)), rows)
         scored.append((rows, answer(x[kept], label[kept], num_classes, x[rows])))
-    return calibrate(scored, label, num_classes, 1.0, false_alarm)
+    found = calibrate(scored, label, num_classes, 1.0, false_alarm)
+    return with_limits(head, found), found
 
 
 def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> Calibrated:

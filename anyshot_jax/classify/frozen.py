@@ -33,7 +33,8 @@ class Frozen(NamedTuple):
         return self.encoder.dim
 
     def of_squares(self, x: Array) -> Array:
-        """[N, D] of [N, size, size, 3] uint8; two shapes only are ever compiled."""
+        """[N, D] of [N, size, size, 3] uint8, N <= BATCH; two shapes only are ever compiled."""
+        assert len(x) <= BATCH  # more would be cut off
         if len(x) < BATCH // 2:
             found = [self.apply(self.params, x[i : i + 1]) for i in range(len(x))]
             return np.concatenate([np.zeros((0, self.dim), np.float32), *map(np.asarray, found)])

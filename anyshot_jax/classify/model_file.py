@@ -6,6 +6,7 @@ support_pictures, and head.<field> as nearest_mean.Head has them
 
 import json
 import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -118,7 +119,7 @@ def _restore(path: Path, cls: type) -> Any:
     if made._is_trained():
         raise InputError(f'{path}: method={made.method!r} is none that a model can have')
     made._check()
-    made.classes_ = np.array(said['classes'], dtype=np.dtype(said['dtype']))
+    made.classes_ = _classes(path, said)
     made.of_pictures_, made.n_features_in_ = bool(said['of_pictures']), dim
     made.support_features_, made.support_pictures_ = x, arrays['support_pictures']
     made.support_labels_ = made.classes_[label]
@@ -132,7 +133,18 @@ def _restore(path: Path, cls: type) -> Any:
     made.threshold_ = limit if np.isfinite(limit) else None
     made.false_alarm_ = said['false_alarm']
     made.encoder_digest_ = str(said['encoder'])
+    made._remember()
     return made
+
+
+def _classes(path: Path, said: dict) -> np.ndarray:
+    """The labels: of one kind, each once, in order; texts as long as they are, not as is said."""
+    labels, dtype = said['classes'], str(said['dtype'])
+    numbers = re.fullmatch(r'[<>|=][biuf][1248]', dtype)
+    kind = (bool, int, float) if numbers else str
+    if not all(isinstance(c, kind) for c in labels) or sorted(set(labels)) != labels:
+        raise InputError(f'{path}: classes do not fit the rest of the file')
+    return np.array(labels, dtype=dtype if numbers else object if dtype == 'object' else None)
 
 
 def _check(path, arrays, label, num, count, dim, head, said) -> None:

@@ -19,6 +19,7 @@ from anyshot_jax.classify.frozen import BATCH, frozen
 from anyshot_jax.classify.picture_input import squares
 from anyshot_jax.types import Array, Episode, InputError, from_arrays
 
+QUERIES = 128  # answered at once where there are many: a method may adapt anew for every batch
 ON_BLACK = ('omniglot', 'glyphs')  # their ink is bright on black
 
 
@@ -66,10 +67,6 @@ class Trained(NamedTuple):
             x = np.where(paper > 127, 255 - x, x)
         return x.reshape(len(x), -1).astype(np.float32)
 
-    def imagenet(self, text_encoder: str) -> None:
-        """Nothing: such a net was not trained on ImageNet's classes."""
-        return None
-
     def scores(self, x_s: Array, label: Array, num_classes: int, x_q: Array) -> Array:
         """[Q, C] of flat features, a batch of queries at a time.
 
@@ -85,10 +82,11 @@ class Trained(NamedTuple):
         y = label.astype(np.int32)
         order = np.argsort(y, kind='stable')  # by class, as episodes are
         shots, found = items(x_s[order]), []
-        for start in range(0, len(x_q), BATCH):
-            part = x_q[start : start + BATCH]
-            filled = items(part[np.arange(BATCH) % len(part)])
-            nobody, ids = np.zeros(BATCH, np.int32), np.arange(num_classes, dtype=np.int32)
+        size = BATCH if len(x_q) <= BATCH else QUERIES  # two shapes only are ever compiled
+        for start in range(0, len(x_q), size):
+            part = x_q[start : start + size]
+            filled = items(part[np.arange(size) % len(part)])
+            nobody, ids = np.zeros(size, np.int32), np.arange(num_classes, dtype=np.int32)
             task = Episode(shots, y[order], filled, nobody, ids)
             found.append(np.asarray(self.predict(self.state, task))[: len(part)])
         return np.concatenate([np.zeros((0, num_classes), np.float32), *found])

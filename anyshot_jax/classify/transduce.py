@@ -20,19 +20,19 @@ from anyshot_jax.types import Array
 CENTRES = {'rounds': 20, 'step': 0.2, 'sharpness': 10.0}
 
 
-def transduced(head: Head, x_s: Array, label: Array, x_q: Array) -> Array:
+def transduced(head: Head, x_s: Array, label: Array, z_q: Array) -> Array:
     """[Q, C] probabilities of queries that are taken to be spread evenly over the classes.
 
     A class without examples is stood for by its mean. Memory grows with Q^2.
 
     Args:
-      x_s: [N, D] features of the support. label: [N]. x_q: [Q, D].
+      x_s: [N, D] features of the support. label: [N]. z_q: [Q, D] in the head's space.
     """
     num = len(head.means)
     empty = np.flatnonzero(np.bincount(label, minlength=num) == 0)
     z_s = np.concatenate([nearest_mean.place(head.space, x_s), head.means[empty]])
     weight = np.eye(num, dtype=np.float32)[np.concatenate([label, empty])]
-    plan = np.asarray(_plan(z_s, weight, nearest_mean.place(head.space, x_q)), np.float64)
+    plan = np.asarray(_plan(z_s, weight, z_q), np.float64)
     return plan / plan.sum(1, keepdims=True)
 
 

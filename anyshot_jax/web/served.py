@@ -110,13 +110,11 @@ class Served:
             if not self._fitted():
                 raise InputError('the model has no class yet: add one first')
             squares, model = self._squares(uploads), self.classifier
-            x = model.embed(squares)
-            shares, unknown = model.predict_proba(x), model.is_unknown(x)
-            nearest = model.explain(x, k=SHOWN)
+            shares, unknown, nearest = model.answer(squares, k=SHOWN)
             rows = self._rows()
             return [
                 self._answer(squares[i], shares[i], bool(unknown[i]), nearest[i], rows)
-                for i in range(len(x))
+                for i in range(len(squares))
             ]
 
     def _answer(self, square, shares, unknown, nearest, rows) -> dict[str, Any]:
