@@ -21,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestCentroid
 from tables import HERE, ROOT, machine, write_lines
 
+from anyshot_jax.classify import nearest_mean
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.frozen import frozen
 from anyshot_jax.data.cache import cached
@@ -80,7 +81,7 @@ def features(name, pictures, encoder='efficientnet_lite0'):
 
 
 def by_class(right, label):
-    return float(np.mean([right[label == c].mean() for c in np.unique(label)]))
+    return [float(right[label == c].mean()) for c in np.unique(label)]
 
 
 def main():
@@ -112,7 +113,7 @@ def main():
                     rows = support(label, shots, draw)
                     rest = np.setdiff1d(np.arange(len(x)), rows)
                     a, b, c = asked(make(), of[rows], label[rows], of[rest], label[rest])
-                    accuracy.append(a), fit.append(b), ask.append(c)
+                    accuracy.append(np.mean(a)), fit.append(b), ask.append(c)
                 put(set=name, what=f'{shots} a class', method=method, accuracy=accuracy,
                     fit_seconds=np.median(fit), ask_seconds=np.median(ask))  # fmt: skip
         if icons:
@@ -125,13 +126,13 @@ def main():
                     set=name,
                     what='icons only',
                     method=method,
-                    accuracy=[a],
+                    classes=a,
                     fit_seconds=b,
                     ask_seconds=c,
                 )
         model = AnyShotClassifier().fit(None, None, said)
         put(set=name, what='descriptions only', method='AnyShotClassifier',
-            accuracy=[by_class(model.predict(x) == label, label)])  # fmt: skip
+            classes=by_class(model.predict(x) == label, label))  # fmt: skip
         words_for_some(name, x, label, said, put)
         unknown(name, x, label, put)
         calibration(name, x, label, put)
@@ -166,8 +167,8 @@ def words_for_some(name, x, label, said, put):
         model = ours().fit(x[rows], label[rows], said)
         right = model.predict(x[rest]) == label[rest]
         is_new = np.isin(label[rest], new)
-        seen.append(by_class(right[~is_new], label[rest][~is_new]))
-        unseen.append(by_class(right[is_new], label[rest][is_new]))
+        seen.append(np.mean(by_class(right[~is_new], label[rest][~is_new])))
+        unseen.append(np.mean(by_class(right[is_new], label[rest][is_new])))
     put(set=name, what='5 a class, words of a quarter', method='AnyShotClassifier', accuracy=unseen,
         seen=seen)  # fmt: skip
 
