@@ -24,10 +24,10 @@ def table(lines, root: Path = tables.ROOT) -> str:
     several = [f'{title}: {text}' for name, title in SETS.items() if (text := said(name, lines))]
     machines = ', '.join(dict.fromkeys(x['machine'] for x in lines))
     note = (
-        'Right answers in per cent, the mean over classes, of all pictures that are not support, with '
-        "a 95 % interval (Student's t): over ten draws of the support, or over the classes where all "
-        'icons or descriptions are the support. In brackets seconds, features given, to fit and to '
-        f'answer all (of Grocery Store some 5,000 pictures). Machine: {machines}.'
+        'Right answers in per cent, the mean over classes, of all pictures that are not support, '
+        "with a 95 % interval (Student's t): over ten draws of the support, or over the classes "
+        'where all icons or descriptions are the support. In brackets seconds, features given, to '
+        f'fit and to answer all (of Grocery Store some 5,000 pictures). Machine: {machines}.'
     )
     return '\n\n'.join([tables.markdown(('', *methods), body).rstrip(), *several, note]) + '\n'
 
