@@ -129,6 +129,22 @@ def test_training_and_validation(loss, net):
     assert {k: v.shape for k, v in values.items()} == {'3-way 1-shot': (6,), '2-way 2-shot': (6,)}
 
 
+def test_pairs_in_blocks_are_those_at_once(monkeypatch):
+    """Of maps of 3x3 with six shots: 2 queries at a time, 1, or all."""
+    data = maps((8,) * 3)
+    method, state, _ = make(data, 'pair_relation', loss='relation')
+    x_s, x_q = data.x[:6], data.x[6:]
+    task = Episode(x_s, np.arange(6) // 2, x_q, np.zeros(18, np.int32), np.arange(3))
+    found = []
+    for block, size in ((2 * 6 * 9 * 512, 2), (1, 1), (1 << 26, 2427)):
+        monkeypatch.setattr(anomaly, 'BLOCK', block)
+        assert anomaly.queries_at_once(x_s) == size
+        found.append(method.predict(state, task))
+    assert found[0].shape == (18, 3)
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-4, atol=1e-5)
+
+
 # How real types are told apart.
 
 

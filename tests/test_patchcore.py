@@ -8,6 +8,7 @@ import pytest
 import tiny_maps
 from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
+from tiny_maps import bright_squares
 
 from anyshot_jax import config as configs
 from anyshot_jax import memory_bank, train
@@ -22,23 +23,13 @@ def tiny(monkeypatch):
     monkeypatch.setattr(memory_bank, 'load', tiny_maps.net)
 
 
-def pictures(n, seed, bright=0):
-    """Noise around grey; `bright` is added to a square of 6x6."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(128, 8, (n, 16, 16, 1))
-    mask = np.zeros((n, 16, 16), bool)
-    for m, row, column in zip(mask, *rng.integers(0, 10, (2, n)), strict=True):
-        m[row : row + 6, column : column + 6] = bright > 0
-    return np.clip(x + bright * mask[..., None], 0, 255).astype(np.uint8), mask
-
-
 def make(bright=60, **fields):
     config = configs.defaults('patchcore', 'synthetic')
     config.num_steps = 0
     given = {'layers': ('stride2', 'stride4'), 'size': 16, 'smooth': 1.0, 'encoder': 'tiny'}
     config.method.update(given | fields)
-    one = lambda n, seed: from_arrays(pictures(n, seed)[0], np.zeros(n, int), ('good',))
-    x, mask = pictures(12, 3, bright)
+    one = lambda n, seed: from_arrays(bright_squares(n, seed)[0], np.zeros(n, int), ('good',))
+    x, mask = bright_squares(12, 3, bright)
     test = from_arrays(x, np.repeat([0, 1], 6), ('big', 'small'))
     test = dataclasses.replace(test, mask=mask)
     data = {'good': one(10, 1), 'good_test': one(9, 2), 'test': test}
@@ -63,7 +54,7 @@ def test_good_pictures_are_told_from_good_ones_at_chance():
     """400 pictures that differ in nothing; no masks, so the only value is that of pictures."""
     config, data = make()
     for role, seed in (('good_test', 4), ('test', 5)):
-        data[role] = from_arrays(pictures(200, seed)[0], np.zeros(200, int), ('good',))
+        data[role] = from_arrays(bright_squares(200, seed)[0], np.zeros(200, int), ('good',))
     values = evaluated(config, data)
     assert list(values) == ['image AUROC']
     assert abs(values['image AUROC'].mean() - 0.5) < 0.09  # 3 standard errors

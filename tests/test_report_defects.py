@@ -10,6 +10,7 @@ import pytest
 import tiny_maps
 from scipy.spatial.distance import cdist
 from sklearn.metrics import confusion_matrix, roc_auc_score
+from tiny_maps import bright_squares
 
 from anyshot_jax import checkpoint, memory_bank, report
 from anyshot_jax import config as configs
@@ -101,16 +102,6 @@ def test_lowest_highest_and_some_are_chosen():
     assert detection.choose(score[:1], np.random.default_rng(0)) == [(0, '')]
 
 
-def pictures(n, seed, bright=0):
-    """Noise around grey; `bright` is added to a square of 6x6."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(128, 8, (n, 16, 16, 1))
-    mask = np.zeros((n, 16, 16), bool)
-    for m, row, column in zip(mask, *rng.integers(0, 10, (2, n)), strict=True):
-        m[row : row + 6, column : column + 6] = bright > 0
-    return np.clip(x + bright * mask[..., None], 0, 255).astype(np.uint8), mask
-
-
 def written(workdir, config, data, shown=None):
     """The page of a run that learns nothing, and the method with its state."""
     method = configs.find('methods', config.method.name).build(config, data)
@@ -127,8 +118,8 @@ def detector(monkeypatch, masks=True):
     config.num_steps = 0
     given = {'layers': ('stride2', 'stride4'), 'size': 16, 'smooth': 1.0, 'encoder': 'tiny'}
     config.method.update(given)
-    one = lambda n, seed: from_arrays(pictures(n, seed)[0], np.zeros(n, int), ('good',))
-    x, mask = pictures(12, 3, 60)
+    one = lambda n, seed: from_arrays(bright_squares(n, seed)[0], np.zeros(n, int), ('good',))
+    x, mask = bright_squares(12, 3, 60)
     names = (EVIL, 'small')
     test = from_arrays(x, np.repeat([0, 1], 6), names, mask=mask if masks else None)
     return config, {'good': one(10, 1), 'good_test': one(9, 2), 'test': test}
@@ -147,7 +138,7 @@ def test_page_of_a_detector(tmp_path, monkeypatch, masks):
 
 def test_roc_of_the_page_is_that_of_the_scores(tmp_path, monkeypatch):
     config, data = detector(monkeypatch)
-    x, mask = pictures(12, 3, 3)
+    x, mask = bright_squares(12, 3, 3)
     data['test'] = from_arrays(x, np.repeat([0, 1], 6), ('big', 'small'), mask=mask)
     html, _, state, _ = written(tmp_path, config, data)
     patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
@@ -186,7 +177,7 @@ def namer(shots=(1, 2)):
     label = np.repeat([0, 1, 2], [10, 10, 4])
     group = np.arange(24) // 2
     x = np.eye(4)[[0, 1, 1]][label] * 6 + rng.normal(size=(24, 4))
-    shown, mask = pictures(24, 1, 60)
+    shown, mask = bright_squares(24, 1, 60)
     test = from_arrays(x.astype(np.float32), label, (EVIL, 'b', 'c'), group=group, mask=mask)
     return config, {'test': test}, shown
 

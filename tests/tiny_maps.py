@@ -1,6 +1,7 @@
 """Nets of no weights worth the name, whose maps can be computed by hand."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from anyshot_jax.encoders import PictureEncoder
 from anyshot_jax.ops.preprocess import resize
@@ -29,3 +30,13 @@ def named(which='tiny', *, size=0, dtype='float32'):
 
     ready = lambda x: resize(x, size or 64).mean(-1, keepdims=True) / 255
     return PictureEncoder('tiny', None, {}, ready, 0, f'named{size}', maps=maps)
+
+
+def bright_squares(n, seed, bright=0):
+    """Noise around grey; `bright` is added to a square of 6x6."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(128, 8, (n, 16, 16, 1))
+    mask = np.zeros((n, 16, 16), bool)
+    for m, row, column in zip(mask, *rng.integers(0, 10, (2, n)), strict=True):
+        m[row : row + 6, column : column + 6] = bright > 0
+    return np.clip(x + bright * mask[..., None], 0, 255).astype(np.uint8), mask

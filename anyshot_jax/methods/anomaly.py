@@ -44,6 +44,7 @@ DEFAULTS = {
     'adapt_lr': 1e-4,
 }
 
+BLOCK, PAIR_WIDTH = 1 << 26, 512  # numbers of pairs at once; of a pair at a place
 EXPORTED = 20  # of the test's draws, as rows of its items: '2-shot support' and '2-shot answers'
 
 
@@ -65,7 +66,8 @@ def build(config, data):
     def scores(params, extra, x_s, y_s, x_q, ways, mode='inductive'):
         """[Q, W], and `extra` as `forward` leaves it."""
         if relates:
-            logits, extra = forward(net, params, extra, x_s, x_q, mode=mode)
+            one = lambda x: forward(net, params, extra, x_s, x[None], mode=mode)[0][0]
+            logits = jax.lax.map(one, x_q, batch_size=queries_at_once(x_s))
             return class_means(logits.T, y_s, ways).T, extra
         z, extra = forward(net, params, extra, jnp.concatenate([x_s, x_q]), mode=mode)
         z_s, z_q = jnp.split(z, [len(y_s)])
@@ -211,6 +213,12 @@ def build(config, data):
         embed=None if relates else embed,
         export=export,
     )  # fmt: skip
+
+
+def queries_at_once(x_s) -> int:
+    """How many queries meet the support [S, ...] at once, where pairs of maps take much memory."""
+    numbers = PAIR_WIDTH * x_s[0].size // x_s.shape[-1]  # of a pair
+    return max(1, BLOCK // (numbers * len(x_s)))
 
 
 def askable(dataset, shots: int) -> tuple[int, ...]:
