@@ -154,21 +154,24 @@ def asked(model, x, y, x_q, y_q):
     return by_class(right, y_q), fitted - start, time.perf_counter() - fitted
 
 
+def with_new_classes(label, first):
+    """Ten times: rows of five a class of three quarters of the classes, all other rows, who is new."""
+    names = np.unique(label)
+    for draw in range(DRAWS):
+        new = np.random.default_rng(first + draw).choice(names, len(names) // 4, False)
+        rows = support(label, 5, draw)
+        rest = np.setdiff1d(np.arange(len(label)), rows)
+        yield rows[~np.isin(label[rows], new)], rest, np.isin(label[rest], new)
+
+
 def words_for_some(name, x, label, said, put):
     """Five pictures of three quarters of the classes, words of the others: all are answers."""
     seen, unseen = [], []
-    for draw in range(DRAWS):
-        rng = np.random.default_rng(100 + draw)
-        names = np.unique(label)
-        new = rng.choice(names, len(names) // 4, False)
-        rows = support(label, 5, draw)
-        rest = np.setdiff1d(np.arange(len(x)), rows)
-        rows = rows[~np.isin(label[rows], new)]
+    for rows, rest, new in with_new_classes(label, 100):
         model = ours().fit(x[rows], label[rows], said)
         right = model.predict(x[rest]) == label[rest]
-        is_new = np.isin(label[rest], new)
-        seen.append(np.mean(by_class(right[~is_new], label[rest][~is_new])))
-        unseen.append(np.mean(by_class(right[is_new], label[rest][is_new])))
+        seen.append(np.mean(by_class(right[~new], label[rest][~new])))
+        unseen.append(np.mean(by_class(right[new], label[rest][new])))
     put(set=name, what='5 a class, words of a quarter', method='AnyShotClassifier', accuracy=unseen,
         seen=seen)  # fmt: skip
 
@@ -176,19 +179,12 @@ def words_for_some(name, x, label, said, put):
 def unknown(name, x, label, put):
     """A quarter of the classes is left out: how many of their pictures are called unknown."""
     alarm, found, area, expected = [], [], [], []
-    for draw in range(DRAWS):
-        rng = np.random.default_rng(200 + draw)
-        names = np.unique(label)
-        new = rng.choice(names, len(names) // 4, False)
-        rows = support(label, 5, draw)
-        rest = np.setdiff1d(np.arange(len(x)), rows)
-        rows = rows[~np.isin(label[rows], new)]
+    for rows, rest, new in with_new_classes(label, 200):
         model = ours().fit(x[rows], label[rows])
-        is_new, called = np.isin(label[rest], new), model.is_unknown(x[rest])
-        z = nearest_mean.place(model.head_.space, x[rest])
+        called, z = model.is_unknown(x[rest]), nearest_mean.place(model.head_.space, x[rest])
         best = nearest_mean.scores(model.head_, z).max(1)
-        alarm.append(float(called[~is_new].mean())), found.append(float(called[is_new].mean()))
-        area.append(float(roc_auc_score(is_new, -best))), expected.append(model.false_alarm_)
+        alarm.append(float(called[~new].mean())), found.append(float(called[new].mean()))
+        area.append(float(roc_auc_score(new, -best))), expected.append(model.false_alarm_)
     put(set=name, what='unknown', method='AnyShotClassifier', false_alarm=alarm, found=found,
         auroc=area, promised=expected)  # fmt: skip
 
