@@ -155,7 +155,7 @@ def asked(model, x, y, x_q, y_q):
 
 
 def with_new_classes(label, first):
-    """Ten times: rows of five a class of three quarters of the classes, all other rows, who is new."""
+    """Ten times: five rows a class of three quarters of the classes, the others, who is new."""
     names = np.unique(label)
     for draw in range(DRAWS):
         new = np.random.default_rng(first + draw).choice(names, len(names) // 4, False)
