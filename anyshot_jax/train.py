@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -71,7 +72,13 @@ def on_all_devices(tree):
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def run(config: ConfigDict, workdir: str | Path, *, config_file: str = '') -> dict[str, float]:
+def run(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    config_file: str = '',
+    on_validation: Callable[[int, evaluate.Values], None] | None = None,
+) -> dict[str, float]:
     """Does what the config says, or what is left of it, in `workdir`.
 
     Args:
@@ -79,6 +86,9 @@ def run(config: ConfigDict, workdir: str | Path, *, config_file: str = '') -> di
         its own in it: they run in order in workdir/<name>, and data[<name>] hands the later ones
         what an earlier one exported.
       config_file: where the config came from, for the report's line that reruns it.
+      on_validation: called with the step and its values after each validation, once they are
+        written; a scheduler's. It may raise to end the run, which then goes on from its last
+        checkpoint.
       workdir: made if it isn't there. It keeps config.json, checkpoints, metrics.jsonl, TensorBoard
         events, result.json and report.html.
     Returns:
@@ -88,7 +98,7 @@ def run(config: ConfigDict, workdir: str | Path, *, config_file: str = '') -> di
     """
     workdir = Path(workdir)
     if 'stages' not in config:
-        return _run_stage(config, workdir, None, config_file)
+        return _run_stage(config, workdir, None, config_file, on_validation)
     exported: dict[str, dict] = {}
     means: dict[str, float] = {}
     for name in config.stages:
@@ -97,14 +107,16 @@ def run(config: ConfigDict, workdir: str | Path, *, config_file: str = '') -> di
                 f'config.stages names {name!r}, but there is no config.{name}'
                 f'{configs.nearest(name, set(config) - {"stages"})}'
             )
-        means = _run_stage(config[name], workdir / name, exported, config_file)
+        means = _run_stage(config[name], workdir / name, exported, config_file, on_validation)
         if not (workdir / name / 'result.json').exists():
             return {}
         exported[name] = checkpoint.load_artifacts(workdir / name / 'artifacts.npz')
     return means
 
 
-def _run_stage(config: ConfigDict, workdir: Path, exported, config_file) -> dict[str, float]:
+def _run_stage(
+    config: ConfigDict, workdir: Path, exported, config_file, on_validation
+) -> dict[str, float]:
     config = configs.check(config)
     _check_periods(config)
     with logbook.locked(workdir):
@@ -113,10 +125,10 @@ def _run_stage(config: ConfigDict, workdir: Path, exported, config_file) -> dict
         if finished and (workdir / 'report.html').exists() and not config.eval_only:
             print(f'{workdir} is finished; give another --workdir to run again')
             return _show(finished, workdir)
-        return _build_and_run(config, workdir, exported, config_file)
+        return _build_and_run(config, workdir, exported, config_file, on_validation)
 
 
-def _build_and_run(config, workdir, exported, config_file):
+def _build_and_run(config, workdir, exported, config_file, on_validation):
     # Build.
     data = configs.find('data', config.data.name).load(config.data)
     for field in (
@@ -165,8 +177,9 @@ def _build_and_run(config, workdir, exported, config_file):
         overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
         checkpoint.write_text(workdir / 'parameters.txt', overview + '\n')
         state, progress, stopped = _train(
-            config, method, data, (key_step, key_val), state, progress, workdir, recent, best
-        )
+            config, method, data, (key_step, key_val), state, progress, workdir, recent, best,
+            on_validation,
+        )  # fmt: skip
         if stopped:
             print(
                 f'stopped and saved at step {int(state.step)}; the same command goes on from there'
@@ -208,7 +221,7 @@ def _with_features(data, stage: str, exported):
     }
 
 
-def _train(config, method, data, keys, state, progress, workdir, recent, best):
+def _train(config, method, data, keys, state, progress, workdir, recent, best, on_validation):
     """Chunks of steps until the last, the early stop or SIGTERM (then the third value is true)."""
     key_step, key_val = keys
     sign = 1 if method.measure.larger_is_better else -1
@@ -238,6 +251,8 @@ def _train(config, method, data, keys, state, progress, workdir, recent, best):
                     progress |= {'best': value, 'best_step': step}
                     checkpoint.save(best, state, progress)
                 progress['stale'] = 0 if better else progress['stale'] + 1
+                if on_validation:
+                    on_validation(step, values)
             progress['seconds'] = before + time.monotonic() - started
             if due(config.save_every) or sigterm.came:
                 _refuse_nan_state(state, step, recent)

@@ -551,3 +551,17 @@ def test_one_device_or_two(long, tmp_path):
         if a['kind'] == 'train':
             assert math.isclose(a['loss'], b['loss'], rel_tol=1e-3)
     assert result_in(workdir)['num_devices'] == 1 and result_in(good)['num_devices'] == 2
+
+
+def test_a_scheduler_hears_of_every_validation_and_may_end_the_run(tiny_config, tmp_path):
+    heard = []
+
+    def hear(step, values):
+        heard.append((step, values['3-way 1-shot']['n']))
+        if len(heard) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.run(tiny_config(), tmp_path, on_validation=hear)
+    train.run(tiny_config(), tmp_path, on_validation=hear)
+    assert heard == [(4, 10), (4, 10), (8, 10)]  # saved at step 2: the fourth comes again
