@@ -24,8 +24,8 @@ def open_manager(directory: Path, *, keep: int) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
-def save(manager: ocp.CheckpointManager, state: Any, progress: dict[str, Any]) -> None:
-    """Writes state and progress as checkpoint number state.step, with a digest of the arrays.
+def save(manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[str, Any]) -> None:
+    """Writes state and progress as checkpoint number `step`, with a digest of the arrays.
 
     The directory appears under its name only when it is complete, so a kill at any moment, or a
     full disk, leaves the checkpoints before it as they were.
@@ -33,7 +33,6 @@ def save(manager: ocp.CheckpointManager, state: Any, progress: dict[str, Any]) -
     Raises:
       InputError: the disk is full or can't be written.
     """
-    step = int(state.step)
     state = jax.tree.map(np.asarray, state)
     progress = {**progress, 'digest': digest(state)}
     verbosity = logging.get_verbosity()

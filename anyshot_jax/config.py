@@ -20,6 +20,11 @@ from anyshot_jax.types import InputError
 # The spine's own fields. Counts of steps are optimiser steps; 0 switches a periodic thing off.
 SPINE: dict[str, Any] = {
     'seed': 0,
+    # A population in one program (population.py): so many seeds from `seed` on, each with every
+    # value of fields that vary, (('method.inner_lr', (0.1, 0.4)), ...).
+    'num_seeds': 1,
+    'vary': (),
+    'member_chunk': 0,  # members computed at once; 0: right for the backend
     'num_steps': 1000,
     'batch_size': 8,  # units (episodes, pairs, items) a step over all devices
     'steps_per_call': 10,  # steps that one compiled call scans over

@@ -3,8 +3,10 @@
 import contextlib
 import fcntl
 import json
+import math
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from tqdm import tqdm
 
 from anyshot_jax import checkpoint
 from anyshot_jax import config as configs
+from anyshot_jax.evaluate import Values, over_members
 from anyshot_jax.types import InputError
 
 
@@ -105,43 +108,63 @@ class Logbook:
         self._file.close()
 
     def add(self, metrics: dict[str, np.ndarray], seconds: float) -> None:
-        """Takes the metrics [K] of a call of K steps."""
+        """Takes the metrics [M, K] of a call of K steps of M members."""
         self._chunks.append(metrics)
         self._seconds += seconds
-        self._bar.update(len(metrics['loss']))
-        self._bar.set_postfix({k: f'{v[-1]:.4g}' for k, v in metrics.items()}, refresh=False)
+        self._bar.update(metrics['loss'].shape[1])
+        last = {k: _mean(v[:, -1]) for k, v in metrics.items()}
+        self._bar.set_postfix({k: f'{v:.4g}' for k, v in last.items()}, refresh=False)
 
-    def pending(self) -> dict[str, list[float]]:
-        """Every step's metrics since the last line, for the checkpoint."""
+    def pending(self) -> dict[str, list]:
+        """Every member's and step's metrics since the last line, for the checkpoint."""
+        return {k: v.tolist() for k, v in self._columns().items()}
+
+    def _columns(self) -> dict[str, np.ndarray]:
         names = self._chunks[0] if self._chunks else ()
-        return {k: [float(x) for c in self._chunks for x in c[k]] for k in names}
+        return {k: np.concatenate([c[k] for c in self._chunks], axis=1) for k in names}
 
     def train(self, step: int) -> None:
         """Writes the means since the last call."""
-        columns = {k: np.concatenate([c[k] for c in self._chunks]) for k in self._chunks[0]}
-        means = {k: float(v.mean()) for k, v in columns.items()}
-        means['steps_per_s'] = round(len(columns['loss']) / self._seconds, 3)
-        self._write(step, 'train', means)
+        columns = self._columns()
+        each = {k: v.mean(1) for k, v in columns.items()}
+        means = {k: _mean(v) for k, v in each.items()}
+        means['steps_per_s'] = round(columns['loss'].shape[1] / self._seconds, 3)
+        self._write(step, 'train', means, {k: v.tolist() for k, v in each.items()})
         self._chunks, self._seconds = [], 0.0
 
-    def val(self, step: int, values: dict[str, dict[str, float]]) -> None:
-        """Writes the validation's means and confidence intervals."""
+    def val(self, step: int, each: Sequence[Values | None]) -> None:
+        """Writes the validation's means and confidence intervals: of the members, and of each."""
+        values = over_members(each)
         flat: dict[str, float] = {}
         for name, v in values.items():
             flat |= {name: v['mean'], f'{name}/ci95': v['ci95']}
-        self._write(step, 'val', flat)
+        members = {name: [v[name]['mean'] if v else math.nan for v in each] for name in values}
+        self._write(step, 'val', flat, members)
 
-    def _write(self, step: int, kind: str, values: dict[str, float]) -> None:
+    def _write(self, step: int, kind: str, values: dict, members: dict[str, list]) -> None:
+        """A population's line also has the members' own values, null for one that has diverged."""
+        many = len(next(iter(members.values()))) > 1
+        own = {k: [x if math.isfinite(x) else None for x in v] for k, v in members.items()}
+        line = {'step': step, 'kind': kind, **values, **({'members': own} if many else {})}
         try:
-            self._file.write(json.dumps({'step': step, 'kind': kind, **values}) + '\n')
+            self._file.write(json.dumps(line) + '\n')
             self._file.flush()
             for name, value in values.items():
                 self._board.add_scalar(f'{kind}/{name}', value, step)
+            for name, column in members.items() if many else ():
+                for i, value in enumerate(column):
+                    self._board.add_scalar(f'{kind}/{name}/member {i}', value, step)
         except OSError as e:
             raise InputError(
                 f'metrics of step {step} could not be written: {e.strerror}; free disk space and '
                 'start the same command again'
             ) from e
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of the members that have not diverged."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
 
 
 def _lines(path: Path):

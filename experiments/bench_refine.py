@@ -30,7 +30,7 @@ from anyshot_jax.ops.distance import cosine
 from anyshot_jax.ops.graph import centre_groups, cosine_graph, graph_embedding
 from anyshot_jax.ops.prototype import class_centres
 from anyshot_jax.start import MAX_CPU_DEVICES, cores
-from anyshot_jax.train import on_all_devices
+from anyshot_jax.step import on_all_devices
 from anyshot_jax.update import map_over_devices
 
 _EPISODES = flags.DEFINE_integer('episodes', 600, 'Episodes in one call.')

@@ -20,10 +20,9 @@ from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from scipy import stats
 
 from anyshot_jax import config as configs
-from anyshot_jax.evaluate import config_hash
+from anyshot_jax.evaluate import config_hash, interval_over_seeds
 from anyshot_jax.types import ACCURACY, InputError, Measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,12 +218,6 @@ def cell(values: Sequence[dict | None], measure: Measure = ACCURACY) -> str:
     half = interval_over_seeds(means) if len(known) > 1 else known[0]['ci95']
     unit, digits = (100, 2) if measure.percent else (1, 3)
     return f'{unit * statistics.mean(means):.{digits}f} ± {unit * half:.{digits}f}'
-
-
-def interval_over_seeds(means: Sequence[float]) -> float:
-    """Half-width of the 95 % confidence interval of the mean of n >= 2 runs (Student's t)."""
-    n = len(means)
-    return float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(means) / math.sqrt(n)
 
 
 SPEED = (  # key of a bench line, its heading, digits, whether more is better

@@ -27,10 +27,11 @@ from tables import (
 )
 
 from anyshot_jax import config as configs
-from anyshot_jax import embedding, train
+from anyshot_jax import embedding
 from anyshot_jax.data import noisy
 from anyshot_jax.data.splits import split_classes, split_items
 from anyshot_jax.start import keep_compiled, split_cpu
+from anyshot_jax.step import make_step, on_all_devices
 
 RESULTS = Path(__file__).resolve().parent / 'results' / 'weak_shots.jsonl'
 
@@ -134,14 +135,14 @@ def run(recipe, data, seed, built, only=()):
         if made is None:
             method = configs.find('methods', config.method.name).build(config, given)
             sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
-            step = train.make_step(method, **sizes) if trains else None
+            step = make_step(method, **sizes) if trains else None
             made = (method, jax.jit(method.init), step)
             # What isn't trained holds the similarity itself and is made anew.
             built |= {key: made} if trains else {}
         method, init, step = made
-        given = train.on_all_devices(given)
+        given = on_all_devices(given)
         key_init, key_step, _, key_test = jax.random.split(jax.random.key(seed), 4)
-        state = train.on_all_devices(init(key_init, given))
+        state = on_all_devices(init(key_init, given))
         for _ in range(config.num_steps // config.steps_per_call):
             state, _ = step(state, given, key_step)
         found = method.evaluate(state, given, key_test, 'test')

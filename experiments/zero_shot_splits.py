@@ -25,8 +25,9 @@ from anyshot_trials import LEVELS, Fold, Items, dataset, select, whole
 from tqdm import tqdm
 
 from anyshot_jax import config as configs
-from anyshot_jax import describe, train
+from anyshot_jax import describe
 from anyshot_jax.start import keep_compiled, split_cpu
+from anyshot_jax.step import make_step, on_all_devices
 
 RESULTS = tables.ROOT / tables.HERE / 'results' / 'zero_shot_splits.jsonl'
 RECIPE = 'configs/industrial_anyshot.py'
@@ -118,12 +119,12 @@ def whitened(recipe, items: Items, fold: Fold, levels):
 def one(config, data):
     """The values of a stage on this data, trained if it trains."""
     method = configs.find('methods', config.method.name).build(config, data)
-    data = train.on_all_devices(data)
+    data = on_all_devices(data)
     keys = jax.random.split(jax.random.key(config.seed), 3)
-    state = train.on_all_devices(jax.jit(method.init)(keys[0], data))
+    state = on_all_devices(jax.jit(method.init)(keys[0], data))
     if config.num_steps:
         sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
-        step = train.make_step(method, **sizes)
+        step = make_step(method, **sizes)
         for _ in range(config.num_steps // config.steps_per_call):
             state, _ = step(state, data, keys[1])
     return method.evaluate(state, data, keys[2], 'test')

@@ -42,7 +42,7 @@ def manager(tmp_path):
 def saved(manager):
     """The folder in which the checkpoints 1, 2, 3 were saved; two are kept."""
     for step in (1, 2, 3):
-        checkpoint.save(manager, state_of(step), {'best': step / 10, 'stale': step})
+        checkpoint.save(manager, step, state_of(step), {'best': step / 10, 'stale': step})
     return Path(manager.directory)
 
 
@@ -70,7 +70,7 @@ def test_the_newest_comes_back_bit_by_bit(saved):
 
 
 def test_infinite_progress_survives(manager):
-    checkpoint.save(manager, state_of(1), {'best': -np.inf})
+    checkpoint.save(manager, 1, state_of(1), {'best': -np.inf})
     assert restore(manager.directory)[1] == {'best': -np.inf}
 
 
@@ -125,12 +125,12 @@ def test_a_damaged_one_falls_back_to_the_one_before(saved, damage, caplog):
 
 def test_after_falling_back_saving_goes_on(saved, manager):
     """The manager that fell back from 6 to 3 saves 5 (a SIGTERM came), then 6 again, then 7."""
-    checkpoint.save(manager, state_of(6), {'stale': 6})
+    checkpoint.save(manager, 6, state_of(6), {'stale': 6})
     cut_in_half(saved / '6')
     with contextlib.closing(checkpoint.open_manager(saved, keep=2)) as manager:
         checkpoint.restore_or_init(manager, jax.device_put(state_of(0)))
         for step in (5, 6, 7):
-            checkpoint.save(manager, state_of(step), {'stale': step})
+            checkpoint.save(manager, step, state_of(step), {'stale': step})
             assert_same(restore(saved)[0], state_of(step))
 
 
@@ -142,7 +142,7 @@ def test_all_damaged_starts_over_and_deletes_nothing(saved, caplog):
         assert_same(state, state_of(0))
         assert progress == {} and not list(manager.all_steps())
         assert caplog.text.count('can not be used') == 2
-        checkpoint.save(manager, state_of(1), {'stale': 1})  # smaller than those before
+        checkpoint.save(manager, 1, state_of(1), {'stale': 1})  # smaller than those before
     assert_same(restore(saved)[0], state_of(1))
     assert sorted(p.name for p in saved.parent.glob('unusable-*/*')) == ['2', '3']
 
@@ -151,7 +151,7 @@ def test_one_of_other_shapes_is_foreign(saved, caplog):
     """Checkpoint 3 is from another net."""
     foreign = saved.parent / 'foreign'
     with contextlib.closing(checkpoint.open_manager(foreign, keep=2)) as manager:
-        checkpoint.save(manager, state_of(3, width=5), {'stale': 3})
+        checkpoint.save(manager, 3, state_of(3, width=5), {'stale': 3})
     shutil.rmtree(saved / '3')
     shutil.copytree(foreign / '3', saved / '3')
     assert_same(restore(saved)[0], state_of(2))
@@ -163,7 +163,7 @@ def test_one_of_other_parameters_is_foreign(saved, caplog):
     state = state_of(3)
     state = state.replace(params={'c': state.params['b'], 'a': state.params['a']})
     with contextlib.closing(checkpoint.open_manager(foreign, keep=2)) as manager:
-        checkpoint.save(manager, state, {'stale': 3})
+        checkpoint.save(manager, int(state.step), state, {'stale': 3})
     shutil.rmtree(saved / '3')
     shutil.copytree(foreign / '3', saved / '3')
     assert_same(restore(saved)[0], state_of(2))
@@ -173,7 +173,7 @@ def test_one_of_other_parameters_is_foreign(saved, caplog):
 def test_saving_the_same_step_again_replaces_it(saved, manager):
     changed = state_of(3).replace(extra={})
     changed.params['b'][:] = 5
-    checkpoint.save(manager, changed, {'stale': 30})
+    checkpoint.save(manager, int(changed.step), changed, {'stale': 30})
     state, progress = restore(saved)
     assert_same(state, changed)
     assert progress['stale'] == 30
@@ -191,7 +191,7 @@ def test_a_failing_save_says_where_to_go_on(saved, manager):
     shutil.rmtree(saved)
     saved.write_text('a file in its place')
     with pytest.raises(InputError, match=r'checkpoint of step 4 could not be written to .*goes on'):
-        checkpoint.save(manager, state_of(4), {})
+        checkpoint.save(manager, 4, state_of(4), {})
 
 
 def test_digest_sees_values_shapes_types_and_names():

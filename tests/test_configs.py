@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from anyshot_jax import config as configs
 from anyshot_jax import memory_bank, train
+from anyshot_jax.step import make_step, on_all_devices
 from anyshot_jax.types import InputError, from_arrays
 
 FILES = sorted((Path(__file__).resolve().parent.parent / 'configs').glob('*.py'))
@@ -147,7 +148,7 @@ def test_recipe_fits_together_at_its_own_size(file, arg):
         state = jax.eval_shape(method.init, key, data)
         if config.num_steps:
             config.batch_size += config.batch_size % 2
-            step = train.make_step(method, batch_size=config.batch_size, steps_per_call=1)
+            step = make_step(method, batch_size=config.batch_size, steps_per_call=1)
             after, metrics = jax.eval_shape(step, state, data, key)
             assert jax.tree.structure(after) == jax.tree.structure(state)
             assert 'loss' in metrics
@@ -186,9 +187,9 @@ def test_recipe_takes_two_steps(file, arg):
             config.method.widths = (8,) * len(config.method.widths)
         method = configs.find('methods', config.method.name).build(config, data)
         key = jax.random.key(0)
-        state, data = train.on_all_devices((jax.jit(method.init)(key, data), data))
+        state, data = on_all_devices((jax.jit(method.init)(key, data), data))
         if config.num_steps:
-            step = train.make_step(method, batch_size=2, steps_per_call=2)
+            step = make_step(method, batch_size=2, steps_per_call=2)
             state, metrics = step(state, data, key)
             assert int(state.step) == 2
             assert all(np.isfinite(m).all() for m in metrics.values())

@@ -12,7 +12,7 @@ import pytest
 from anyshot_jax import config as configs
 from anyshot_jax import episodes, methods
 from anyshot_jax.episodic import embed_dataset, episode_accuracies, task_name
-from anyshot_jax.train import make_step, on_all_devices
+from anyshot_jax.step import make_step, on_all_devices
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(11)

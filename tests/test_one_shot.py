@@ -17,7 +17,7 @@ from anyshot_jax.data.one_shot_runs import load_runs
 from anyshot_jax.episodic import episodic
 from anyshot_jax.methods.hausdorff import modified_hausdorff
 from anyshot_jax.nets.koch import Koch
-from anyshot_jax.train import on_all_devices
+from anyshot_jax.step import on_all_devices
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(2)

@@ -13,6 +13,7 @@ from tiny_maps import bright_squares
 from anyshot_jax import config as configs
 from anyshot_jax import memory_bank, train
 from anyshot_jax.methods import patchcore
+from anyshot_jax.step import on_all_devices
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(0)
@@ -38,7 +39,7 @@ def make(bright=60, **fields):
 
 def evaluated(config, data, role='test'):
     method = patchcore.build(config, data)
-    data = train.on_all_devices(data)
+    data = on_all_devices(data)
     return method.evaluate(jax.jit(method.init)(KEY, data), data, KEY, role)
 
 

@@ -15,7 +15,7 @@ from tiny_maps import bright_squares
 from anyshot_jax import checkpoint, memory_bank, report
 from anyshot_jax import config as configs
 from anyshot_jax.report import defect_types, detection, overlay
-from anyshot_jax.train import on_all_devices
+from anyshot_jax.step import on_all_devices
 from anyshot_jax.types import from_arrays
 
 EVIL = '<b onclick="x">&'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anyshot_jax.start import cores
-from anyshot_jax.train import on_all_devices
+from anyshot_jax.step import on_all_devices
 from anyshot_jax.update import map_over_devices
 
 SCRIPT = """

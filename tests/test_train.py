@@ -11,6 +11,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -22,12 +23,13 @@ from anyshot_jax.types import InputError
 pytestmark = pytest.mark.usefixtures('swept')
 
 
-def state_in(workdir, config, name='checkpoints'):
-    """The newest state in a workdir, read as a restart reads it."""
+def state_in(workdir, config, name='checkpoints', members=1):
+    """The newest states [members, ...] in a workdir, read as a restart reads them."""
     config = configs.check(config)
     data = configs.find('data', config.data.name).load(config.data)
     method = configs.find('methods', config.method.name).build(config, data)
     empty = jax.jit(method.init)(jax.random.key(0), jax.device_put(data))
+    empty = jax.tree.map(lambda a: jnp.stack([a] * members), empty)
     with contextlib.closing(checkpoint.open_manager(workdir / name, keep=9)) as manager:
         assert list(manager.all_steps()), f'{workdir / name} is empty'
         return checkpoint.restore_or_init(manager, empty)[0]

@@ -13,6 +13,7 @@ from anyshot_jax import checkpoint, similarity, train
 from anyshot_jax import config as configs
 from anyshot_jax.methods import simnet, weakshot
 from anyshot_jax.nets.pair_head import Judge, PairHead
+from anyshot_jax.step import make_step
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(5)
@@ -72,7 +73,7 @@ def built(config, data):
 def run(config, data, devices=None, steps=2):
     method, state = built(config, data)
     sizes = {'batch_size': config.batch_size, 'steps_per_call': steps}
-    step = train.make_step(method, **sizes, devices=devices)
+    step = make_step(method, **sizes, devices=devices)
     return method, *jax.device_get(step(jax.tree.map(np.asarray, state), data, KEY))
 
 
@@ -339,7 +340,7 @@ def test_loss_is_weighted_cross_entropy_and_graph():
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(KEY, 0), jnp.arange(4))
     keys = jax.vmap(jax.random.split)(keys)
     batch = jax.vmap(method.sample, (0, None))(keys[:, 0], given)
-    step = train.make_step(method, batch_size=4, steps_per_call=1)
+    step = make_step(method, batch_size=4, steps_per_call=1)
     _, metrics = step(jax.tree.map(np.asarray, state), given, KEY)
     x = np.asarray(batch.x, np.float64)
     rows = [np.flatnonzero((np.asarray(data['web'].x) == r).all(1))[0] for r in np.asarray(batch.x)]

@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from anyshot_jax import checkpoint
+from anyshot_jax import checkpoint, population
 from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
 from anyshot_jax.classify.picture_input import squares
+from anyshot_jax.progress import Progress
 from anyshot_jax.types import Array, Episode, InputError, from_arrays
 
 QUERIES = 128  # answered at once where there are many: a method may adapt anew for every batch
@@ -118,13 +119,17 @@ def trained(workdir: str) -> Trained:
     data = _like(config, shape)
     state = jax.jit(method.init)(jax.random.key(0), data)
     if config.num_steps:
+        many = len(population.members(config))
+        states = jax.tree.map(lambda a: np.stack([a] * many), state)
         for name in ('best', 'checkpoints'):
             manager = checkpoint.open_manager(folder / name, keep=1 if name == 'best' else 2)
-            state, progress = checkpoint.restore_or_init(manager, state)
-            if progress:
+            states, kept = checkpoint.restore_or_init(manager, states)
+            if kept:
                 break
         else:
             raise InputError(f'{folder} holds no checkpoint: train first')
+        sign = 1 if method.measure.larger_is_better else -1
+        state = population.take(states, Progress.start(many, sign, kept).foremost())
     ways = config.train.ways if config.method.get('head') == 'per_class' else 0
     invert = config.data.name in ON_BLACK and not config.encoder
     return Trained(jax.jit(method.predict), state, shape, invert, config.encoder, ways)

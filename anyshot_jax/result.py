@@ -1,0 +1,88 @@
+"""result.json: what was reached, by which member, and how the run was made."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from anyshot_jax import evaluate
+from anyshot_jax.population import Population
+from anyshot_jax.progress import Progress
+from anyshot_jax.types import ACCURACY, Data, Dataset, Measure
+
+
+def of(
+    config: ConfigDict,
+    config_file: str,
+    everyone: Population,
+    states: Any,
+    come: Progress,
+    values: list[evaluate.Values | None],
+    data: Data,
+) -> tuple[int, dict[str, Any]]:
+    """The foremost member on validation, and the record.
+
+    Where a field varies, the record's values are those of the setting that is best on validation,
+    the mean over its seeds; the other settings and all members stand below.
+
+    Args:
+      states: [M, ...], those that were evaluated. values: of every member, None: it diverged.
+    """
+    worth = come.worth()
+    settings = [tuple(m.setting.values()) for m in everyone.members]
+    groups = {s: [i for i, t in enumerate(settings) if t == s] for s in dict.fromkeys(settings)}
+    # A setting under which a seed diverged is behind those under which none did.
+    of_group = lambda ids: (-sum(come.diverged[ids] > 0), np.mean(worth[ids]))
+    chosen = max(groups.values(), key=of_group)
+    foremost = max((i for i in chosen if values[i]), key=lambda i: worth[i])
+    steps = np.asarray(states.step)
+    record = {
+        'values': evaluate.over_members([values[i] for i in chosen]),
+        'measure': everyone.methods[0].measure._asdict(),
+        'step': int(steps[foremost]),
+        'seconds': round(come.seconds, 1),
+        'counts': {role: d.num_classes for role, d in data.items() if isinstance(d, Dataset)},
+        'config_file': config_file,
+        **evaluate.facts(config),
+    }
+    if len(everyone.members) > 1:
+        best = [None if np.isinf(b) else float(b) for b in come.best]
+        record['members'] = [
+            {
+                'seed': m.seed,
+                'setting': dict(m.setting),
+                'validation': best[i],
+                'step': int(steps[i]),
+                'diverged': int(come.diverged[i]),
+                'values': values[i],
+                'config_hash': evaluate.config_hash(m.config(config)),
+            }
+            for i, m in enumerate(everyone.members)
+        ]
+        record['settings'] = [
+            {
+                'setting': dict(everyone.members[ids[0]].setting),
+                'chosen': ids == chosen,
+                'values': evaluate.over_members([values[i] for i in ids]),
+            }
+            for ids in groups.values()
+            if any(values[i] for i in ids)
+        ]
+    return foremost, record
+
+
+def show(record: dict, workdir: Path | None) -> dict[str, float]:
+    """Prints the table, and where the report is; returns the means."""
+    measure = Measure(**record.get('measure', ACCURACY._asdict()))
+    settings = record.get('settings', [])
+    many = len(settings) > 1
+    for found in settings if many else [{'values': record['values']}]:
+        if many:
+            named = ', '.join(f'{k}={v:g}' for k, v in found['setting'].items())
+            print(named + ' (best on validation)' * found['chosen'])
+        seeds = len(record.get('members', ())) > max(len(settings), 1)
+        print(evaluate.table(found['values'], measure, 'seeds' if seeds else ''))
+    if workdir:
+        print(f'report: {workdir / "report.html"}')
+    return {name: v['mean'] for name, v in record['values'].items()}

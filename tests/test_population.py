@@ -1,0 +1,191 @@
+"""Populations: every member's numbers are those of the same run alone."""
+
+import json
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from anyshot_jax import evaluate, population, train
+from anyshot_jax import config as configs
+from anyshot_jax.types import InputError
+
+pytestmark = pytest.mark.usefixtures('swept')
+TASK = '3-way 1-shot'
+RATES = (('optim.learning_rate', (0.02, 0.1)),)
+INNER = (*RATES, ('method.inner_lr', (0.05, 0.4)))
+
+
+def run(config, workdir):
+    train.run(config, workdir)
+    return json.loads((workdir / 'result.json').read_text())
+
+
+def alone(config, member, workdir):
+    """What the member's own command leaves."""
+    made = config.copy_and_resolve_references().unlock()
+    made.update({'seed': member['seed'], 'num_seeds': 1, 'vary': ()})
+    for path, value in member['setting'].items():
+        section, name = path.split('.')
+        made[section][name] = value
+    return run(made.lock(), workdir)
+
+
+def lines(workdir, kind):
+    every = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+    return [line for line in every if line['kind'] == kind]
+
+
+@pytest.mark.parametrize('chunk', [1, 0, 4], ids=['loop', 'default', 'vmap'])
+@pytest.mark.parametrize(
+    ('method', 'net', 'vary'),
+    [('maml', 'conv4', INNER[1:]), ('protonet', 'mlp', RATES), ('reptile', 'mlp', RATES)],
+    ids=['maml', 'protonet', 'reptile'],
+)
+def test_members_are_as_if_alone(tiny_config, tmp_path, method, net, vary, chunk):
+    fields = {} if method == 'protonet' else {'method__head': 'zero', 'method__inner_steps': 2}
+    config = tiny_config(method, net, num_seeds=2, vary=vary, member_chunk=chunk, **fields)
+    config.seed = 5
+    got = run(config, tmp_path / 'all')
+    assert [m['seed'] for m in got['members']] == [5, 6, 5, 6]
+    assert [[*m['setting'].values()] for m in got['members']] == [
+        [v] for v in vary[0][1] for _ in '56'
+    ]
+    logged = {k: lines(tmp_path / 'all', k) for k in ('train', 'val')}
+    for i in (0, 3):
+        want = alone(config, got['members'][i], tmp_path / str(i))
+        assert got['members'][i]['step'] == want['step']
+        assert got['members'][i]['config_hash'] == want['config_hash']
+        assert got['members'][i]['values'][TASK] == pytest.approx(want['values'][TASK], abs=1e-5)
+        for kind, name in (('train', 'loss'), ('val', TASK)):
+            own = [line['members'][name][i] for line in logged[kind]]
+            np.testing.assert_allclose(
+                own, [line[name] for line in lines(tmp_path / str(i), kind)], rtol=2e-4, atol=1e-5
+            )
+
+
+def test_the_result_of_settings(tiny_config, tmp_path, capsys):
+    """The setting that is best on validation is the result; the others stand below it."""
+    config = tiny_config('maml', num_seeds=3, vary=INNER, method__head='zero', num_steps=4)
+    got = run(config, tmp_path)
+    assert len(got['members']) == 12 and len(got['settings']) == 4
+    assert re.findall(r'lr=(\S+) \(best', capsys.readouterr().out)
+    best = np.reshape([m['validation'] for m in got['members']], (4, 3)).mean(1)
+    [chosen] = [s for s in got['settings'] if s['chosen']]
+    assert chosen == got['settings'][int(np.argmax(best))]
+    assert got['values'] == chosen['values']
+    means = [m['values'][TASK]['mean'] for m in got['members'] if m['setting'] == chosen['setting']]
+    half = stats.t.interval(0.95, 2, scale=stats.sem(means))[1]
+    assert got['values'][TASK] == pytest.approx({'mean': np.mean(means), 'ci95': half, 'n': 3})
+
+
+def test_stopped_early_each_by_itself(tiny_config, tmp_path):
+    """A member that has ended keeps the best that it had, while others go on."""
+    fields = {'num_steps': 40, 'early_stop': 2, 'eval_every': 2, 'eval__val_episodes': 4}
+    config = tiny_config(num_seeds=4, **fields)
+    got = run(config, tmp_path / 'all')
+    seen = lines(tmp_path / 'all', 'val')
+    ends = []
+    for i, member in enumerate(got['members']):
+        best, step, stale = -1, 0, 0
+        for line in seen:  # by hand: the best before two validations without a new one
+            value = line['members'][TASK][i]
+            best, step, stale = (
+                (value, line['step'], 0) if value > best else (best, step, stale + 1)
+            )
+            if stale == 2:
+                break
+        ends.append(line['step'])
+        assert (member['validation'], member['step']) == (best, step)
+        want = alone(config, member, tmp_path / str(i))
+        assert want['step'] == step and member['values'][TASK] == pytest.approx(
+            want['values'][TASK]
+        )
+    assert len(set(ends)) > 1 and seen[-1]['step'] == max(ends), ends
+
+
+def test_one_that_diverges_is_left_behind(tiny_config, tmp_path, capsys):
+    config = tiny_config(vary=(('optim.learning_rate', (1e30, 0.05)),), num_seeds=2)
+    got = run(config, tmp_path / 'a')
+    shown = capsys.readouterr()
+    assert 'seed 1, optim.learning_rate=1e+30: ' in shown.out + shown.err
+    assert [m['diverged'] > 0 for m in got['members']] == [True, True, False, False]
+    assert [m['values'] is None for m in got['members']] == [True, True, False, False]
+    assert [s['setting']['optim.learning_rate'] for s in got['settings']] == [0.05]
+    [*_, last] = lines(tmp_path / 'a', 'train')
+    assert last['members']['loss'][:2] == [None, None] and math.isfinite(last['loss'])
+    assert math.isfinite(got['values'][TASK]['mean'])
+    with pytest.raises(InputError, match='became NaN or infinite at step 2.*learning_rate'):
+        train.run(tiny_config(optim__learning_rate=1e30, num_seeds=2), tmp_path / 'b')
+
+
+def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
+    config = tiny_config(num_seeds=3, num_steps=12)
+    want = run(config, tmp_path / 'whole')
+
+    def stop(step, values):
+        if step == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, tmp_path / 'cut', on_validation=stop)
+    got = run(config, tmp_path / 'cut')
+    assert got['members'] == want['members'] and got['values'] == want['values']
+    for kind in ('train', 'val'):
+        drop = lambda line: {k: v for k, v in line.items() if k != 'steps_per_s'}
+        ours, theirs = (map(drop, lines(tmp_path / w, kind)) for w in ('cut', 'whole'))
+        assert list(ours) == list(theirs)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'num_seeds': 0}, r'num_seeds=0 must be >= 1'),
+        (
+            {'vary': (('optim.learning_rat', (1.0,)),)},
+            r"'optim.learning_rat'.*'optim.learning_rate'",
+        ),
+        ({'vary': (('optim.halve_every', (1.0,)),)}, r"'optim.halve_every' is no continuous"),
+        ({'vary': (('data.noise', (1.0,)),)}, r"'data.noise' is no continuous field"),
+        ({'vary': ('optim.learning_rate', (1.0,))}, r'must be pairs'),
+        ({'vary': (('optim.learning_rate', ()),)}, r'needs finite values, got \(\)'),
+        ({'vary': (RATES[0], RATES[0])}, r'names a field twice'),
+        ({'vary': (('optim.clip_norm', (0.5, 1.0)),)}, r'optim.clip_norm can not all vary'),
+        ({'num_seeds': 2, 'num_steps': 0}, r'are for training'),
+        ({'num_seeds': 2, 'residual__encoder': 'resnet18'}, r'the seed also draws the data'),
+    ],
+    ids=lambda p: '-'.join(map(str, next(iter(p.items()))))[:40] if isinstance(p, dict) else '',
+)
+def test_what_can_not_be_a_population(tiny_config, tmp_path, fields, message):
+    with pytest.raises(InputError, match=message):
+        train.run(tiny_config(**fields), tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'result.json').exists()
+
+
+def test_stages_hand_on_what_one_model_made(tiny_config, tmp_path):
+    config = configs.in_stages(first=tiny_config(num_seeds=2), second=tiny_config())
+    with pytest.raises(InputError, match='a stage hands on what one model made'):
+        train.run(config, tmp_path)
+
+
+def test_members_of_one():
+    values = {TASK: {'mean': 0.5, 'ci95': 0.1, 'n': 20}}
+    assert evaluate.over_members([None, values]) == values
+    assert (
+        evaluate.over_members([values, {TASK: {'mean': 0.7, 'ci95': 0.1, 'n': 20}}])[TASK]['n'] == 2
+    )
+
+
+def test_take_and_where():
+    states = {'a': np.arange(6.0).reshape(3, 2), 'b': np.arange(3)}
+    jax.tree.map(
+        np.testing.assert_array_equal, population.take(states, 1), {'a': [2.0, 3.0], 'b': 1}
+    )
+    mixed = population.where(
+        np.array([True, False, True]), states, jax.tree.map(lambda a: -a, states)
+    )
+    want = {'a': [[0.0, 1.0], [-2.0, -3.0], [4.0, 5.0]], 'b': [0, -1, 2]}
+    jax.tree.map(np.testing.assert_array_equal, mixed, want)
