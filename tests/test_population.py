@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anyshot_jax import evaluate, population, train
 from anyshot_jax import config as configs
+from anyshot_jax import evaluate, population, train
 from anyshot_jax.types import InputError
 
 pytestmark = pytest.mark.usefixtures('swept')
@@ -118,7 +118,7 @@ def test_one_that_diverges_is_left_behind(tiny_config, tmp_path, capsys):
     [*_, last] = lines(tmp_path / 'a', 'train')
     assert last['members']['loss'][:2] == [None, None] and math.isfinite(last['loss'])
     assert math.isfinite(got['values'][TASK]['mean'])
-    with pytest.raises(InputError, match='became NaN or infinite at step 2.*learning_rate'):
+    with pytest.raises(InputError, match=r'became NaN or infinite at step 2.*learning_rate'):
         train.run(tiny_config(optim__learning_rate=1e30, num_seeds=2), tmp_path / 'b')
 
 

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from anyshot_jax import evaluate
 from anyshot_jax.report import (
     anyshot,
     defect_types,
     detection,
     logs,
+    members,
     page,
     probe,
     regression,
@@ -48,7 +50,7 @@ def write(
     functions = data.get('test') if isinstance(data.get('test'), Sinusoids) else None
     test = None if functions else probe.Pool.of(data, config, pictures)
 
-    parts = [summary.curves(run)]
+    parts = [summary.curves(run), members.part(run, evaluate.config_hash(config))]
     of_method = config.get('method', {}).get('name')
     if of_method == 'patchcore':
         parts += detection.parts(state, data, config, rng)

@@ -44,6 +44,21 @@ class Run(NamedTuple):
         values = values if isinstance(values, dict) else {}
         return {str(k): v if isinstance(v, dict) else {'mean': v} for k, v in values.items()}
 
+    @property
+    def members(self) -> list[dict[str, Any]]:
+        """Those of a population; none of a single run."""
+        return _objects(self.result.get('members'))
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """A population's settings with the values over their seeds."""
+        return _objects(self.result.get('settings'))
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds the result is a mean over."""
+        return len({m.get('seed') for m in self.members}) or 1
+
 
 def read(workdir: Path, config: ConfigDict) -> Run:
     """Reads config.json (else takes `config`), metrics.jsonl and result.json."""
@@ -110,6 +125,10 @@ def task_of(key: str) -> tuple[int | None, int | None]:
 def natural(key: str) -> list[Any]:
     """'5-way' before '20-way'."""
     return [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', key)]
+
+
+def _objects(found: Any) -> list[dict[str, Any]]:
+    return [x for x in found if isinstance(x, dict)] if isinstance(found, list) else []
 
 
 def _object(path: Path) -> dict[str, Any]:

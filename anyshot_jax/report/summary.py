@@ -27,6 +27,7 @@ def headline(run: logs.Run, data: Data, parts: Sequence[str]) -> str:
     """What was trained on what, the numbers it reached, and links to the page's other parts."""
     result, net = run.result, run.part('net')
     seed = f'seed {escape(result["seed"])}' if 'seed' in result else ''
+    seed = f'{run.seeds} seeds from {seed}' if run.seeds > 1 else seed
     facts = [f'net {name(net)}' if net else '', seed, _sizes(data)]
     tiles: list[str] = []
     rows: list[tuple[str, ...]] = []
@@ -54,7 +55,8 @@ def headline(run: logs.Run, data: Data, parts: Sequence[str]) -> str:
     if measure.percent and not tasks:
         head = ('measure', f'{measure.name} ± 95 % CI', '0 to 100 %', _counted(run))
     elif measure.percent:
-        head = ('ways', 'shots', f'{measure.name} ± 95 % CI', '0 to 100 %', 'chance', 'episodes')
+        counted = 'seeds' if run.seeds > 1 else 'episodes'
+        head = ('ways', 'shots', f'{measure.name} ± 95 % CI', '0 to 100 %', 'chance', counted)
     values = (
         f'<ul class="tiles">{"".join(tiles[:4])}</ul>{table(head, rows, "result")}'
         if rows
@@ -78,7 +80,8 @@ def _protocol(run: logs.Run) -> str:
         lines = [f'The {run.measure.name} on functions never seen in training, mean over them.']
     elif any(logs.task_of(key)[0] for key in run.values):
         lines = [
-            'Accuracy on classes never seen in training, mean over the episodes; the vertical '
+            'Accuracy on classes never seen in training, mean over the '
+            f'{"seeds" if run.seeds > 1 else "episodes"}; the vertical '
             'tick in a bar is chance.'
         ]
     else:
@@ -102,6 +105,8 @@ def _protocol(run: logs.Run) -> str:
 
 def _counted(run: logs.Run) -> str:
     """What the values are of that aren't of tasks of so many ways."""
+    if run.seeds > 1:
+        return 'seeds'
     return {'anomaly': 'draws', 'patchcore': 'pictures or regions'}.get(
         run.part('method'), 'queries'
     )
