@@ -33,8 +33,9 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[s
     Raises:
       InputError: the disk is full or can't be written.
     """
-    state = jax.tree.map(np.asarray, state)
     progress = {**progress, 'digest': digest(state)}
+    if jax.process_count() == 1:  # else each process writes its part of arrays that are on all
+        state = jax.tree.map(np.asarray, state)
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)  # Orbax logs the traceback of what it raises
     try:

@@ -103,5 +103,5 @@ def facts(config: ConfigDict) -> dict:
         'batch_norm': config.method.get('batch_norm', 'none'),
         'versions': {'python': platform.python_version(), **{p: version(p) for p in packages}},
         'device': jax.devices()[0].device_kind,
-        'num_devices': jax.local_device_count(),
+        'num_devices': jax.device_count(),
     }

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from anyshot_jax import checkpoint
+from anyshot_jax import checkpoint, hosts
 from anyshot_jax import config as configs
 from anyshot_jax.evaluate import Values, over_members
 from anyshot_jax.types import InputError
@@ -86,26 +86,32 @@ class Logbook:
     """Progress bar, metrics.jsonl and TensorBoard events of one run, from `step` on.
 
     Lines after `step` are from a run that was killed; they are dropped, for they come again.
-    `pending` is what the run had not written yet when it saved.
+    `pending` is what the run had not written yet when it saved. Of several processes only the
+    first one writes.
     """
 
     def __init__(self, workdir: Path, step: int, num_steps: int, pending: dict[str, list]):
+        self._bar = tqdm(
+            total=num_steps, initial=step, unit='step', disable=None if hosts.first() else True
+        )
+        self._chunks = [{k: np.asarray(v, np.float32) for k, v in pending.items()}] * bool(pending)
+        self._seconds, self._file = 0.0, None
+        if not hosts.first():
+            return
         path = workdir / 'metrics.jsonl'
         kept = [line for line in _lines(path) if line['step'] <= step]
         checkpoint.write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
         self._file = path.open('a')
         self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
-        self._bar = tqdm(total=num_steps, initial=step, unit='step', disable=None)
-        self._chunks = [{k: np.asarray(v, np.float32) for k, v in pending.items()}] * bool(pending)
-        self._seconds = 0.0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self._bar.close()
-        self._board.close()
-        self._file.close()
+        if self._file:
+            self._board.close()
+            self._file.close()
 
     def add(self, metrics: dict[str, np.ndarray], seconds: float) -> None:
         """Takes the metrics [M, K] of a call of K steps of M members."""
@@ -143,6 +149,8 @@ class Logbook:
 
     def _write(self, step: int, kind: str, values: dict, members: dict[str, list]) -> None:
         """A population's line also has the members' own values, null for one that has diverged."""
+        if not self._file:
+            return
         many = len(next(iter(members.values()))) > 1
         own = {k: [x if math.isfinite(x) else None for x in v] for k, v in members.items()}
         line = {'step': step, 'kind': kind, **values, **({'members': own} if many else {})}

@@ -20,16 +20,26 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string('workdir', '', 'Where everything goes. Default: runs/<config name>.')
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator', '', 'HOST:PORT of the first of several processes. Slurm and TPU pods are found.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'With --coordinator: how many there are.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'With --coordinator: which one this is.')
 _OURS = 'anyshot_jax.types.InputError: '
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise InputError(f'{argv[1:]} are no flags; write --config.field=value')
-    from anyshot_jax import start, train  # JAX starts here, after the flags are known to be right
+    from anyshot_jax import (
+        hosts,
+        start,
+        train,
+    )  # JAX starts here, after the flags are known to be right
 
     logging.set_verbosity(logging.WARNING)
     start.keep_compiled()
+    hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     start.split_cpu(_CONFIG.value)
     given = config_flags.get_config_filename(flags.FLAGS['config'])
     path, *variant = given.split(':')

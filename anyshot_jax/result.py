@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax import evaluate
+from anyshot_jax import evaluate, hosts
 from anyshot_jax.population import Population
 from anyshot_jax.progress import Progress
 from anyshot_jax.types import ACCURACY, Data, Dataset, Measure
@@ -72,8 +72,13 @@ def of(
     return foremost, record
 
 
-def show(record: dict, workdir: Path | None) -> dict[str, float]:
+def show(record: dict, workdir: Path | None, news: str = '') -> dict[str, float]:
     """Prints the table, and where the report is; returns the means."""
+    means = {name: v['mean'] for name, v in record['values'].items()}
+    if not hosts.first():
+        return means
+    if news:
+        print(f'{workdir} is {news}')
     measure = Measure(**record.get('measure', ACCURACY._asdict()))
     settings = record.get('settings', [])
     many = len(settings) > 1
@@ -85,4 +90,4 @@ def show(record: dict, workdir: Path | None) -> dict[str, float]:
         print(evaluate.table(found['values'], measure, 'seeds' if seeds else ''))
     if workdir:
         print(f'report: {workdir / "report.html"}')
-    return {name: v['mean'] for name, v in record['values'].items()}
+    return means

@@ -27,10 +27,11 @@ def split_cpu(config: ConfigDict) -> None:
 
     One device runs much of a program on one core only (XLA's loops write their outputs by one
     thread), so that pmap over single cores is nearly twice as fast with two of them. JAX's own
-    JAX_NUM_CPU_DEVICES goes before. An accelerator is left as it is.
+    JAX_NUM_CPU_DEVICES goes before. An accelerator is left as it is, and so is one of several
+    processes: whoever starts them has shared out the cores.
     """
     forced = 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
-    if forced or os.environ.get('JAX_NUM_CPU_DEVICES'):
+    if forced or os.environ.get('JAX_NUM_CPU_DEVICES') or jax.distributed.is_initialized():
         return
     stages = [config[name] for name in config.get('stages', ()) if name in config] or [config]
     stages = [configs.check(stage) for stage in stages]

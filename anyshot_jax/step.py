@@ -60,13 +60,14 @@ def _steps(method, state, data, key, units, count):
 
 
 def _on_devices(steps: Callable, batch_size: int, devices):
-    devices = devices or jax.local_devices()
-    if batch_size % len(devices):
+    everyone = devices or jax.devices()  # of all processes
+    if batch_size % len(everyone):
         raise InputError(
-            f'config.batch_size={batch_size} does not divide over {len(devices)} devices; '
-            f'take a multiple of {len(devices)}'
+            f'config.batch_size={batch_size} does not divide over {len(everyone)} devices; '
+            f'take a multiple of {len(everyone)}'
         )
-    units = jnp.arange(batch_size).reshape(len(devices), -1)
+    own = [i for i, d in enumerate(everyone) if d.process_index == jax.process_index()]
+    units = jnp.arange(batch_size).reshape(len(everyone), -1)[np.array(own)]
     mapped = jax.pmap(
         steps, AXIS, in_axes=(None, None, None, 0), out_axes=(None, None), donate_argnums=0,
         devices=devices,
@@ -75,6 +76,9 @@ def _on_devices(steps: Callable, batch_size: int, devices):
 
 
 def on_all_devices(tree):
-    """The tree on every device, placed as a step returns its state: else it is compiled twice."""
+    """The tree on every device of this process, placed as a step returns its state.
+
+    Placed otherwise, the step would be compiled twice.
+    """
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

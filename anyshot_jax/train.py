@@ -1,5 +1,6 @@
 """run(): build -> restore -> chunks of steps -> log, save, evaluate -> result and report."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from anyshot_jax import (
     checkpoint,
     evaluate,
+    hosts,
     logbook,
     population,
     prepare,
@@ -74,12 +76,16 @@ def _run_stage(
 ) -> dict[str, float]:
     config = configs.check(config)
     run_checks.check(config, in_stages=exported is not None)
-    with logbook.locked(workdir):
-        logbook.keep_config(config, workdir)
+    with contextlib.ExitStack() as held:
+
+        def hold():
+            held.enter_context(logbook.locked(workdir))
+            logbook.keep_config(config, workdir)
+
+        hosts.by_the_first(hold)
         finished = checkpoint.read_json(workdir / 'result.json')
         if finished and (workdir / 'report.html').exists() and not config.eval_only:
-            print(f'{workdir} is finished; give another --workdir to run again')
-            return result.show(finished, workdir)
+            return result.show(finished, workdir, 'finished; give another --workdir to run again')
         return _build_and_run(config, workdir, exported, config_file, on_validation)
 
 
@@ -93,7 +99,7 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
     # Restore.
     recent = checkpoint.open_manager(workdir / 'checkpoints', keep=2)
     best = checkpoint.open_manager(workdir / 'best', keep=1)
-    states, kept = checkpoint.restore_or_init(recent, states)
+    states, kept = _restored(recent, states)
     sign = 1 if everyone.methods[0].measure.larger_is_better else -1
     come = progress.Progress.start(len(everyone.members), sign, kept)
 
@@ -104,7 +110,9 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
     elif config.num_steps:
         params = population.take(states, 0).params
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-        checkpoint.write_text(workdir / 'parameters.txt', overview + '\n')
+        hosts.by_the_first(
+            lambda: checkpoint.write_text(workdir / 'parameters.txt', overview + '\n')
+        )
         sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
         compiled = make_population_step(everyone, **sizes)
         log = logbook.Logbook(workdir, _step(states), config.num_steps, kept.get('pending', {}))
@@ -112,27 +120,33 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
             config, everyone, compiled, data, states, come, log, (recent, best), on_validation
         )
         if stopped:
-            print(f'stopped and saved at step {_step(states)}; the same command goes on from there')
+            if hosts.first():
+                done = f'stopped and saved at step {_step(states)}'
+                print(f'{done}; the same command goes on from there')
             return {}
 
     # Test, once, the step that validation chose.
-    chosen, _ = checkpoint.restore_or_init(best, states)
+    chosen, _ = _restored(best, states)
     if 0 < np.count_nonzero(come.best_step) < len(everyone.members):
         chosen = population.where(come.best_step > 0, chosen, states)
     values = _evaluate(everyone, chosen, data, come, 'test', config.eval.role)
     foremost, found = result.of(config, config_file, everyone, chosen, come, values, data)
-    if config.eval_only:  # never the result: the run may not have been trained to the end
+
+    def keep():
         text = json.dumps(found, indent=1) + '\n'
-        checkpoint.write_text(workdir / f'eval-{found["config_hash"]}.json', text)
-        return result.show(found, None)
-    method, state = everyone.methods[foremost], population.take(chosen, foremost)
-    if exported is not None:
-        arrays = method.export(state, data, everyone.keys['test'][foremost])
-        checkpoint.save_artifacts(workdir / 'artifacts.npz', arrays)
-    checkpoint.write_text(workdir / 'result.json', json.dumps(found, indent=1) + '\n')
-    own = everyone.members[foremost].config(config)
-    report.write(workdir, method=method, state=state, data=data, config=own, **shown)
-    return result.show(found, workdir)
+        if config.eval_only:  # never the result: the run may not have been trained to the end
+            checkpoint.write_text(workdir / f'eval-{found["config_hash"]}.json', text)
+            return
+        method, state = everyone.methods[foremost], population.take(chosen, foremost)
+        if exported is not None:
+            arrays = method.export(state, data, everyone.keys['test'][foremost])
+            checkpoint.save_artifacts(workdir / 'artifacts.npz', arrays)
+        checkpoint.write_text(workdir / 'result.json', text)
+        own = everyone.members[foremost].config(config)
+        report.write(workdir, method=method, state=state, data=data, config=own, **shown)
+
+    hosts.by_the_first(keep)
+    return result.show(found, None if config.eval_only else workdir)
 
 
 def _train(config, everyone, compiled, data, states, come, log, managers, on_validation):
@@ -141,6 +155,7 @@ def _train(config, everyone, compiled, data, states, come, log, managers, on_val
     before, started = come.seconds, time.monotonic()
     step = _step(states)
     due = lambda every: every > 0 and (step % every == 0 or step >= config.num_steps)
+    stopped = False
     with log, logbook.Sigterm() as sigterm:
         while step < config.num_steps and not come.ended(config).all():
             called = time.monotonic()
@@ -163,17 +178,19 @@ def _train(config, everyone, compiled, data, states, come, log, managers, on_val
                 if on_validation:
                     on_validation(step, mean)
             come.seconds = before + time.monotonic() - started
-            if due(config.save_every) or sigterm.came:
+            stopped = hosts.any_of_them(sigterm.came)
+            if due(config.save_every) or stopped:
                 _go_on_without(come.note_state(states, step), everyone, come, recent)
-                checkpoint.save(recent, step, states, {**come.kept(), 'pending': log.pending()})
-            if sigterm.came:
+                kept = {**come.kept(), 'pending': log.pending()}
+                checkpoint.save(recent, step, hosts.everywhere(states), kept)
+            if stopped:
                 break
-    return states, sigterm.came
+    return states, stopped
 
 
 def _evaluate(everyone, states, data, come, phase: str, role: str) -> list:
     """The values of every member, None for one that has diverged."""
-    keys = everyone.keys[phase]
+    keys, states, data = hosts.everywhere(on_all_devices((everyone.keys[phase], states, data)))
     of = lambda i, method: method.evaluate(population.take(states, i), data, keys[i], role)
     return [
         None if come.diverged[i] else evaluate.summarise(of(i, method))
@@ -184,8 +201,13 @@ def _evaluate(everyone, states, data, come, phase: str, role: str) -> list:
 def _keep(best, step: int, states, better, come) -> None:
     """Saves the states of the members that are better than ever, beside the others' best."""
     if not better.all() and best.all_steps():
-        states = population.where(better, states, checkpoint.restore_or_init(best, states)[0])
-    checkpoint.save(best, step, states, come.kept())
+        states = population.where(better, states, _restored(best, states)[0])
+    checkpoint.save(best, step, hosts.everywhere(states), come.kept())
+
+
+def _restored(manager, states):
+    states, kept = checkpoint.restore_or_init(manager, hosts.everywhere(states))
+    return hosts.here(states), kept
 
 
 def _go_on_without(diverged: dict[int, str], everyone, come, recent) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anyshot_jax.types import TrainState
 
@@ -24,17 +24,20 @@ def map_over_devices(function: Callable, count: int, devices: Collection[jax.Dev
     Args:
       args: pytrees that lie on all of `devices`, the only arrays that `function` may use.
     Returns:
-      What doesn't depend on the number of devices.
+      What doesn't depend on the number of devices, whole on each of them.
     """
     share = -(-count // len(devices))
+    mesh = Mesh(np.array(sorted(devices, key=lambda d: d.id)), (AXIS,))
     split = jax.shard_map(
         lambda index, *args: jax.lax.map(lambda i: function(i, *args), index),
-        mesh=Mesh(np.array(sorted(devices, key=lambda d: d.id)), (AXIS,)),
+        mesh=mesh,
         in_specs=(PartitionSpec(AXIS), *(PartitionSpec() for _ in args)),
         out_specs=PartitionSpec(AXIS),
         check_vma=False,
     )
     values = split(jnp.arange(share * len(devices)), *args)
+    # A process can read only what its own devices hold.
+    values = jax.lax.with_sharding_constraint(values, NamedSharding(mesh, PartitionSpec()))
     return jax.tree.map(lambda v: v[:count], values)
 
 

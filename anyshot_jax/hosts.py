@@ -1,0 +1,113 @@
+"""Several processes that train one model, each with devices of its own: a pod, or a Slurm job.
+
+Every process holds the states and the data on its own devices, as if it were alone; what is summed
+over all devices is the gradient, inside the compiled step. Evaluation and checkpoints see the same
+arrays as lying on all devices (`everywhere`), so that each process computes and writes its part.
+The first process keeps the workdir's other files.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from anyshot_jax.types import InputError
+
+MESSAGE = 4096  # bytes of an error that one process tells the others
+
+
+def join(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Makes this process one of several, before JAX makes its devices.
+
+    Args:
+      coordinator: HOST:PORT of the first process, with how many there are and which one this is;
+        '': as Slurm's srun or a TPU pod's environment says, else this one is alone. Where it has
+        joined already (Ray Train's JaxTrainer does that), nothing is done.
+    Raises:
+      InputError: only some of the three are given, or they contradict each other.
+    """
+    if jax.distributed.is_initialized():
+        return
+    if coordinator:
+        host, _, port = coordinator.rpartition(':')
+        if not host or not port.isdigit():
+            raise InputError(f'--coordinator={coordinator} must be HOST:PORT')
+        if not 0 <= process_id < num_processes:
+            raise InputError(
+                f'--coordinator needs --num_processes and --process_id from 0 on, got '
+                f'{num_processes} and {process_id}'
+            )
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif num_processes or process_id >= 0:
+        raise InputError('--num_processes and --process_id need --coordinator=HOST:PORT')
+    elif _in_a_cluster(os.environ):
+        jax.distributed.initialize()
+
+
+def _in_a_cluster(env) -> bool:
+    """Whether JAX can read from the environment which of several processes this is."""
+    by_slurm = int(env.get('SLURM_STEP_NUM_TASKS') or 1) > 1
+    on_pod = ',' in env.get('TPU_WORKER_HOSTNAMES', '') or 'MEGASCALE_COORDINATOR_ADDRESS' in env
+    return by_slurm or on_pod
+
+
+def first() -> bool:
+    """Whether this is the process that keeps the workdir's files."""
+    return jax.process_index() == 0
+
+
+def by_the_first(function: Callable[[], Any]) -> Any:
+    """Calls it in the first process only, before any goes on; the others get None.
+
+    Raises:
+      InputError: the first one's, in all.
+    """
+    result, message = None, ''
+    if first():
+        try:
+            result = function()
+        except InputError as e:
+            if jax.process_count() == 1:
+                raise
+            message = str(e) or 'refused'
+    if jax.process_count() > 1:
+        text = message.encode()[:MESSAGE].ljust(MESSAGE, b'\0')
+        told = multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))
+        if said := np.asarray(told).tobytes().rstrip(b'\0'):
+            raise InputError(said.decode(errors='replace'))
+    return result
+
+
+def any_of_them(flag: bool) -> bool:
+    """Whether the flag is set in one of the processes, told to all."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
+
+
+def everywhere(tree: Any) -> Any:
+    """Arrays that lie on all of this process's devices, as lying on those of all processes."""
+    if jax.process_count() == 1:
+        return tree
+    return _on(jax.devices(), tree)
+
+
+def here(tree: Any) -> Any:
+    """The reverse of `everywhere`."""
+    if jax.process_count() == 1:
+        return tree
+    return _on(jax.local_devices(), tree)
+
+
+def _on(devices, tree):
+    sharding = NamedSharding(Mesh(np.array(devices), ('devices',)), PartitionSpec())
+
+    def one(a):
+        copies = [shard.data for shard in a.addressable_shards]
+        return jax.make_array_from_single_device_arrays(a.shape, sharding, copies)
+
+    return jax.tree.map(one, tree)
