@@ -44,11 +44,11 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     elif num_processes or process_id >= 0:
         raise InputError('--num_processes and --process_id need --coordinator=HOST:PORT')
-    elif _in_a_cluster(os.environ):
+    elif in_a_cluster(os.environ):
         jax.distributed.initialize()
 
 
-def _in_a_cluster(env) -> bool:
+def in_a_cluster(env) -> bool:
     """Whether JAX can read from the environment which of several processes this is."""
     by_slurm = int(env.get('SLURM_STEP_NUM_TASKS') or 1) > 1
     on_pod = ',' in env.get('TPU_WORKER_HOSTNAMES', '') or 'MEGASCALE_COORDINATOR_ADDRESS' in env

@@ -1,0 +1,166 @@
+"""Several processes that train one model, really started, over the loopback device."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anyshot_jax import checkpoint, hosts
+from anyshot_jax import config as configs
+from anyshot_jax.types import InputError
+
+pytestmark = pytest.mark.usefixtures('swept')
+
+
+@pytest.fixture
+def recipe(tiny_config, tmp_path):
+    """A file with the config of a run; SGD, so that what is summed shows in the parameters."""
+    config = tiny_config(num_steps=40, eval_every=10, batch_size=4)
+    file = tmp_path / 'recipe.py'
+    file.write_text(
+        'from anyshot_jax.config import defaults\n'
+        'def get_config(arg=""):\n'
+        '    config = defaults("protonet", "synthetic", "mlp")\n'
+        f'    config.update({config.to_dict()!r})\n'
+        '    return config\n'
+    )
+    return config, file
+
+
+def start(file, workdir, *flags, devices=1):
+    xla = os.environ['XLA_FLAGS'].replace('device_count=2', f'device_count={devices}')
+    command = [sys.executable, '-m', 'anyshot_jax.main', f'--config={file}', *flags]
+    return subprocess.Popen(
+        [*command, f'--workdir={workdir}'],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'XLA_FLAGS': xla},
+    )  # fmt: skip
+
+
+def two(file, workdir, *flags):
+    """Two processes of one device each."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    joined = (f'--coordinator=127.0.0.1:{port}', '--num_processes=2', *flags)
+    return [start(file, workdir, *joined, f'--process_id={i}') for i in (0, 1)]
+
+
+def ended(*processes):
+    """[(exit code, stdout, stderr)]."""
+    found = [p.communicate(timeout=300) for p in processes]
+    return [(p.returncode, *out) for p, out in zip(processes, found, strict=True)]
+
+
+def state_in(workdir, config):
+    config = configs.check(config)
+    data = configs.find('data', config.data.name).load(config.data)
+    method = configs.find('methods', config.method.name).build(config, data)
+    empty = jax.jit(method.init)(jax.random.key(0), jax.device_put(data))
+    empty = jax.tree.map(lambda a: jnp.stack([a]), empty)
+    with contextlib.closing(checkpoint.open_manager(workdir / 'checkpoints', keep=9)) as manager:
+        return checkpoint.restore_or_init(manager, empty)[0]
+
+
+def assert_near(got, want, config):
+    states = state_in(got, config), state_in(want, config)
+    assert int(states[0].step[0]) == int(states[1].step[0]) == 40
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), *states)
+
+
+def test_two_processes_are_one_with_two_devices(recipe, tmp_path):
+    config, file = recipe
+    (first, second) = ended(*two(file, tmp_path / 'two'))
+    [alone] = ended(start(file, tmp_path / 'one', devices=2))
+    assert first[0] == second[0] == alone[0] == 0, first[2] + second[2] + alone[2]
+    assert 'report:' in first[1] and 'report:' not in second[1]
+    assert_near(tmp_path / 'two', tmp_path / 'one', config)
+    results = [json.loads((tmp_path / w / 'result.json').read_text()) for w in ('two', 'one')]
+    assert results[0]['values'] == results[1]['values']
+    assert [r['num_devices'] for r in results] == [2, 2]
+    logged = [(tmp_path / w / 'metrics.jsonl').read_text().splitlines() for w in ('two', 'one')]
+    steps = [[json.loads(line)['step'] for line in lines] for lines in logged]
+    assert steps[0] == steps[1]
+    parts = {p.name for p in (tmp_path / 'two' / 'checkpoints' / '40' / 'state').iterdir()}
+    assert {'ocdbt.process_0', 'ocdbt.process_1'} <= parts  # each has written
+
+
+def test_one_goes_on_where_two_were_stopped(recipe, tmp_path):
+    """SIGTERM to one of the two saves and ends both; one process with one device finishes."""
+    config, file = recipe
+    workdir = tmp_path / 'stopped'
+    both = two(file, workdir)
+    while not list((workdir / 'checkpoints').glob('[0-9]*')):
+        assert both[0].poll() is None and both[1].poll() is None, ended(*both)
+        time.sleep(0.01)
+    both[1].send_signal(signal.SIGTERM)
+    found = ended(*both)
+    assert [code for code, *_ in found] == [0, 0], found
+    assert 'stopped and saved at step' in found[0][1] and 'stopped' not in found[1][1]
+    assert not (workdir / 'result.json').exists()
+    at = max(int(p.name) for p in (workdir / 'checkpoints').glob('[0-9]*'))
+    assert at < 40
+    [alone] = ended(start(file, workdir))
+    assert alone[0] == 0, alone[2]
+    [whole] = ended(start(file, tmp_path / 'whole', devices=2))
+    assert whole[0] == 0, whole[2]
+    assert_near(workdir, tmp_path / 'whole', config)
+
+
+def test_what_one_refuses_ends_all(recipe, tmp_path):
+    _, file = recipe
+    (tmp_path / 'taken').mkdir()
+    (tmp_path / 'taken' / 'config.json').write_text('{')
+    found = ended(*two(file, tmp_path / 'taken'))
+    assert [code for code, *_ in found] == [2, 2]
+    for _, _, err in found:
+        assert 'error: ' in err and 'config.json is damaged' in err
+    found = ended(*two(file, tmp_path / 'odd', '--config.batch_size=3'))
+    assert [code for code, *_ in found] == [2, 2]
+    assert all('does not divide over 2 devices' in err for *_, err in found)
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        (('here', 2, 0), 'must be HOST:PORT'),
+        (('here:first', 2, 0), 'must be HOST:PORT'),
+        (('here:1', 0, -1), 'needs --num_processes and --process_id'),
+        (('here:1', 2, 2), 'from 0 on, got 2 and 2'),
+        (('', 2, -1), 'need --coordinator'),
+        (('', 0, 0), 'need --coordinator'),
+    ],
+)
+def test_flags_that_do_not_fit(given, message):
+    with pytest.raises(InputError, match=message):
+        hosts.join(*given)
+
+
+def test_alone_nothing_changes(monkeypatch):
+    """Neither the environment of an sbatch script nor that of one TPU makes a cluster."""
+    monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '1')
+    monkeypatch.setenv('SLURM_NTASKS', '8')
+    monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'localhost')
+    hosts.join('', 0, -1)
+    assert not jax.distributed.is_initialized()
+    tree = {'a': np.arange(3)}
+    assert hosts.everywhere(tree) is tree and hosts.here(tree) is tree
+    assert hosts.any_of_them(True) and not hosts.any_of_them(False)
+    with pytest.raises(InputError, match='no'):
+        hosts.by_the_first(lambda: (_ for _ in ()).throw(InputError('no')))
+    assert hosts.by_the_first(lambda: 3) == 3
+
+
+def test_clusters_are_found():
+    assert hosts.in_a_cluster({'SLURM_STEP_NUM_TASKS': '2'})
+    assert hosts.in_a_cluster({'TPU_WORKER_HOSTNAMES': 'a,b'})
+    assert not hosts.in_a_cluster({})
