@@ -1,8 +1,7 @@
-"""Orbax checkpoints that are checked when they are read: save, restore_or_init, stage artifacts."""
+"""Orbax checkpoints that are checked when they are read: save and restore_or_init."""
 
 import contextlib
 import hashlib
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from anyshot_jax import files
 from anyshot_jax.types import InputError
 
 
@@ -21,7 +21,9 @@ def open_manager(directory: Path, *, keep: int) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, enable_async_checkpointing=False
     )
-    return ocp.CheckpointManager(directory.absolute(), options=options)
+    if files.on_disk(directory):
+        directory = directory.absolute()
+    return ocp.CheckpointManager(directory, options=options)
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[str, Any]) -> None:
@@ -110,48 +112,6 @@ def digest(state: Any) -> str:
         total.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file so that it is there whole or, after a kill or on a full disk, not at all."""
-    try:
-        with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False) as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(f.name, 0o644)
-        os.replace(f.name, path)
-    except OSError as e:
-        with contextlib.suppress(OSError, NameError):
-            os.unlink(f.name)
-        raise InputError(f'{path} could not be written: {e}') from e
-
-
-def save_artifacts(path: Path, arrays: dict[str, Any]) -> None:
-    """Keeps what a stage exports for later stages, as an npz of plain arrays."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-        np.savez(f, allow_pickle=False, **{name: np.asarray(a) for name, a in arrays.items()})
-    os.replace(f.name, path)
-
-
-def load_artifacts(path: Path) -> dict[str, np.ndarray]:
-    """What `save_artifacts` kept; never unpickles."""
-    with np.load(path, allow_pickle=False) as z:
-        return {name: z[name] for name in z.files}
-
-
-def read_json(path: Path) -> Any:
-    """The file's content, or None if there is no such file.
-
-    Raises:
-      InputError: it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f'{path} is damaged ({e}): restore or remove it') from e
 
 
 def _first_line(e: Exception) -> str:

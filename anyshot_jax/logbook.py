@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from anyshot_jax import checkpoint, hosts
 from anyshot_jax import config as configs
+from anyshot_jax import files, hosts
 from anyshot_jax.evaluate import Values, over_members
 from anyshot_jax.types import InputError
 
@@ -24,11 +24,16 @@ from anyshot_jax.types import InputError
 def locked(workdir: Path):
     """Makes `workdir` and holds it; the lock goes with the process, however that ends.
 
+    In cloud storage there are no locks: nothing keeps two runs apart there.
+
     Raises:
       InputError: it can't be written, or another run holds it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        if not files.on_disk(workdir):
+            yield
+            return
         lock = (workdir / '.lock').open('w')
     except OSError as e:
         raise InputError(f'--workdir {workdir} can not be written: {e.strerror}') from e
@@ -50,10 +55,10 @@ def keep_config(config: ConfigDict, workdir: Path) -> None:
       InputError: names the fields that differ.
     """
     path = workdir / 'config.json'
-    old, new = checkpoint.read_json(path), json.loads(configs.to_json(config))
+    old, new = files.read_json(path), json.loads(configs.to_json(config))
     if old is None:
         if not config.eval_only:
-            checkpoint.write_text(path, configs.to_json(config) + '\n')
+            files.write_text(path, configs.to_json(config) + '\n')
         return
     free = ('eval_only', 'eval', 'data') if config.eval_only else ('eval_only',)
     pick = lambda fields: {k: v for k, v in fields.items() if k not in free}
@@ -87,7 +92,7 @@ class Logbook:
 
     Lines after `step` are from a run that was killed; they are dropped, for they come again.
     `pending` is what the run had not written yet when it saved. Of several processes only the
-    first one writes.
+    first one writes. In cloud storage there are no TensorBoard events.
     """
 
     def __init__(self, workdir: Path, step: int, num_steps: int, pending: dict[str, list]):
@@ -95,23 +100,24 @@ class Logbook:
             total=num_steps, initial=step, unit='step', disable=None if hosts.first() else True
         )
         self._chunks = [{k: np.asarray(v, np.float32) for k, v in pending.items()}] * bool(pending)
-        self._seconds, self._file = 0.0, None
+        self._seconds, self._file, self._board = 0.0, None, None
         if not hosts.first():
             return
-        path = workdir / 'metrics.jsonl'
-        kept = [line for line in _lines(path) if line['step'] <= step]
-        checkpoint.write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
-        self._file = path.open('a')
-        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+        self._path = workdir / 'metrics.jsonl'
+        kept = [line for line in _lines(self._path) if line['step'] <= step]
+        self._text = ''.join(json.dumps(line) + '\n' for line in kept)
+        files.write_text(self._path, self._text)
+        if files.on_disk(workdir):
+            self._file = self._path.open('a')
+            self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self._bar.close()
-        if self._file:
-            self._board.close()
-            self._file.close()
+        for opened in filter(None, (self._board, self._file)):
+            opened.close()
 
     def add(self, metrics: dict[str, np.ndarray], seconds: float) -> None:
         """Takes the metrics [M, K] of a call of K steps of M members."""
@@ -149,24 +155,33 @@ class Logbook:
 
     def _write(self, step: int, kind: str, values: dict, members: dict[str, list]) -> None:
         """A population's line also has the members' own values, null for one that has diverged."""
-        if not self._file:
+        if not hosts.first():
             return
         many = len(next(iter(members.values()))) > 1
         own = {k: [x if math.isfinite(x) else None for x in v] for k, v in members.items()}
         line = {'step': step, 'kind': kind, **values, **({'members': own} if many else {})}
         try:
-            self._file.write(json.dumps(line) + '\n')
-            self._file.flush()
-            for name, value in values.items():
-                self._board.add_scalar(f'{kind}/{name}', value, step)
-            for name, column in members.items() if many else ():
-                for i, value in enumerate(column):
-                    self._board.add_scalar(f'{kind}/{name}/member {i}', value, step)
+            self._add_line(json.dumps(line) + '\n')
+            if many:
+                values = values | {
+                    f'{name}/member {i}': v for name, c in members.items() for i, v in enumerate(c)
+                }
+            if self._board:
+                for name, value in values.items():
+                    self._board.add_scalar(f'{kind}/{name}', value, step)
         except OSError as e:
             raise InputError(
                 f'metrics of step {step} could not be written: {e.strerror}; free disk space and '
                 'start the same command again'
             ) from e
+
+    def _add_line(self, line: str) -> None:
+        if self._file:
+            self._file.write(line)
+            self._file.flush()
+        else:  # an object in cloud storage can't grow
+            self._text += line
+            files.write_text(self._path, self._text)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -178,6 +193,6 @@ def _mean(values: np.ndarray) -> float:
 def _lines(path: Path):
     """The whole lines of metrics.jsonl; a kill may have cut the last one."""
     if path.exists():
-        for line in path.read_text(errors='replace').splitlines():
+        for line in path.read_bytes().decode(errors='replace').splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 yield json.loads(line)

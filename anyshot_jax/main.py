@@ -19,7 +19,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     'Path of the config file, and its fields as --config.field=value.',
     lock_config=True,
 )
-_WORKDIR = flags.DEFINE_string('workdir', '', 'Where everything goes. Default: runs/<config name>.')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', '', 'Where everything goes, also gs://... Default: runs/<config name>.'
+)
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', '', 'HOST:PORT of the first of several processes. Slurm and TPU pods are found.'
 )

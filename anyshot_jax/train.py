@@ -15,6 +15,7 @@ from tqdm import tqdm
 from anyshot_jax import (
     checkpoint,
     evaluate,
+    files,
     hosts,
     logbook,
     population,
@@ -46,14 +47,14 @@ def run(
       on_validation: called with the step and its values after each validation, once they are
         written; a scheduler's. It may raise to end the run, which then goes on from its last
         checkpoint.
-      workdir: made if it isn't there. It keeps config.json, checkpoints, metrics.jsonl, TensorBoard
-        events, result.json and report.html.
+      workdir: made if it isn't there, on a disk or gs://BUCKET/... It keeps config.json,
+        checkpoints, metrics.jsonl, TensorBoard events, result.json and report.html.
     Returns:
       The mean of each value on test, or {} if it was stopped by SIGTERM (the state is saved).
     Raises:
       InputError: something given can't be used; nothing that was there is lost.
     """
-    workdir = Path(workdir)
+    workdir = files.folder(workdir)
     if 'stages' not in config:
         return _run_stage(config, workdir, None, config_file, on_validation)
     exported: dict[str, dict] = {}
@@ -67,7 +68,7 @@ def run(
         means = _run_stage(config[name], workdir / name, exported, config_file, on_validation)
         if not (workdir / name / 'result.json').exists():
             return {}
-        exported[name] = checkpoint.load_artifacts(workdir / name / 'artifacts.npz')
+        exported[name] = files.load_artifacts(workdir / name / 'artifacts.npz')
     return means
 
 
@@ -83,7 +84,7 @@ def _run_stage(
             logbook.keep_config(config, workdir)
 
         hosts.by_the_first(hold)
-        finished = checkpoint.read_json(workdir / 'result.json')
+        finished = files.read_json(workdir / 'result.json')
         if finished and (workdir / 'report.html').exists() and not config.eval_only:
             return result.show(finished, workdir, 'finished; give another --workdir to run again')
         return _build_and_run(config, workdir, exported, config_file, on_validation)
@@ -110,9 +111,7 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
     elif config.num_steps:
         params = population.take(states, 0).params
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-        hosts.by_the_first(
-            lambda: checkpoint.write_text(workdir / 'parameters.txt', overview + '\n')
-        )
+        hosts.by_the_first(lambda: files.write_text(workdir / 'parameters.txt', overview + '\n'))
         sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
         compiled = make_population_step(everyone, **sizes)
         log = logbook.Logbook(workdir, _step(states), config.num_steps, kept.get('pending', {}))
@@ -135,13 +134,13 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
     def keep():
         text = json.dumps(found, indent=1) + '\n'
         if config.eval_only:  # never the result: the run may not have been trained to the end
-            checkpoint.write_text(workdir / f'eval-{found["config_hash"]}.json', text)
+            files.write_text(workdir / f'eval-{found["config_hash"]}.json', text)
             return
         method, state = everyone.methods[foremost], population.take(chosen, foremost)
         if exported is not None:
             arrays = method.export(state, data, everyone.keys['test'][foremost])
-            checkpoint.save_artifacts(workdir / 'artifacts.npz', arrays)
-        checkpoint.write_text(workdir / 'result.json', text)
+            files.save_artifacts(workdir / 'artifacts.npz', arrays)
+        files.write_text(workdir / 'result.json', text)
         own = everyone.members[foremost].config(config)
         report.write(workdir, method=method, state=state, data=data, config=own, **shown)
 

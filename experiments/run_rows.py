@@ -17,8 +17,8 @@ import tables
 from ml_collections import ConfigDict
 from tables import HERE, ROOT, Line, Row
 
-from anyshot_jax import checkpoint
 from anyshot_jax import config as configs
+from anyshot_jax import files
 from anyshot_jax.evaluate import config_hash
 from anyshot_jax.types import InputError
 
@@ -119,7 +119,7 @@ def _workdir(row: Row, seed: int, folder: Path) -> Path:
     config = _config(row, seed)
     made = f'{row["name"]}-seed{seed}'
     for workdir in sorted(folder.glob(f'{made}-*')):
-        old = checkpoint.read_json(workdir / 'config.json')
+        old = files.read_json(workdir / 'config.json')
         if old and not configs.differences(old, json.loads(configs.to_json(config))):
             return workdir
     return folder / f'{made}-{config_hash(config)}'

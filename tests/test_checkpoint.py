@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from anyshot_jax import checkpoint
+from anyshot_jax import checkpoint, files
 from anyshot_jax.types import InputError, TrainState
 
 pytestmark = pytest.mark.usefixtures('swept')
@@ -210,29 +210,29 @@ def test_digest_sees_values_shapes_types_and_names():
 
 def test_write_text_replaces_whole_files(tmp_path):
     path = tmp_path / 'result.json'
-    checkpoint.write_text(path, 'one')
-    checkpoint.write_text(path, 'two')
+    files.write_text(path, 'one')
+    files.write_text(path, 'two')
     assert path.read_text() == 'two'
     assert list(tmp_path.iterdir()) == [path]
     assert path.stat().st_mode & 0o777 == 0o644
     with pytest.raises(InputError, match=r'no/result\.json could not be written'):
-        checkpoint.write_text(tmp_path / 'no' / 'result.json', 'three')
+        files.write_text(tmp_path / 'no' / 'result.json', 'three')
 
 
 def test_artifacts(tmp_path):
     arrays = {'train': np.arange(6).reshape(2, 3), 'scale': np.float32(2)}
-    checkpoint.save_artifacts(tmp_path / 'artifacts.npz', jax.device_put(arrays))
-    got = checkpoint.load_artifacts(tmp_path / 'artifacts.npz')
+    files.save_artifacts(tmp_path / 'artifacts.npz', jax.device_put(arrays))
+    got = files.load_artifacts(tmp_path / 'artifacts.npz')
     jax.tree.map(np.testing.assert_array_equal, got, arrays)
     assert [p.name for p in tmp_path.iterdir()] == ['artifacts.npz']
 
 
 def test_read_json(tmp_path):
     path = tmp_path / 'a.json'
-    assert checkpoint.read_json(path) is None
+    assert files.read_json(path) is None
     path.write_text(json.dumps({'a': 1}))
-    assert checkpoint.read_json(path) == {'a': 1}
+    assert files.read_json(path) == {'a': 1}
     for damaged in (b'{"a": ', b'\xff\xfe'):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r'a\.json is damaged .*restore or remove it'):
-            checkpoint.read_json(path)
+            files.read_json(path)

@@ -15,7 +15,7 @@ from PIL import Image
 from anyshot_jax import report
 from anyshot_jax.config import SPINE
 from anyshot_jax.report import logs, pictures, probe
-from anyshot_jax.types import Method, TrainState, from_arrays
+from anyshot_jax.types import InputError, Method, TrainState, from_arrays
 
 EVIL = '<script>alert(1)</script> "a" & $x_{$ \u4e2d\u6587 \u202egnp.exe \ud800'
 STATE = TrainState(jnp.zeros((), jnp.int32), {}, (), {})
@@ -312,9 +312,31 @@ def test_embeddings_that_are_not_finite_have_no_map(tmp_path):
 
 
 def test_a_failed_write_keeps_the_old_page(tmp_path, monkeypatch):
-    before = write(tmp_path).source
+    before, names = write(tmp_path).source, sorted(p.name for p in tmp_path.iterdir())
     monkeypatch.setattr('os.replace', lambda a, b: (_ for _ in ()).throw(OSError('disk full')))
-    with pytest.raises(OSError, match='disk full'):
+    with pytest.raises(InputError, match='disk full'):
         write(tmp_path, seed=5)
     assert (tmp_path / 'report.html').read_text() == before
-    assert not list(tmp_path.glob('.report*'))
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_members_of_a_population(tmp_path):
+    """Settings and members stand side by side, the one that diverged too; names are escaped."""
+    values = {'5-way 1-shot': {'mean': 0.75, 'ci95': 0.03, 'n': 2}}
+    one = lambda seed, rate, **more: {
+        'seed': seed, 'setting': {EVIL: rate}, 'validation': 0.5 + rate, 'step': 20, 'diverged': 0,
+        'values': values, 'config_hash': '', **more,
+    }  # fmt: skip
+    gone = {'diverged': 40, 'values': None, 'validation': None}
+    of = lambda rate: {'setting': {EVIL: rate}, 'chosen': rate == 0.1, 'values': values}
+    members = [one(3, 0.1), one(4, 0.1), one(3, 0.4), one(4, 0.4, **gone)]
+    result = {**RESULT, 'values': values, 'members': members, 'settings': [of(0.1), of(0.4)]}
+    own = {'5-way 1-shot': [0.6, 0.61, 0.9, None]}
+    line = {'step': 20, 'kind': 'val', '5-way 1-shot': 0.6, 'members': own}
+    (tmp_path / 'metrics.jsonl').write_text(json.dumps(line))
+    page = write(tmp_path, result=result, steps=0)
+    assert EVIL[:8] not in page.source
+    assert '4 runs were trained by one program' in page.text
+    assert page.text.count('best on validation') >= 2 and 'diverged at step 40' in page.text
+    assert '2 seeds from seed 7' in page.text and 'mean over the seeds' in page.text
+    assert 'Validation, 5-way 1-shot of 3 members' in page.source

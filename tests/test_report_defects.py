@@ -12,8 +12,8 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from tiny_maps import bright_squares
 
-from anyshot_jax import checkpoint, memory_bank, report
 from anyshot_jax import config as configs
+from anyshot_jax import files, memory_bank, report
 from anyshot_jax.report import defect_types, detection, overlay
 from anyshot_jax.step import on_all_devices
 from anyshot_jax.types import from_arrays
@@ -227,8 +227,8 @@ def test_exported_answers_are_the_tests(tmp_path):
             assert not set(group[asked]) & set(group[rows.reshape(-1)])
             assert (label[rows] == np.arange(types)[:, None]).all()
             assert micro == pytest.approx((answer == label)[asked].mean())
-    checkpoint.save_artifacts(tmp_path / 'artifacts.npz', made)
-    kept = checkpoint.load_artifacts(tmp_path / 'artifacts.npz')
+    files.save_artifacts(tmp_path / 'artifacts.npz', made)
+    kept = files.load_artifacts(tmp_path / 'artifacts.npz')
     jax.tree.map(np.testing.assert_array_equal, made, kept)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from anyshot_jax import checkpoint, similarity, train
 from anyshot_jax import config as configs
+from anyshot_jax import files, similarity, train
 from anyshot_jax.methods import simnet, weakshot
 from anyshot_jax.nets.pair_head import Judge, PairHead
 from anyshot_jax.step import make_step
@@ -501,10 +501,10 @@ def finished(tmp_path_factory):
 def test_the_whole_recipe_runs_on_pictures(finished):
     workdir, means = finished
     assert set(means) == {'accuracy'} and 0 <= means['accuracy'] <= 1
-    weights = checkpoint.load_artifacts(workdir / 'weights' / 'artifacts.npz')
+    weights = files.load_artifacts(workdir / 'weights' / 'artifacts.npz')
     assert set(weights) == {'weight', 'score', 'similarity'}
-    trained = checkpoint.load_artifacts(workdir / 'pretrain' / 'artifacts.npz')
-    tuned = checkpoint.load_artifacts(workdir / 'simnet' / 'artifacts.npz')
+    trained = files.load_artifacts(workdir / 'pretrain' / 'artifacts.npz')
+    tuned = files.load_artifacts(workdir / 'simnet' / 'artifacts.npz')
     kernels = [n for n in trained if n.startswith('params/net/') and n.endswith('kernel')]
     assert kernels and all((trained[n] != tuned[n]).any() for n in kernels)  # the backbone moves
 
@@ -517,7 +517,7 @@ def test_a_killed_stage_ends_with_the_same_bits(finished, tmp_path, stage):
     shutil.rmtree(workdir / stage / 'checkpoints' / '4')
     train.run(recipe(), workdir)
     again, before = (
-        checkpoint.load_artifacts(w / stage / 'artifacts.npz') for w in (workdir, finished[0])
+        files.load_artifacts(w / stage / 'artifacts.npz') for w in (workdir, finished[0])
     )
     assert again.keys() == before.keys()
     for name in before:

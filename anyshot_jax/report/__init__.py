@@ -1,13 +1,12 @@
 """One HTML page about a run: what was reached, what the model sees, and how to do it again."""
 
-import os
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax import evaluate
+from anyshot_jax import evaluate, files
 from anyshot_jax.report import (
     anyshot,
     defect_types,
@@ -42,7 +41,7 @@ def write(
     Reads config.json, metrics.jsonl and result.json from the workdir; what is missing there, or
     what the method can't do, becomes a line on the page. The same run gives the same bytes.
     """
-    workdir = Path(workdir)
+    workdir = files.folder(workdir)
     run = logs.read(workdir, config)
     # One device answers: on the state as training leaves it, every device would do all the work.
     state = jax.device_put(state, jax.local_devices()[0])
@@ -84,10 +83,6 @@ def write(
     parts.append(summary.settings(run, workdir))
 
     text = page.document(run.title, summary.headline(run, data, parts) + ''.join(parts))
-    path, fresh = workdir / 'report.html', workdir / '.report.html.tmp'
-    try:
-        fresh.write_bytes(text.encode('utf-8'))
-        os.replace(fresh, path)  # a reader sees the old page or the new one, never half of one
-    finally:
-        fresh.unlink(missing_ok=True)
+    path = workdir / 'report.html'
+    files.write_bytes(path, text.encode('utf-8'))
     return path

@@ -75,7 +75,7 @@ def metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The train and val records by step. A resumed run repeats steps: the last record counts."""
     kinds: dict[str, dict[int, dict[str, Any]]] = {'train': {}, 'val': {}}
     try:
-        lines = path.read_text('utf-8', errors='replace').splitlines()
+        lines = path.read_bytes().decode(errors='replace').splitlines()
     except OSError:
         lines = []
     for line in lines:
@@ -133,7 +133,7 @@ def _objects(found: Any) -> list[dict[str, Any]]:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text('utf-8', errors='replace'))
+        found = json.loads(path.read_bytes().decode(errors='replace'))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax import checkpoint
+from anyshot_jax import files
 from anyshot_jax.episodic import embed_dataset
 from anyshot_jax.ops.distance import cosine
 from anyshot_jax.report import pictures
@@ -229,7 +229,7 @@ def _rungs(workdir: Path) -> str:
 def _read(path: Path) -> dict:
     """The file's fields; none if it isn't there or damaged."""
     try:
-        return checkpoint.read_json(path) or {}
+        return files.read_json(path) or {}
     except (OSError, ValueError):
         return {}
 
