@@ -126,8 +126,6 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
 
     # Test, once, the step that validation chose.
     chosen, _ = _restored(best, states)
-    if 0 < np.count_nonzero(come.best_step) < len(everyone.members):
-        chosen = population.where(come.best_step > 0, chosen, states)
     values = _evaluate(everyone, chosen, data, come, 'test', config.eval.role)
     foremost, found = result.of(config, config_file, everyone, chosen, come, values, data)
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from anyshot_jax import config as configs
 from anyshot_jax import evaluate, population, train
+from anyshot_jax.progress import Progress
 from anyshot_jax.types import InputError
 
 pytestmark = pytest.mark.usefixtures('swept')
@@ -24,14 +25,24 @@ def run(config, workdir):
     return json.loads((workdir / 'result.json').read_text())
 
 
-def alone(config, member, workdir):
-    """What the member's own command leaves."""
-    made = config.copy_and_resolve_references().unlock()
-    made.update({'seed': member['seed'], 'num_seeds': 1, 'vary': ()})
-    for path, value in member['setting'].items():
-        section, name = path.split('.')
-        made[section][name] = value
-    return run(made.lock(), workdir)
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """A function: what the member's own command leaves, its result and its workdir."""
+    done = {}
+
+    def once(config, member):
+        made = config.copy_and_resolve_references().unlock()
+        made.update({'seed': member['seed'], 'num_seeds': 1, 'vary': (), 'member_chunk': 0})
+        for path, value in member['setting'].items():
+            section, name = path.split('.')
+            made[section][name] = value
+        key = configs.to_json(made)
+        if key not in done:
+            workdir = tmp_path_factory.mktemp('alone')
+            done[key] = run(made.lock(), workdir), workdir
+        return done[key]
+
+    return once
 
 
 def lines(workdir, kind):
@@ -39,31 +50,34 @@ def lines(workdir, kind):
     return [line for line in every if line['kind'] == kind]
 
 
-@pytest.mark.parametrize('chunk', [1, 0, 4], ids=['loop', 'default', 'vmap'])
 @pytest.mark.parametrize(
-    ('method', 'net', 'vary'),
-    [('maml', 'conv4', INNER[1:]), ('protonet', 'mlp', RATES), ('reptile', 'mlp', RATES)],
-    ids=['maml', 'protonet', 'reptile'],
+    ('method', 'net', 'vary', 'chunk'),
+    [
+        ('maml', 'conv4', INNER[1:], 0),
+        ('maml', 'conv4', INNER[1:], 4),
+        ('protonet', 'mlp', RATES, 2),
+        ('reptile', 'mlp', RATES, 1),
+    ],
+    ids=['maml-loop', 'maml-vmap', 'protonet-pairs', 'reptile-loop'],
 )
-def test_members_are_as_if_alone(tiny_config, tmp_path, method, net, vary, chunk):
+def test_members_are_as_if_alone(tiny_config, alone, tmp_path, method, net, vary, chunk):
     fields = {} if method == 'protonet' else {'method__head': 'zero', 'method__inner_steps': 2}
     config = tiny_config(method, net, num_seeds=2, vary=vary, member_chunk=chunk, **fields)
     config.seed = 5
-    got = run(config, tmp_path / 'all')
+    got = run(config, tmp_path)
     assert [m['seed'] for m in got['members']] == [5, 6, 5, 6]
     assert [[*m['setting'].values()] for m in got['members']] == [
         [v] for v in vary[0][1] for _ in '56'
     ]
-    logged = {k: lines(tmp_path / 'all', k) for k in ('train', 'val')}
+    logged = {k: lines(tmp_path, k) for k in ('train', 'val')}
     for i in (0, 3):
-        want = alone(config, got['members'][i], tmp_path / str(i))
+        want, workdir = alone(config, got['members'][i])
         assert got['members'][i]['step'] == want['step']
-        assert got['members'][i]['config_hash'] == want['config_hash']
         assert got['members'][i]['values'][TASK] == pytest.approx(want['values'][TASK], abs=1e-5)
         for kind, name in (('train', 'loss'), ('val', TASK)):
             own = [line['members'][name][i] for line in logged[kind]]
             np.testing.assert_allclose(
-                own, [line[name] for line in lines(tmp_path / str(i), kind)], rtol=2e-4, atol=1e-5
+                own, [line[name] for line in lines(workdir, kind)], rtol=2e-4, atol=1e-5
             )
 
 
@@ -82,12 +96,14 @@ def test_the_result_of_settings(tiny_config, tmp_path, capsys):
     assert got['values'][TASK] == pytest.approx({'mean': np.mean(means), 'ci95': half, 'n': 3})
 
 
-def test_stopped_early_each_by_itself(tiny_config, tmp_path):
+def test_stopped_early_each_by_itself(tiny_config, alone, tmp_path):
     """A member that has ended keeps the best that it had, while others go on."""
     fields = {'num_steps': 40, 'early_stop': 2, 'eval_every': 2, 'eval__val_episodes': 4}
+    # Nothing is saved in between, that it takes less time.
+    fields |= {'save_every': 40, 'log_every': 40}
     config = tiny_config(num_seeds=4, **fields)
-    got = run(config, tmp_path / 'all')
-    seen = lines(tmp_path / 'all', 'val')
+    got = run(config, tmp_path)
+    seen = lines(tmp_path, 'val')
     ends = []
     for i, member in enumerate(got['members']):
         best, step, stale = -1, 0, 0
@@ -100,7 +116,7 @@ def test_stopped_early_each_by_itself(tiny_config, tmp_path):
                 break
         ends.append(line['step'])
         assert (member['validation'], member['step']) == (best, step)
-        want = alone(config, member, tmp_path / str(i))
+        want, _ = alone(config, member)
         assert want['step'] == step and member['values'][TASK] == pytest.approx(
             want['values'][TASK]
         )
@@ -123,7 +139,7 @@ def test_one_that_diverges_is_left_behind(tiny_config, tmp_path, capsys):
 
 
 def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
-    config = tiny_config(num_seeds=3, num_steps=12)
+    config = tiny_config(num_seeds=3, num_steps=12, log_every=6)  # two steps wait for their line
     want = run(config, tmp_path / 'whole')
 
     def stop(step, values):
@@ -177,6 +193,29 @@ def test_members_of_one():
     assert (
         evaluate.over_members([values, {TASK: {'mean': 0.7, 'ci95': 0.1, 'n': 20}}])[TASK]['n'] == 2
     )
+
+
+def test_progress_by_hand(tiny_config):
+    """Three members: one gets better, one has waited long enough, one diverges."""
+    config = tiny_config(early_stop=2, stop_at=0.9)
+    come = Progress.start(3, 1, {})
+    assert come.validated(2, np.array([0.5, 0.5, 0.5]), config).all()
+    assert come.validated(4, np.array([0.6, 0.5, 0.4]), config).tolist() == [True, False, False]
+    bad = {'loss': np.array([[1.0, 1.0], [1.0, 1.0], [1.0, np.nan]]), 'accuracy': np.ones((3, 2))}
+    assert come.note_metrics(bad, 6) == {2: 'loss became NaN or infinite at step 6 (steps 5 to 6)'}
+    assert come.note_metrics(bad, 8) == {}  # said once
+    assert come.ended(config).tolist() == [False, False, True]
+    come.validated(6, np.array([0.9, 0.5, np.nan]), config)
+    assert come.ended(config).tolist() == [True, True, True]
+    assert not come.validated(8, np.array([1.0, 1.0, 1.0]), config).any()
+    assert come.foremost() == 0
+    again = Progress.start(3, 1, json.loads(json.dumps(come.kept())))
+    assert again.kept() == come.kept() == {
+        'best': [0.9, 0.5, 0.5], 'best_step': [6, 2, 2], 'stale': [0, 2, 1],
+        'diverged': [0, 0, 6], 'seconds': 0.0,
+    }  # fmt: skip
+    errors = Progress.start(2, -1, {})  # the smaller the better
+    assert errors.validated(1, np.array([0.3, 0.2]), config).all() and errors.foremost() == 1
 
 
 def test_take_and_where():

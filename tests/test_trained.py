@@ -1,14 +1,17 @@
 """A trained run as a classifier's method: it answers as the run's own `predict` does."""
 
+import contextlib
+import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 pytest.importorskip('sklearn')
+from anyshot_jax import checkpoint, train
 from anyshot_jax import config as configs
-from anyshot_jax import train
 from anyshot_jax.classify import trained
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.types import InputError
@@ -37,7 +40,7 @@ def folder(tmp_path_factory):
     return root
 
 
-def run(folder, workdir, method, **fields):
+def run(folder, workdir, method, *, spine=(), **fields):
     config = configs.defaults(method=method, data='folder', net='mlp')
     config.data.update({'dir': str(folder), 'size': SIZE, 'channels': 1})
     config.net.update({'hidden': (16,), 'features': 8})
@@ -45,6 +48,7 @@ def run(folder, workdir, method, **fields):
     config.eval.update({'tasks': ((3, 1),), 'queries': 2, 'episodes': 4, 'val_episodes': 4})
     config.update({'batch_size': 2, 'num_steps': 20, 'steps_per_call': 10, 'log_every': 10})
     config.update({'eval_every': 10, 'save_every': 10})
+    config.update(dict(spine))
     config.method.update(fields)
     train.run(config, workdir)
     return str(workdir)
@@ -73,6 +77,22 @@ def test_a_protonet_takes_the_means_of_its_net(protonet):
     # Any number of classes, and of queries.
     model.add_class(16, pictures((16,), 3)[0])
     assert model.predict(np.concatenate([asked] * 4)).shape == (60,)
+
+
+def test_of_a_population_the_best_member_answers(folder, tmp_path):
+    """One member hardly learns: the other is the better one on validation, and comes second."""
+    vary = (('optim.learning_rate', (1e-9, 3e-3)),)
+    workdir = run(folder, tmp_path / 'many', 'protonet', spine={'vary': vary})
+    found = trained.trained(workdir)
+    members = json.loads((tmp_path / 'many' / 'result.json').read_text())['members']
+    assert members[1]['validation'] > members[0]['validation']
+    states = jax.tree.map(lambda a: np.stack([a] * 2), found.state)
+    with contextlib.closing(checkpoint.open_manager(tmp_path / 'many' / 'best', keep=1)) as manager:
+        states, _ = checkpoint.restore_or_init(manager, states)
+    kept = jax.tree.map(lambda a: a[1], states)
+    jax.tree.map(np.testing.assert_array_equal, found.state, kept)
+    moved = jax.tree.map(lambda a: np.abs(a[0] - a[1]).max(), states.params)
+    assert max(jax.tree.leaves(moved)) > 1e-3
 
 
 def test_maml_adapts_to_the_support(folder, tmp_path):
