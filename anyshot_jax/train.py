@@ -92,7 +92,8 @@ def run(
       workdir: made if it isn't there. It keeps config.json, checkpoints, metrics.jsonl, TensorBoard
         events, result.json and report.html.
     Returns:
-      The mean of each value on test, or {} if it was stopped by SIGTERM (the state is saved).
+      The mean of each value on test, or {} if it was stopped by SIGTERM (the state is saved) or
+      only planned.
     Raises:
       InputError: something given can't be used; nothing that was there is lost.
     """
@@ -109,6 +110,8 @@ def run(
             )
         means = _run_stage(config[name], workdir / name, exported, config_file, on_validation)
         if not (workdir / name / 'result.json').exists():
+            if config[name].get('plan') and name != config.stages[-1]:
+                print(f'The later stages need what {name!r} exports: run it, then plan again.')
             return {}
         exported[name] = checkpoint.load_artifacts(workdir / name / 'artifacts.npz')
     return means
@@ -119,6 +122,8 @@ def _run_stage(
 ) -> dict[str, float]:
     config = configs.check(config)
     _check_periods(config)
+    if config.plan:  # without the workdir
+        return _build_and_run(config, workdir, exported, config_file, on_validation)
     with logbook.locked(workdir):
         logbook.keep_config(config, workdir)
         finished = checkpoint.read_json(workdir / 'result.json')
@@ -163,6 +168,12 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
     data = on_all_devices(data)
     key_init, key_step, key_val, key_test = jax.random.split(jax.random.key(config.seed), 4)
     state = on_all_devices(jax.jit(method.init)(key_init, data))
+
+    if config.plan:
+        from anyshot_jax import plan  # which needs make_step
+
+        plan.show(config, method, data, state)
+        return {}
 
     # Restore.
     recent = checkpoint.open_manager(workdir / 'checkpoints', keep=2)

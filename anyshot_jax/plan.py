@@ -1,0 +1,273 @@
+"""What a run needs of memory, arithmetic and time, told before it trains: --config.plan=True."""
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from anyshot_jax import config as configs
+from anyshot_jax import flops
+from anyshot_jax.train import make_step
+from anyshot_jax.types import Data, Method, TrainState
+
+TIMED_CALLS = 3
+LONG_CALL = 20.0  # seconds: so long a call says enough alone
+EPISODES = (4, 20)  # a device, of the two evaluations that are timed
+
+
+class Step(NamedTuple):
+    """The compiled step of one batch size."""
+
+    call: Callable  # (state, data, key) -> (state, metrics); the given state is used up
+    compile_s: float
+    work: float  # floating-point operations of a call over all devices
+    xla_work: float  # XLA's count of one device's program
+    temporary: int  # bytes on a device beside state and data
+
+
+def show(config: ConfigDict, method: Method, data: Data, state: TrainState) -> None:
+    """Prints parameters, memory, operations and time of a run; writes nothing.
+
+    Args:
+      config: complete. data, state: on all devices, as training has them; the state is used up.
+    """
+    devices = jax.local_devices()
+    net = f' with {config.net.name}' if config.net.name else ''
+    where = f'{len(devices)} x {devices[0].device_kind}'
+    print(f'Plan of {config.method.name}{net} on {config.data.name}, {where}. Nothing is trained.')
+    _show_parameters(state.params)
+    key_step, key_eval = jax.random.split(jax.random.key(config.seed))
+    trains = config.num_steps > 0 and not config.eval_only
+    compilation: dict[str, float] = {}
+    rows = []
+    if trains:
+        step = compiled(config, method, data, state, key_step)
+        _show_work(step, config)
+        if not _show_memory(config, method, data, state, key_step, step):
+            return
+        call_s, state = _time_calls(step, data, state, key_step)
+        step_s = call_s / config.steps_per_call
+        compilation['step'] = step.compile_s
+        rate = step.work / call_s / 1e9
+        note = f'{config.num_steps:,} steps of {seconds(step_s)}, {rate:.1f} GFLOP a second'
+        rows.append(('training', step_s * config.num_steps, note))
+    else:
+        print('\nMemory of one device')
+        _line('data', size(_bytes(data)))
+    for name, times, compile_s, each_s in _time_evaluations(config, data, state, key_eval, trains):
+        compilation[name] = compile_s
+        note = f'{times} of {seconds(each_s)}' if name == 'validation' else ''
+        rows.append((name, times * each_s, note))
+    print('\nTime, an estimate' if trains else '\nTime, an estimate; there is no training')
+    parts = ', '.join(f'{name} {seconds(s)}' for name, s in compilation.items())
+    _line('compilation', seconds(sum(compilation.values())), parts)
+    for name, all_s, note in rows:
+        _line(name, seconds(all_s), note)
+    _line('altogether', seconds(sum(compilation.values()) + sum(s for _, s, _ in rows)))
+    early = ', an early end' if trains and (config.early_stop or config.stop_at) else ''
+    print(f'Not counted: the start, loading the data, checkpoints, the report{early}.')
+
+
+# Memory.
+
+
+def compiled(
+    config: ConfigDict, method: Method, data: Data, state: TrainState, key: Any, times: int = 1
+) -> Step:
+    """The step as training runs it, of `times` the batch; nothing is run."""
+    batch_size = times * config.batch_size
+    step = make_step(method, batch_size=batch_size, steps_per_call=config.steps_per_call)
+    traced = jax.jit(step, donate_argnums=0).trace(state, data, key)
+    started = time.monotonic()
+    program = traced.lower().compile()
+    compile_s = time.monotonic() - started
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    # What is returned lies where the given state was, but for the metrics.
+    returned = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Step(
+        program, compile_s, flops.of_jaxpr(traced.jaxpr.jaxpr), cost.get('flops', math.nan),
+        memory.temp_size_in_bytes + returned,
+    )  # fmt: skip
+
+
+def _show_memory(config, method, data, state, key, step: Step) -> bool:
+    """Prints it; whether the step fits."""
+    held = _bytes(state) + _bytes(data)
+    limit, need = free_bytes() + held, held + step.temporary
+    print('\nMemory of one device')
+    _line('state with optimiser', size(_bytes(state)))
+    _line('data', size(_bytes(data)))
+    _line('temporaries of a step', size(step.temporary))
+    _line('peak of training', size(need), f'{size(limit)} can be used; evaluation is not counted')
+    temporary = {1: step.temporary}
+    for times in (2, 3):
+        temporary[times] = compiled(config, method, data, state, key, times).temporary
+    unit = _bytes(jax.eval_shape(method.sample, key, data))
+    _line('largest meta-batch', *largest_batch(config.batch_size, temporary, limit - held, unit))
+    if need > limit:
+        print('\nThe step does not fit, so that its time is not measured.')
+    return need <= limit
+
+
+def largest_batch(
+    batch_size: int, temporary: dict[int, int], free: float, unit: int
+) -> tuple[str, str]:
+    """The largest meta-batch that fits into `free` bytes, and how that is known.
+
+    Args:
+      temporary: bytes of a step beside state and data, at multiples of `batch_size`.
+      unit: bytes of a sampled one.
+    """
+    devices = jax.local_device_count()
+    # A batch of one unit a device may be another program than those of more, which are on a line.
+    (before, low), (last, high) = sorted(temporary.items())[-2:]
+    growth = (high - low) / ((last - before) * batch_size)
+    each = growth * devices  # of a unit, on its device
+    if each <= 2 * unit:  # gradients are accumulated; all units are drawn at once
+        return 'any size fits', f'memory does not grow with it, but for {size(each)} a unit'
+    fits = max(int(last * batch_size + (free - high) / growth) // devices * devices, 0)
+    note = f'an estimate: a line through {before * batch_size} and {last * batch_size}'
+    return f'{fits:,}', f'{note}, {size(each)} a unit'
+
+
+def free_bytes() -> float:
+    """What a local device can still take: on an accelerator its own, on a CPU a share of memory."""
+    devices = jax.local_devices()
+    stats = [d.memory_stats() or {} for d in devices]
+    if all('bytes_limit' in s for s in stats):
+        return min(s['bytes_limit'] - s['bytes_in_use'] for s in stats)
+    return available_memory() / len(devices)
+
+
+def available_memory() -> float:
+    """Bytes that this process may still take: of the machine, or of its container."""
+    meminfo = _fields(Path('/proc/meminfo'))
+    if 'MemAvailable:' not in meminfo:
+        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    free = 1024.0 * meminfo['MemAvailable:']
+    for folder, most, used in (
+        ('/sys/fs/cgroup', 'memory.max', 'memory.current'),
+        ('/sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes'),
+    ):
+        try:
+            given = float((Path(folder) / most).read_text())
+            taken = float((Path(folder) / used).read_text())
+        except (OSError, ValueError):  # no container, or no limit: 'max'
+            continue
+        cached = _fields(Path(folder) / 'memory.stat').get('inactive_file', 0)  # let go of at need
+        free = min(free, given - taken + cached)
+    return max(free, 0.0)
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """Lines of a name and a number."""
+    if not path.exists():
+        return {}
+    words = (line.split() for line in path.read_text().splitlines())
+    return {w[0]: int(w[1]) for w in words if len(w) > 1 and w[1].isdigit()}
+
+
+def _bytes(tree) -> int:
+    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
+
+
+# Time.
+
+
+def _time_calls(step: Step, data, state, key) -> tuple[float, TrainState]:
+    """Seconds of a call of the step: the median of three after one more, or a long one alone."""
+    times: list[float] = []
+    while len(times) <= TIMED_CALLS:
+        started = time.monotonic()
+        state, _ = jax.block_until_ready(step.call(state, data, key))
+        times.append(time.monotonic() - started)
+        if times[0] > LONG_CALL:
+            return times[0], state
+    return statistics.median(times[1:]), state
+
+
+def _time_evaluations(config, data, state, key, trains: bool):
+    """(name, how often, seconds of compilation, seconds each) of validation and of the last test.
+
+    Evaluations of few and of more episodes tell what an episode takes, and what they all share,
+    such as the embedding of a split.
+    """
+    last, validates = config.eval.role, trains and config.eval_every > 0
+    few, more = (n * jax.local_device_count() for n in EPISODES)
+    count = {'val': config.eval.val_episodes, 'test': config.eval.episodes}
+    timed = partial(_time_evaluation, config, data, state, key)
+    first = {role: timed(role, few) for role in dict.fromkeys(['val'] * validates + [last])}
+    role, (_, few_s) = next(iter(first.items()))
+    episode_s = max(timed(role, more)[1] - few_s, 0.0) / (more - few)
+    whole = lambda role: max(first[role][1] + episode_s * (count[role] - few), 0.0)
+    if validates:
+        times = math.ceil(config.num_steps / config.eval_every)
+        yield 'validation', times, first['val'][0], whole('val')
+    yield 'test', 1, first[last][0], whole(last)
+
+
+def _time_evaluation(config, data, state, key, role: str, count: int) -> tuple[float, float]:
+    """Seconds of compilation, and of an evaluation of `count` episodes once it is compiled."""
+    small = config.copy_and_resolve_references()
+    small.eval.update({'episodes': count, 'val_episodes': count})
+    method = configs.find('methods', config.method.name).build(small, data)
+    times = []
+    for _ in range(3):
+        started = time.monotonic()
+        jax.device_get(method.evaluate(state, data, key, role))
+        times.append(time.monotonic() - started)
+    once = min(times[1:])
+    return max(times[0] - once, 0.0), once
+
+
+# Words.
+
+
+def _show_parameters(params) -> None:
+    trees = params if isinstance(params, dict) else {}
+    number = lambda tree: sum(math.prod(a.shape) for a in jax.tree.leaves(tree))
+    _line('Parameters', f'{number(params):,}', size(_bytes(params)))
+    for name, tree in trees.items():
+        _line(f'  {name}', f'{number(tree):,}', size(_bytes(tree)))
+
+
+def _show_work(step: Step, config) -> None:
+    a_step = step.work / config.steps_per_call
+    note = 'matrix products and convolutions, all devices, loops counted by their length'
+    _line('FLOPs per step', operations(a_step), note)
+    _line("  XLA's own count", operations(step.xla_work), "one device, a loop's body counted once")
+
+
+def _line(label: str, value: str, note: str = '') -> None:
+    print(f'{label:28} {value:>12}  {note}'.rstrip(), flush=True)
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    return _scaled(count, 1024, ('bytes', 'KiB', 'MiB', 'GiB', 'TiB'))
+
+
+def operations(count: float) -> str:
+    return _scaled(count, 1000, ('FLOP', 'kFLOP', 'MFLOP', 'GFLOP', 'TFLOP', 'PFLOP'))
+
+
+def seconds(count: float) -> str:
+    """A time as people read it."""
+    for unit, length in (('days', 86_400), ('h', 3600), ('min', 60), ('s', 1)):
+        if count >= 2 * length:
+            return f'{count / length:.1f} {unit}'
+    return f'{count:.2f} s' if count >= 0.1 else f'{1000 * count:.2g} ms'
+
+
+def _scaled(count: float, step: int, units: tuple[str, ...]) -> str:
+    power = 0
+    while count >= step and power < len(units) - 1:
+        count, power = count / step, power + 1
+    return f'{count:.{1 if power else 0}f} {units[power]}'
