@@ -1,12 +1,10 @@
 """What a run needs of memory, arithmetic and time, told before it trains: --config.plan=True."""
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +12,13 @@ from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
 from anyshot_jax import flops
+from anyshot_jax.free_memory import free_bytes
 from anyshot_jax.train import make_step
-from anyshot_jax.types import Data, Method, TrainState
+from anyshot_jax.types import Data, InputError, Method, TrainState
 
 TIMED_CALLS = 3
 LONG_CALL = 20.0  # seconds: so long a call says enough alone
+SHORT_EVALUATION = 10.0  # seconds: timed as a whole
 EPISODES = (4, 20)  # a device, of the two evaluations that are timed
 
 
@@ -48,7 +48,7 @@ def show(config: ConfigDict, method: Method, data: Data, state: TrainState) -> N
     compilation: dict[str, float] = {}
     rows = []
     if trains:
-        step = compiled(config, method, data, state, key_step)
+        step = compiled(config, method, data, state, key_step, config.batch_size)
         _show_work(step, config)
         if not _show_memory(config, method, data, state, key_step, step):
             return
@@ -67,7 +67,7 @@ def show(config: ConfigDict, method: Method, data: Data, state: TrainState) -> N
         rows.append((name, times * each_s, note))
     print('\nTime, an estimate' if trains else '\nTime, an estimate; there is no training')
     parts = ', '.join(f'{name} {seconds(s)}' for name, s in compilation.items())
-    _line('compilation', seconds(sum(compilation.values())), parts)
+    _line('compilation', seconds(sum(compilation.values())), f'{parts}; little from the cache')
     for name, all_s, note in rows:
         _line(name, seconds(all_s), note)
     _line('altogether', seconds(sum(compilation.values()) + sum(s for _, s, _ in rows)))
@@ -79,14 +79,18 @@ def show(config: ConfigDict, method: Method, data: Data, state: TrainState) -> N
 
 
 def compiled(
-    config: ConfigDict, method: Method, data: Data, state: TrainState, key: Any, times: int = 1
+    config: ConfigDict, method: Method, data: Data, state: TrainState, key: Any, batch_size: int
 ) -> Step:
-    """The step as training runs it, of `times` the batch; nothing is run."""
-    batch_size = times * config.batch_size
+    """The step as training runs it, but for its `batch_size`; nothing is run."""
     step = make_step(method, batch_size=batch_size, steps_per_call=config.steps_per_call)
     traced = jax.jit(step, donate_argnums=0).trace(state, data, key)
     started = time.monotonic()
-    program = traced.lower().compile()
+    try:
+        program = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as e:  # a TPU's compiler knows its memory
+        if 'RESOURCE_EXHAUSTED' not in str(e):
+            raise
+        raise InputError(f'a step of config.batch_size={batch_size} does not fit: {e}') from e
     compile_s = time.monotonic() - started
     memory, cost = program.memory_analysis(), program.cost_analysis()
     # What is returned lies where the given state was, but for the metrics.
@@ -106,72 +110,52 @@ def _show_memory(config, method, data, state, key, step: Step) -> bool:
     _line('data', size(_bytes(data)))
     _line('temporaries of a step', size(step.temporary))
     _line('peak of training', size(need), f'{size(limit)} can be used; evaluation is not counted')
-    temporary = {1: step.temporary}
-    for times in (2, 3):
-        temporary[times] = compiled(config, method, data, state, key, times).temporary
     unit = _bytes(jax.eval_shape(method.sample, key, data))
-    _line('largest meta-batch', *largest_batch(config.batch_size, temporary, limit - held, unit))
+    measure = lambda batch: compiled(config, method, data, state, key, batch).temporary
+    found = largest_batch(measure, config.batch_size, step.temporary, limit - held, unit)
+    _line('largest meta-batch', *found)
     if need > limit:
         print('\nThe step does not fit, so that its time is not measured.')
     return need <= limit
 
 
 def largest_batch(
-    batch_size: int, temporary: dict[int, int], free: float, unit: int
+    measure: Callable[[int], int], batch_size: int, temporary: int, free: float, unit: int
 ) -> tuple[str, str]:
     """The largest meta-batch that fits into `free` bytes, and how that is known.
 
     Args:
-      temporary: bytes of a step beside state and data, at multiples of `batch_size`.
-      unit: bytes of a sampled one.
+      measure: a batch -> bytes on a device that its step needs beside state and data.
+      temporary: those of `batch_size`. unit: bytes of a sampled one.
     """
     devices = jax.local_device_count()
-    # A batch of one unit a device may be another program than those of more, which are on a line.
-    (before, low), (last, high) = sorted(temporary.items())[-2:]
-    growth = (high - low) / ((last - before) * batch_size)
-    each = growth * devices  # of a unit, on its device
-    if each <= 2 * unit:  # gradients are accumulated; all units are drawn at once
-        return 'any size fits', f'memory does not grow with it, but for {size(each)} a unit'
-    fits = max(int(last * batch_size + (free - high) / growth) // devices * devices, 0)
-    note = f'an estimate: a line through {before * batch_size} and {last * batch_size}'
-    return f'{fits:,}', f'{note}, {size(each)} a unit'
+    points = {batch_size: temporary}
+    try:
+        for tried in (2 * batch_size, 3 * batch_size):
+            points[tried] = measure(tried)
+        fits, growth, note = _where_line_ends(points, free)
+        if growth * devices <= 2 * unit:  # gradients are accumulated; all units are drawn at first
+            each = size(max(growth, 0) * devices)
+            return 'any size fits', f'memory does not grow with it, but for {each} a unit'
+        if fits > tried:  # far out the line is a little steeper
+            tried = fits
+            points[tried] = measure(tried)
+            fits, growth, note = _where_line_ends(points, free)
+    except InputError:
+        return f'below {tried}', 'the compiler finds no room for that'
+    return f'{fits:,}', f'{note}, {size(growth * devices)} a unit'
 
 
-def free_bytes() -> float:
-    """What a local device can still take: on an accelerator its own, on a CPU a share of memory."""
-    devices = jax.local_devices()
-    stats = [d.memory_stats() or {} for d in devices]
-    if all('bytes_limit' in s for s in stats):
-        return min(s['bytes_limit'] - s['bytes_in_use'] for s in stats)
-    return available_memory() / len(devices)
+def _where_line_ends(points: dict[int, int], free: float) -> tuple[int, float, str]:
+    """The batch that needs `free` bytes, by a line through the two largest ones, and its slope.
 
-
-def available_memory() -> float:
-    """Bytes that this process may still take: of the machine, or of its container."""
-    meminfo = _fields(Path('/proc/meminfo'))
-    if 'MemAvailable:' not in meminfo:
-        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    free = 1024.0 * meminfo['MemAvailable:']
-    for folder, most, used in (
-        ('/sys/fs/cgroup', 'memory.max', 'memory.current'),
-        ('/sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes'),
-    ):
-        try:
-            given = float((Path(folder) / most).read_text())
-            taken = float((Path(folder) / used).read_text())
-        except (OSError, ValueError):  # no container, or no limit: 'max'
-            continue
-        cached = _fields(Path(folder) / 'memory.stat').get('inactive_file', 0)  # let go of at need
-        free = min(free, given - taken + cached)
-    return max(free, 0.0)
-
-
-def _fields(path: Path) -> dict[str, int]:
-    """Lines of a name and a number."""
-    if not path.exists():
-        return {}
-    words = (line.split() for line in path.read_text().splitlines())
-    return {w[0]: int(w[1]) for w in words if len(w) > 1 and w[1].isdigit()}
+    A batch of one unit a device may be another program than all others.
+    """
+    (before, low), (last, high) = sorted(points.items())[-2:]
+    growth = (high - low) / (last - before)
+    devices = jax.local_device_count()
+    fits = int(last + (free - high) / growth) // devices * devices if growth > 0 else 0
+    return max(fits, 0), growth, f'an estimate, by a line through {before} and {last}'
 
 
 def _bytes(tree) -> int:
@@ -205,12 +189,15 @@ def _time_evaluations(config, data, state, key, trains: bool):
     timed = partial(_time_evaluation, config, data, state, key)
     first = {role: timed(role, few) for role in dict.fromkeys(['val'] * validates + [last])}
     role, (_, few_s) = next(iter(first.items()))
-    episode_s = max(timed(role, more)[1] - few_s, 0.0) / (more - few)
-    whole = lambda role: max(first[role][1] + episode_s * (count[role] - few), 0.0)
+    slope = lambda n: max(timed(role, n)[1] - few_s, 0.0) / (n - few)
+    whole = lambda role, each: max(first[role][1] + each * (count[role] - few), 0.0)
+    each = slope(more)
+    if count[role] > more and whole(role, each) < SHORT_EVALUATION:
+        each = slope(count[role])  # little is left to guess
     if validates:
         times = math.ceil(config.num_steps / config.eval_every)
-        yield 'validation', times, first['val'][0], whole('val')
-    yield 'test', 1, first[last][0], whole(last)
+        yield 'validation', times, first['val'][0], whole('val', each)
+    yield 'test', 1, first[last][0], whole(last, each)
 
 
 def _time_evaluation(config, data, state, key, role: str, count: int) -> tuple[float, float]:
@@ -242,7 +229,11 @@ def _show_work(step: Step, config) -> None:
     a_step = step.work / config.steps_per_call
     note = 'matrix products and convolutions, all devices, loops counted by their length'
     _line('FLOPs per step', operations(a_step), note)
-    _line("  XLA's own count", operations(step.xla_work), "one device, a loop's body counted once")
+    _line(
+        "  XLA's own count",
+        operations(step.xla_work),
+        "one device, all operations, a loop's body once",
+    )
 
 
 def _line(label: str, value: str, note: str = '') -> None:
