@@ -9,13 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.core import Var
 
 
 def count(function: Callable, *args: Any) -> float:
     """Operations in the matrix products and convolutions of a call, over all devices.
 
     A product and a sum are two. A scan counts as often as it runs, a while loop of unknown length
-    once, of branches the dearest; zeros that pad a convolution count as items.
+    once, of branches the dearest; zeros that pad a convolution count as items. What nothing uses
+    doesn't count: the compiler leaves it out.
     """
     return of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -23,7 +25,11 @@ def count(function: Callable, *args: Any) -> float:
 def of_jaxpr(jaxpr: Any) -> float:
     """As `count`, of a program that is traced already."""
     total = 0.0
-    for eqn in jaxpr.eqns:
+    used = {v for v in jaxpr.outvars if isinstance(v, Var)}
+    for eqn in reversed(jaxpr.eqns):
+        if not eqn.effects and used.isdisjoint(eqn.outvars):
+            continue
+        used.update(v for v in eqn.invars if isinstance(v, Var))
         name, params = eqn.primitive.name, eqn.params
         out = math.prod(eqn.outvars[0].aval.shape) if eqn.outvars else 0
         if name == 'dot_general':

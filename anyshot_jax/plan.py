@@ -19,6 +19,7 @@ from anyshot_jax.types import Data, InputError, Method, TrainState
 TIMED_CALLS = 3
 LONG_CALL = 20.0  # seconds: so long a call says enough alone
 SHORT_EVALUATION = 10.0  # seconds: timed as a whole
+MANY = 1000  # times the batch: more than anyone wants
 EPISODES = (4, 20)  # a device, of the two evaluations that are timed
 
 
@@ -137,6 +138,8 @@ def largest_batch(
         if growth * devices <= 2 * unit:  # gradients are accumulated; all units are drawn at first
             each = size(max(growth, 0) * devices)
             return 'any size fits', f'memory does not grow with it, but for {each} a unit'
+        if fits > MANY * batch_size:
+            return f'over {MANY * batch_size:,}', f'{size(growth * devices)} a unit'
         if fits > tried:  # far out the line is a little steeper
             tried = fits
             points[tried] = measure(tried)
