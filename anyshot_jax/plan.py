@@ -68,7 +68,7 @@ def show(config: ConfigDict, method: Method, data: Data, state: TrainState) -> N
         rows.append((name, times * each_s, note))
     print('\nTime, an estimate' if trains else '\nTime, an estimate; there is no training')
     parts = ', '.join(f'{name} {seconds(s)}' for name, s in compilation.items())
-    _line('compilation', seconds(sum(compilation.values())), f'{parts}; little from the cache')
+    _line('compilation', seconds(sum(compilation.values())), f'{parts}; less if cached')
     for name, all_s, note in rows:
         _line(name, seconds(all_s), note)
     _line('altogether', seconds(sum(compilation.values()) + sum(s for _, s, _ in rows)))
@@ -194,7 +194,7 @@ def _time_evaluations(config, data, state, key, trains: bool):
     role, (_, few_s) = next(iter(first.items()))
     slope = lambda n: max(timed(role, n)[1] - few_s, 0.0) / (n - few)
     whole = lambda role, each: max(first[role][1] + each * (count[role] - few), 0.0)
-    each = slope(more)
+    each = slope(2 * few if few_s > SHORT_EVALUATION else more)
     if count[role] > more and whole(role, each) < SHORT_EVALUATION:
         each = slope(count[role])  # little is left to guess
     if validates:
@@ -204,7 +204,10 @@ def _time_evaluations(config, data, state, key, trains: bool):
 
 
 def _time_evaluation(config, data, state, key, role: str, count: int) -> tuple[float, float]:
-    """Seconds of compilation, and of an evaluation of `count` episodes once it is compiled."""
+    """Seconds of compilation, and of an evaluation of `count` episodes once it is compiled.
+
+    A long one is timed with its compilation, which is little beside it.
+    """
     small = config.copy_and_resolve_references()
     small.eval.update({'episodes': count, 'val_episodes': count})
     method = configs.find('methods', config.method.name).build(small, data)
@@ -213,6 +216,8 @@ def _time_evaluation(config, data, state, key, role: str, count: int) -> tuple[f
         started = time.monotonic()
         jax.device_get(method.evaluate(state, data, key, role))
         times.append(time.monotonic() - started)
+        if times[0] > LONG_CALL:
+            return 0.0, times[0]
     once = min(times[1:])
     return max(times[0] - once, 0.0), once
 

@@ -140,6 +140,7 @@ def test_a_line_through_what_was_measured():
     """100 + 10 a unit, on two devices: whole units on each."""
     line = lambda batch: 100 + 10 * batch
     assert plan.largest_batch(line, 4, line(4), 339, unit=1)[0] == '22'
+    assert plan.largest_batch(line, 4, 0, 339, unit=1)[0] == '22'  # 4: another program
     assert plan.largest_batch(line, 4, line(4), 115, unit=1)[0] == '0'
     assert plan.largest_batch(line, 4, line(4), 10**9, unit=1)[0] == 'over 4,000'
     assert plan.largest_batch(line, 4, line(4), 339, unit=11)[0] == 'any size fits'
