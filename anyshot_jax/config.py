@@ -35,6 +35,7 @@ SPINE: dict[str, Any] = {
     'early_stop': 0,  # validations without a new best before training stops; 0: never
     'stop_at': 0.0,  # training stops once validation's value has reached this; 0: never
     'eval_only': False,
+    'plan': False,  # print what the run needs of memory and time, and end
     'features_from': '',  # an earlier stage whose exported features stand in for the items
     'encoder': '',  # frozen, its features stand in for pictures: encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
@@ -119,13 +120,13 @@ def defaults(method: str, data: str, net: str = '') -> ConfigDict:
 def in_stages(**stages: ConfigDict) -> ConfigDict:
     """A recipe of several stages, run in this order.
 
-    `seed` and `data.dir` are one field for all of them, also at the top; every other field of a
-    stage stands below its name.
+    `seed`, `plan` and `data.dir` are one field for all of them, also at the top; every other field
+    of a stage stands below its name.
     """
-    seed, directory = FieldReference(0), FieldReference('')
+    seed, plan, directory = FieldReference(0), FieldReference(False), FieldReference('')
     for stage in stages.values():
-        stage.seed, stage.data.dir = seed, directory
-    shared = {'seed': seed, 'data': {'dir': directory}}
+        stage.seed, stage.plan, stage.data.dir = seed, plan, directory
+    shared = {'seed': seed, 'plan': plan, 'data': {'dir': directory}}
     return ConfigDict({'stages': tuple(stages), **shared, **stages}).lock()
 
 

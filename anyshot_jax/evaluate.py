@@ -86,10 +86,14 @@ def table(values: Values, measure: Measure = ACCURACY, counted: str = '') -> str
 
 
 def config_hash(config: ConfigDict) -> str:
-    """12 hex digits that two runs share if all their fields are equal (eval_only and dir aside)."""
+    """12 hex digits that two runs share if all their fields are equal.
+
+    All but eval_only, plan and data.dir, which change no result.
+    """
     fields = config.to_dict()
     for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
-        part.pop('eval_only', None)
+        for name in ('eval_only', 'plan'):
+            part.pop(name, None)
         part['data'] = {**part.get('data', {}), 'dir': ''}
     return hashlib.sha256(to_json(ConfigDict(fields)).encode()).hexdigest()[:12]
 

@@ -18,6 +18,7 @@ from anyshot_jax import (
     files,
     hosts,
     logbook,
+    plan,
     population,
     prepare,
     progress,
@@ -50,7 +51,8 @@ def run(
       workdir: made if it isn't there, on a disk or gs://BUCKET/... It keeps config.json,
         checkpoints, metrics.jsonl, TensorBoard events, result.json and report.html.
     Returns:
-      The mean of each value on test, or {} if it was stopped by SIGTERM (the state is saved).
+      The mean of each value on test, or {} if it was stopped by SIGTERM (the state is saved) or
+      only planned.
     Raises:
       InputError: something given can't be used; nothing that was there is lost.
     """
@@ -67,6 +69,8 @@ def run(
             )
         means = _run_stage(config[name], workdir / name, exported, config_file, on_validation)
         if not (workdir / name / 'result.json').exists():
+            if config[name].get('plan') and name != config.stages[-1]:
+                print(f'The later stages need what {name!r} exports: run it, then plan again.')
             return {}
         exported[name] = files.load_artifacts(workdir / name / 'artifacts.npz')
     return means
@@ -77,6 +81,8 @@ def _run_stage(
 ) -> dict[str, float]:
     config = configs.check(config)
     run_checks.check(config, in_stages=exported is not None)
+    if config.plan:  # without the workdir
+        return _build_and_run(config, workdir, exported, config_file, on_validation)
     with contextlib.ExitStack() as held:
 
         def hold():
@@ -96,6 +102,10 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
     everyone = population.of(config, data)
     data = on_all_devices(data)
     states = on_all_devices(jax.jit(everyone.init)(data))
+
+    if config.plan:
+        plan.show(config, everyone, data, states)
+        return {}
 
     # Restore.
     recent = checkpoint.open_manager(workdir / 'checkpoints', keep=2)

@@ -7,7 +7,6 @@ process, so imports, set-up and compilation are inside first_step_s.
 """
 
 import json
-import math
 import os
 import resource
 import statistics
@@ -27,6 +26,7 @@ from absl import app, flags, logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 from anyshot_jax import config as configs  # noqa: E402
+from anyshot_jax import flops  # noqa: E402
 from anyshot_jax.episodic import episode_accuracies, task_name  # noqa: E402
 from anyshot_jax.start import keep_compiled, split_cpu  # noqa: E402
 from anyshot_jax.step import make_step, on_all_devices  # noqa: E402
@@ -89,42 +89,6 @@ def random_data(shape: list[int]) -> Data:
     return dict.fromkeys(('train', 'val', 'test'), dataset)
 
 
-def gflop(function: Callable, *args: Any) -> float:
-    """Billions of floating-point operations in the convolutions and matrix products of a call.
-
-    Counted on the traced program: a scan as often as it runs, a while loop once.
-    """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr) / 1e9
-
-
-def _count(jaxpr: Any) -> float:
-    total = 0.0
-    for eqn in jaxpr.eqns:
-        name, params = eqn.primitive.name, eqn.params
-        out = math.prod(eqn.outvars[0].aval.shape) if eqn.outvars else 0
-        if name == 'dot_general':
-            (contract, _), _ = params['dimension_numbers']
-            total += 2 * out * math.prod(eqn.invars[0].aval.shape[i] for i in contract)
-        elif name == 'conv_general_dilated':
-            kernel, numbers = eqn.invars[1].aval.shape, params['dimension_numbers']
-            total += 2 * out * math.prod(kernel) / kernel[numbers.rhs_spec[0]]
-        inner = [_count(j) for v in params.values() for j in _jaxprs(v)]
-        if name == 'cond':
-            total += max(inner)
-        elif name in ('shard_map', 'xla_pmap'):  # shapes inside are those of one device
-            total += jax.local_device_count() * sum(inner)
-        else:
-            total += params.get('length', 1) * sum(inner) if name == 'scan' else sum(inner)
-    return total
-
-
-def _jaxprs(value: Any) -> list[Any]:
-    if isinstance(value, (tuple, list)):
-        return [j for v in value for j in _jaxprs(v)]
-    value = getattr(value, 'jaxpr', value)  # a ClosedJaxpr holds one
-    return [value] if hasattr(value, 'eqns') else []
-
-
 def sgemm_gflop_per_s(size: int, seconds: float) -> float:
     """What float32 matrix products [size, size] reach with all devices at work, best of many."""
     x = jnp.ones((jax.local_device_count(), size, size)) / size
@@ -156,7 +120,7 @@ def measure_training(method: Method, config: ConfigDict, state, data, seconds: f
     key = jax.random.key(config.seed + 1)
     step = make_step(method, batch_size=batch_size, steps_per_call=k)
     ready = since_process_start()
-    work = gflop(step, state, data, key) / (k * batch_size)
+    work = flops.count(step, state, data, key) / 1e9 / (k * batch_size)
     counting = since_process_start() - ready  # ours alone: not part of a user's first step
     last: dict[str, Any] = {}
 

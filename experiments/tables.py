@@ -115,7 +115,8 @@ def published_config(config: ConfigDict) -> dict:
     fields = json.loads(configs.to_json(config))
     for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
         part.get('data', {})['dir'] = ''
-        part.pop('eval_only', None)
+        for name in ('eval_only', 'plan'):
+            part.pop(name, None)
     return fields
 
 

@@ -50,7 +50,7 @@ def test_config_hash_is_of_the_fields_that_change_a_result():
     config = defaults('knn', 'synthetic')
     first = evaluate.config_hash(config)
     assert len(first) == 12 and int(first, 16) >= 0
-    config.eval_only = True
+    config.eval_only = config.plan = True
     config.data.dir = '/elsewhere'
     assert evaluate.config_hash(config) == first
     config.seed = 1

@@ -6,8 +6,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from anyshot_jax.evaluate import config_hash
@@ -280,24 +278,6 @@ def test_a_command_gives_its_last_line():
     code = 'import json; print("hello"); print(json.dumps({"peer": "p"}))'
     line = side_by_side.run(shlex.join([sys.executable, '-c', code]), 60)
     assert line['peer'] == 'p'
-
-
-def test_bench_counts_the_operations_of_a_program():
-    bench = importlib.import_module('bench')
-
-    def product(x):  # 5 products of [2, 3] by [3, 3]: 2 * 2 * 3 * 3 each
-        return jax.lax.scan(lambda c, _: (c @ jnp.ones((3, 3)), None), x, length=5)[0]
-
-    assert bench.gflop(product, jnp.ones((2, 3))) == pytest.approx(5 * 36e-9)
-
-    def conv(x, w):  # 4 x 6 x 6 x 8 results of 3 * 3 * 2 products and sums
-        return jax.lax.conv_general_dilated(
-            x, w, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-        )
-
-    args = jnp.ones((4, 6, 6, 2)), jnp.ones((3, 3, 2, 8))
-    assert bench.gflop(conv, *args) == pytest.approx(2 * 4 * 6 * 6 * 8 * 18e-9)
-    assert bench.gflop(jax.jit(conv), *args) == pytest.approx(2 * 4 * 6 * 6 * 8 * 18e-9)
 
 
 @pytest.mark.parametrize('batch_norm', ['transductive', 'inductive'])
