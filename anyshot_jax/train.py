@@ -118,7 +118,7 @@ def _run_stage(
     config: ConfigDict, workdir: Path, exported, config_file, on_validation
 ) -> dict[str, float]:
     config = configs.check(config)
-    _check_periods(config)
+    check_periods(config)
     with logbook.locked(workdir):
         logbook.keep_config(config, workdir)
         finished = checkpoint.read_json(workdir / 'result.json')
@@ -291,7 +291,12 @@ def _refuse_nan_state(state, step, recent) -> None:
         )
 
 
-def _check_periods(config) -> None:
+def check_periods(config: ConfigDict) -> None:
+    """Refuses values of the spine that no run could use, before anything is built.
+
+    Raises:
+      InputError: names the field.
+    """
     for name in ('steps_per_call', 'batch_size'):
         if config[name] < 1:
             raise InputError(f'config.{name} must be >= 1, got {config[name]}')

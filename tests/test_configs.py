@@ -134,7 +134,7 @@ def test_recipe_fits_together_at_its_own_size(file, arg):
     for i, given in enumerate(stages_of(full)):
         config = configs.check(given)
         assert configs.to_json(config) == configs.to_json(given)
-        train._check_periods(config)
+        train.check_periods(config)
         ways = max([config.train.ways, *(ways for ways, _ in config.eval.tasks)])
         items = config.eval.queries + max([0, *(shots for _, shots in config.eval.tasks)])
         items = max(items, config.train.shots + config.train.queries)

@@ -1,0 +1,240 @@
+"""Leaderboard of a sweep: leaderboard.csv and leaderboard.html, ranked by validation."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import parallel_coordinates
+import tables
+from trials import Sweep, Trial
+
+from anyshot_jax import checkpoint
+from anyshot_jax.report import logs, page
+from anyshot_jax.types import ACCURACY, SQUARED_ERROR, InputError, Measure
+
+STATUSES = ('finished', 'stopped', 'failed', 'unfinished', 'waiting')  # finished ones are ranked
+
+
+class Entry(NamedTuple):
+    """What a trial's workdir says."""
+
+    trial: Trial
+    status: str
+    value: float | None  # the best of its validations
+    step: int | None  # the step that had it
+    result: dict[str, Any]  # of result.json
+
+    @property
+    def tests(self) -> dict[str, dict[str, float]]:
+        return self.result.get('values', {})
+
+
+def read(trial: Trial, sweep: Sweep, failed: bool = False) -> Entry:
+    """The trial as its files have it, whatever state they are in."""
+    run = trial.runs[-1]
+    result = checkpoint.read_json(run.result) or {}
+    records = logs.metrics(run.folder / 'metrics.jsonl')[1]
+    found = [(v, line['step']) for line in records if (v := _selecting(line, run.last)) is not None]
+    if not found and result and run.last.eval.role == 'val':  # nothing was trained
+        found = [(v, result['step'])] if (v := _of_result(result, run.last)) is not None else []
+    sign = 1 if sweep.mode == 'max' else -1
+    value, step = max(found, key=lambda f: sign * f[0], default=(None, None))
+    begun = (run.folder / 'config.json').exists()
+    stopped = sweep.search == 'asha' and trial.stopped.exists()
+    states = (bool(result), stopped, failed, begun, True)
+    status = next(s for s, true in zip(STATUSES, states, strict=True) if true)
+    return Entry(trial, status, value, step, result)
+
+
+def _selecting(line: Mapping[str, Any], config) -> float | None:
+    names = [n for n in line if n not in ('step', 'kind') and not n.endswith('/ci95')]
+    return logs.number(line.get(config.eval.select or next(iter(names), '')))
+
+
+def _of_result(result: Mapping[str, Any], config) -> float | None:
+    values = result['values']
+    return logs.number(values[config.eval.select or next(iter(values))]['mean'])
+
+
+def rank(entries: Sequence[Entry], mode: str) -> list[Entry]:
+    """The best first by validation, never by test; those that aren't finished after all others."""
+    sign = -1 if mode == 'max' else 1
+    worst = math.inf
+    return sorted(
+        entries,
+        key=lambda e: (
+            STATUSES.index(e.status),
+            worst if e.value is None else sign * e.value,
+            e.trial.name,
+        ),
+    )
+
+
+def write(folder: Path, sweep: Sweep, trials: Sequence[Trial], failures: Mapping[str, str]) -> None:
+    """Writes both files.
+
+    Raises:
+      InputError: the sweep's MODE isn't that of what was measured.
+    """
+    entries = rank([read(t, sweep, t.name in failures) for t in trials], sweep.mode)
+    measure = _measure(entries, sweep)
+    checkpoint.write_text(folder / 'leaderboard.csv', as_csv(entries, sweep))
+    checkpoint.write_text(folder / 'leaderboard.html', as_html(entries, sweep, measure))
+
+
+def _measure(entries: Sequence[Entry], sweep: Sweep) -> Measure:
+    """What the values are; before the first result all that is known of it is the direction."""
+    for entry in entries:
+        if 'measure' in entry.result:
+            measure = Measure(**entry.result['measure'])
+            if measure.larger_is_better != (sweep.mode == 'max'):
+                raise InputError(
+                    f'{sweep.name}: MODE={sweep.mode!r}, but the trials measure a {measure.name}: '
+                    f"set MODE = '{'min' if sweep.mode == 'max' else 'max'}'"
+                )
+            return measure
+    return ACCURACY if sweep.mode == 'max' else SQUARED_ERROR
+
+
+def _tasks(entries: Sequence[Entry]) -> list[str]:
+    return list(dict.fromkeys(name for e in entries for name in e.tests))
+
+
+def _selected(entries: Sequence[Entry]) -> str:
+    """The name of the value that ranks."""
+    last = entries[0].trial.runs[-1].last if entries else None
+    return (last.eval.select if last else '') or next(iter(_tasks(entries)), '')
+
+
+def as_csv(entries: Sequence[Entry], sweep: Sweep) -> str:
+    """A line a trial; shares are not per cent."""
+    tasks = _tasks(entries)
+    tested = [f'test {task}{part}' for task in tasks for part in ('', ' ci95')]
+    selected = f'validation {_selected(entries)}'.strip()
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator='\n')
+    writer.writerow(
+        ['rank', 'trial', *sweep.fields, 'seed', selected, 'step', *tested, 'seconds', 'status']
+    )
+    for number, e in enumerate(entries, 1):
+        tests = [e.tests.get(task, {}).get(part, '') for task in tasks for part in ('mean', 'ci95')]
+        writer.writerow(
+            [
+                number if e.status == 'finished' else '',
+                e.trial.name,
+                *(e.trial.setting[field] for field in sweep.fields),
+                e.trial.seed,
+                '' if e.value is None else e.value,
+                '' if e.step is None else e.step,
+                *tests,
+                e.result.get('seconds', ''),
+                e.status,
+            ]
+        )
+    return out.getvalue()
+
+
+def as_html(entries: Sequence[Entry], sweep: Sweep, measure: Measure) -> str:
+    """One page without any load: the picture, the trials, and the settings over their seeds."""
+    done = [e for e in entries if e.status == 'finished']
+    best = next((e for e in done if e.value is not None), None)
+    selected = f'validation {_selected(entries)}'.strip()
+    intro = f'<p>{len(done)} of {len(entries)} trials are finished.'
+    if best:
+        value, _ = page.amount(best.value, None, measure)
+        intro += f' The best by {page.escape(selected)} is {page.name(best.trial.name)}: {value}.'
+    parts = [
+        f'<p class="kicker">Sweep of {page.name(sweep.config)}</p>',
+        f'<h1>{page.name(sweep.name)}</h1>{intro}</p>',
+        _picture(entries, sweep, selected),
+        _trials(entries, sweep, selected, measure),
+    ]
+    if len(sweep.seeds) > 1:
+        parts.append(_settings(done, sweep, selected, measure))
+    return page.document(f'Sweep {sweep.name}', ''.join(parts))
+
+
+def _picture(entries: Sequence[Entry], sweep: Sweep, selected: str) -> str:
+    lines = [
+        parallel_coordinates.Polyline(
+            e.trial.name, [*e.trial.setting.values(), e.value], dashed=e.status != 'finished'
+        )
+        for e in entries
+        if e.value is not None
+    ]
+    title = 'Parallel coordinates'
+    if not lines:
+        return page.section('parallel', title, page.note('No trial has been validated yet.'))
+    axes = [*sweep.fields, selected]
+    label = f'Parallel coordinates of {len(lines)} trials over {", ".join(axes)}; see the table.'
+    svg = parallel_coordinates.draw(axes, lines, label=label, best_low=sweep.mode == 'min')
+    intro = (
+        '<p>A line is a trial, blue the best and orange the worst by the last axis; dashed ones '
+        'have not come to their end.</p>'
+    )
+    return page.section('parallel', title, intro, f'<div class="scroll">{svg}</div>')
+
+
+def _trials(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> str:
+    tasks = _tasks(entries)
+    head = ['rank', *sweep.fields, 'seed', selected, 'step', *(f'test {t}' for t in tasks)]
+    rows = []
+    for number, e in enumerate(entries, 1):
+        tests = [
+            ' '.join(page.amount(v.get('mean'), v.get('ci95'), measure))
+            for v in (e.tests.get(task, {}) for task in tasks)
+        ]
+        rows.append(
+            [
+                str(number) if e.status == 'finished' else '',
+                *(page.name(e.trial.setting[field]) for field in sweep.fields),
+                str(e.trial.seed),
+                page.amount(e.value, None, measure)[0],
+                '' if e.step is None else str(e.step),
+                *tests,
+                page.escape(e.result.get('seconds', '')),
+                e.status,
+            ]
+        )
+    intro = (
+        '<p>Ranked by validation alone. Tests are of the step that validation chose, with a 95 % '
+        'confidence interval over episodes.</p>'
+    )
+    return page.section(
+        'trials', 'Trials', intro, page.table([*head, 'seconds', 'status'], rows, 'result-all')
+    )
+
+
+def _settings(done: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> str:
+    value_of = lambda group: [e.value for e in group if e.value is not None]
+    groups: dict[str, list[Entry]] = {}
+    for e in done:
+        if value_of([e]):
+            groups.setdefault(repr(e.trial.setting), []).append(e)
+    sign = -1 if sweep.mode == 'max' else 1
+    tasks = _tasks(done)
+    rows = []
+    for group in sorted(groups.values(), key=lambda g: sign * statistics.mean(value_of(g))):
+        columns = [value_of(group)]
+        columns += [[e.tests[t]['mean'] for e in group if t in e.tests] for t in tasks]
+        setting = group[0].trial.setting
+        cells = [' '.join(page.amount(*over_seeds(column), measure)) for column in columns]
+        rows.append([*(page.name(setting[f]) for f in sweep.fields), str(len(group)), *cells])
+    head = [*sweep.fields, 'seeds', selected, *(f'test {t}' for t in tasks)]
+    intro = (
+        "<p>Means over the seeds of a setting, with a 95 % confidence interval (Student's t) "
+        'where there are two or more.</p>'
+    )
+    return page.section('settings', 'Settings', intro, page.table(head, rows))
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and half its 95 % confidence interval."""
+    if not values:
+        return None, None
+    half = tables.interval_over_seeds(values) if len(values) > 1 else None
+    return statistics.mean(values), half
