@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ def run(
     Raises:
       InputError: the cluster has no room for one trial.
     """
+    os.environ.setdefault('RAY_AIR_NEW_OUTPUT', '0')  # else it prints tables beside our bar
+    logging.getLogger('ray.tune').setLevel(logging.CRITICAL)  # `ended` says what failed
     asha = sweep if sweep and sweep.search == 'asha' else None
     entered = [*(told if asha else ()), *trials]
     env = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
@@ -197,6 +200,9 @@ def train_trial(
         except InputError as e:  # it would come again however often the trial is tried
             print(f'error: {e}')
             tune.report({'error': str(e)})
+        except Exception:  # Tune tries again; why it had to is read here
+            traceback.print_exc()
+            raise
 
 
 class Follow(tune.Callback):
