@@ -150,7 +150,7 @@ def as_html(entries: Sequence[Entry], sweep: Sweep, measure: Measure) -> str:
     parts = [
         f'<p class="kicker">Sweep of {page.name(sweep.config)}</p>',
         f'<h1>{page.name(sweep.name)}</h1>{intro}</p>',
-        _picture(entries, sweep, selected),
+        _picture(entries, sweep, selected, measure),
         _trials(entries, sweep, selected, measure),
     ]
     if len(sweep.seeds) > 1:
@@ -158,7 +158,7 @@ def as_html(entries: Sequence[Entry], sweep: Sweep, measure: Measure) -> str:
     return page.document(f'Sweep {sweep.name}', ''.join(parts))
 
 
-def _picture(entries: Sequence[Entry], sweep: Sweep, selected: str) -> str:
+def _picture(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> str:
     lines = [
         parallel_coordinates.Polyline(
             e.trial.name, [*e.trial.setting.values(), e.value], dashed=e.status != 'finished'
@@ -171,7 +171,8 @@ def _picture(entries: Sequence[Entry], sweep: Sweep, selected: str) -> str:
         return page.section('parallel', title, page.note('No trial has been validated yet.'))
     axes = [*sweep.fields, selected]
     label = f'Parallel coordinates of {len(lines)} trials over {", ".join(axes)}; see the table.'
-    svg = parallel_coordinates.draw(axes, lines, label=label, best_low=sweep.mode == 'min')
+    low = sweep.mode == 'min'
+    svg = parallel_coordinates.draw(axes, lines, label=label, best_low=low, percent=measure.percent)
     intro = (
         '<p>A line is a trial, blue the best and orange the worst by the last axis; dashed ones '
         'have not come to their end.</p>'
@@ -204,9 +205,7 @@ def _trials(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Meas
         '<p>Ranked by validation alone. Tests are of the step that validation chose, with a 95 % '
         'confidence interval over episodes.</p>'
     )
-    return page.section(
-        'trials', 'Trials', intro, page.table([*head, 'seconds', 'status'], rows, 'result-all')
-    )
+    return page.section('trials', 'Trials', intro, page.table([*head, 'seconds', 'status'], rows))
 
 
 def _settings(done: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> str:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from anyshot_jax.report import pictures
 from anyshot_jax.report.page import escape
 
-APART, HIGH, SIDE, TOP, BELOW = 190, 330, 74, 40, 16
+APART, HIGH, SIDE, TOP, BELOW = 220, 330, 100, 40, 16
+HALO = 'paint-order:stroke;stroke:var(--page);stroke-width:5px'  # lines pass behind
 LETTERS = 24  # of an axis' name; all of it is in its title
 
 
@@ -54,16 +55,21 @@ class _Axis:
         return 0.5 if self._alone else (self._place(value) - self._low) / self._span
 
 
-def draw(axes: Sequence[str], lines: Sequence[Polyline], *, label: str, best_low: bool) -> str:
-    """The picture as SVG; the better a trial, the nearer its colour to the page's first."""
+def draw(
+    axes: Sequence[str], lines: Sequence[Polyline], *, label: str, best_low: bool, percent: bool
+) -> str:
+    """The picture as SVG; the better a trial, the nearer its colour to the page's first.
+
+    Args:
+      percent: the ranking value is a share, told in per cent.
+    """
     scales = [_Axis([line.values[i] for line in lines]) for i in range(len(axes))]
     wide = 2 * SIDE + APART * (len(axes) - 1)
     parts = []
-    at_y = lambda scale, v: HIGH - BELOW - scale.share(v) * (HIGH - BELOW - TOP)
     for line in sorted(lines, key=lambda x: x.values[-1], reverse=best_low):  # the best on top
         dots = ' '.join(
-            f'{SIDE + APART * i:.1f},{at_y(s, v):.1f}'
-            for i, (s, v) in enumerate(zip(scales, line.values, strict=True))
+            f'{SIDE + APART * i:.1f},{_at_y(scale, v):.1f}'
+            for i, (scale, v) in enumerate(zip(scales, line.values, strict=True))
         )
         good = scales[-1].share(line.values[-1]) * 100
         good = 100 - good if best_low else good
@@ -75,19 +81,33 @@ def draw(axes: Sequence[str], lines: Sequence[Polyline], *, label: str, best_low
             f'<title>{escape(line.name)}: {escape(said)}</title></polyline>'
         )
     for i, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
-        x = SIDE + APART * i
-        log = ', log' if scale.log else ''
-        short = axis if len(axis) <= LETTERS else f'…{axis[-LETTERS:]}'
+        last = i == len(axes) - 1
+        parts += _axis(SIDE + APART * i, axis, scale, percent=percent and last, right=last)
+    return (  # in its own size: many axes are scrolled to, not made small
+        f'<svg viewBox="0 0 {wide} {HIGH}" style="width:{wide}px" role="img" '
+        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    )
+
+
+def _at_y(scale: _Axis, value: Any) -> float:
+    return HIGH - BELOW - scale.share(value) * (HIGH - BELOW - TOP)
+
+
+def _axis(x: int, name: str, scale: _Axis, *, percent: bool, right: bool) -> list[str]:
+    """The axis, its name and its ticks, on whose right or left side."""
+    short = name if len(name) <= LETTERS else f'…{name[-LETTERS:]}'
+    parts = [
+        f'<path class="grid" d="M{x} {TOP}V{HIGH - BELOW}"/>'
+        f'<text x="{x}" y="{TOP - 18}" text-anchor="middle">'
+        f'<title>{escape(name)}</title>{escape(short)}{", log" * scale.log}</text>'
+    ]
+    side, anchor = (8, 'start') if right else (-8, 'end')
+    for tick in scale.ticks:
+        text = f'{tick:.4g}' if isinstance(tick, float) else str(tick)
+        text = f'{tick * 100:.4g} %' if percent else text
+        text = text if len(text) <= 12 else f'{text[:11]}…'
         parts.append(
-            f'<path class="grid" d="M{x} {TOP}V{HIGH - BELOW}"/>'
-            f'<text x="{x}" y="{TOP - 18}" text-anchor="middle">'
-            f'<title>{escape(axis)}</title>{escape(short)}{log}</text>'
+            f'<text x="{x + side}" y="{_at_y(scale, tick) + 4:.1f}" text-anchor="{anchor}" '
+            f'style="{HALO}">{escape(text)}</text>'
         )
-        for tick in scale.ticks:
-            text = f'{tick:.4g}' if isinstance(tick, float) else str(tick)
-            text = text if len(text) <= 12 else f'{text[:11]}…'
-            parts.append(
-                f'<text x="{x - 7}" y="{at_y(scale, tick) + 4:.1f}" text-anchor="end">'
-                f'{escape(text)}</text>'
-            )
-    return pictures.svg('parallel', wide, HIGH, label, parts)
+    return parts

@@ -158,7 +158,8 @@ def _say_strangers(folder: Path, every: Sequence[Trial]) -> None:
         print(f'{len(old)} trials in {folder} are not in the sweep file any more; they stay')
 
 
-def _parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags; argv: instead of the process's own."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
     parser.add_argument('sweep', nargs='?', type=Path, help='sweeps/<sweep>.py')
     parser.add_argument('--rows', default='', help='instead: the name of a table in rows/')
@@ -173,11 +174,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--cpus_per_trial', type=float, default=1, help='ray')
     parser.add_argument('--gpus_per_trial', type=float, help='ray; default: 1 if there are any')
     parser.add_argument('--max_failures', type=int, default=3, help='ray: new starts of a trial')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def main() -> None:
-    args = _parse()
+    args = parse()
     # A scheduler's SIGTERM is a Ctrl-C: the trials save and end.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

@@ -171,12 +171,12 @@ def test_two_sweeps_on_one_workdir(python, sweep_file, tmp_path):
     assert not (tmp_path / 'out' / 'trials').exists()
 
 
-def test_local_engine_from_start_to_end(python, sweep_file, tmp_path):
+def test_local_engine_from_start_to_end(python, sweep_file, tmp_path, capsys):
     """All finish, a failed one doesn't stop the others; again: only that one is tried."""
     workdir = tmp_path / 'out'
     fields = {'optim.learning_rate': (0.01, 1e30), 'net.features': (4,)}
-    command = ('experiments/sweep.py', sweep_file(fields=fields), f'--workdir={workdir}')
-    done = python(*command, '--jobs=2')
+    file = sweep_file(fields=fields)
+    done = python('experiments/sweep.py', file, f'--workdir={workdir}', '--jobs=2')
     assert done.returncode == 1, done.stderr
     [good, bad] = rows(workdir / 'leaderboard.csv')
     assert (good['rank'], good['status'], good['optim.learning_rate']) == ('1', 'finished', '0.01')
@@ -189,15 +189,16 @@ def test_local_engine_from_start_to_end(python, sweep_file, tmp_path):
     assert f'{good["trial"]}: finished' in done.stdout
 
     before = {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
-    again = python(*command, '--jobs=2')
-    assert again.returncode == 1 and 'mine: 1 of 2 trials are over' in again.stdout
+    call = lambda file, *flags: sweep_module.run_sweep(
+        file, sweep_module.parse([str(file), f'--workdir={workdir}', *flags])
+    )
+    assert list(call(file)) == [bad['trial']]
+    assert 'mine: 1 of 2 trials are over' in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()} == before
 
     # Another file on the same workdir: what it doesn't have stays, and is told.
-    (workdir / 'leaderboard.csv').unlink()
-    other = python('experiments/sweep.py', sweep_file(fields={**fields, 'net.features': (6,)}),
-                   f'--workdir={workdir}', '--leaderboard')  # fmt: skip
-    assert other.returncode == 0 and '2 trials in ' in other.stdout
+    assert call(sweep_file(fields={**fields, 'net.features': (6,)}), '--leaderboard') == {}
+    assert '2 trials in ' in capsys.readouterr().out
     assert [r['status'] for r in rows(workdir / 'leaderboard.csv')] == ['waiting', 'waiting']
 
 
@@ -335,7 +336,7 @@ def test_parallel_coordinates_place_values_and_escape_names():
         line('a', (1e-4, evil, 0.2)), line('b', (1e-3, 'z', 0.4)), line(evil, (1e-2, 'z', 0.3)),
     ]  # fmt: skip
     svg = parallel_coordinates.draw(
-        ('rate', evil, 'value'), lines, label=f'of {evil}', best_low=False
+        ('rate', evil, 'value'), lines, label=f'of {evil}', best_low=False, percent=True
     )
     seen = _Polylines(svg)
     assert 'script' not in seen.tags and evil in seen.text
@@ -344,7 +345,11 @@ def test_parallel_coordinates_place_values_and_escape_names():
     assert mid == pytest.approx((low + high) / 2, abs=0.1)  # 1e-3 is halfway by the logarithm
     assert (worst[2][1], best[2][1]) == (low, high)  # bottom and top of the last axis
     assert middle[2][1] == pytest.approx((low + high) / 2, abs=0.1)
-    assert len({p[0][0] for p in seen.points}) == 1 and 'rate, log' in seen.text
+    assert (
+        len({p[0][0] for p in seen.points}) == 1
+        and 'rate, log' in seen.text
+        and '40 %' in seen.text
+    )
 
 
 # Ray.

@@ -146,7 +146,7 @@ def chart(
             parts += [
                 f'<circle class="dot k{s.colour}" cx="{x}" cy="{y}" r="3"/>' for x, y in places
             ]
-    return svg('chart', WIDE, HIGH, label, parts)
+    return _svg('chart', WIDE, HIGH, label, parts)
 
 
 def scatter(
@@ -182,7 +182,7 @@ def scatter(
             f'<circle class="sign {colour}" cx="{x:.1f}" cy="{y:.1f}" r="9.5"/>'
             f'<text class="sign" x="{x:.1f}" y="{y + 4.5:.1f}" text-anchor="middle">{k + 1}</text>'
         )
-    return svg('map', wide, high, label, parts + top)
+    return _svg('map', wide, high, label, parts + top)
 
 
 def smooth(y: Sequence[float], window: int) -> list[float]:
@@ -205,7 +205,7 @@ def short(x: float) -> str:
     return next((f'{x / n:g}{s}' for n, s in ((1e6, 'M'), (1e3, 'k')) if abs(x) >= n), f'{x:g}')
 
 
-def svg(kind: str, wide: int, high: int, label: str, parts: Sequence[str]) -> str:
+def _svg(kind: str, wide: int, high: int, label: str, parts: Sequence[str]) -> str:
     return (
         f'<svg class="{kind}" viewBox="0 0 {wide} {high}" role="img" aria-label="{escape(label)}">'
         + ''.join(parts)

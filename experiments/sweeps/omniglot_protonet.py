@@ -16,5 +16,5 @@ OVERRIDES = (
     'eval.episodes=600',
     'eval.val_episodes=200',
 )
-FIELDS = {'optim.learning_rate': (5e-4, 2e-3, 8e-3), 'net.features': (16, 32)}
+FIELDS = {'optim.learning_rate': (2e-3, 8e-3, 3.2e-2), 'net.features': (16, 32)}
 SEEDS = (0, 1)
