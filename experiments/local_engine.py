@@ -75,17 +75,14 @@ class _Process:
             self._popen.wait()
 
 
-def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None]) -> dict[str, str]:
+def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None]) -> None:
     """Runs all of them, `jobs` at once (0: as many as the machine has devices, or cores).
 
     Args:
       ended: called for each trial that has ended, with what went wrong, or ''.
-    Returns:
-      What went wrong, by the names of the trials.
     """
     free = shares(len(trials), jobs)
     waiting, running = list(trials), list[_Process]()
-    failures: dict[str, str] = {}
     try:
         with tqdm(total=len(trials), unit='trial', disable=None) as bar:
             while waiting or running:
@@ -95,9 +92,7 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
                 for process in [p for p in running if p.ended()]:
                     running.remove(process)
                     free.append(process.share)
-                    if failure := process.failure():
-                        failures[process.trial.name] = failure
-                    ended(process.trial, failure)
+                    ended(process.trial, process.failure())
                     bar.update()
     except BaseException:
         for process in running:
@@ -106,7 +101,6 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
         for process in running:
             process.wait(until - time.monotonic())
         raise
-    return failures
 
 
 def shares(num_trials: int, jobs: int) -> list[Share]:

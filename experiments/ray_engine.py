@@ -72,7 +72,7 @@ def run(
     max_failures: int,
     sweep: Sweep | None = None,
     told: Sequence[Trial] = (),
-) -> dict[str, str]:
+) -> None:
     """Runs all of them, as many at once as the cluster has room for.
 
     Args:
@@ -82,8 +82,6 @@ def run(
       max_failures: how often a trial whose worker died is started again.
       sweep: if its search is asha, Tune stops the worse trials early.
       told: trials that have ended before, whose validations asha compares the others with.
-    Returns:
-      What went wrong, by the names of the trials.
     Raises:
       InputError: the cluster has no room for one trial.
     """
@@ -103,6 +101,7 @@ def run(
         plain = {trial.name: _plain(trial) for trial in entered}
         trainable = tune.with_parameters(train_trial, plain=plain, replays=asha is not None)
         follow = Follow(trials, ended, asha is not None)
+        # Ray has taken SIGTERM for itself; Tune ends well on SIGINT only.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         tune.Tuner(
             tune.with_resources(trainable, {'cpu': cpus, 'gpu': gpus}),
@@ -116,9 +115,8 @@ def run(
                 failure_config=tune.FailureConfig(max_failures=max_failures),
             ),
         ).fit()  # fmt: skip
-        if follow.left:
+        if follow.left:  # Tune ends in peace after a Ctrl-C
             raise KeyboardInterrupt
-        return follow.failures
     finally:
         ray.shutdown()
 
@@ -210,7 +208,6 @@ class Follow(tune.Callback):
 
     def __init__(self, asked: Sequence[Trial], ended: Callable[[Trial, str], None], asha: bool):
         self.left = {trial.name: trial for trial in asked}
-        self.failures: dict[str, str] = {}
         self._ended, self._asha = ended, asha
         self._bar = tqdm(total=len(asked), unit='trial', disable=None)
 
@@ -234,8 +231,6 @@ class Follow(tune.Callback):
                 checkpoint.write_text(trial.stopped, json.dumps({'step': step}) + '\n')
             else:
                 failure = 'stopped before its end'
-        if failure:
-            self.failures[name] = failure
         self._bar.update()
         self._ended(trial, failure)
 

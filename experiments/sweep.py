@@ -11,7 +11,6 @@ trial that failed in 1.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import shutil
@@ -78,11 +77,14 @@ def run_table(name: str, args: argparse.Namespace) -> dict[str, str]:
     with logbook.locked(folder):
 
         def ended(trial: Trial, failure: str) -> None:
-            _say(trial, failure)
             for result in (run.result for run in trial.runs if run.result in asked):
                 if result.exists():
                     found = json.loads(result.read_text())
-                    run_rows.put_line(path, run_rows.make_line(*asked[result], found))
+                    try:
+                        run_rows.put_line(path, run_rows.make_line(*asked[result], found))
+                    except InputError as e:  # one row must not cost the night of the others
+                        failure = str(e)
+            _say(trial, failure)
             failures.update({trial.name: failure} if failure else {})
 
         print(f'{name}: {len(missing)} results are missing', flush=True)
@@ -115,10 +117,10 @@ def _check_engine(args: argparse.Namespace) -> None:
         if args.address:
             raise InputError('--address is that of a Ray cluster: add --engine=ray')
         return
-    if importlib.util.find_spec('ray') is None or importlib.util.find_spec('ray.tune') is None:
-        raise InputError("--engine=ray needs Ray Tune: pip install -e '.[sweep]'")
-    import ray_engine  # only where it is asked for: Ray is an extra
-
+    try:
+        import ray_engine  # only where it is asked for: Ray is an extra
+    except ImportError as e:
+        raise InputError(f"--engine=ray needs Ray Tune: pip install -e '.[sweep]' ({e})") from e
     ray_engine.check_cluster(args.address)
 
 
@@ -186,6 +188,8 @@ def main() -> None:
             raise InputError('give either a sweep file or --rows=<table>')
         if args.jobs < 0 or args.cpus_per_trial <= 0 or args.max_failures < 0:
             raise InputError('--jobs and --max_failures must be >= 0, --cpus_per_trial above 0')
+        if args.rows and args.leaderboard:
+            raise InputError('--leaderboard is that of a sweep file')
         if args.sweep:
             failures = run_sweep(args.sweep, args)
         else:

@@ -362,6 +362,17 @@ def wait_for(true, seconds=90):
         time.sleep(0.05)
 
 
+def test_without_ray_the_extra_is_named(python, sweep_file, tmp_path):
+    """Hidden, for it may be installed here."""
+    code = (
+        'import sys; sys.modules["ray"] = None; sys.path.insert(0, "experiments")\n'
+        'import sweep; sweep.main()'
+    )
+    done = python('-c', code, sweep_file(**ONE), f'--workdir={tmp_path / "out"}', '--engine=ray')
+    assert done.returncode == 2 and "pip install -e '.[sweep]'" in done.stderr
+    assert not (tmp_path / 'out').exists()
+
+
 def test_an_address_that_does_not_answer(python, sweep_file, tmp_path):
     pytest.importorskip('ray', exc_type=ImportError)
     file, workdir = sweep_file(**ONE), f'--workdir={tmp_path / "out"}'
