@@ -26,6 +26,7 @@ class Entry(NamedTuple):
     status: str
     value: float | None  # the best of its validations
     step: int | None  # the step that had it
+    selected: str  # the name of that value; '' before the first
     result: dict[str, Any]  # of result.json
 
     @property
@@ -38,26 +39,20 @@ def read(trial: Trial, sweep: Sweep, failed: bool = False) -> Entry:
     run = trial.runs[-1]
     result = checkpoint.read_json(run.result) or {}
     records = logs.metrics(run.folder / 'metrics.jsonl')[1]
-    found = [(v, line['step']) for line in records if (v := _selecting(line, run.last)) is not None]
-    if not found and result and run.last.eval.role == 'val':  # nothing was trained
-        found = [(v, result['step'])] if (v := _of_result(result, run.last)) is not None else []
+    if not records and result and run.last.eval.role == 'val':  # nothing was trained
+        means = {name: v['mean'] for name, v in result['values'].items()}
+        records = [{'step': result['step'], **means}]
+    names = [n for line in records for n in line if n not in ('step', 'kind')]
+    selected = run.last.eval.select or next(iter(names), '')
+    pairs = [(logs.number(line.get(selected)), line['step']) for line in records]
+    found = [(value, step) for value, step in pairs if value is not None]
     sign = 1 if sweep.mode == 'max' else -1
     value, step = max(found, key=lambda f: sign * f[0], default=(None, None))
     begun = (run.folder / 'config.json').exists()
     stopped = sweep.search == 'asha' and trial.stopped.exists()
     states = (bool(result), stopped, failed, begun, True)
     status = next(s for s, true in zip(STATUSES, states, strict=True) if true)
-    return Entry(trial, status, value, step, result)
-
-
-def _selecting(line: Mapping[str, Any], config) -> float | None:
-    names = [n for n in line if n not in ('step', 'kind') and not n.endswith('/ci95')]
-    return logs.number(line.get(config.eval.select or next(iter(names), '')))
-
-
-def _of_result(result: Mapping[str, Any], config) -> float | None:
-    values = result['values']
-    return logs.number(values[config.eval.select or next(iter(values))]['mean'])
+    return Entry(trial, status, value, step, selected, result)
 
 
 def rank(entries: Sequence[Entry], mode: str) -> list[Entry]:
@@ -93,7 +88,7 @@ def _measure(entries: Sequence[Entry], sweep: Sweep) -> Measure:
             measure = Measure(**entry.result['measure'])
             if measure.larger_is_better != (sweep.mode == 'max'):
                 raise InputError(
-                    f'{sweep.name}: MODE={sweep.mode!r}, but the trials measure a {measure.name}: '
+                    f'{sweep.name}: MODE={sweep.mode!r}, but the trials measure {measure.name}: '
                     f"set MODE = '{'min' if sweep.mode == 'max' else 'max'}'"
                 )
             return measure
@@ -105,16 +100,15 @@ def _tasks(entries: Sequence[Entry]) -> list[str]:
 
 
 def _selected(entries: Sequence[Entry]) -> str:
-    """The name of the value that ranks."""
-    last = entries[0].trial.runs[-1].last if entries else None
-    return (last.eval.select if last else '') or next(iter(_tasks(entries)), '')
+    """What the column of the ranking value is called."""
+    return f'validation {next((e.selected for e in entries if e.selected), "")}'.strip()
 
 
 def as_csv(entries: Sequence[Entry], sweep: Sweep) -> str:
     """A line a trial; shares are not per cent."""
     tasks = _tasks(entries)
     tested = [f'test {task}{part}' for task in tasks for part in ('', ' ci95')]
-    selected = f'validation {_selected(entries)}'.strip()
+    selected = _selected(entries)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     writer.writerow(
@@ -142,7 +136,7 @@ def as_html(entries: Sequence[Entry], sweep: Sweep, measure: Measure) -> str:
     """One page without any load: the picture, the trials, and the settings over their seeds."""
     done = [e for e in entries if e.status == 'finished']
     best = next((e for e in done if e.value is not None), None)
-    selected = f'validation {_selected(entries)}'.strip()
+    selected = _selected(entries)
     intro = f'<p>{len(done)} of {len(entries)} trials are finished.'
     if best:
         value, _ = page.amount(best.value, None, measure)

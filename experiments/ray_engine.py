@@ -115,6 +115,8 @@ def run(
                 failure_config=tune.FailureConfig(max_failures=max_failures),
             ),
         ).fit()  # fmt: skip
+        if follow.error:
+            raise follow.error
         if follow.left:  # Tune ends in peace after a Ctrl-C
             raise KeyboardInterrupt
     finally:
@@ -208,11 +210,13 @@ class Follow(tune.Callback):
 
     def __init__(self, asked: Sequence[Trial], ended: Callable[[Trial, str], None], asha: bool):
         self.left = {trial.name: trial for trial in asked}
+        self.error: InputError | None = None
         self._ended, self._asha = ended, asha
         self._bar = tqdm(total=len(asked), unit='trial', disable=None)
 
     def on_trial_recover(self, iteration, trials, trial, **info):
-        tqdm.write(f'{_name(trial)}: its worker died; Tune starts it again', file=sys.stderr)
+        said = f'{_name(trial)}: its worker died or failed; Tune starts it again'
+        tqdm.write(said, file=sys.stderr)
 
     def on_trial_complete(self, iteration, trials, trial, **info):
         result = trial.last_result or {}
@@ -232,7 +236,11 @@ class Follow(tune.Callback):
             else:
                 failure = 'stopped before its end'
         self._bar.update()
-        self._ended(trial, failure)
+        try:
+            self._ended(trial, failure)
+        except InputError as e:  # Tune would take it for the trial's and try that again
+            self.error = e
+            signal.raise_signal(signal.SIGINT)
 
     def on_experiment_end(self, trials, **info):
         self._bar.close()

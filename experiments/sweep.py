@@ -55,6 +55,7 @@ def run_sweep(path: Path, args: argparse.Namespace) -> dict[str, str]:
             leaderboard.write(workdir, sweep, every, failures)
 
         print(f'{sweep.name}: {len(over)} of {len(every)} trials are over', flush=True)
+        leaderboard.write(workdir, sweep, every, failures)  # what is wrong in it shows now
         try:
             if todo and not args.leaderboard:
                 _run(todo, ended, args, workdir, sweep, over)
