@@ -34,6 +34,25 @@ from anyshot_jax.types import InputError
 Ended = Callable[[Trial, str], None]
 
 
+def run(args: argparse.Namespace) -> dict[str, str]:
+    """Does what the flags say.
+
+    Returns:
+      What went wrong, by the names of the trials.
+    Raises:
+      InputError: something given can't be; no trial was started.
+    """
+    if bool(args.sweep) == bool(args.rows):
+        raise InputError('give either a sweep file or --rows=<table>')
+    if args.jobs < 0 or args.cpus_per_trial <= 0 or args.max_failures < 0:
+        raise InputError('--jobs and --max_failures must be >= 0, --cpus_per_trial above 0')
+    if args.rows and args.leaderboard:
+        raise InputError('--leaderboard is that of a sweep file')
+    if args.sweep:
+        return run_sweep(args.sweep, args)
+    return run_table(Path(args.rows).stem, args)
+
+
 def run_sweep(path: Path, args: argparse.Namespace) -> dict[str, str]:
     """Runs the trials of a sweep file that aren't finished and writes the leaderboard."""
     sweep = trials.load(path)
@@ -185,16 +204,7 @@ def main() -> None:
     # A scheduler's SIGTERM is a Ctrl-C: the trials save and end.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        if bool(args.sweep) == bool(args.rows):
-            raise InputError('give either a sweep file or --rows=<table>')
-        if args.jobs < 0 or args.cpus_per_trial <= 0 or args.max_failures < 0:
-            raise InputError('--jobs and --max_failures must be >= 0, --cpus_per_trial above 0')
-        if args.rows and args.leaderboard:
-            raise InputError('--leaderboard is that of a sweep file')
-        if args.sweep:
-            failures = run_sweep(args.sweep, args)
-        else:
-            failures = run_table(Path(args.rows).stem, args)
+        failures = run(args)
     except InputError as e:
         print(f'error: {e}', file=sys.stderr)
         sys.exit(2)
