@@ -9,6 +9,7 @@ there); its code and the environment's settings of JAX come from here.
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -98,7 +99,7 @@ def run(
     try:
         gpus = _room(cpus, gpus)
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # nodes lack this file
-        plain = {trial.name: _plain(trial) for trial in entered}
+        plain = {trial.name: _plain(trial, trial in told) for trial in entered}
         trainable = tune.with_parameters(train_trial, plain=plain, replays=asha is not None)
         follow = Follow(trials, ended, asha is not None)
         # Ray has taken SIGTERM for itself; Tune ends well on SIGINT only.
@@ -147,7 +148,7 @@ def _name(trial) -> str:
     return trial.config['trial']
 
 
-def _plain(trial: Trial) -> dict[str, Any]:
+def _plain(trial: Trial, over: bool) -> dict[str, Any]:
     """A trial as a worker gets it, who has none of the classes of these files."""
     last = trial.runs[-1]
     return {
@@ -156,7 +157,7 @@ def _plain(trial: Trial) -> dict[str, Any]:
         'metrics': str(last.folder / 'metrics.jsonl'),
         'select': last.last.eval.select,
         'num_steps': last.last.num_steps,
-        'over': trial.finished or trial.stopped.exists(),
+        'over': over,
     }
 
 
@@ -199,7 +200,7 @@ def train_trial(
                 )
         except InputError as e:  # it would come again however often the trial is tried
             print(f'error: {e}')
-            tune.report({'error': str(e)})
+            tune.report({'error': str(e), 'step': 0, 'value': math.nan})
         except Exception:  # Tune tries again; why it had to is read here
             traceback.print_exc()
             raise
