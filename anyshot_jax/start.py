@@ -42,7 +42,9 @@ def split_cpu(config: ConfigDict) -> None:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The cores that this process may use: PJRT_NPROC, XLA's number of threads, goes before."""
+    if given := os.environ.get('PJRT_NPROC', ''):
+        return int(given)
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -11,8 +11,8 @@ and names real ones. A folder of textures for some of the made-up ones:
 One stage only, for the table: `:types` is the second; `:residual` and `:plain` compare residuals or
 plain features without any training; `:pairs` compares pairs by a relation network; `:pixels` takes
 mean pictures for prototypes, as the paper does. `:infonce` and `:relation` are the paper's two nets
-on maps of residuals, pretrained on pasted textures, then fine-tuned on each task's shots (`:relation`: days on
-two cores).
+on maps of residuals, pretrained on pasted textures, then fine-tuned on each task's shots (half an
+hour on two cores, and days).
 """
 
 from anyshot_jax.config import defaults, in_stages

@@ -6,7 +6,9 @@ would type, in a workdir of its own; an interrupted one goes on from its checkpo
 """
 
 import argparse
+import fcntl
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,11 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tables
-from ml_collections import ConfigDict
+import trials
 from tables import HERE, ROOT, Line, Row
+from trials import Run
 
-from anyshot_jax import config as configs
-from anyshot_jax import files
 from anyshot_jax.evaluate import config_hash
 from anyshot_jax.types import InputError
 
@@ -31,6 +32,18 @@ def pending(rows, lines: list[Line], *, only: str = '', seed: int | None = None,
         for s in row['seeds'] if seed is None else (seed,):
             if not any(_holds(line, row, s, root) for line in lines):
                 yield row, s
+
+
+def wanted(rows, path: Path, *, only: str = '', seed: int | None = None) -> list[tuple[Row, int]]:
+    """What is pending, of the rows named in `only` or of all.
+
+    Raises:
+      InputError: `only` names no row.
+    """
+    unknown = set(filter(None, only.split(','))) - {row['name'] for row in rows}
+    if unknown:
+        raise InputError(f'no row {", ".join(sorted(unknown))} in {path.stem}')
+    return list(pending(rows, tables.read_lines(path), only=only, seed=seed))
 
 
 def _holds(line: Line, row: Row, seed: int, root: Path) -> bool:
@@ -68,61 +81,58 @@ def make_line(row: Row, seed: int, result: dict, root: Path = ROOT) -> Line:
 
 def put_line(path: Path, line: Line) -> None:
     """Appends the line; an older one of the same row and seed goes."""
-    old = tables.read_lines(path)
-    keep = [x for x in old if (x['row'], x['seed']) != (line['row'], line['seed'])]
-    tables.write_lines(path, [*keep, line])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # another table's or sweep's runs may end just now
+        old = tables.read_lines(path)
+        keep = [x for x in old if (x['row'], x['seed']) != (line['row'], line['seed'])]
+        tables.write_lines(path, [*keep, line])
+    finally:
+        os.close(folder)
 
 
-def run(row: Row, seed: int, folder: Path, rows: Sequence[Row] = ()) -> Line:
-    """One run to its end in folder/<row>-seed<n>-<hash>, or what is left of it.
+def runs(row: Row, seed: int, folder: Path, rows: Sequence[Row] = ()) -> list[Run]:
+    """The calls of main.py that the row's result takes, in folder/<row>-seed<n>-<hash>.
 
     A row with `trained_by` evaluates what that row has trained, which is trained first if need be.
 
     Raises:
+      InputError: `trained_by` names no row.
+    """
+    if 'trained_by' not in row:
+        return [_run(row, seed, folder)]
+    trained = next((r for r in rows if r['name'] == row['trained_by']), None)
+    if trained is None:
+        raise InputError(f'{row["name"]}: no row is called {row["trained_by"]!r}')
+    first = _run(trained, seed, folder)
+    overrides = (*tables.seeded(row, seed), 'eval_only=True')
+    config = tables.load_config(row['config'], overrides)
+    return [first, Run(row['config'], overrides, first.workdir, config)]
+
+
+def _run(row: Row, seed: int, folder: Path) -> Run:
+    overrides = tuple(tables.seeded(row, seed))
+    config = tables.load_config(row['config'], overrides)
+    workdir = trials.workdir_of(config, f'{row["name"]}-seed{seed}', folder)
+    return Run(row['config'], overrides, workdir, config)
+
+
+def run(row: Row, seed: int, folder: Path, rows: Sequence[Row] = ()) -> Line:
+    """One run to its end, or what is left of it.
+
+    Raises:
       InputError: `trained_by` names no row, or the run was stopped before its end.
     """
-    config = _config(row, seed)
-    if 'trained_by' in row:
-        trained = next((r for r in rows if r['name'] == row['trained_by']), None)
-        if trained is None:
-            raise InputError(f'{row["name"]}: no row is called {row["trained_by"]!r}')
-        workdir = _workdir(trained, seed, folder)
-        if not (workdir / 'result.json').exists():
-            _start(trained, seed, workdir)
-        _start(row, seed, workdir, '--config.eval_only=True')
-        result = workdir / f'eval-{config_hash(config)}.json'
-    else:
-        workdir = _workdir(row, seed, folder)
-        _start(row, seed, workdir)
-        last = workdir / config.stages[-1] if 'stages' in config else workdir
-        result = last / 'result.json'
-    if not result.exists():
-        raise InputError(f'{workdir} was stopped before its end; the same command goes on')
-    return make_line(row, seed, json.loads(result.read_text()))
-
-
-def _start(row: Row, seed: int, workdir: Path, *more: str) -> None:
-    """The command that a user would type."""
-    overrides = [f'--config.{o}' for o in tables.seeded(row, seed)]
-    command = ['-m', 'anyshot_jax.main', f'--config={row["config"]}', *overrides, *more]
-    command.append(f'--workdir={workdir}')
-    print(shlex.join(['python', *command]), flush=True)
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
-
-
-def _config(row: Row, seed: int) -> ConfigDict:
-    return tables.load_config(row['config'], tables.seeded(row, seed))
-
-
-def _workdir(row: Row, seed: int, folder: Path) -> Path:
-    """Where the row's run is, also if the package has gained fields since it began."""
-    config = _config(row, seed)
-    made = f'{row["name"]}-seed{seed}'
-    for workdir in sorted(folder.glob(f'{made}-*')):
-        old = files.read_json(workdir / 'config.json')
-        if old and not configs.differences(old, json.loads(configs.to_json(config))):
-            return workdir
-    return folder / f'{made}-{config_hash(config)}'
+    steps = runs(row, seed, folder, rows)
+    for i, step in enumerate(steps):
+        if i == len(steps) - 1 or not step.result.exists():
+            print(shlex.join(['python', *step.command]), flush=True)
+            subprocess.run([sys.executable, *step.command], cwd=ROOT, check=True)
+    last = steps[-1]
+    if not last.result.exists():
+        raise InputError(f'{last.workdir} was stopped before its end; the same command goes on')
+    return make_line(row, seed, json.loads(last.result.read_text()))
 
 
 def main() -> None:
@@ -139,12 +149,7 @@ def main() -> None:
     failed = []
     try:
         rows = tables.load_rows(name).ROWS
-        unknown = set(filter(None, args.only.split(','))) - {row['name'] for row in rows}
-        if unknown:
-            raise InputError(f'no row {", ".join(sorted(unknown))} in {args.rows}')
-        for row, seed in list(
-            pending(rows, tables.read_lines(path), only=args.only, seed=args.seed)
-        ):
+        for row, seed in wanted(rows, path, only=args.only, seed=args.seed):
             print(f'{name}: {row["name"]}, seed {seed}', flush=True)
             if args.list:
                 continue

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from anyshot_jax import config as configs
-from anyshot_jax import memory_bank, train
+from anyshot_jax import memory_bank, run_checks
 from anyshot_jax.step import make_step, on_all_devices
 from anyshot_jax.types import InputError, from_arrays
 
@@ -135,7 +135,7 @@ def test_recipe_fits_together_at_its_own_size(file, arg):
     for i, given in enumerate(stages_of(full)):
         config = configs.check(given)
         assert configs.to_json(config) == configs.to_json(given)
-        train._check_periods(config)
+        run_checks.check(config, in_stages='stages' in full)
         ways = max([config.train.ways, *(ways for ways, _ in config.eval.tasks)])
         items = config.eval.queries + max([0, *(shots for _, shots in config.eval.tasks)])
         items = max(items, config.train.shots + config.train.queries)

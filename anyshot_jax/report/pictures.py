@@ -113,7 +113,7 @@ def chart(
         return HIGH - BELOW - (min(max(scale(y), y0), y1) - y0) / (y1 - y0) * (HIGH - BELOW - TOP)
 
     parts = []
-    for y in _log_ticks(y0, y1) if log else _ticks(y0, y1, 5):
+    for y in log_ticks(y0, y1) if log else ticks(y0, y1, 5):
         text = f'{y * 100:.4g} %' if percent else f'{y:.4g}'
         parts.append(
             f'<path class="grid" d="M{LEFT} {at_y(y):.1f}H{WIDE - 12}"/>'
@@ -121,7 +121,7 @@ def chart(
         )
     parts += [
         f'<text x="{at_x(x):.1f}" y="{HIGH - BELOW + 19}" text-anchor="middle">{short(x)}</text>'
-        for x in _ticks(x0, x1, 5)
+        for x in ticks(x0, x1, 5)
     ]
     parts.append(f'<text x="{WIDE - 12}" y="{HIGH - 3}" text-anchor="end">{axis}</text>')
     if mark is not None:
@@ -217,7 +217,7 @@ def _ends(s: Series) -> list[tuple[float, float]]:
     return list(zip(s.y, s.half if s.half is not None else [0.0] * len(s.y), strict=True))
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
+def ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers in low..high."""
     rough = (high - low) / most
     power = 10 ** math.floor(math.log10(rough))
@@ -225,7 +225,7 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
     return [round(i * step, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
     ticks = [m * 10.0**p for p in range(math.floor(low), math.ceil(high)) for m in (1, 2, 5)]
     ticks = [t for t in ticks if low <= math.log10(t) <= high]
     return ticks if len(ticks) <= 7 else [t for t in ticks if f'{t:e}'[0] == '1']

@@ -1,0 +1,262 @@
+"""Sweeps from the command line: both engines from start to end, with what kills and stops them."""
+
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+import tiny_sweep
+from tiny_sweep import GRID, ONE, ROOT, finish, made, rows
+
+from anyshot_jax import logbook
+from anyshot_jax.types import InputError
+
+local_engine = importlib.import_module('local_engine')
+sweep_module = importlib.import_module('sweep')
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    """A function: writes a sweep of a tiny config to mine.py."""
+    return partial(tiny_sweep.write, tmp_path)
+
+
+def refused(python, *args):
+    """The one line on stderr of a sweep that must end with code 2, before anything starts."""
+    done = python('experiments/sweep.py', *args)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ''
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith('error: ')
+    return line
+
+
+def wait_for(true, seconds=90):
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, 'waited in vain'
+        time.sleep(0.05)
+
+
+# Processes of this machine.
+
+
+def test_an_unknown_field_is_named_before_anything_starts(python, sweep_file, tmp_path):
+    fields = {'optim.learning_rate': (0.01,), 'net.feature': (4,)}
+    line = refused(python, sweep_file(fields=fields), f'--workdir={tmp_path / "out"}')
+    assert "unknown field config.net.feature; did you mean 'features'" in line
+    assert not (tmp_path / 'out').exists()
+
+
+def test_bad_calls(sweep_file, tmp_path):
+    file, workdir = str(sweep_file(**ONE)), f'--workdir={tmp_path / "out"}'
+    asha = tmp_path / 'asha.py'
+    sweep_file(**GRID, search='asha', grace_steps=2).rename(asha)
+    for argv, said in (
+        ([], 'either a sweep file or --rows'),
+        ([file, '--rows=omniglot_fewshot'], 'either a sweep file or --rows'),
+        (['none.py'], 'none.py is not there'),
+        ([str(sweep_file(**ONE)), '--address=127.0.0.1:1'], 'add --engine=ray'),
+        ([str(asha)], 'use --engine=ray'),
+        ([file, '--jobs=-1'], 'must be >= 0'),
+        (['--rows=omniglot_fewshot', '--only=relatoin'], 'no row relatoin'),
+        (['--rows=omniglot_fewshot', '--leaderboard'], 'is that of a sweep file'),
+    ):
+        with pytest.raises(InputError, match=said):
+            sweep_module.run(sweep_module.parse([*argv, workdir]))
+    assert not (tmp_path / 'out').exists()
+
+
+def test_two_sweeps_on_one_workdir(python, sweep_file, tmp_path):
+    with logbook.locked(tmp_path / 'out'):
+        done = python('experiments/sweep.py', sweep_file(**ONE), f'--workdir={tmp_path / "out"}')
+    assert done.returncode == 2 and 'is in use by another run' in done.stderr
+    assert not (tmp_path / 'out' / 'trials').exists()
+
+
+def test_local_engine_from_start_to_end(python, sweep_file, tmp_path, capsys):
+    """All finish, a failed one doesn't stop the others; again: only that one is tried."""
+    workdir = tmp_path / 'out'
+    fields = {'optim.learning_rate': (0.01, 1e30), 'net.features': (4,)}
+    file = sweep_file(fields=fields)
+    done = python('experiments/sweep.py', file, f'--workdir={workdir}', '--jobs=2')
+    assert done.returncode == 1, done.stderr
+    [good, bad] = rows(workdir / 'leaderboard.csv')
+    assert (good['rank'], good['status'], good['optim.learning_rate']) == ('1', 'finished', '0.01')
+    assert (bad['rank'], bad['status'], bad['optim.learning_rate']) == ('', 'failed', '1e+30')
+    assert f'{bad["trial"]}: error: ' in done.stderr and 'Try a lower' in done.stderr
+    folder = workdir / 'trials' / good['trial']
+    result = json.loads((folder / 'result.json').read_text())
+    assert float(good['test 3-way 1-shot']) == result['values']['3-way 1-shot']['mean']
+    assert 'report: ' in (folder / 'log.txt').read_text()
+    assert f'{good["trial"]}: finished' in done.stdout
+
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
+    call = lambda file, *flags: sweep_module.run(
+        sweep_module.parse([str(file), f'--workdir={workdir}', *flags])
+    )
+    assert list(call(file)) == [bad['trial']]
+    assert 'mine: 1 of 2 trials are over' in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()} == before
+
+    # Another file on the same workdir: what it doesn't have stays, and is told.
+    assert call(sweep_file(fields={**fields, 'net.features': (6,)}), '--leaderboard') == {}
+    assert '2 trials in ' in capsys.readouterr().out
+    assert [r['status'] for r in rows(workdir / 'leaderboard.csv')] == ['waiting', 'waiting']
+
+
+def test_sigterm_is_passed_on_and_the_same_command_goes_on(python, sweep_file, tmp_path):
+    workdir = tmp_path / 'out'
+    many = ('num_steps=80000', 'eval_every=2000', 'log_every=1000', 'save_every=2000')
+    file = sweep_file(**ONE, overrides=many)
+    command = [sys.executable, 'experiments/sweep.py', file, f'--workdir={workdir}']
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        [trial] = made(file, workdir / 'trials')
+        wait_for(lambda: (trial.runs[0].workdir / 'metrics.jsonl').exists())
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 130 and 'the same command goes on' in stderr
+    assert 'stopped and saved at step ' in trial.log.read_text()
+    step = int(trial.log.read_text().split('saved at step ')[1].split(';')[0])
+    assert 0 < step < 200000
+    [row] = rows(workdir / 'leaderboard.csv')
+    assert row['status'] == 'unfinished'
+
+
+def test_rows_of_one_trained_model_are_one_trial(tmp_path):
+    run_rows, tables = sweep_module.run_rows, sweep_module.tables
+    table = tables.load_rows('omniglot_fewshot').ROWS
+    missing = list(run_rows.pending(table, [], only='relation,protonet_lists,protonet'))
+    [protonet, relation] = sweep_module.group_rows(missing, tmp_path, table)
+    assert protonet.name == 'protonet seed 0 + protonet_lists seed 0'
+    assert [run.workdir for run in protonet.runs] == [protonet.runs[0].workdir] * 2
+    assert 'data.turns_eval=4' in protonet.runs[1].overrides
+    assert '--config.eval_only=True' in protonet.runs[1].command
+    assert [r.result.name for r in relation.runs] == ['result.json']
+
+
+def test_the_machine_is_shared_out():
+    part = local_engine._part
+    assert [part([0, 1, 2, 3], i, 2) for i in range(2)] == [[0, 2], [1, 3]]
+    assert [part([0, 1], i, 3) for i in range(3)] == [[0], [1], [0]]
+    assert local_engine._gpus(1, 2, 2)['CUDA_VISIBLE_DEVICES'] == '1'
+    two = local_engine._gpus(3, 4, 2)
+    assert two == {'CUDA_VISIBLE_DEVICES': '1', 'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.375'}
+    [a, b] = local_engine.shares(2, 2)
+    cores = os.sched_getaffinity(0)
+    assert a.cores | b.cores <= cores and (len(cores) == 1 or not a.cores & b.cores)
+    assert len(local_engine.shares(1, 0)) == 1
+
+
+def test_a_process_has_the_cores_that_it_is_told(python):
+    code = 'from anyshot_jax import start; print(start.cores())'
+    assert python('-c', code, PJRT_NPROC='3').stdout == '3\n'
+
+
+# Ray.
+
+
+def test_without_ray_the_extra_is_named(python, sweep_file, tmp_path):
+    """Hidden, for it may be installed here."""
+    code = (
+        'import sys; sys.modules["ray"] = None; sys.path.insert(0, "experiments")\n'
+        'import sweep; sweep.main()'
+    )
+    done = python('-c', code, sweep_file(**ONE), f'--workdir={tmp_path / "out"}', '--engine=ray')
+    assert done.returncode == 2 and "pip install -e '.[sweep]'" in done.stderr
+    assert not (tmp_path / 'out').exists()
+
+
+def test_an_address_that_does_not_answer(python, sweep_file, tmp_path):
+    pytest.importorskip('ray', exc_type=ImportError)
+    file, workdir = sweep_file(**ONE), f'--workdir={tmp_path / "out"}'
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))  # nobody else takes it, and it doesn't listen
+        address = f'127.0.0.1:{s.getsockname()[1]}'
+        started = time.monotonic()
+        line = refused(python, file, workdir, '--engine=ray', f'--address={address}')
+        assert f'no Ray cluster answers at --address={address}' in line
+        assert time.monotonic() - started < 30
+    assert not (tmp_path / 'out').exists()
+    with pytest.raises(InputError, match='must be HOST:PORT'):
+        importlib.import_module('ray_engine').check_cluster('ray://a:1')
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    """The address of a Ray cluster of this file's own, with two CPUs."""
+    pytest.importorskip('ray', exc_type=ImportError)
+    code = (
+        'import sys\nfrom ray.cluster_utils import Cluster\n'
+        "c = Cluster(True, head_node_args={'num_cpus': 2, 'object_store_memory': 80_000_000})\n"
+        'print(c.address, flush=True)\nsys.stdin.read()\nc.shutdown()'
+    )
+    env = {**os.environ, 'RAY_USAGE_STATS_ENABLED': '0'}
+    with subprocess.Popen(
+        [sys.executable, '-c', code], env=env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+
+
+def test_ray_starts_a_killed_worker_again_from_its_checkpoint(
+    python, sweep_file, tmp_path, cluster
+):
+    workdir = tmp_path / 'out'
+    steps = ('num_steps=8000', 'eval_every=1000', 'log_every=500', 'save_every=500')
+    file = sweep_file(fields={'optim.learning_rate': (0.01, 0.02)}, overrides=steps)
+    every = made(file, workdir / 'trials')
+    args = ('experiments/sweep.py', file, f'--workdir={workdir}', '--engine=ray')
+    command = [sys.executable, *map(str, args), f'--address={cluster}']
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        victim = every[0]
+        checkpoints = victim.runs[0].workdir / 'checkpoints'
+        wait_for(
+            lambda: checkpoints.exists() and any(p.name == '2000' for p in checkpoints.iterdir())
+        )
+        pid = int(victim.log.read_text().split('process ')[1].split()[0])
+        os.kill(pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    assert f'{victim.name}: its worker died or failed; Tune starts it again' in err
+    begun = [line.split() for line in victim.log.read_text().splitlines() if 'goes on' in line]
+    [before, after] = [(int(words[1]), int(words[-1])) for words in begun]
+    assert before == (pid, 0) and after[0] != pid and after[1] >= 2000
+    assert [r['status'] for r in rows(workdir / 'leaderboard.csv')] == ['finished', 'finished']
+
+    again = python(*args, f'--address={cluster}')
+    assert again.returncode == 0 and '2 of 2 trials are over' in again.stdout
+
+
+def test_asha_stops_a_trial_that_is_worse_than_those_before(python, sweep_file, tmp_path, cluster):
+    """The others ended in an earlier call: what they reached at the rung still counts."""
+    file = sweep_file(
+        fields={'optim.learning_rate': (0.01, 0.02, 0.03, 1e30)}, overrides=('data.noise=9.0',),
+        search='asha', grace_steps=4, reduction_factor=2,
+    )  # fmt: skip
+    every = made(file, tmp_path / 'out' / 'trials')
+    for trial in every[:2]:
+        finish(trial, {4: 0.99, 8: 0.99}, 0.99)
+    command = ('experiments/sweep.py', file, f'--workdir={tmp_path / "out"}', '--engine=ray')
+    done = python(*command, f'--address={cluster}')
+    assert done.returncode == 1, done.stderr
+    assert f'{every[2].name}: stopped' in done.stdout
+    assert f'{every[3].name}: failed: ' in done.stdout and 'Try a lower' in done.stderr
+    *_, third, last = rows(tmp_path / 'out' / 'leaderboard.csv')
+    assert (third['trial'], third['status'], third['step']) == (every[2].name, 'stopped', '4')
+    assert (last['trial'], last['status']) == (every[3].name, 'failed')
+    assert json.loads(every[2].stopped.read_text()) == {'step': 4} and not every[2].finished
