@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from anyshot_jax import config as configs
 from anyshot_jax.types import Array, InputError, Method
 from anyshot_jax.update import chunk_size
+from anyshot_jax.varied import Varied
 
 SECTIONS = ('method', 'optim')  # of the fields that may vary: what a program only computes with
 PHASES = ('init', 'step', 'val', 'test')
@@ -66,15 +67,17 @@ class Population(NamedTuple):
 
     @contextlib.contextmanager
     def told_what_can_not_vary(self):
-        """Turns JAX's error about a varied value that Python decides by into an InputError."""
+        """Turns JAX's error about a varied value that needs to be a plain number into ours."""
         try:
             yield
-        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as e:
-            if not self.values:
+        except (TypeError, ValueError) as e:
+            plain = isinstance(e, jax.errors.JAXTypeError) or Varied.__name__ in str(e)
+            if not self.values or not (plain or '__jax_array__' in str(e)):
                 raise
             raise InputError(
-                f'config.vary: {", ".join(self.values)} can not all vary within one program, which '
-                'is another one for every value; vary them with experiments/sweep.py'
+                f'config.vary: the method takes one of {", ".join(self.values)} for a plain number '
+                '(in code of your own: jnp.asarray(config.method.x) before JAX gets it); vary it '
+                'with experiments/sweep.py'
             ) from e
 
 
@@ -94,10 +97,12 @@ def of(config: ConfigDict, data: Mapping[str, Any]) -> Population:
         if setting not in made:
             made[setting] = build(member.config(config), data)
     alike = made[()] if not config.vary else None
+    every = {path: tuple(map(float, found)) for path, found in config.vary}
+    varied = lambda values: {path: Varied(v, path, every[path]) for path, v in values.items()}
     keys = [jax.random.split(jax.random.key(m.seed), len(PHASES)) for m in everyone]
     return Population(
         members=everyone,
-        method=lambda values: alike or build(_assigned(config, values), data),
+        method=lambda values: alike or build(_assigned(config, varied(values)), data),
         methods=tuple(made[tuple(m.setting.values())] for m in everyone),
         keys=dict(zip(PHASES, jnp.stack(keys, 1), strict=True)),
         values={

@@ -201,7 +201,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    # A scheduler's SIGTERM is a Ctrl-C: the trials save and end.
+    # A scheduler's SIGTERM is a Ctrl-C, which a shell's background jobs ignore: the trials save
+    # and end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         failures = run(args)

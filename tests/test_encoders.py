@@ -16,7 +16,8 @@ from anyshot_jax.episodic import embed_dataset
 from anyshot_jax.nets import resnet
 from anyshot_jax.ops.colour import colour_shares
 from anyshot_jax.ops.preprocess import preprocess
-from anyshot_jax.train import _with_features, run
+from anyshot_jax.prepare import _with_features
+from anyshot_jax.train import run
 from anyshot_jax.types import InputError
 
 NET = resnet.ResNet((1, 1), width=4)

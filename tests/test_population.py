@@ -5,6 +5,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,6 +14,7 @@ from anyshot_jax import config as configs
 from anyshot_jax import evaluate, population, train
 from anyshot_jax.progress import Progress
 from anyshot_jax.types import InputError
+from anyshot_jax.varied import Varied
 
 pytestmark = pytest.mark.usefixtures('swept')
 TASK = '3-way 1-shot'
@@ -53,15 +55,14 @@ def lines(workdir, kind):
 @pytest.mark.parametrize(
     ('method', 'net', 'vary', 'chunk'),
     [
-        ('maml', 'conv4', INNER[1:], 0),
         ('maml', 'conv4', INNER[1:], 4),
         ('protonet', 'mlp', RATES, 2),
         ('reptile', 'mlp', RATES, 1),
     ],
-    ids=['maml-loop', 'maml-vmap', 'protonet-pairs', 'reptile-loop'],
+    ids=['maml-vmap', 'protonet-pairs', 'reptile-loop'],
 )
 def test_members_are_as_if_alone(tiny_config, alone, tmp_path, method, net, vary, chunk):
-    fields = {} if method == 'protonet' else {'method__head': 'zero', 'method__inner_steps': 2}
+    fields = {'method__inner_steps': 2} if method == 'reptile' else {}
     config = tiny_config(method, net, num_seeds=2, vary=vary, member_chunk=chunk, **fields)
     config.seed = 5
     got = run(config, tmp_path)
@@ -169,7 +170,7 @@ def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
         ({'vary': ('optim.learning_rate', (1.0,))}, r'must be pairs'),
         ({'vary': (('optim.learning_rate', ()),)}, r'needs finite values, got \(\)'),
         ({'vary': (RATES[0], RATES[0])}, r'names a field twice'),
-        ({'vary': (('optim.clip_norm', (0.5, 1.0)),)}, r'optim.clip_norm can not all vary'),
+        ({'vary': (('optim.clip_norm', (0.0, 1.0)),)}, r'optim.clip_norm = 0, 1 can not vary'),
         ({'num_seeds': 2, 'num_steps': 0}, r'are for training'),
         ({'num_seeds': 2, 'residual__encoder': 'resnet18'}, r'the seed also draws the data'),
     ],
@@ -193,6 +194,40 @@ def test_members_of_one():
     assert (
         evaluate.over_members([values, {TASK: {'mean': 0.7, 'ci95': 0.1, 'n': 20}}])[TASK]['n'] == 2
     )
+
+
+@pytest.mark.parametrize(
+    ('method', 'path', 'values', 'fields'),
+    [
+        ('siamese', 'method.margin', (0.2, 0.9), {'method__loss': 'triplet'}),
+        ('protonet', 'optim.clip_norm', (0.05, 5.0), {}),
+        ('protonet', 'optim.weight_decay', (0.01, 0.5), {'optim__name': 'adamw'}),
+    ],
+    ids=['margin', 'clip_norm', 'weight_decay'],
+)
+def test_checked_fields_vary_too(tiny_config, alone, tmp_path, method, path, values, fields):
+    """Margins are compared with 0, and clipping is left out at 0: all members agree on that."""
+    config = tiny_config(method, vary=((path, values),), **fields)
+    got = run(config, tmp_path)
+    losses = [line['members']['loss'] for line in lines(tmp_path, 'train')]
+    assert not np.allclose(*zip(*losses, strict=True), rtol=1e-4)
+    for i in (0, 1):
+        _, workdir = alone(config, got['members'][i])
+        want = [line['loss'] for line in lines(workdir, 'train')]
+        np.testing.assert_allclose([own[i] for own in losses], want, rtol=2e-4, atol=1e-5)
+
+
+def test_a_varied_number():
+    two = Varied(jnp.float32(3.0), 'method.margin', (2.0, 3.0))
+    got = [two + 1, 1 - two, two * two, 6 / two, two**2, 2**two, -two, jnp.ones(2) * two]
+    want = [4.0, -2.0, 9.0, 2.0, 9.0, 8.0, -3.0, [3.0, 3.0]]
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert jnp.asarray(two) == 3
+    assert two > 0 and not two <= 0 and two and two != 1
+    for decide in (lambda: two > 2, lambda: two == 3, lambda: float(two), lambda: range(two)):
+        with pytest.raises(InputError, match=r'method\.margin = 2, 3 can not vary'):
+            decide()
 
 
 def test_progress_by_hand(tiny_config):

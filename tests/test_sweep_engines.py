@@ -111,13 +111,15 @@ def test_local_engine_from_start_to_end(python, sweep_file, tmp_path, capsys):
     assert [r['status'] for r in rows(workdir / 'leaderboard.csv')] == ['waiting', 'waiting']
 
 
-def test_sigterm_is_passed_on_and_the_same_command_goes_on(python, sweep_file, tmp_path):
+def test_sigterm_is_passed_on(sweep_file, tmp_path):
+    """Also where SIGINT is ignored, as it is in a shell's background jobs."""
     workdir = tmp_path / 'out'
-    many = ('num_steps=80000', 'eval_every=2000', 'log_every=1000', 'save_every=2000')
+    many = ('num_steps=10000000', 'eval_every=2000', 'log_every=1000', 'save_every=2000')
     file = sweep_file(**ONE, overrides=many)
     command = [sys.executable, 'experiments/sweep.py', file, f'--workdir={workdir}']
+    background = ['sh', '-c', 'trap "" INT; exec "$@"', 'sh', *command]
     with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        background, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         [trial] = made(file, workdir / 'trials')
@@ -128,7 +130,7 @@ def test_sigterm_is_passed_on_and_the_same_command_goes_on(python, sweep_file, t
     assert process.returncode == 130 and 'the same command goes on' in stderr
     assert 'stopped and saved at step ' in trial.log.read_text()
     step = int(trial.log.read_text().split('saved at step ')[1].split(';')[0])
-    assert 0 < step < 200000
+    assert step in [int(p.name) for p in (trial.runs[0].workdir / 'checkpoints').glob('[0-9]*')]
     [row] = rows(workdir / 'leaderboard.csv')
     assert row['status'] == 'unfinished'
 
@@ -210,9 +212,7 @@ def cluster():
         process.stdin.close()
 
 
-def test_ray_starts_a_killed_worker_again_from_its_checkpoint(
-    python, sweep_file, tmp_path, cluster
-):
+def test_ray_starts_a_killed_worker_again_from_its_checkpoint(sweep_file, tmp_path, cluster):
     workdir = tmp_path / 'out'
     steps = ('num_steps=8000', 'eval_every=1000', 'log_every=500', 'save_every=500')
     file = sweep_file(fields={'optim.learning_rate': (0.01, 0.02)}, overrides=steps)
@@ -237,9 +237,6 @@ def test_ray_starts_a_killed_worker_again_from_its_checkpoint(
     [before, after] = [(int(words[1]), int(words[-1])) for words in begun]
     assert before == (pid, 0) and after[0] != pid and after[1] >= 2000
     assert [r['status'] for r in rows(workdir / 'leaderboard.csv')] == ['finished', 'finished']
-
-    again = python(*args, f'--address={cluster}')
-    assert again.returncode == 0 and '2 of 2 trials are over' in again.stdout
 
 
 def test_asha_stops_a_trial_that_is_worse_than_those_before(python, sweep_file, tmp_path, cluster):
