@@ -7,6 +7,8 @@ The first process keeps the workdir's other files.
 """
 
 import os
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from anyshot_jax.types import InputError
 
 MESSAGE = 4096  # bytes of an error that one process tells the others
+PATIENCE = 300.0  # seconds that the first process has to start
 
 
 def join(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -28,7 +31,8 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
         '': as Slurm's srun or a TPU pod's environment says, else this one is alone. Where it has
         joined already (Ray Train's JaxTrainer does that), nothing is done.
     Raises:
-      InputError: only some of the three are given, or they contradict each other.
+      InputError: only some of the three are given, they contradict each other, or the first process
+        doesn't answer.
     """
     if jax.distributed.is_initialized():
         return
@@ -41,11 +45,29 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
                 f'--coordinator needs --num_processes and --process_id from 0 on, got '
                 f'{num_processes} and {process_id}'
             )
+        if process_id:
+            _wait_for(host, int(port))
         jax.distributed.initialize(coordinator, num_processes, process_id)
     elif num_processes or process_id >= 0:
         raise InputError('--num_processes and --process_id need --coordinator=HOST:PORT')
     elif in_a_cluster(os.environ):
         jax.distributed.initialize()
+
+
+def _wait_for(host: str, port: int) -> None:
+    """JAX itself would abort the process where nobody answers."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except (OSError, OverflowError) as e:
+            if time.monotonic() > until:
+                raise InputError(
+                    f'no process answers at --coordinator={host}:{port} ({e}): start the one with '
+                    '--process_id=0 on that machine'
+                ) from e
+            time.sleep(0.2)
 
 
 def in_a_cluster(env) -> bool:

@@ -156,6 +156,15 @@ def test_flags_that_do_not_fit(given, message):
         hosts.join(*given)
 
 
+def test_nobody_answers(monkeypatch):
+    monkeypatch.setattr(hosts, 'PATIENCE', 0.1)
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))  # nobody else takes it, and it doesn't listen
+        address = f'127.0.0.1:{s.getsockname()[1]}'
+        with pytest.raises(InputError, match=f'answers at --coordinator={address}'):
+            hosts.join(address, 2, 1)
+
+
 def test_alone_nothing_changes(monkeypatch):
     """Neither the environment of an sbatch script nor that of one TPU makes a cluster."""
     monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '1')
