@@ -6,10 +6,13 @@ arrays as lying on all devices (`everywhere`), so that each process computes and
 The first process keeps the workdir's other files.
 """
 
+import hashlib
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from anyshot_jax import files
 from anyshot_jax.types import InputError
 
 MESSAGE = 4096  # bytes of an error that one process tells the others
@@ -86,21 +90,22 @@ def by_the_first(function: Callable[[], Any]) -> Any:
     """Calls it in the first process only, before any goes on; the others get None.
 
     Raises:
-      InputError: the first one's, in all.
+      InputError: in the others what the first one raised, of whatever kind.
     """
-    result, message = None, ''
+    if jax.process_count() == 1:
+        return function()
+    result, raised, message = None, None, ''
     if first():
         try:
             result = function()
-        except InputError as e:
-            if jax.process_count() == 1:
-                raise
-            message = str(e) or 'refused'
-    if jax.process_count() > 1:
-        text = message.encode()[:MESSAGE].ljust(MESSAGE, b'\0')
-        told = multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))
-        if said := np.asarray(told).tobytes().rstrip(b'\0'):
-            raise InputError(said.decode(errors='replace'))
+        except Exception as e:  # the others wait for news of it
+            raised, message = e, str(e) or type(e).__name__
+    text = message.encode()[:MESSAGE].ljust(MESSAGE, b'\0')
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))
+    if raised:
+        raise raised
+    if said := np.asarray(told).tobytes().rstrip(b'\0'):
+        raise InputError(said.decode(errors='replace'))
     return result
 
 
@@ -109,6 +114,30 @@ def any_of_them(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
+
+
+def check_alike(config: str, workdir: Path) -> None:
+    """Refuses processes that were told different things, or don't see one folder.
+
+    Raises:
+      InputError: in all of them.
+    """
+    if jax.process_count() == 1:
+        return
+    own = np.frombuffer(hashlib.sha256(f'{config} {workdir}'.encode()).digest(), np.uint8)
+    everyone = multihost_utils.process_allgather(own)
+    if (everyone != everyone[0]).any():
+        raise InputError('the processes were given different flags: start all with the same ones')
+    token = multihost_utils.broadcast_one_to_all(np.array(secrets.randbits(30)))
+    sign = workdir / f'.shared-{int(token)}'
+    by_the_first(lambda: files.write_text(sign, ''))
+    missing = any_of_them(not sign.exists())
+    by_the_first(sign.unlink)
+    if missing:
+        raise InputError(
+            f'the processes do not see one folder as --workdir {workdir}: give one on a disk that '
+            'they share, or in cloud storage'
+        )
 
 
 def everywhere(tree: Any) -> Any:

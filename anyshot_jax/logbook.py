@@ -19,6 +19,8 @@ from anyshot_jax import files, hosts
 from anyshot_jax.evaluate import Values, over_members
 from anyshot_jax.types import InputError
 
+GAINED = ('num_seeds', 'vary')  # fields of config.SPINE that say what a checkpoint holds
+
 
 @contextlib.contextmanager
 def locked(workdir: Path):
@@ -31,12 +33,12 @@ def locked(workdir: Path):
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if not files.on_disk(workdir):
-            yield
-            return
-        lock = (workdir / '.lock').open('w')
+        lock = (workdir / '.lock').open('w') if files.on_disk(workdir) else None
     except OSError as e:
         raise InputError(f'--workdir {workdir} can not be written: {e.strerror}') from e
+    if lock is None:
+        yield
+        return
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,6 +63,8 @@ def keep_config(config: ConfigDict, workdir: Path) -> None:
             files.write_text(path, configs.to_json(config) + '\n')
         return
     free = ('eval_only', 'eval', 'data') if config.eval_only else ('eval_only',)
+    # What the package has gained since was at its default then.
+    old = {**json.loads(json.dumps({k: configs.SPINE[k] for k in GAINED})), **old}
     pick = lambda fields: {k: v for k, v in fields.items() if k not in free}
     if lines := configs.differences(pick(old), pick(new)):
         raise InputError(

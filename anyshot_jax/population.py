@@ -124,6 +124,8 @@ def members(config: ConfigDict) -> tuple[Member, ...]:
         raise InputError(f'config.num_seeds={config.num_seeds} must be >= 1')
     try:
         varied = [(str(path), tuple(map(float, values))) for path, values in config.vary]
+        if any(isinstance(values, str) for _, values in config.vary):
+            raise TypeError('text')
     except (TypeError, ValueError) as e:
         raise InputError(
             f"config.vary={config.vary!r} must be pairs, like (('method.inner_lr', (0.1, 0.4)),)"
@@ -159,8 +161,8 @@ def _check_field(config: ConfigDict, path: str, values: tuple[float, ...]) -> No
         raise InputError(
             f'config.vary: {path!r} is no continuous field{configs.nearest(path, floats)}'
         )
-    if not values or not np.isfinite(values).all():
-        raise InputError(f'config.vary: {path!r} needs finite values, got {values}')
+    if not values or not np.isfinite(values).all() or len(set(values)) < len(values):
+        raise InputError(f'config.vary: {path!r} needs finite and different values, got {values}')
 
 
 def _assigned(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:

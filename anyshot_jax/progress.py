@@ -1,6 +1,7 @@
 """How far every member of a run has come: its best validation, and whether it has diverged."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -41,9 +42,16 @@ class Progress:
         """[M], the larger the better; the least of all where a member has diverged."""
         return np.where(self.diverged > 0, -np.inf, self.sign * self.best)
 
-    def foremost(self) -> int:
-        """The member whose best validation is the best."""
-        return int(np.argmax(self.worth()))
+    def foremost(self, among: Sequence[int] = ()) -> int:
+        """The member whose best validation is the best; one that has diverged only if all have.
+
+        Args:
+          among: these members only, or all.
+        """
+        those = np.array(among or range(len(self.best)))
+        alive = those[self.diverged[those] == 0]
+        those = alive if len(alive) else those
+        return int(those[np.argmax(self.worth()[those])])
 
     def validated(self, step: int, values: np.ndarray, config: ConfigDict) -> np.ndarray:
         """Takes a validation's values [M]; says of which members it is the best yet, bool [M].

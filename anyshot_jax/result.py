@@ -29,13 +29,14 @@ def of(
     Args:
       states: [M, ...], those that were evaluated. values: of every member, None: it diverged.
     """
-    worth = come.worth()
     settings = [tuple(m.setting.values()) for m in everyone.members]
     groups = {s: [i for i, t in enumerate(settings) if t == s] for s in dict.fromkeys(settings)}
-    # A setting under which a seed diverged is behind those under which none did.
-    of_group = lambda ids: (-sum(come.diverged[ids] > 0), np.mean(worth[ids]))
+    alive = lambda ids: [i for i in ids if not come.diverged[i]]
+    # A setting under which a seed diverged is behind those under which fewer did.
+    worth = lambda ids: np.mean([come.worth()[i] for i in ids] or [-np.inf])
+    of_group = lambda ids: (len(alive(ids)), worth(alive(ids)))
     chosen = max(groups.values(), key=of_group)
-    foremost = max((i for i in chosen if values[i]), key=lambda i: worth[i])
+    foremost = come.foremost(chosen)
     steps = np.asarray(states.step)
     record = {
         'values': evaluate.over_members([values[i] for i in chosen]),
@@ -48,6 +49,7 @@ def of(
     }
     if len(everyone.members) > 1:
         best = [None if np.isinf(b) else float(b) for b in come.best]
+        record |= {'seeds': len(alive(chosen)), 'foremost': foremost}
         record['members'] = [
             {
                 'seed': m.seed,
@@ -64,10 +66,11 @@ def of(
             {
                 'setting': dict(everyone.members[ids[0]].setting),
                 'chosen': ids == chosen,
+                'seeds': len(alive(ids)),
                 'values': evaluate.over_members([values[i] for i in ids]),
             }
             for ids in groups.values()
-            if any(values[i] for i in ids)
+            if alive(ids)
         ]
     return foremost, record
 
@@ -82,12 +85,12 @@ def show(record: dict, workdir: Path | None, news: str = '') -> dict[str, float]
     measure = Measure(**record.get('measure', ACCURACY._asdict()))
     settings = record.get('settings', [])
     many = len(settings) > 1
-    for found in settings if many else [{'values': record['values']}]:
+    for found in settings if many else [record]:
         if many:
             named = ', '.join(f'{k}={v:g}' for k, v in found['setting'].items())
             print(named + ' (best on validation)' * found['chosen'])
-        seeds = len(record.get('members', ())) > max(len(settings), 1)
-        print(evaluate.table(found['values'], measure, 'seeds' if seeds else ''))
+        seeds = 'seeds' if found.get('seeds', 1) > 1 else ''
+        print(evaluate.table(found['values'], measure, seeds))
     if workdir:
         print(f'report: {workdir / "report.html"}')
     return means

@@ -1,5 +1,6 @@
 """What a config has to satisfy before any work starts, whatever its method."""
 
+import jax
 from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
@@ -50,6 +51,8 @@ def check(config: ConfigDict, *, in_stages: bool) -> None:
         raise InputError(
             f'config.eval.select={config.eval.select!r}{configs.nearest(config.eval.select, names)}'
         )
+    if config.plan and jax.process_count() > 1:
+        raise InputError('config.plan=True is for one process: it shows what each will need')
     if len(population.members(config)) > 1 and in_stages:
         raise InputError(
             'config.num_seeds and config.vary train a population, but a stage hands on what one '

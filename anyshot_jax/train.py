@@ -68,7 +68,7 @@ def run(
                 f'{configs.nearest(name, set(config) - {"stages"})}'
             )
         means = _run_stage(config[name], workdir / name, exported, config_file, on_validation)
-        if not (workdir / name / 'result.json').exists():
+        if not hosts.any_of_them((workdir / name / 'result.json').exists()):
             if config[name].get('plan') and name != config.stages[-1]:
                 print(f'The later stages need what {name!r} exports: run it, then plan again.')
             return {}
@@ -90,8 +90,10 @@ def _run_stage(
             logbook.keep_config(config, workdir)
 
         hosts.by_the_first(hold)
+        hosts.check_alike(configs.to_json(config), workdir)
         finished = files.read_json(workdir / 'result.json')
-        if finished and (workdir / 'report.html').exists() and not config.eval_only:
+        over = bool(finished) and (workdir / 'report.html').exists()
+        if hosts.any_of_them(over) and not config.eval_only:
             return result.show(finished, workdir, 'finished; give another --workdir to run again')
         return _build_and_run(config, workdir, exported, config_file, on_validation)
 
@@ -135,7 +137,14 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
             return {}
 
     # Test, once, the step that validation chose.
-    chosen, _ = _restored(best, states)
+    chosen, of_best = _restored(best, states)
+    if config.eval_only and config.num_steps:
+        if not (kept or of_best):
+            raise InputError(f'no checkpoint of {workdir} can be used: train in another --workdir')
+        if of_best:  # it may be ahead of the newest checkpoint
+            diverged = come.diverged
+            come = progress.Progress.start(len(everyone.members), sign, of_best)
+            come.diverged = np.maximum(come.diverged, diverged)
     values = _evaluate(everyone, chosen, data, come, 'test', config.eval.role)
     foremost, found = result.of(config, config_file, everyone, chosen, come, values, data)
 
@@ -206,10 +215,16 @@ def _evaluate(everyone, states, data, come, phase: str, role: str) -> list:
 
 
 def _keep(best, step: int, states, better, come) -> None:
-    """Saves the states of the members that are better than ever, beside the others' best."""
-    if not better.all() and best.all_steps():
+    """Saves the states of the members that are better than ever, beside the others' best.
+
+    A run that was killed comes by its best steps again; what is there goes only when the new one is
+    whole, for it holds what may not come again.
+    """
+    there = best.latest_step()
+    if not better.all() and there is not None:
         states = population.where(better, states, _restored(best, states)[0])
-    checkpoint.save(best, step, hosts.everywhere(states), come.kept())
+    number = step if there is None else max(step, there + 1)
+    checkpoint.save(best, number, hosts.everywhere(states), come.kept())
 
 
 def _restored(manager, states):

@@ -14,6 +14,8 @@ class Varied:
     answer; where they don't, or a plain float is asked for, they need different programs.
     """
 
+    __array_ufunc__ = None  # NumPy leaves products with it to us
+
     def __init__(self, traced: Array, path: str, every: tuple[float, ...]):
         self._traced, self._path, self._every = traced, path, every
 

@@ -37,7 +37,7 @@ class _Process:
         self._start()
 
     def _start(self) -> None:
-        run = self._left.pop(0)
+        self._run = run = self._left.pop(0)
         with self.trial.log.open('a') as log:
             self._popen = subprocess.Popen(
                 [sys.executable, *run.command],
@@ -49,15 +49,17 @@ class _Process:
             os.sched_setaffinity(self._popen.pid, self.share.cores)
 
     def ended(self) -> bool:
-        """Whether the last run has ended, or one that others need."""
+        """Whether the last run has ended, or one that others need, finished or not."""
         code = self._popen.poll()
-        if code == 0 and self._left:
+        if code == 0 and self._left and self._run.result.exists():  # a SIGTERM ends with 0 too
             self._start()
             return False
         return code is not None
 
     def failure(self) -> str:
         """What went wrong, or ''."""
+        if self._popen.returncode < 0:
+            return f'killed by signal {-self._popen.returncode}'
         if self._popen.returncode:
             return last_line(self.trial) or f'exit code {self._popen.returncode}'
         return '' if self.trial.finished else 'stopped before its end'

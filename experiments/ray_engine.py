@@ -195,9 +195,11 @@ def train_trial(
             for fields, workdir, recipe in trial['runs']:
                 saved = [p.name for p in Path(workdir).glob('checkpoints/*') if p.name.isdigit()]
                 print(f'process {os.getpid()} goes on from step {max(map(int, saved), default=0)}')
-                train.run(
+                means = train.run(
                     ConfigDict(fields), workdir, config_file=recipe, on_validation=on_validation
                 )
+                if not means:  # stopped: what needs it must not start
+                    return
         except InputError as e:  # it would come again however often the trial is tried
             print(f'error: {e}')
             tune.report({'error': str(e), 'step': 0, 'value': math.nan})

@@ -129,10 +129,9 @@ def run(row: Row, seed: int, folder: Path, rows: Sequence[Row] = ()) -> Line:
         if i == len(steps) - 1 or not step.result.exists():
             print(shlex.join(['python', *step.command]), flush=True)
             subprocess.run([sys.executable, *step.command], cwd=ROOT, check=True)
-    last = steps[-1]
-    if not last.result.exists():
-        raise InputError(f'{last.workdir} was stopped before its end; the same command goes on')
-    return make_line(row, seed, json.loads(last.result.read_text()))
+        if not step.result.exists():  # a SIGTERM ends with 0 too
+            raise InputError(f'{step.workdir} was stopped before its end; the same command goes on')
+    return make_line(row, seed, json.loads(steps[-1].result.read_text()))
 
 
 def main() -> None:

@@ -220,6 +220,11 @@ def make_trials(sweep: Sweep, folder: Path, root: Path = ROOT) -> list[Trial]:
             stages = [config[s] for s in config.stages] if 'stages' in config else [config]
             for stage in stages:
                 run_checks.check(configs.check(stage), in_stages=len(stages) > 1)
+                if stage.num_seeds > 1 or stage.vary:
+                    raise InputError(
+                        f'{sweep.name}: config.num_seeds and config.vary are for one run; vary by '
+                        'FIELDS and SEEDS here'
+                    )
             if sweep.search == 'asha' and len(stages) > 1:
                 raise InputError(f'{sweep.name}: asha needs a config of one stage')
             trains = stages[-1].num_steps and stages[-1].eval_every

@@ -66,6 +66,11 @@ def test_a_logbook_in_a_bucket_goes_on(bucket):
     assert [p.name for p in bucket.iterdir()] == ['metrics.jsonl']
 
 
+def test_what_fails_in_a_bucket_is_not_said_of_the_bucket(bucket):
+    with pytest.raises(FileNotFoundError, match='no data'), logbook.locked(bucket):
+        raise FileNotFoundError('no data')
+
+
 def test_what_is_on_disk(tmp_path):
     assert files.on_disk(tmp_path) and files.on_disk('runs/a') and not files.on_disk('gs://b/c')
     assert files.folder(tmp_path) == tmp_path and str(files.folder('gs://b/c')) == 'gs://b/c'

@@ -132,6 +132,13 @@ def test_one_goes_on_where_two_were_stopped(recipe, alone, tmp_path):
 
 def test_what_one_refuses_ends_all(recipe, tmp_path):
     _, file = recipe
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        joined = (f'--coordinator=127.0.0.1:{s.getsockname()[1]}', '--num_processes=2')
+    differ = lambda i: (*joined, f'--process_id={i}', f'--config.seed={i}')
+    found = ended(*(start(file, tmp_path / 'differ', *differ(i)) for i in (0, 1)))
+    assert [code for code, *_ in found] == [2, 2]
+    assert all('were given different flags' in err for *_, err in found)
     (tmp_path / 'taken').mkdir()
     (tmp_path / 'taken' / 'config.json').write_text('{')
     found = ended(*two(file, tmp_path / 'taken'))

@@ -1,8 +1,10 @@
 """Populations: every member's numbers are those of the same run alone."""
 
+import contextlib
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from anyshot_jax import checkpoint, evaluate, population, result, train
 from anyshot_jax import config as configs
-from anyshot_jax import evaluate, population, train
 from anyshot_jax.progress import Progress
 from anyshot_jax.types import InputError
 from anyshot_jax.varied import Varied
@@ -131,12 +133,77 @@ def test_one_that_diverges_is_left_behind(tiny_config, tmp_path, capsys):
     assert 'seed 1, optim.learning_rate=1e+30: ' in shown.out + shown.err
     assert [m['diverged'] > 0 for m in got['members']] == [True, True, False, False]
     assert [m['values'] is None for m in got['members']] == [True, True, False, False]
-    assert [s['setting']['optim.learning_rate'] for s in got['settings']] == [0.05]
+    [left] = got['settings']
+    assert left['setting'] == {'optim.learning_rate': 0.05} and left['seeds'] == got['seeds'] == 2
+    assert got['foremost'] in (2, 3)
     [*_, last] = lines(tmp_path / 'a', 'train')
     assert last['members']['loss'][:2] == [None, None] and math.isfinite(last['loss'])
     assert math.isfinite(got['values'][TASK]['mean'])
     with pytest.raises(InputError, match=r'became NaN or infinite at step 2.*learning_rate'):
         train.run(tiny_config(optim__learning_rate=1e30, num_seeds=2), tmp_path / 'b')
+
+
+def test_settings_that_lost_a_seed_each_are_told_apart_by_the_others(tiny_config):
+    """By hand: the one survivor of the second setting is better than that of the first."""
+    config = configs.check(tiny_config(num_seeds=2, vary=RATES))
+    data = configs.find('data', 'synthetic').load(config.data)
+    come = Progress.start(4, 1, {'best': [0.9, 0.3, 0.8, 0.2], 'diverged': [6, 0, 0, 6]})
+    states = SimpleNamespace(step=np.array([6, 4, 2, 6]))
+    found = {TASK: {'mean': 0.5, 'ci95': 0.1, 'n': 20}}
+    values = [None, found, found, None]
+    everyone = population.of(config, data)
+    foremost, record = result.of(config, '', everyone, states, come, values, data)
+    assert (foremost, record['foremost'], record['seeds'], record['step']) == (2, 2, 1, 2)
+    assert [s['chosen'] for s in record['settings']] == [False, True]
+
+
+def test_what_was_best_goes_only_when_the_new_is_whole(tmp_path, monkeypatch):
+    """A killed run comes by step 6 again, but not by step 2, where the first member was best."""
+    come = Progress.start(2, 1, {})
+    state = lambda a, b: {'w': jnp.array([a, b])}
+    with contextlib.closing(checkpoint.open_manager(tmp_path, keep=1)) as best:
+        train._keep(best, 2, state(1.0, 1.0), np.array([True, True]), come)
+        train._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
+        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr(best, 'save', lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+            train._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
+        assert checkpoint.restore_or_init(best, state(0.0, 0.0))[0]['w'].tolist() == [1.0, 7.0]
+        train._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
+        assert checkpoint.restore_or_init(best, state(0.0, 0.0))[0]['w'].tolist() == [1.0, 7.0]
+
+
+def test_evaluating_half_a_population_chooses_by_its_validations(tiny_config, tmp_path):
+    """It was cut after a validation and before any checkpoint but those of the best."""
+    vary = (('optim.learning_rate', (1e-9, 0.1)),)
+    config = tiny_config(vary=vary, num_steps=40, eval_every=20, save_every=40)
+
+    def stop(step, values):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, tmp_path, on_validation=stop)
+    config.eval_only = True
+    train.run(config, tmp_path)
+    [file] = tmp_path.glob('eval-*.json')
+    got = json.loads(file.read_text())
+    seen = [m['validation'] for m in got['members']]
+    assert None not in seen and seen[0] != seen[1]
+    assert got['foremost'] == int(np.argmax(seen))
+    for folder in ('best', 'checkpoints'):
+        for array in (tmp_path / folder).rglob('d/*'):
+            array.unlink()
+    with pytest.raises(InputError, match=r'no checkpoint of .* can be used'):
+        train.run(config, tmp_path)
+
+
+def test_a_workdir_from_before_there_were_populations(tiny_config, tmp_path):
+    train.run(tiny_config(), tmp_path)
+    old = json.loads((tmp_path / 'config.json').read_text())
+    del old['num_seeds'], old['vary']
+    (tmp_path / 'config.json').write_text(json.dumps(old))
+    train.run(tiny_config(), tmp_path)
+    with pytest.raises(InputError, match=r'config\.num_seeds: 1 -> 2'):
+        train.run(tiny_config(num_seeds=2), tmp_path)
 
 
 def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
@@ -168,7 +235,9 @@ def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
         ({'vary': (('optim.halve_every', (1.0,)),)}, r"'optim.halve_every' is no continuous"),
         ({'vary': (('data.noise', (1.0,)),)}, r"'data.noise' is no continuous field"),
         ({'vary': ('optim.learning_rate', (1.0,))}, r'must be pairs'),
-        ({'vary': (('optim.learning_rate', ()),)}, r'needs finite values, got \(\)'),
+        ({'vary': (('optim.learning_rate', ()),)}, r'needs finite and different values, got \(\)'),
+        ({'vary': (('optim.learning_rate', (0.1, 0.1)),)}, r'different values, got \(0\.1, 0\.1\)'),
+        ({'vary': (('optim.learning_rate', '12'),)}, r'must be pairs'),
         ({'vary': (RATES[0], RATES[0])}, r'names a field twice'),
         ({'vary': (('optim.clip_norm', (0.0, 1.0)),)}, r'optim.clip_norm = 0, 1 can not vary'),
         ({'num_seeds': 2, 'num_steps': 0}, r'are for training'),

@@ -135,6 +135,24 @@ def test_sigterm_is_passed_on(sweep_file, tmp_path):
     assert row['status'] == 'unfinished'
 
 
+def test_what_needs_a_training_waits_for_its_end(sweep_file, tmp_path):
+    """SIGTERM to the training ends it with 0: what it has half learnt is not evaluated."""
+    file = sweep_file(**ONE, overrides=('num_steps=10000000', 'save_every=2000'))
+    [trial] = made(file, tmp_path / 'trials')
+    config = trial.runs[0].config.copy_and_resolve_references().unlock()
+    config.eval_only = True
+    overrides = (*trial.runs[0].overrides, 'eval_only=True')
+    after = trial.runs[0]._replace(overrides=overrides, config=config)
+    trial = trial._replace(runs=(trial.runs[0], after))
+    process = local_engine._Process(trial, local_engine.Share({}, frozenset()))
+    checkpoints = trial.runs[0].workdir / 'checkpoints'
+    wait_for(lambda: checkpoints.exists() and any(p.name == '2000' for p in checkpoints.iterdir()))
+    process._popen.terminate()
+    wait_for(process.ended)
+    assert process.failure() == 'stopped before its end' and not trial.finished
+    assert not list(trial.runs[0].workdir.glob('eval-*.json'))
+
+
 def test_rows_of_one_trained_model_are_one_trial(tmp_path):
     run_rows, tables = sweep_module.run_rows, sweep_module.tables
     table = tables.load_rows('omniglot_fewshot').ROWS

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from anyshot_jax import checkpoint, population
+from anyshot_jax import checkpoint, files, population
 from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
 from anyshot_jax.classify.picture_input import squares
@@ -129,7 +129,9 @@ def trained(workdir: str) -> Trained:
         else:
             raise InputError(f'{folder} holds no checkpoint: train first')
         sign = 1 if method.measure.larger_is_better else -1
-        state = population.take(states, Progress.start(many, sign, kept).foremost())
+        told = files.read_json(folder / 'result.json') or {}
+        foremost = told.get('foremost', Progress.start(many, sign, kept).foremost())
+        state = population.take(states, foremost if many > 1 else 0)
     ways = config.train.ways if config.method.get('head') == 'per_class' else 0
     invert = config.data.name in ON_BLACK and not config.encoder
     return Trained(jax.jit(method.predict), state, shape, invert, config.encoder, ways)

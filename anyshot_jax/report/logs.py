@@ -57,7 +57,7 @@ class Run(NamedTuple):
     @property
     def seeds(self) -> int:
         """How many seeds the result is a mean over."""
-        return len({m.get('seed') for m in self.members}) or 1
+        return int(number(self.result.get('seeds')) or 1)
 
 
 def read(workdir: Path, config: ConfigDict) -> Run:

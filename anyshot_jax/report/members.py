@@ -84,8 +84,7 @@ def _settings(run: logs.Run, settings: list[dict], tasks: list[str]):
     for found in settings:
         cells = [_cell(run, found.get('values', {}), task) for task in tasks]
         best = ' <b>best on validation</b>' if found.get('chosen') else ''
-        seeds = max((v.get('n', 1) for v in found.get('values', {}).values()), default=0)
-        yield (escape(setting_name(found)) + best, *cells, escape(seeds if run.seeds > 1 else 1))
+        yield (escape(setting_name(found)) + best, *cells, escape(found.get('seeds', 1)))
 
 
 def _row(run: logs.Run, member: dict, tasks: list[str]):
