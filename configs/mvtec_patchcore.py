@@ -7,12 +7,15 @@ EfficientNet-Lite0's maps of 1/16 and 1/32, a tenth of them remembered; prints t
 ROC curves by picture and by pixel, and the per-region overlap up to a false positive rate of 0.3.
 `:resnet` is the setting of the type classifier's paper (ResNet-50, stages 2 and 3 pooled to 1024,
 224 pixels out of 256), `:wide` PatchCore's own at 1 % (WideResNet-50-2, 320 pixels out of 366).
+`:learnt` adds a small net that learns made-up defects (methods/patch_net.py).
 """
 
 from anyshot_jax.config import defaults
 
 
 def get_config(arg: str = ''):
+    if arg == 'learnt':
+        return learnt()
     config = defaults(method='patchcore', data='mvtec')
     config.num_steps = 0
     config.data.detect_only = True
@@ -24,4 +27,17 @@ def get_config(arg: str = ''):
         method.encoder = 'resnet50' if arg == 'resnet' else 'wide_resnet50_2'
         method.update({'layers': ('stride8', 'stride16'), 'dim': 1024, 'size': config.data.crop})
         method.ratio = 0.1 if arg == 'resnet' else 0.01
+    return config
+
+
+def learnt():
+    config = defaults(method='patch_net', data='mvtec')
+    config.data.detect_only = True
+    config.data.pseudo.update({'classes': 40, 'val_classes': 10, 'per_class': 30})
+    config.data.pseudo.held_out = 0.1
+    config.method.size = 256
+
+    config.batch_size = 8
+    config.num_steps = 200
+    config.log_every = config.eval_every = config.save_every = 50
     return config
