@@ -229,6 +229,10 @@ def test_page_has_the_heat_of_both(tmp_path, monkeypatch):
         ({'encoder': 'resnet18'}, r'patch_net has an encoder of its own'),
         ({'method.neighbours': 0}, r'config\.method\.neighbours must be >= 1'),
         ({'method.neighbours': 99}, r'neighbours=99 can be 51 at most'),
+        (
+            {'method.layers': ('stride2',), 'method.net_layers': ('stride4',)},
+            r"net_layers=\('stride4',\) are coarser",
+        ),
         ({'method.hidden': ()}, r'hidden=\(\): need one width'),
     ],
 )

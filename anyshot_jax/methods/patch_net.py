@@ -55,12 +55,13 @@ def build(config, data):
     kept, held = kept_and_held(data)
     good = np.asarray(data['good'].x)
     near, fine = patchers(fields)
+    if near.shape[0] > fine.shape[0]:
+        raise InputError(
+            f'config.method.net_layers={tuple(fields.net_layers)} are coarser than config.method.'
+            f'layers={tuple(fields.layers)}: name the finest of these there too'
+        )
     bank = memory_bank.fit(
-        near,
-        good[kept],
-        ratio=fields.ratio,
-        projection=fields.projection,
-        seed=config.seed,
+        near, good[kept], ratio=fields.ratio, projection=fields.projection, seed=config.seed
     )
     if fields.neighbours > len(bank):
         raise InputError(
