@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_maps
+from PIL import Image
 from scipy import ndimage
 from tiny_maps import bright_squares
 
@@ -218,6 +219,38 @@ def test_page_has_the_heat_of_both(tmp_path, monkeypatch):
     assert anchors == ['curves', 'detection', 'places', 'settings']
     assert f'ROC, area {means["image AUROC"]:.4f}' in html
     assert 'looks like a made-up defect' in html and html.count('class="find"') == 12
+
+
+def test_a_category_on_disk(tmp_path):
+    """MVTec AD's layout with two pictures of each part; made-up defects keep the parts apart."""
+
+    def write(place, x):
+        path = tmp_path / 'cap' / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x).save(path)
+        return place
+
+    lines = ['path,split,class,mask,part']
+    x, mask = bright_squares(16, 7, BRIGHT)
+    for i, good in enumerate(bright_squares(12, 6)[0][..., 0]):
+        lines.append(f'{write(f"train/good/{i:02}.png", good)},train,good,,{i // 2}')
+    for i in range(3):
+        lines.append(f'{write(f"test/good/{i}.png", x[-1 - i, ..., 0] // 2)},test,good,,g{i}')
+        where = write(f'ground_truth/dent/{i}_mask.png', np.uint8(255) * mask[i])
+        lines.append(f'{write(f"test/dent/{i}.png", x[i, ..., 0])},test,dent,{where},d{i}')
+    (tmp_path / 'cap' / 'manifest.csv').write_text('\n'.join(lines) + '\n')
+    fields = configs.defaults('patch_net', 'mvtec').data
+    fields.update({'dir': str(tmp_path / 'cap'), 'size': 16, 'group': 'part', 'channels': 1})
+    fields.detect_only = True
+    fields.pseudo.update({'classes': 2, 'val_classes': 1, 'per_class': 6, 'held_out': 0.3})
+    data = configs.find('data', 'mvtec').load(fields)
+    kept, held = patch_net.kept_and_held(data)
+    part = data['good'].group
+    assert len(held) == 4 and len(kept) == 8 and not set(part[held]) & set(part[kept])
+    assert set(data['train'].group) <= set(kept) and set(data['val'].group) == set(held)
+    method, state, data = trained(make()[0], data)
+    values = method.evaluate(state, data, KEY, 'test')
+    assert [len(v) for v in values.values()] == [3, 3, 3]
 
 
 @pytest.mark.parametrize(
