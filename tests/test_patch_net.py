@@ -13,7 +13,6 @@ from tiny_maps import bright_squares
 
 from anyshot_jax import checkpoint, memory_bank, train
 from anyshot_jax import config as configs
-from anyshot_jax.data import pseudo
 from anyshot_jax.methods import patch_net
 from anyshot_jax.step import make_step, on_all_devices
 from anyshot_jax.types import InputError, from_arrays
@@ -290,25 +289,3 @@ def test_data_without_held_out_pictures_are_refused():
         given = {k: v for k, v in {**data, **changes}.items() if v is not None}
         with pytest.raises(InputError, match=match):
             patch_net.build(config, given)
-
-
-def test_sources_are_held_out_by_groups():
-    fields = configs.defaults('knn', 'mvtec').data.pseudo
-    fields.update({'per_class': 50, 'held_out': 0.3})
-    group = np.repeat(np.arange(10), 4)
-    rows = pseudo.sources_of(40, fields, group)
-    assert {role: len(r) for role, r in rows.items()} == {'train': 50, 'val': 50}
-    val, trained_on = set(group[rows['val']]), set(group[rows['train']])
-    assert len(val) == 3 and len(trained_on) == 7 and not val & trained_on
-    # Every picture of a role is used as often as any other, or once more.
-    assert set(np.unique(rows['val'], return_counts=True)[1]) == {4, 5}
-    fields.held_out = 0.0
-    rows = pseudo.sources_of(40, fields, group)
-    np.testing.assert_array_equal(rows['train'], rows['val'])
-    np.testing.assert_array_equal(rows['val'], pseudo.source_rows(40, 50, 0))
-    fields.held_out = 0.1
-    with pytest.raises(InputError, match='all good pictures are of one group'):
-        pseudo.sources_of(4, fields, np.zeros(4, int))
-    fields.update({'held_out': 1.0, 'classes': 4})
-    with pytest.raises(InputError, match=r'held_out = 1\.0'):
-        pseudo.check(fields)
