@@ -95,6 +95,13 @@ def load(config, fields):
     if config.data.name == 'mvtec':  # pictures without a defect
         good = lambda d: from_arrays(d.x[:2], np.zeros(2, int), ('good',))
         data |= {'good': good(data['train']), 'good_test': good(data['val'])}
+    if config.method.name == 'patch_net':  # defects made on the first two good ones, the last two
+        data['good'] = from_arrays(data['train'].x[:4], np.zeros(4, int), ('good',))
+        for role, first in (('train', 0), ('val', 2)):
+            x = data[role].x
+            data[role] = data[role].replace(
+                group=first + np.arange(len(x), dtype=np.int32) % 2, mask=x[..., 0] > 128
+            )
     if config.method.get('fakes_from'):
         made = {r: np.ones((len(d.count), 2, *d.x.shape[1:]), np.float32) for r, d in data.items()}
         data[config.method.fakes_from] = made

@@ -279,3 +279,17 @@ def test_without_opencv(monkeypatch):
     with pytest.raises(InputError, match=r"needs OpenCV: pip install 'anyshot-jax\[anomaly\]'"):
         pseudo.check(fields_of(foreground='flood'))
     assert foreground.find(np.zeros((1, 4, 4, 1), np.uint8), 'none').all()
+
+
+def test_sources_are_held_out_by_groups():
+    group = np.repeat(np.arange(10), 4)
+    rows = pseudo.sources_of(40, fields_of(per_class=50, held_out=0.3), group)
+    val, train = (set(group[rows[role]]) for role in ('val', 'train'))
+    assert len(val) == 3 and len(train) == 7 and not val & train
+    # Every picture of a role as often as any other, or once more.
+    assert set(np.unique(rows['val'], return_counts=True)[1]) == {4, 5}
+    same = pseudo.sources_of(40, fields_of(per_class=50), group)
+    np.testing.assert_array_equal(same['train'], pseudo.source_rows(40, 50, 0))
+    np.testing.assert_array_equal(same['val'], same['train'])
+    with pytest.raises(InputError, match='all good pictures are of one group'):
+        pseudo.sources_of(4, fields_of(held_out=0.1), np.zeros(4, int))

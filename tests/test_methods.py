@@ -29,9 +29,10 @@ VARIANTS = {
 # Fewer steps than the defaults, for speed.
 SHORT = {'reptile': {'inner_steps': 3, 'eval_steps': 3}, 'imaml': {'inner_steps': 3}}
 # These have tests of their own: one is for functions and knows no classes, two make features, four
-# are stages of weak-shot learning, one finds defects and names no class.
+# are stages of weak-shot learning, two find defects and name no class.
 OTHERS = {
     'maml_regression', 'ridge', 'generator', 'pretrain', 'simnet', 'weigh', 'weakshot', 'patchcore',
+    'patch_net',
 }  # fmt: skip
 # Of these 'test' is asked in tasks of their own, they hand on no features, and move no pictures.
 OWN_TEST = {'anomaly'}

@@ -72,7 +72,8 @@ def load(config: ConfigDict) -> Data:
         role: _read(of_role, number, config) for role, of_role in by_role.items() if of_role
     }
     if config.pseudo.classes:
-        data |= pseudo.make(data['good'].x, config.pseudo, config.max_pixels)
+        good = data['good']
+        data |= pseudo.make(good.x, config.pseudo, config.max_pixels, good.group)
     return data
 
 

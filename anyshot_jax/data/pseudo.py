@@ -5,9 +5,9 @@ own (`pseudo_shapes.py`, `pseudo_defects.py`). 'texture': one picture of a textu
 Perlin noise. 'category': any texture of a category, pasted likewise. 'polygon': any of a category,
 pasted into a regular polygon with a certain number of corners.
 
-Item j of every class is made on the same picture, so that a set of one item a class differs in
-nothing but the defects. Categories of textures that classes of 'val' use are not used by 'train',
-and neither are their pairs of shape and appearance.
+Item j of every class of a role is made on the same picture, so that a set of one item a class
+differs in nothing but the defects. Categories of textures that classes of 'val' use are not used by
+'train', and neither are their pairs of shape and appearance.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,9 @@ FIELDS = {
     'classes': 0,  # of role train; 0: none are made, and the other fields are not looked at
     'val_classes': 10,  # of role val
     'per_class': 40,
+    # Share of the good pictures, near copies together, that val's are made on and train's are not;
+    # 0: both are made on the same.
+    'held_out': 0.0,
     'kind': 'mixed',  # mixed | texture | category | polygon
     'textures': '',  # a folder of <category>/<picture>, such as DTD's; '': drawn ones
     'beta': 0.5,  # a pasted texture lets through up to this share of the picture
@@ -61,23 +64,28 @@ def check(fields) -> None:
         raise InputError(
             f'config.data.pseudo.kind = {fields.kind!r}: need one of {", ".join(KINDS)}'
         )
+    if not 0 <= fields.held_out < 1:
+        raise InputError(f'config.data.pseudo.held_out = {fields.held_out}: need 0 <= held_out < 1')
     if not 0 <= fields.beta < 1:
         raise InputError(f'config.data.pseudo.beta = {fields.beta}: need 0 <= beta < 1')
     foreground.check(fields.foreground)
 
 
-def make(good: Array, fields, max_pixels: int) -> Data:
+def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> Data:
     """Roles train and val of made-up defects.
 
     Args:
       good: [N, S, S, C] uint8, pictures without defects.
       fields: see FIELDS. max_pixels: a texture with more is refused.
+      group: [N], equal for near copies, which are held out together; none: there are none.
     Returns:
       Datasets of uint8 [classes * per_class, S, S, C] with mask, where an item differs from its
       picture, and group, that picture's row in `good`.
     Raises:
-      InputError: too few textures for that many classes, or a damaged one; names it.
+      InputError: too few textures for that many classes, or a damaged one (named); too few groups
+        of good pictures to hold some out.
     """
+    rows_of = sources_of(len(good), fields, group)
     classes = plan(fields, find_textures(fields.textures))
     found = {t for of_role in classes.values() for c in of_role for t in c.textures}
     used = sorted(found, key=lambda t: (t.category, t.name))
@@ -85,13 +93,15 @@ def make(good: Array, fields, max_pixels: int) -> Data:
     if fields.kind == 'mixed' and (good == good[..., :1]).all():  # paint would stand out on grey
         textures = np.repeat(textures.mean(-1, keepdims=True).astype(np.uint8), good.shape[-1], -1)
     row_of = {t: row for row, t in enumerate(used)}
-    rows = source_rows(len(good), fields.per_class, fields.seed)
-    sources, key = jnp.asarray(good[rows]), jax.random.key(fields.seed)
-    allowed = jnp.asarray(foreground.find(good[rows], fields.foreground))
+    key = jax.random.key(fields.seed)
+    seen = np.unique(np.concatenate(list(rows_of.values())))
+    objects = foreground.find(good[seen], fields.foreground)
     data = {}
     for role, of_role in classes.items():
         if not of_role:
             continue
+        rows = rows_of[role]
+        sources, allowed = (jnp.asarray(a) for a in (good[rows], objects[seen.searchsorted(rows)]))
         x = np.empty((len(of_role), *sources.shape), np.uint8)
         mask = np.empty(x.shape[:-1], bool)
         for i, c in enumerate(tqdm(of_role, f'make defects for {role}', disable=None)):
@@ -111,6 +121,32 @@ def make(good: Array, fields, max_pixels: int) -> Data:
             mask=mask.reshape(-1, *mask.shape[2:]),
         )
     return data
+
+
+def sources_of(num: int, fields, group: Array | None = None) -> dict[str, Array]:
+    """The good pictures that train and val are made on: rows [per_class] of 0..num-1 each.
+
+    Raises:
+      InputError: with held_out, there are fewer than two groups of pictures.
+    """
+    if not fields.held_out:
+        return dict.fromkeys(('train', 'val'), source_rows(num, fields.per_class, fields.seed))
+    group = np.arange(num) if group is None else np.asarray(group)
+    groups = np.random.default_rng(fields.seed).permutation(np.unique(group))
+    if len(groups) < 2:
+        raise InputError(
+            f'config.data.pseudo.held_out = {fields.held_out}: all good pictures are of one group '
+            '(config.data.group), so none can be held out'
+        )
+    # As many groups as it takes to have that share of the pictures; one stays at least.
+    pictures = np.cumsum([(group == g).sum() for g in groups])
+    cut = min(int(np.searchsorted(pictures, fields.held_out * num)) + 1, len(groups) - 1)
+    held = np.isin(group, groups[:cut])
+    rows = {'train': np.flatnonzero(~held), 'val': np.flatnonzero(held)}
+    return {
+        role: own[source_rows(len(own), fields.per_class, fields.seed)]
+        for role, own in rows.items()
+    }
 
 
 def source_rows(num: int, per_class: int, seed: int) -> Array:

@@ -10,6 +10,7 @@ where the data have masks 'pixel AUROC' and 'PRO' (`ops/detection.py`). Nothing 
 config.num_steps is 0. The state's extra holds the bank [K, D].
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -61,20 +62,13 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), {}, (), {'bank': bank})
 
     def evaluate(state, data, key, role):
-        found = {}
-        for name in ('good_test', role):
-            found[name] = memory_bank.over_pictures(
+        good, bad = (
+            memory_bank.over_pictures(
                 patcher, scores, data[name].x, state.extra['bank'], what=f'judge {name}'
             )
-        good, bad = (found[name]['image'] for name in ('good_test', role))
-        values = {'image AUROC': area_under(bad, good)}
-        mask = data[role].mask
-        if mask is not None:
-            shape = mask.shape[1:]
-            maps = [enlarge(found[n]['map'], shape, fields.smooth) for n in ('good_test', role)]
-            none = np.zeros((len(good), *shape), bool)
-            values |= pixel_values(np.concatenate(maps), np.concatenate([none, mask]))
-        return {name: v for name, v in values.items() if len(v)}
+            for name in ('good_test', role)
+        )
+        return told_apart(good, bad, data[role].mask, fields.smooth)
 
     return Method(init, None, None, evaluate, None, None, measure=AUROC)
 
@@ -116,33 +110,68 @@ def score_patches(
     return {'map': maps, 'image': image}
 
 
+def told_apart(good: dict, bad: dict, mask: Array | None, smooth: float) -> dict[str, Array]:
+    """The values of pictures without and with a defect.
+
+    Args:
+      good, bad: 'image' [N], 'map' [N, h, w]. mask: [N, H, W] bool of the bad ones, or none.
+      smooth: as config.method.smooth.
+    """
+    values = {'image AUROC': area_under(bad['image'], good['image'])}
+    if mask is not None:
+        shape = mask.shape[1:]
+        maps = [enlarge(found['map'], shape, smooth) for found in (good, bad)]
+        none = np.zeros((len(maps[0]), *shape), bool)
+        values |= pixel_values(np.concatenate(maps), np.concatenate([none, mask]))
+    return {name: v for name, v in values.items() if len(v)}
+
+
+def scorer(state: TrainState, data, config) -> tuple[memory_bank.Patcher, Callable]:
+    """What the bank's patches are made by, and pictures [N, H, W, C] -> {'map', 'image'}."""
+    fields = config.method
+    patcher = memory_bank.load_patcher(
+        fields.encoder, fields.layers, size=fields.size, dim=fields.dim, dtype=fields.encoder_dtype
+    )
+    score = partial(score_patches, patcher, k=fields.neighbours, reweight=fields.reweight)
+    bank = np.asarray(state.extra['bank'])
+    return patcher, lambda x: memory_bank.over_pictures(patcher, score, x, bank, what='draw')
+
+
 def _check(config, data) -> None:
     """Says before any work starts what can't be.
 
     Raises:
       InputError: names the field or role.
     """
-    fields = config.method
     if config.num_steps:
         raise InputError('patchcore has nothing to train: set config.num_steps=0')
+    check_pictures(config, data, ('good', 'good_test', config.eval.role))
+    if config.method.reweight < 0:
+        raise InputError('config.method.reweight must be >= 0')
+
+
+def check_pictures(config, data, roles: Sequence[str]) -> None:
+    """Refuses (InputError) other items than pictures, a role that is missing, fields out of range.
+
+    Args:
+      roles: what the method needs.
+    """
+    fields, name = config.method, config.method.name
     if config.encoder or config.features_from:
         raise InputError(
-            'patchcore has an encoder of its own, config.method.encoder: leave config.encoder and '
+            f'{name} has an encoder of its own, config.method.encoder: leave config.encoder and '
             'config.features_from empty'
         )
-    for role in ('good', 'good_test', config.eval.role):
+    for role in roles:
         if role not in data:
             raise InputError(
-                f'patchcore needs the role {role!r}, but config.data.name={config.data.name!r} '
+                f'{name} needs the role {role!r}, but config.data.name={config.data.name!r} '
                 f'gives {", ".join(data)}: good and good_test are pictures without a defect'
             )
         if data[role].x.ndim != 4 or data[role].x.dtype != np.uint8:
             raise InputError(
-                f'patchcore looks at pictures, but the {role} items are {data[role].x.dtype} '
+                f'{name} looks at pictures, but the {role} items are {data[role].x.dtype} '
                 f'{data[role].x.shape[1:]}'
             )
-    if fields.neighbours < 1 or fields.reweight < 0 or fields.smooth < 0:
-        raise InputError(
-            'config.method.neighbours must be >= 1, config.method.reweight and '
-            'config.method.smooth >= 0'
-        )
+    if fields.neighbours < 1 or fields.smooth < 0:
+        raise InputError('config.method.neighbours must be >= 1 and config.method.smooth >= 0')

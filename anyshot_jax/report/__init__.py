@@ -51,7 +51,7 @@ def write(
 
     parts = [summary.curves(run), members.part(run, evaluate.config_hash(config))]
     of_method = config.get('method', {}).get('name')
-    if of_method == 'patchcore':
+    if of_method in ('patchcore', 'patch_net'):
         parts += detection.parts(state, data, config, rng)
     elif of_method == 'anomaly':
         # Other tasks would have near copies of one part on both sides.

@@ -4,7 +4,6 @@ Bounded in pictures: at most MOST of each role are scored, NORMAL good ones look
 patch that a defect was compared with, and a few of each of TYPES types of defect drawn.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax import memory_bank
-from anyshot_jax.methods import patchcore
+from anyshot_jax.config import find
 from anyshot_jax.ops.detection import enlarge
 from anyshot_jax.report import overlay, pictures
 from anyshot_jax.report.page import name, note, section
@@ -21,6 +20,13 @@ from anyshot_jax.types import Array, Data, Dataset, TrainState
 
 MOST, NORMAL, TYPES, DRAWN = 500, 1000, 12, 2
 BINS = 24
+FAR = "how far a picture's worst patch is from every patch of the remembered good ones"
+LEARNT = 'how much it looks like a made-up defect'
+SCORES = {  # what tells a picture's defect, by config.method.score
+    'bank': FAR,
+    'net': f'of its worst patch, {LEARNT}',
+    'both': f'{FAR}, and {LEARNT}, each in deviations from the mean of good pictures held out',
+}
 
 
 class Scored(NamedTuple):
@@ -37,21 +43,18 @@ class Place(NamedTuple):
 
     picture: np.ndarray  # [H, W, C]
     cell: tuple[int, int]
+    grid: tuple[int, int]  # rows and columns of cells
 
 
 def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Generator) -> list[str]:
-    """The sections for a run of `patchcore`: curves of the scores, and pictures with heat maps."""
-    fields = config.method
-    patcher = memory_bank.load_patcher(
-        fields.encoder, fields.layers, size=fields.size, dim=fields.dim, dtype=fields.encoder_dtype
-    )
+    """The sections for a run of a detector: curves of the scores, and pictures with heat maps."""
+    patcher, score = find('methods', config.method.name).scorer(state, data, config)
     bank = np.asarray(state.extra['bank'])
-    score = partial(patchcore.score_patches, patcher, k=fields.neighbours, reweight=fields.reweight)
     found = []
     for dataset in (data['good_test'], data[config.eval.role]):
         rows = np.sort(rng.permutation(len(dataset.x))[:MOST])
         x = np.asarray(dataset.x)[rows]
-        own = memory_bank.over_pictures(patcher, score, x, bank, what='draw')
+        own = score(x)
         found.append(Scored(dataset, rows, own['image'], own['map']))
     good, bad = found
     if not all(np.isfinite(of.image).all() for of in found):
@@ -63,7 +66,7 @@ def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Gene
         picks = [(int(here[i]), why) for i, why in choose(bad.image[here], rng)]
         groups.append((bad.dataset.names[c], bad, picks))
     return [
-        _curves(good, bad),
+        _curves(good, bad, SCORES[config.method.get('score', 'bank')]),
         _places(groups, good, bad, patcher, bank, data['good'], config, rng),
     ]
 
@@ -76,7 +79,7 @@ def choose(score: Array, rng: np.random.Generator) -> list[tuple[int, str]]:
     return ends + [(int(i), '') for i in others]
 
 
-def _curves(good: Scored, bad: Scored) -> str:
+def _curves(good: Scored, bad: Scored, told_by: str) -> str:
     scores = np.concatenate([good.image, bad.image])
     false, true = roc(scores, np.arange(len(scores)) >= len(good.image))
     area = float(np.trapezoid(true, false))
@@ -84,7 +87,8 @@ def _curves(good: Scored, bad: Scored) -> str:
     label = f'Defects found over good pictures taken for defects: area {area:.4f}.'
     series = [pictures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
     left = pictures.chart(series, label=label, mark=None, percent=True, axis='false alarms')
-    edges = np.linspace(0, float(scores.max()) * 1.0001 or 1.0, BINS + 1)
+    low, high = min(float(scores.min()), 0), float(scores.max())
+    edges = np.linspace(low, high + 1e-4 * abs(high) or 1.0, BINS + 1)
     middle = ((edges[1:] + edges[:-1]) / 2).tolist()
     series = [
         pictures.Series(title, middle, (np.histogram(own, edges)[0] / len(own)).tolist(), colour)
@@ -96,8 +100,7 @@ def _curves(good: Scored, bad: Scored) -> str:
     right = pictures.chart(series, label=label, mark=None, percent=True, axis='score')
     intro = (
         f'{len(bad.image):,} pictures with a defect and {len(good.image):,} good ones that were '
-        "not remembered, told apart by one number: how far a picture's worst patch is from every "
-        'patch of the remembered good ones.'
+        f'not remembered, told apart by one number: {told_by}.'
     )
     return section(
         'detection',
@@ -112,9 +115,12 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
     picks = [(of, i) for _, of, chosen in groups for i, _ in chosen]
     x = np.stack([np.asarray(of.dataset.x[of.rows[i]]) for of, i in picks])
     maps = np.stack([of.maps[i] for of, i in picks])
-    cells = [divmod(int(m.argmax()), m.shape[1]) for m in maps]
+    grid = maps.shape[1:]
+    cells = [divmod(int(m.argmax()), grid[1]) for m in maps]
     rows = np.sort(rng.permutation(len(normal.x))[:NORMAL])
-    origin = nearest_normal(patcher, bank, x, np.array(cells), np.asarray(normal.x)[rows])
+    # The remembered patches may be on a coarser grid: the one that holds the cell's middle.
+    coarse = ((np.array(cells) + 0.5) * patcher.shape[:2] / grid).astype(int)
+    origin = nearest_normal(patcher, bank, x, coarse, np.asarray(normal.x)[rows])
     large = enlarge(maps, x.shape[1:3], config.method.smooth)
     # One scale for all: what 19 of 20 places of good pictures stay below has no colour.
     low = float(np.quantile(good.maps, 0.95))
@@ -125,14 +131,12 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
         for i, why in chosen:
             mask = of.dataset.mask
             mask = None if mask is None else np.asarray(mask[of.rows[i]])
-            place, normal_place = Place(x[at], cells[at]), origin[at]
+            place, normal_place = Place(x[at], cells[at], grid), origin[at]
             below = float((good.image < of.image[i]).mean())
             said = f'score {of.image[i]:.3g}{f", the {why}" if why else ""}'
             if of is bad:
                 said += f'; higher than {below * 100:.0f} % of the good ones'
-            cards.append(
-                _card(title, place, normal_place, large[at], mask, (low, high), maps, said)
-            )
+            cards.append(_card(title, place, normal_place, large[at], mask, (low, high), said))
             at += 1
         shown.append(f'<h3 class="sub">{name(title)}</h3><div class="finds">{"".join(cards)}</div>')
     left = len(np.unique(np.asarray(bad.dataset.label)[bad.rows])) - (len(groups) - 1)
@@ -152,16 +156,16 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
     return section('places', 'Where they are unlike good ones', f'<p>{intro}</p>', *shown)
 
 
-def _card(title, place: Place, normal: Place, heat, mask, scale, maps, said: str) -> str:
-    grid, size = maps.shape[1:], place.picture.shape[:2]
+def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> str:
+    size = place.picture.shape[:2]
     plain = overlay.on_page(place.picture)
     hot = overlay.with_heat(plain, heat, *scale)
     if mask is not None and mask.any():
         hot = overlay.with_outline(hot, mask)
     worst = np.zeros(size, bool)
-    worst[overlay.box(place.cell, grid, size)] = True
+    worst[overlay.box(place.cell, place.grid, size)] = True
     hot = overlay.with_outline(hot, worst, overlay.WHITE)
-    own, other = (overlay.on_page(overlay.around(*p, grid)) for p in (place, normal))
+    own, other = (overlay.on_page(overlay.around(*p)) for p in (place, normal))
     return (
         '<figure class="find">'
         f'{overlay.img(plain, f"{title}, {said}")}{overlay.img(hot, "how unlike good ones")}'
@@ -199,5 +203,5 @@ def nearest_normal(
 
     dist, cell = memory_bank.over_pictures(patcher, seek, good, wanted, what='look through good')
     best = dist.argmin(0)
-    wide = every.shape[2]
-    return [Place(good[m], divmod(int(cell[m, n]), wide)) for n, m in enumerate(best)]
+    grid = every.shape[1:3]
+    return [Place(good[m], divmod(int(cell[m, n]), grid[1]), grid) for n, m in enumerate(best)]

@@ -107,9 +107,9 @@ def _counted(run: logs.Run) -> str:
     """What the values are of that aren't of tasks of so many ways."""
     if run.seeds > 1:
         return 'seeds'
-    return {'anomaly': 'draws', 'patchcore': 'pictures or regions'}.get(
-        run.part('method'), 'queries'
-    )
+    pictures = 'pictures or regions'
+    counted = {'anomaly': 'draws', 'patchcore': pictures, 'patch_net': pictures}
+    return counted.get(run.part('method'), 'queries')
 
 
 def curves(run: logs.Run) -> str:
