@@ -145,10 +145,11 @@ def members(config: ConfigDict) -> tuple[Member, ...]:
             raise InputError(
                 'config.num_seeds and config.vary are for training, but config.num_steps=0'
             )
-        if config.residual.encoder:
+        method = configs.find('methods', config.method.name)
+        if config.residual.encoder or getattr(method, 'DRAWS_WHEN_BUILT', False):
             raise InputError(
-                'config.num_seeds: with config.residual.encoder the seed also draws the data; run '
-                'the seeds one by one, with experiments/sweep.py'
+                'config.num_seeds: the seed also draws what is made before training (residuals, a '
+                'memory bank); run the seeds one by one, with experiments/sweep.py'
             )
     return everyone
 

@@ -241,7 +241,7 @@ def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
         ({'vary': (RATES[0], RATES[0])}, r'names a field twice'),
         ({'vary': (('optim.clip_norm', (0.0, 1.0)),)}, r'optim.clip_norm = 0, 1 can not vary'),
         ({'num_seeds': 2, 'num_steps': 0}, r'are for training'),
-        ({'num_seeds': 2, 'residual__encoder': 'resnet18'}, r'the seed also draws the data'),
+        ({'num_seeds': 2, 'residual__encoder': 'resnet18'}, r'the seed also draws what is made'),
     ],
     ids=lambda p: '-'.join(map(str, next(iter(p.items()))))[:40] if isinstance(p, dict) else '',
 )
@@ -249,6 +249,13 @@ def test_what_can_not_be_a_population(tiny_config, tmp_path, fields, message):
     with pytest.raises(InputError, match=message):
         train.run(tiny_config(**fields), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'result.json').exists()
+
+
+def test_a_memory_bank_is_of_one_seed():
+    config = configs.defaults(method='patch_net', data='mvtec')
+    config.num_seeds = 2
+    with pytest.raises(InputError, match='a memory bank'):
+        population.members(config)
 
 
 def test_stages_hand_on_what_one_model_made(tiny_config, tmp_path):

@@ -44,6 +44,7 @@ DEFAULTS = {
     'smooth': 4.0,  # standard deviation of the Gaussian over the maps, in pixels of the pictures
     'score': 'both',  # both | net | bank: what is judged by
 }
+DRAWS_WHEN_BUILT = True  # the bank, by config.seed: seeds can't share one program
 PARTS = {'both': ('bank', 'net'), 'net': ('net',), 'bank': ('bank',)}
 LEAST = 2  # good pictures that are held out, and that are not
 MEASURED = 64  # good pictures by whose patches those of all are standardised
