@@ -48,6 +48,7 @@ class Population(NamedTuple):
     keys: Mapping[str, Array]  # of PHASES -> [M]
     values: Mapping[str, Array]  # of the fields that vary -> [M] float32
     chunk: int  # members that are computed at once
+    read: set[str]  # of the fields that vary, those that a program traced so far has used
 
     def init(self, data) -> Any:
         """States [M, ...]."""
@@ -98,7 +99,8 @@ def of(config: ConfigDict, data: Mapping[str, Any]) -> Population:
             made[setting] = build(member.config(config), data)
     alike = made[()] if not config.vary else None
     every = {path: tuple(map(float, found)) for path, found in config.vary}
-    varied = lambda values: {path: Varied(v, path, every[path]) for path, v in values.items()}
+    read: set[str] = set()
+    varied = lambda values: {p: Varied(v, p, every[p], read) for p, v in values.items()}
     keys = [jax.random.split(jax.random.key(m.seed), len(PHASES)) for m in everyone]
     return Population(
         members=everyone,
@@ -110,6 +112,7 @@ def of(config: ConfigDict, data: Mapping[str, Any]) -> Population:
             for path, _ in config.vary
         },
         chunk=chunk_size(len(everyone), config.member_chunk),
+        read=read,
     )
 
 

@@ -44,7 +44,13 @@ def make_population_step(population: Population, *, batch_size: int, steps_per_c
 
     def call(states, data):
         with population.told_what_can_not_vary():
-            return step(states, data, drawn)
+            result = step(states, data, drawn)
+        if unread := set(population.values) - population.read:
+            raise InputError(
+                f'config.vary: {", ".join(sorted(unread))} makes no difference, for nothing in '
+                'this run uses it'
+            )
+        return result
 
     return call
 

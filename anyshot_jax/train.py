@@ -222,7 +222,13 @@ def _keep(best, step: int, states, better, come) -> None:
     """
     there = best.latest_step()
     if not better.all() and there is not None:
-        states = population.where(better, states, _restored(best, states)[0])
+        old, kept = _restored(best, states)
+        if not kept:
+            raise InputError(
+                f'{best.directory} can not be read any more, and with it the best states of the '
+                'other members; restore it, or train in another --workdir'
+            )
+        states = population.where(better, states, old)
     number = step if there is None else max(step, there + 1)
     checkpoint.save(best, number, hosts.everywhere(states), come.kept())
 

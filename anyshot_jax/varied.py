@@ -16,13 +16,20 @@ class Varied:
 
     __array_ufunc__ = None  # NumPy leaves products with it to us
 
-    def __init__(self, traced: Array, path: str, every: tuple[float, ...]):
-        self._traced, self._path, self._every = traced, path, every
+    def __init__(self, traced: Array, path: str, every: tuple[float, ...], read: set[str]):
+        """`read` gains the path once anything computes or decides by it."""
+        self._value, self._path, self._every, self._read = traced, path, every, read
+
+    @property
+    def _traced(self) -> Array:
+        self._read.add(self._path)
+        return self._value
 
     def __jax_array__(self) -> Array:
         return self._traced
 
     def _agreed(self, answer: Callable[[float], bool]) -> bool:
+        self._read.add(self._path)
         answers = {bool(answer(value)) for value in self._every}
         if len(answers) > 1:
             raise self._refusal()

@@ -100,8 +100,12 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
         for process in running:
             process.stop()
         until = time.monotonic() + PATIENCE
-        for process in running:
-            process.wait(until - time.monotonic())
+        try:
+            for process in running:
+                process.wait(until - time.monotonic())
+        finally:  # a second Ctrl-C does not wait
+            for process in running:
+                process.wait(0)
         raise
 
 

@@ -240,6 +240,10 @@ def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
         ({'vary': (('optim.learning_rate', '12'),)}, r'must be pairs'),
         ({'vary': (RATES[0], RATES[0])}, r'names a field twice'),
         ({'vary': (('optim.clip_norm', (0.0, 1.0)),)}, r'optim.clip_norm = 0, 1 can not vary'),
+        (
+            {'vary': (('optim.momentum', (0.5, 0.9)),), 'optim__name': 'adam'},
+            r'optim.momentum makes no difference',
+        ),
         ({'num_seeds': 2, 'num_steps': 0}, r'are for training'),
         ({'num_seeds': 2, 'residual__encoder': 'resnet18'}, r'the seed also draws what is made'),
     ],
@@ -294,12 +298,14 @@ def test_checked_fields_vary_too(tiny_config, alone, tmp_path, method, path, val
 
 
 def test_a_varied_number():
-    two = Varied(jnp.float32(3.0), 'method.margin', (2.0, 3.0))
+    read = set()
+    two = Varied(jnp.float32(3.0), 'method.margin', (2.0, 3.0), read)
+    assert not read
     got = [two + 1, 1 - two, two * two, 6 / two, two**2, 2**two, -two, jnp.ones(2) * two]
     want = [4.0, -2.0, 9.0, 2.0, 9.0, 8.0, -3.0, [3.0, 3.0]]
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
-    assert jnp.asarray(two) == 3
+    assert jnp.asarray(two) == 3 and read == {'method.margin'}
     assert two > 0 and not two <= 0 and two and two != 1
     for decide in (lambda: two > 2, lambda: two == 3, lambda: float(two), lambda: range(two)):
         with pytest.raises(InputError, match=r'method\.margin = 2, 3 can not vary'):
