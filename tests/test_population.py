@@ -281,9 +281,8 @@ def test_members_of_one():
     [
         ('siamese', 'method.margin', (0.2, 0.9), {'method__loss': 'triplet'}),
         ('protonet', 'optim.clip_norm', (0.05, 5.0), {}),
-        ('protonet', 'optim.weight_decay', (0.01, 0.5), {'optim__name': 'adamw'}),
     ],
-    ids=['margin', 'clip_norm', 'weight_decay'],
+    ids=['margin', 'clip_norm'],
 )
 def test_checked_fields_vary_too(tiny_config, alone, tmp_path, method, path, values, fields):
     """Margins are compared with 0, and clipping is left out at 0: all members agree on that."""

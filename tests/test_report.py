@@ -328,9 +328,10 @@ def test_members_of_a_population(tmp_path):
         'values': values, 'config_hash': '', **more,
     }  # fmt: skip
     gone = {'diverged': 40, 'values': None, 'validation': None}
-    of = lambda rate: {'setting': {EVIL: rate}, 'chosen': rate == 0.1, 'values': values}
+    of = lambda rate, n: {'setting': {EVIL: rate}, 'chosen': n == 2, 'seeds': n, 'values': values}
     members = [one(3, 0.1), one(4, 0.1), one(3, 0.4), one(4, 0.4, **gone)]
-    result = {**RESULT, 'values': values, 'members': members, 'settings': [of(0.1), of(0.4)]}
+    settings = [of(0.1, 2), of(0.4, 1)]
+    result = {**RESULT, 'values': values, 'members': members, 'settings': settings, 'seeds': 2}
     own = {'5-way 1-shot': [0.6, 0.61, 0.9, None]}
     line = {'step': 20, 'kind': 'val', '5-way 1-shot': 0.6, 'members': own}
     (tmp_path / 'metrics.jsonl').write_text(json.dumps(line))
