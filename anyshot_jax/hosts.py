@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anyshot_jax import files
 from anyshot_jax.types import InputError
+from anyshot_jax.update import replicated
 
 MESSAGE = 4096  # bytes of an error that one process tells the others
 PATIENCE = 300.0  # seconds that the first process has to start
@@ -116,18 +116,20 @@ def any_of_them(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
 
 
-def check_alike(config: str, workdir: Path) -> None:
-    """Refuses processes that were told different things, or don't see one folder.
-
-    Raises:
-      InputError: in all of them.
-    """
+def check_told_alike(config: str, workdir: Path) -> None:
+    """Refuses (InputError, in all of them) processes that were given different flags."""
     if jax.process_count() == 1:
         return
     own = np.frombuffer(hashlib.sha256(f'{config} {workdir}'.encode()).digest(), np.uint8)
     everyone = multihost_utils.process_allgather(own)
     if (everyone != everyone[0]).any():
         raise InputError('the processes were given different flags: start all with the same ones')
+
+
+def check_shared(workdir: Path) -> None:
+    """Refuses (InputError, in all of them) processes that don't see one folder."""
+    if jax.process_count() == 1:
+        return
     token = multihost_utils.broadcast_one_to_all(np.array(secrets.randbits(30)))
     sign = workdir / f'.shared-{int(token)}'
     by_the_first(lambda: files.write_text(sign, ''))
@@ -155,7 +157,7 @@ def here(tree: Any) -> Any:
 
 
 def _on(devices, tree):
-    sharding = NamedSharding(Mesh(np.array(devices), ('devices',)), PartitionSpec())
+    sharding = replicated(devices)
 
     def one(a):
         copies = [shard.data for shard in a.addressable_shards]

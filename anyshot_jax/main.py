@@ -33,11 +33,8 @@ _OURS = 'anyshot_jax.types.InputError: '
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise InputError(f'{argv[1:]} are no flags; write --config.field=value')
-    from anyshot_jax import (
-        hosts,
-        start,
-        train,
-    )  # JAX starts here, after the flags are known to be right
+    # JAX starts here, after the flags are known to be right.
+    from anyshot_jax import hosts, start, train
 
     logging.set_verbosity(logging.WARNING)
     start.keep_compiled()

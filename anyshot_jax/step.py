@@ -5,11 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anyshot_jax.population import Population
 from anyshot_jax.types import InputError, Method
-from anyshot_jax.update import AXIS
+from anyshot_jax.update import AXIS, replicated
 
 
 def make_step(method: Method, *, batch_size: int, steps_per_call: int, devices=None):
@@ -86,5 +85,4 @@ def on_all_devices(tree):
 
     Placed otherwise, the step would be compiled twice.
     """
-    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, replicated(jax.local_devices()))

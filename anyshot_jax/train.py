@@ -89,8 +89,9 @@ def _run_stage(
             held.enter_context(logbook.locked(workdir))
             logbook.keep_config(config, workdir)
 
+        hosts.check_told_alike(configs.to_json(config), workdir)
         hosts.by_the_first(hold)
-        hosts.check_alike(configs.to_json(config), workdir)
+        hosts.check_shared(workdir)
         finished = files.read_json(workdir / 'result.json')
         over = bool(finished) and (workdir / 'report.html').exists()
         if hosts.any_of_them(over) and not config.eval_only:

@@ -13,6 +13,12 @@ from anyshot_jax.types import TrainState
 AXIS = 'devices'
 
 
+def replicated(devices: Collection[jax.Device]) -> NamedSharding:
+    """Whole on each of the devices."""
+    mesh = Mesh(np.array(sorted(devices, key=lambda d: d.id)), (AXIS,))
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def over_devices(tree):
     """Mean over the devices of the enclosing pmap."""
     return jax.lax.pmean(tree, AXIS)
@@ -27,17 +33,17 @@ def map_over_devices(function: Callable, count: int, devices: Collection[jax.Dev
       What doesn't depend on the number of devices, whole on each of them.
     """
     share = -(-count // len(devices))
-    mesh = Mesh(np.array(sorted(devices, key=lambda d: d.id)), (AXIS,))
+    whole = replicated(devices)
     split = jax.shard_map(
         lambda index, *args: jax.lax.map(lambda i: function(i, *args), index),
-        mesh=mesh,
+        mesh=whole.mesh,
         in_specs=(PartitionSpec(AXIS), *(PartitionSpec() for _ in args)),
         out_specs=PartitionSpec(AXIS),
         check_vma=False,
     )
     values = split(jnp.arange(share * len(devices)), *args)
     # A process can read only what its own devices hold.
-    values = jax.lax.with_sharding_constraint(values, NamedSharding(mesh, PartitionSpec()))
+    values = jax.lax.with_sharding_constraint(values, whole)
     return jax.tree.map(lambda v: v[:count], values)
 
 

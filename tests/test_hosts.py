@@ -139,6 +139,7 @@ def test_what_one_refuses_ends_all(recipe, tmp_path):
     found = ended(*(start(file, tmp_path / 'differ', *differ(i)) for i in (0, 1)))
     assert [code for code, *_ in found] == [2, 2]
     assert all('were given different flags' in err for *_, err in found)
+    assert not (tmp_path / 'differ').exists()
     (tmp_path / 'taken').mkdir()
     (tmp_path / 'taken' / 'config.json').write_text('{')
     found = ended(*two(file, tmp_path / 'taken'))
