@@ -16,7 +16,7 @@ from absl import app, flags
 
 from anyshot_jax import config as configs
 from anyshot_jax import memory_bank
-from anyshot_jax.methods.patchcore import score_patches
+from anyshot_jax.detector import score_patches
 from anyshot_jax.ops.detection import area_under, enlarge, pixel_values
 from anyshot_jax.start import MAX_CPU_DEVICES, cores
 

@@ -12,6 +12,7 @@ from tiny_maps import bright_squares
 
 from anyshot_jax import config as configs
 from anyshot_jax import memory_bank, train
+from anyshot_jax.detector import score_patches
 from anyshot_jax.methods import patchcore
 from anyshot_jax.step import on_all_devices
 from anyshot_jax.types import InputError, from_arrays
@@ -66,7 +67,7 @@ def test_scores_are_distances_to_the_bank():
     bank = np.asarray(patchcore.build(config, data).init(KEY, data).extra['bank'])
     assert bank.shape == (64, 9)  # a tenth of 10 pictures of 8x8 patches, 3 + 6 channels
     patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
-    got = patchcore.score_patches(patcher, patcher.params, data['test'].x, bank, k=3)
+    got = score_patches(patcher, patcher.params, data['test'].x, bank, k=3)
     patches = np.asarray(patcher.apply(patcher.params, data['test'].x), float)
     dist = np.linalg.norm(patches[..., None, :] - bank, axis=-1)
     want = np.sort(dist, -1)[..., :3].mean(-1)
@@ -84,7 +85,7 @@ def test_reweighting():
     config, data = make()
     bank = np.asarray(patchcore.build(config, data).init(KEY, data).extra['bank'])
     patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
-    got = patchcore.score_patches(patcher, patcher.params, data['test'].x, bank, reweight=4)
+    got = score_patches(patcher, patcher.params, data['test'].x, bank, reweight=4)
     for x, score in zip(data['test'].x, got['image'], strict=True):
         patches = np.asarray(patcher.apply(patcher.params, x[None]), float).reshape(-1, 9)
         dist = np.linalg.norm(patches[:, None] - bank, axis=-1)

@@ -23,7 +23,7 @@ import optax
 
 from anyshot_jax import memory_bank
 from anyshot_jax.config import nearest
-from anyshot_jax.methods.patchcore import AUROC, check_pictures, score_patches, told_apart
+from anyshot_jax.detector import AUROC, check_pictures, score_patches, told_apart
 from anyshot_jax.nets.mlp import MLP
 from anyshot_jax.ops.patches import upsample
 from anyshot_jax.optim import build_optimizer
