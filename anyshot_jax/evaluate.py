@@ -16,6 +16,7 @@ from scipy import stats
 from anyshot_jax.config import to_json
 from anyshot_jax.types import ACCURACY, Measure
 
+ASIDE = ('eval_only', 'plan')  # fields that change no result
 Values = dict[str, dict[str, float]]  # name -> mean, ci95, n
 
 
@@ -88,11 +89,11 @@ def table(values: Values, measure: Measure = ACCURACY, counted: str = '') -> str
 def config_hash(config: ConfigDict) -> str:
     """12 hex digits that two runs share if all their fields are equal.
 
-    All but eval_only, plan and data.dir, which change no result.
+    All but ASIDE and data.dir.
     """
     fields = config.to_dict()
     for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
-        for name in ('eval_only', 'plan'):
+        for name in ASIDE:
             part.pop(name, None)
         part['data'] = {**part.get('data', {}), 'dir': ''}
     return hashlib.sha256(to_json(ConfigDict(fields)).encode()).hexdigest()[:12]

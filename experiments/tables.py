@@ -22,7 +22,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from anyshot_jax import config as configs
-from anyshot_jax.evaluate import config_hash, interval_over_seeds
+from anyshot_jax.evaluate import ASIDE, config_hash, interval_over_seeds
 from anyshot_jax.types import ACCURACY, InputError, Measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,7 +115,7 @@ def published_config(config: ConfigDict) -> dict:
     fields = json.loads(configs.to_json(config))
     for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
         part.get('data', {})['dir'] = ''
-        for name in ('eval_only', 'plan'):
+        for name in ASIDE:
             part.pop(name, None)
     return fields
 

@@ -1,6 +1,5 @@
 """Several processes that train one model, really started, over the loopback device."""
 
-import contextlib
 import json
 import os
 import signal
@@ -10,12 +9,11 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import workdirs
 
-from anyshot_jax import checkpoint, hosts
-from anyshot_jax import config as configs
+from anyshot_jax import hosts
 from anyshot_jax.types import InputError
 
 pytestmark = pytest.mark.usefixtures('swept')
@@ -25,15 +23,7 @@ pytestmark = pytest.mark.usefixtures('swept')
 def recipe(tiny_config, tmp_path):
     """A config and its file; SGD, so that what is summed shows in the parameters."""
     config = tiny_config(num_steps=40, eval_every=10, batch_size=4)
-    file = tmp_path / 'recipe.py'
-    file.write_text(
-        'from anyshot_jax.config import defaults\n'
-        'def get_config(arg=""):\n'
-        '    config = defaults("protonet", "synthetic", "mlp")\n'
-        f'    config.update({config.to_dict()!r})\n'
-        '    return config\n'
-    )
-    return config, file
+    return config, workdirs.recipe(tmp_path / 'recipe.py', config)
 
 
 def start(file, workdir, *flags, devices=1):
@@ -61,16 +51,6 @@ def ended(*processes):
     return [(p.returncode, *out) for p, out in zip(processes, found, strict=True)]
 
 
-def state_in(workdir, config):
-    config = configs.check(config)
-    data = configs.find('data', config.data.name).load(config.data)
-    method = configs.find('methods', config.method.name).build(config, data)
-    empty = jax.jit(method.init)(jax.random.key(0), jax.device_put(data))
-    empty = jax.tree.map(lambda a: jnp.stack([a]), empty)
-    with contextlib.closing(checkpoint.open_manager(workdir / 'checkpoints', keep=9)) as manager:
-        return checkpoint.restore_or_init(manager, empty)[0]
-
-
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
     """A function: the workdir of a recipe run by one process with two devices."""
@@ -88,7 +68,7 @@ def alone(tmp_path_factory):
 
 
 def assert_near(got, want, config):
-    states = state_in(got, config), state_in(want, config)
+    states = workdirs.state_in(got, config), workdirs.state_in(want, config)
     assert int(states[0].step[0]) == int(states[1].step[0]) == 40
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), *states)
 

@@ -11,9 +11,9 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import workdirs
 from ml_collections import ConfigDict
 
 from anyshot_jax import checkpoint, logbook, train
@@ -21,18 +21,6 @@ from anyshot_jax import config as configs
 from anyshot_jax.types import InputError
 
 pytestmark = pytest.mark.usefixtures('swept')
-
-
-def state_in(workdir, config, name='checkpoints', members=1):
-    """The newest states [members, ...] in a workdir, read as a restart reads them."""
-    config = configs.check(config)
-    data = configs.find('data', config.data.name).load(config.data)
-    method = configs.find('methods', config.method.name).build(config, data)
-    empty = jax.jit(method.init)(jax.random.key(0), jax.device_put(data))
-    empty = jax.tree.map(lambda a: jnp.stack([a] * members), empty)
-    with contextlib.closing(checkpoint.open_manager(workdir / name, keep=9)) as manager:
-        assert list(manager.all_steps()), f'{workdir / name} is empty'
-        return checkpoint.restore_or_init(manager, empty)[0]
 
 
 def metrics_in(workdir):
@@ -57,7 +45,7 @@ def steps_in(folder):
 def assert_same_run(got, want, config):
     """Bit by bit: the last state, the best one, the result and all that was logged."""
     for name in ('checkpoints', 'best'):
-        states = state_in(got, config, name), state_in(want, config, name)
+        states = workdirs.state_in(got, config, name), workdirs.state_in(want, config, name)
         assert checkpoint.digest(states[0]) == checkpoint.digest(states[1])
     assert result_in(got) == result_in(want)
     assert metrics_in(got) == metrics_in(want)
@@ -310,7 +298,7 @@ def test_nan_keeps_the_last_good_state(tiny_config, tmp_path, monkeypatch):
     for _ in range(2):  # the second time it goes on from step 6, to the same end
         refused(config, tmp_path / 'run', r'loss became NaN or infinite at step 7 \(.*7 to 8\)')
         assert steps_in(tmp_path / 'run' / 'checkpoints') == [4, 6]
-        state = state_in(tmp_path / 'run', config)
+        state = workdirs.state_in(tmp_path / 'run', config)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert [line['step'] for line in metrics_in(tmp_path / 'run')] == [2, 4, 4, 6]
 
@@ -454,14 +442,7 @@ LONG = {'num_steps': 60, 'eval_every': 10, 'log_every': 4, 'net__hidden': (256,)
 def long(tiny_config, tmp_path, finished):
     """A longer run: its config, its finished workdir, and a function that starts it."""
     config = tiny_config(**LONG)
-    file = tmp_path / 'long.py'
-    file.write_text(
-        'from anyshot_jax.config import defaults\n'
-        'def get_config(arg=""):\n'
-        '    config = defaults("protonet", "synthetic", "mlp")\n'
-        f'    config.update({config.to_dict()!r})\n'
-        '    return config\n'
-    )
+    file = workdirs.recipe(tmp_path / 'long.py', config)
     good = finished(tmp_path, config)
 
     def start(workdir, *, limit=None, **env):
@@ -546,7 +527,7 @@ def test_one_device_or_two(long, tmp_path):
     one = os.environ['XLA_FLAGS'].replace('device_count=2', 'device_count=1')
     code, _, err = ended(start(workdir, XLA_FLAGS=one))
     assert code == 0, err
-    ours, theirs = (state_in(w, config) for w in (workdir, good))
+    ours, theirs = (workdirs.state_in(w, config) for w in (workdir, good))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours, theirs)
     for a, b in zip(metrics_in(workdir), metrics_in(good), strict=True):
         assert a.keys() == b.keys()
