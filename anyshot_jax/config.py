@@ -5,17 +5,16 @@ misspelt field or a wrong type fails where it is written, and every field can be
 """
 
 import dataclasses
-import difflib
+import hashlib
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, nearest
 
 # The spine's own fields. Counts of steps are optimiser steps; 0 switches a periodic thing off.
 SPINE: dict[str, Any] = {
@@ -171,13 +170,6 @@ def find(folder: str, name: str):
     return module
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the name that was probably meant, else all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f'; there are {", ".join(known)}'
-
-
 def net_fields(name: str) -> dict[str, Any]:
     """The fields of nets/<name>.py: `Net` and their defaults."""
     return {
@@ -253,3 +245,19 @@ def _assign(full: ConfigDict, given: ConfigDict, path: str) -> None:
         except TypeError as e:
             want = type(full[name]).__name__
             raise InputError(f'{path}.{name} must be {want}, got {value!r}') from e
+
+
+ASIDE = ('eval_only', 'plan')  # fields that change no result
+
+
+def config_hash(config: ConfigDict) -> str:
+    """12 hex digits that two runs share if all their fields are equal.
+
+    All but ASIDE and data.dir.
+    """
+    fields = config.to_dict()
+    for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
+        for name in ASIDE:
+            part.pop(name, None)
+        part['data'] = {**part.get('data', {}), 'dir': ''}
+    return hashlib.sha256(to_json(ConfigDict(fields)).encode()).hexdigest()[:12]

@@ -34,16 +34,17 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise InputError(f'{argv[1:]} are no flags; write --config.field=value')
     # JAX starts here, after the flags are known to be right.
-    from anyshot_jax import hosts, start, train
+    from anyshot_jax.runtime import start
+    from anyshot_jax.training import loop, processes
 
     logging.set_verbosity(logging.WARNING)
     start.keep_compiled()
-    hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     start.split_cpu(_CONFIG.value)
     given = config_flags.get_config_filename(flags.FLAGS['config'])
     path, *variant = given.split(':')
     name = '_'.join([Path(path).stem, *variant])
-    train.run(_CONFIG.value, _WORKDIR.value or Path('runs') / name, config_file=given)
+    loop.run(_CONFIG.value, _WORKDIR.value or Path('runs') / name, config_file=given)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -4,7 +4,8 @@ Letters in shape comments: W ways, S shots, Q queries per class, C classes, N it
 D feature dimension, A attribute dimension, P patches, B units in a batch; H, W, C of an image.
 """
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,3 +168,13 @@ def from_arrays(
         texts=tuple(texts),
         turns=turns,
     )
+
+
+TEST_SEEN = 'test_seen'
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the name that was probably meant, else all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f'; there are {", ".join(known)}'

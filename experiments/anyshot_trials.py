@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import tables
 
-from anyshot_jax import describe, embedding, episodes
 from anyshot_jax.data import industrial
+from anyshot_jax.encoders import describe, embedding
+from anyshot_jax.episodes import sampling
 from anyshot_jax.methods import lda, refine
 from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.synthesis import predict_means, weigh
+from anyshot_jax.stages.synthesis import predict_means, weigh
+from anyshot_jax.sweep.recipes import load_config
 from anyshot_jax.types import Dataset, from_arrays
 
 RECIPE = 'configs/industrial_anyshot.py'
@@ -55,7 +57,7 @@ class Fold(NamedTuple):
 
 def whole(name: str) -> Items:
     """Every item of the set `name` of data/industrial.py."""
-    config = tables.load_config(RECIPE, ()).embed
+    config = load_config(RECIPE, (), tables.ROOT).embed
     config.data.update({'set': name, 'classes': 'A', 'val': 0})
     parts = (*LEVELS, 'colours')
     data = embedding.embed(industrial.load(config.data), config.encoder, parts=parts)
@@ -159,7 +161,7 @@ def _episode(val: Dataset, number, shots: int):
     """Row numbers instead of items."""
     rows = dataclasses.replace(val, x=jnp.arange(len(val.label)))
     key = jax.random.fold_in(jax.random.key(0), number)
-    return episodes.sample_episode(key, rows, ways=WAYS, shots=shots, queries=QUERIES)
+    return sampling.sample_episode(key, rows, ways=WAYS, shots=shots, queries=QUERIES)
 
 
 def _at(x, episode):
@@ -200,7 +202,7 @@ def moved(x, val, graph):
 
     def one(number):
         large = _episode(val, number, 5)
-        every = [episodes.first(large, WAYS, shots) for shots in (1, 5)]
+        every = [sampling.first(large, WAYS, shots) for shots in (1, 5)]
 
         def setting(s):
             fields = _centres(graph, *s)

@@ -26,10 +26,11 @@ from absl import app, flags, logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 from anyshot_jax import config as configs  # noqa: E402
-from anyshot_jax import flops  # noqa: E402
-from anyshot_jax.episodic import episode_accuracies, task_name  # noqa: E402
-from anyshot_jax.start import keep_compiled, split_cpu  # noqa: E402
-from anyshot_jax.step import make_step, on_all_devices  # noqa: E402
+from anyshot_jax.episodes.episodic import episode_accuracies, task_name  # noqa: E402
+from anyshot_jax.runtime import flops  # noqa: E402
+from anyshot_jax.runtime.devices import on_all_devices  # noqa: E402
+from anyshot_jax.runtime.start import keep_compiled, split_cpu  # noqa: E402
+from anyshot_jax.training.step import make_step  # noqa: E402
 from anyshot_jax.types import Data, Method, from_arrays  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'As for anyshot_jax.main.')

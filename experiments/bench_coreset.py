@@ -25,9 +25,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from anyshot_jax import memory_bank
+from anyshot_jax.defects import memory_bank
 from anyshot_jax.ops.coreset import random_projection
-from anyshot_jax.start import MAX_CPU_DEVICES, cores
+from anyshot_jax.runtime.start import MAX_CPU_DEVICES, cores
 
 _PICTURES = flags.DEFINE_integer('pictures', 752, 'To remember.')
 _TEST = flags.DEFINE_integer('test', 592, 'Pictures to score.')

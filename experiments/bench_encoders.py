@@ -30,7 +30,7 @@ import numpy as np
 from absl import app, flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from anyshot_jax.nets import clip, efficientnet_lite, minilm, resnet
+from anyshot_jax.encoders import clip, efficientnet_lite, minilm, resnet
 
 _ENCODERS = flags.DEFINE_list('encoders', [], 'Names of ENCODERS; all when empty.')
 _BATCH = flags.DEFINE_integer('batch', 32, 'Items in one call.')

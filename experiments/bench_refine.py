@@ -29,9 +29,8 @@ from absl import app, flags
 from anyshot_jax.ops.distance import cosine
 from anyshot_jax.ops.graph import centre_groups, cosine_graph, graph_embedding
 from anyshot_jax.ops.prototype import class_centres
-from anyshot_jax.start import MAX_CPU_DEVICES, cores
-from anyshot_jax.step import on_all_devices
-from anyshot_jax.update import map_over_devices
+from anyshot_jax.runtime.devices import map_over_devices, on_all_devices
+from anyshot_jax.runtime.start import MAX_CPU_DEVICES, cores
 
 _EPISODES = flags.DEFINE_integer('episodes', 600, 'Episodes in one call.')
 _DIM = flags.DEFINE_integer('dim', 1280, 'Numbers of a feature vector.')

@@ -41,11 +41,13 @@ def measure(calls: int) -> dict:
     import jax
 
     from anyshot_jax import config as configs
-    from anyshot_jax.step import make_step, on_all_devices
+    from anyshot_jax.runtime.devices import on_all_devices
+    from anyshot_jax.sweep.recipes import load_config
+    from anyshot_jax.training.step import make_step
 
     count = jax.device_count()
     fields = [*FIELDS, f'batch_size={TASKS * count}']
-    config = tables.load_config('configs/omniglot_maml.py', fields)
+    config = load_config('configs/omniglot_maml.py', fields, ROOT)
     data = configs.find('data', config.data.name).load(config.data)
     method = configs.find('methods', config.method.name).build(config, data)
     data = on_all_devices(data)

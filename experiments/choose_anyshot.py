@@ -40,7 +40,7 @@ from anyshot_trials import (
 from tqdm import tqdm
 
 from anyshot_jax.data import industrial
-from anyshot_jax.start import keep_compiled
+from anyshot_jax.runtime.start import keep_compiled
 
 RESULTS = tables.ROOT / tables.HERE / 'results' / 'choose_anyshot.jsonl'
 STEPS = ('embed', 'refine', 'words', 'calibration', 'fakes')

@@ -24,11 +24,11 @@ from tables import HERE, ROOT, machine, write_lines
 from anyshot_jax.classify import nearest_mean
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.frozen import frozen
-from anyshot_jax.data.cache import cached
-from anyshot_jax.data.descriptions import descriptions
-from anyshot_jax.data.locate import data_root
-from anyshot_jax.data.npz import read_npz
-from anyshot_jax.start import keep_compiled
+from anyshot_jax.data.readers.descriptions import descriptions
+from anyshot_jax.runtime.start import keep_compiled
+from anyshot_jax.storage.cache import cached
+from anyshot_jax.storage.folders import data_root
+from anyshot_jax.storage.npz import read_npz
 
 RESULTS = ROOT / HERE / 'results' / 'classify_pictures.jsonl'
 DRAWS = 10

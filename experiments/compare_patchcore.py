@@ -15,10 +15,10 @@ import numpy as np
 from absl import app, flags
 
 from anyshot_jax import config as configs
-from anyshot_jax import memory_bank
-from anyshot_jax.detector import score_patches
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.defects.detector import score_patches
 from anyshot_jax.ops.detection import area_under, enlarge, pixel_values
-from anyshot_jax.start import MAX_CPU_DEVICES, cores
+from anyshot_jax.runtime.start import MAX_CPU_DEVICES, cores
 
 _DIR = flags.DEFINE_string('dir', None, 'The folder of a category.', required=True)
 _ENCODER = flags.DEFINE_string('encoder', 'efficientnet_lite0', 'As config.method.encoder.')

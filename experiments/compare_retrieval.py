@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from anyshot_jax import retrieval
+from anyshot_jax.episodes import retrieval
 from anyshot_jax.ops import metric
-from anyshot_jax.start import cores
+from anyshot_jax.runtime.start import cores
 
 _ITEMS = flags.DEFINE_integer('items', 100_000, 'Embeddings.')
 _DIM = flags.DEFINE_integer('dim', 512, 'Numbers an embedding.')

@@ -9,18 +9,19 @@ import argparse
 import fcntl
 import json
 import os
-import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import tables
-import trials
 from tables import HERE, ROOT, Line, Row
-from trials import Run
 
-from anyshot_jax.evaluate import config_hash
+from anyshot_jax.config import config_hash
+from anyshot_jax.sweep import run as engine
+from anyshot_jax.sweep import trials
+from anyshot_jax.sweep.cli import add_engine_flags, call
+from anyshot_jax.sweep.recipes import load_config
+from anyshot_jax.sweep.trials import Run, Trial
+from anyshot_jax.training import logbook
 from anyshot_jax.types import InputError
 
 
@@ -51,7 +52,7 @@ def _holds(line: Line, row: Row, seed: int, root: Path) -> bool:
     made_by = (line['row'], line['recipe'], line['overrides'])
     if made_by != (row['name'], row['config'], overrides):
         return False
-    return not tables.changed(line, tables.load_config(row['config'], overrides, root))
+    return not tables.changed(line, load_config(row['config'], overrides, root))
 
 
 def make_line(row: Row, seed: int, result: dict, root: Path = ROOT) -> Line:
@@ -61,7 +62,7 @@ def make_line(row: Row, seed: int, result: dict, root: Path = ROOT) -> Line:
       InputError: it was made by another config.
     """
     overrides = tables.seeded(row, seed)
-    config = tables.load_config(row['config'], overrides, root)
+    config = load_config(row['config'], overrides, root)
     stage = config[config.stages[-1]] if 'stages' in config else config
     if config_hash(stage) != result['config_hash']:
         raise InputError(
@@ -107,31 +108,63 @@ def runs(row: Row, seed: int, folder: Path, rows: Sequence[Row] = ()) -> list[Ru
         raise InputError(f'{row["name"]}: no row is called {row["trained_by"]!r}')
     first = _run(trained, seed, folder)
     overrides = (*tables.seeded(row, seed), 'eval_only=True')
-    config = tables.load_config(row['config'], overrides)
+    config = load_config(row['config'], overrides, ROOT)
     return [first, Run(row['config'], overrides, first.workdir, config)]
 
 
 def _run(row: Row, seed: int, folder: Path) -> Run:
     overrides = tuple(tables.seeded(row, seed))
-    config = tables.load_config(row['config'], overrides)
+    config = load_config(row['config'], overrides, ROOT)
     workdir = trials.workdir_of(config, f'{row["name"]}-seed{seed}', folder)
     return Run(row['config'], overrides, workdir, config)
 
 
-def run(row: Row, seed: int, folder: Path, rows: Sequence[Row] = ()) -> Line:
-    """One run to its end, or what is left of it.
+def run_table(name: str, args: argparse.Namespace) -> dict[str, str]:
+    """Runs what a table lacks, each result added to results/<table>.jsonl when it is there."""
+    path = args.results / f'{name}.jsonl'
+    rows = tables.load_rows(name).ROWS
+    folder = args.workdirs.resolve() / name
+    missing = wanted(rows, path, only=args.only, seed=args.seed)
+    asked = {runs(*m, folder, rows)[-1].result: m for m in missing}
+    todo = group_rows(missing, folder, rows)
+    engine.check_engine(args)
+    failures: dict[str, str] = {}
+    with logbook.locked(folder):
 
-    Raises:
-      InputError: `trained_by` names no row, or the run was stopped before its end.
-    """
-    steps = runs(row, seed, folder, rows)
-    for i, step in enumerate(steps):
-        if i == len(steps) - 1 or not step.result.exists():
-            print(shlex.join(['python', *step.command]), flush=True)
-            subprocess.run([sys.executable, *step.command], cwd=ROOT, check=True)
-        if not step.result.exists():  # a SIGTERM ends with 0 too
-            raise InputError(f'{step.workdir} was stopped before its end; the same command goes on')
-    return make_line(row, seed, json.loads(steps[-1].result.read_text()))
+        def ended(trial: Trial, failure: str) -> None:
+            for result in (run.result for run in trial.runs if run.result in asked):
+                if result.exists():
+                    found = json.loads(result.read_text())
+                    try:
+                        put_line(path, make_line(*asked[result], found))
+                    except InputError as e:  # one row must not cost the night of the others
+                        failure = str(e)
+            engine.say(trial, failure)
+            failures.update({trial.name: failure} if failure else {})
+
+        print(f'{name}: {len(missing)} results are missing', flush=True)
+        if todo:
+            engine.start(todo, ended, args, folder)
+    return failures
+
+
+def group_rows(
+    missing: Sequence[tuple[Row, int]], folder: Path, rows: Sequence[Row]
+) -> list[Trial]:
+    """A trial for each workdir: rows that evaluate what one row trains wait for each other."""
+    groups: dict[Path, Trial] = {}
+    for row, seed in missing:
+        steps = runs(row, seed, folder, rows)
+        name = f'{row["name"]} seed {seed}'
+        if others := groups.get(steps[0].workdir):
+            name = f'{others.name} + {name}'
+            steps = [*others.runs, *(s for s in steps if s.result not in _results(others))]
+        groups[steps[0].workdir] = Trial(name, tuple(steps), {}, seed)
+    return list(groups.values())
+
+
+def _results(trial: Trial) -> list[Path]:
+    return [run.result for run in trial.runs]
 
 
 def main() -> None:
@@ -142,25 +175,11 @@ def main() -> None:
     parser.add_argument('--workdirs', type=Path, default=ROOT / 'runs', help='where the runs go')
     parser.add_argument('--results', type=Path, default=ROOT / HERE / 'results')
     parser.add_argument('--list', action='store_true', help='say what is missing, run nothing')
+    add_engine_flags(parser)
     args = parser.parse_args()
-    name = Path(args.rows).stem
-    path = args.results / f'{name}.jsonl'
-    failed = []
-    try:
-        rows = tables.load_rows(name).ROWS
-        for row, seed in wanted(rows, path, only=args.only, seed=args.seed):
-            print(f'{name}: {row["name"]}, seed {seed}', flush=True)
-            if args.list:
-                continue
-            try:
-                put_line(path, run(row, seed, args.workdirs.resolve() / name, rows))
-            except subprocess.CalledProcessError as e:
-                # One row that fails must not cost the night of the others.
-                failed.append(f'{row["name"]}, seed {seed} (exit code {e.returncode})')
-    except InputError as e:
-        sys.exit(f'error: {e}')
-    if failed:
-        sys.exit(f'failed: {"; ".join(failed)}')
+    args.workdirs, args.results = args.workdirs.resolve(), args.results.resolve()
+    os.chdir(ROOT)  # rows name recipes by their paths in the checkout
+    call(lambda: run_table(Path(args.rows).stem, args))
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is a fi
 """
 
 import argparse
-import importlib.util
 import json
 import math
 import os
@@ -18,11 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
-from anyshot_jax.evaluate import ASIDE, config_hash, interval_over_seeds
+from anyshot_jax.config import ASIDE, config_hash
+from anyshot_jax.sweep.recipes import load_config, load_module
+from anyshot_jax.training.intervals import interval_over_seeds
 from anyshot_jax.types import ACCURACY, InputError, Measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,16 +35,6 @@ Line = dict[str, Any]
 
 
 # Files.
-
-
-def load_module(path: Path) -> ModuleType:
-    """A Python file that is no part of a package."""
-    spec = importlib.util.spec_from_file_location(f'_{path.stem}', path)
-    if not path.exists() or spec is None or spec.loader is None:
-        raise InputError(f'{path} is not there')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def load_rows(name: str, root: Path = ROOT) -> ModuleType:
@@ -83,24 +73,6 @@ def machine(device: str, num_devices: int) -> str:
 
 
 # Configs, and whether a result is still that of its config.
-
-
-def load_config(recipe: str, overrides: Sequence[str], root: Path = ROOT) -> ConfigDict:
-    """The config that main.py would get from --config=<recipe> and one --config.<override> each.
-
-    Raises:
-      InputError: no such file, or an override that it refuses.
-    """
-    file, _, argument = recipe.partition(':')
-    config = load_module(root / file).get_config(*filter(None, [argument]))
-    argv = ['', *(f'--config.{o}' for o in overrides)]
-    values = flags.FlagValues()
-    try:
-        config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
-        values(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-        raise InputError(f'{recipe} with {list(overrides)}: {e}') from e
-    return config if 'stages' in config else configs.check(config)
 
 
 def seeded(row: Row, seed: int) -> list[str]:

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from absl import logging
 from tables import (
+    ROOT,
     load_config,
     load_rows,
     machine,
@@ -27,11 +28,12 @@ from tables import (
 )
 
 from anyshot_jax import config as configs
-from anyshot_jax import embedding
 from anyshot_jax.data import noisy
 from anyshot_jax.data.splits import split_classes, split_items
-from anyshot_jax.start import keep_compiled, split_cpu
-from anyshot_jax.step import make_step, on_all_devices
+from anyshot_jax.encoders import embedding
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.runtime.start import keep_compiled, split_cpu
+from anyshot_jax.training.step import make_step
 
 RESULTS = Path(__file__).resolve().parent / 'results' / 'weak_shots.jsonl'
 
@@ -50,7 +52,7 @@ def main():
         parser.error('--set and --stages are for --choose: what is published is the recipe')
     logging.set_verbosity(logging.ERROR)
     table = load_rows('weak_shots')
-    recipe = load_config(table.RECIPE, [])
+    recipe = load_config(table.RECIPE, [], ROOT)
     for stage in recipe.stages:
         for field, value in (item.split('=', 1) for item in args.set):
             prefix, _, rest = field.partition('.')

@@ -25,9 +25,11 @@ from anyshot_trials import LEVELS, Fold, Items, dataset, select, whole
 from tqdm import tqdm
 
 from anyshot_jax import config as configs
-from anyshot_jax import describe
-from anyshot_jax.start import keep_compiled, split_cpu
-from anyshot_jax.step import make_step, on_all_devices
+from anyshot_jax.encoders import describe
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.runtime.start import keep_compiled, split_cpu
+from anyshot_jax.sweep.recipes import load_config
+from anyshot_jax.training.step import make_step
 
 RESULTS = tables.ROOT / tables.HERE / 'results' / 'zero_shot_splits.jsonl'
 RECIPE = 'configs/industrial_anyshot.py'
@@ -41,7 +43,7 @@ def main():
     args = parser.parse_args()
     logging.set_verbosity(logging.ERROR)
     keep_compiled()
-    split_cpu(tables.load_config(RECIPE, ()))
+    split_cpu(load_config(RECIPE, (), tables.ROOT))
 
     lines, names = tables.read_lines(RESULTS), args.methods.split(',')
     items = whole(args.data)
@@ -83,7 +85,7 @@ def split_of(items: Items, number: int) -> Fold:
 
 def with_settings(best: dict):
     """The recipe with what `chosen_among` found."""
-    recipe = tables.load_config(RECIPE, ())
+    recipe = load_config(RECIPE, (), tables.ROOT)
     (levels, power, shrink), (colours, penalty) = best['embed'], best['words']
     recipe.embed.encoder_parts = (*levels, 'colours')
     recipe.embed.method.update({'power': power, 'shrink': shrink})

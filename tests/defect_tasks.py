@@ -5,7 +5,7 @@ import numpy as np
 
 from anyshot_jax import config as configs
 from anyshot_jax.methods import anomaly
-from anyshot_jax.step import on_all_devices
+from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.types import from_arrays
 
 KEY = jax.random.key(3)

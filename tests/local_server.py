@@ -9,8 +9,8 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from anyshot_jax import serve
-from anyshot_jax.web.app import create_app
+from anyshot_jax.serve import cli
+from anyshot_jax.serve.app import create_app
 
 
 def stripes(seed: int, across: bool) -> np.ndarray:
@@ -37,10 +37,10 @@ def png(picture: np.ndarray) -> bytes:
 @contextmanager
 def served(classifier, **settings):
     """A client of a server that runs meanwhile."""
-    with serve.listen(0) as socket:
+    with cli.listen(0) as socket:
         port = socket.getsockname()[1]
         app = create_app(classifier, port=port, **settings)
-        server = uvicorn.Server(serve.settings(app))
+        server = uvicorn.Server(cli.settings(app))
         thread = threading.Thread(target=server.run, kwargs={'sockets': [socket]})
         thread.start()
         at = f'http://127.0.0.1:{port}'

@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 
 from anyshot_jax import config as configs
 from anyshot_jax.methods import anomaly
-from anyshot_jax.step import make_step
+from anyshot_jax.training.step import make_step
 from anyshot_jax.types import Episode, InputError, from_arrays
 
 # What is learnt.

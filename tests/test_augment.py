@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from anyshot_jax import augment
+from anyshot_jax.episodes import augment
 
 KEY = jax.random.key(3)
 MOVES = ('degrees', 'shear', 'scale', 'shift')

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from anyshot_jax import checkpoint, files
+from anyshot_jax.storage import files
+from anyshot_jax.training import checkpoint
 from anyshot_jax.types import InputError, TrainState
 
 pytestmark = pytest.mark.usefixtures('swept')

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from originals import need, relative
 
-from anyshot_jax import tokens
-from anyshot_jax.nets import clip
+from anyshot_jax.encoders import clip, tokens
+from anyshot_jax.encoders.weights import read_tensors
 from anyshot_jax.types import InputError
-from anyshot_jax.weights import read_tensors
 
 TEXTS = [
     'a photo of a low lower lowest dog.',

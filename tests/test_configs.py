@@ -12,8 +12,10 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from anyshot_jax import config as configs
-from anyshot_jax import memory_bank, run_checks
-from anyshot_jax.step import make_step, on_all_devices
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.training import checks
+from anyshot_jax.training.step import make_step
 from anyshot_jax.types import InputError, from_arrays
 
 FILES = sorted((Path(__file__).resolve().parent.parent / 'configs').glob('*.py'))
@@ -142,7 +144,7 @@ def test_recipe_fits_together_at_its_own_size(file, arg):
     for i, given in enumerate(stages_of(full)):
         config = configs.check(given)
         assert configs.to_json(config) == configs.to_json(given)
-        run_checks.check(config, in_stages='stages' in full)
+        checks.check(config, in_stages='stages' in full)
         ways = max([config.train.ways, *(ways for ways, _ in config.eval.tasks)])
         items = config.eval.queries + max([0, *(shots for _, shots in config.eval.tasks)])
         items = max(items, config.train.shots + config.train.queries)

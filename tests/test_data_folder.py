@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from anyshot_jax.data import folder
-from anyshot_jax.data.descriptions import descriptions
+from anyshot_jax.data.readers.descriptions import descriptions
 from anyshot_jax.types import InputError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anyshot_jax.data.images import NotAnImage, read_image, read_picture
+from anyshot_jax.data.readers.images import NotAnImage, read_image, read_picture
 from anyshot_jax.types import InputError
 
 LIMIT = 1_000_000

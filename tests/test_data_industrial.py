@@ -10,8 +10,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from anyshot_jax import describe
 from anyshot_jax.data import industrial
+from anyshot_jax.encoders import describe
 from anyshot_jax.types import InputError
 
 SEEN = {'f': True, 'b': True, 'a': False, 'd': True, 'e': False, 'c': True}

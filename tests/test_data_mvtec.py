@@ -10,7 +10,7 @@ from PIL import Image
 
 from anyshot_jax import config as configs
 from anyshot_jax.data import mvtec
-from anyshot_jax.episodes import expand_turns
+from anyshot_jax.episodes.sampling import expand_turns
 from anyshot_jax.types import InputError, from_arrays
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from anyshot_jax.data import omniglot
-from anyshot_jax.data.cache import cache_dir
+from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import InputError
 
 ALPHABETS = ('Latin', 'Hebrew', 'Kannada', 'Gurmukhi')  # train, val, test, both

@@ -10,20 +10,20 @@ from ml_collections import ConfigDict
 from PIL import Image
 from scipy import ndimage
 
-from anyshot_jax.data import foreground, pseudo, textures
+from anyshot_jax.data.pseudo import classes, foreground, textures
 from anyshot_jax.types import InputError
 
 PLENTY = 10**6
 
 
 def fields_of(**fields):
-    given = ConfigDict(pseudo.FIELDS)
+    given = ConfigDict(classes.FIELDS)
     given.update({'classes': 4, 'val_classes': 2, 'per_class': 3, **fields})
     return given
 
 
 def make(good, **fields):
-    return pseudo.make(good, fields_of(**fields), PLENTY)
+    return classes.make(good, fields_of(**fields), PLENTY)
 
 
 @pytest.fixture(scope='module')
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 
 def plan(textures_in='', **fields):
-    return pseudo.plan(fields_of(**fields), textures.find_textures(str(textures_in)))
+    return classes.plan(fields_of(**fields), textures.find_textures(str(textures_in)))
 
 
 @pytest.mark.parametrize('kind', ['mixed', 'texture'])
@@ -61,15 +61,15 @@ def test_validation_is_held_out(kind):
     if kind == 'mixed':
         assert len(pairs(train)) == 29 and len(pairs(val)) == 7  # of 6 x 6, a fifth
         assert not pairs(train) & pairs(val)
-        assert {c.shape for c in val} == set(pseudo.pseudo_shapes.SHAPES)
-        assert {c.appearance for c in val} == set(pseudo.pseudo_defects.APPEARANCES)
+        assert {c.shape for c in val} == set(classes.pseudo_shapes.SHAPES)
+        assert {c.appearance for c in val} == set(classes.pseudo_defects.APPEARANCES)
     assert len(set(names)) == 80
     # The seed draws them.
     assert plan(kind=kind, classes=60, val_classes=20) == classes
     assert plan(kind=kind, classes=60, val_classes=20, seed=1) != classes
 
 
-@pytest.mark.parametrize('kind', pseudo.KINDS)
+@pytest.mark.parametrize('kind', classes.KINDS)
 def test_more_classes_add_to_fewer(kind):
     few, more = plan(kind=kind, classes=2), plan(kind=kind, classes=8)
     assert more['train'][:2] == few['train'] and more['val'] == few['val']
@@ -115,10 +115,10 @@ def test_the_same_picture_in_a_set(good):
 
 def test_rows_of_pictures():
     """Each as often as any other, or once more."""
-    assert sorted(pseudo.source_rows(5, 5, 0).tolist()) == [0, 1, 2, 3, 4]
-    assert np.bincount(pseudo.source_rows(5, 13, 0)).tolist().count(3) == 3
-    assert len(set(pseudo.source_rows(100, 40, 0).tolist())) == 40
-    assert pseudo.source_rows(100, 40, 0).tolist() != pseudo.source_rows(100, 40, 1).tolist()
+    assert sorted(classes.source_rows(5, 5, 0).tolist()) == [0, 1, 2, 3, 4]
+    assert np.bincount(classes.source_rows(5, 13, 0)).tolist().count(3) == 3
+    assert len(set(classes.source_rows(100, 40, 0).tolist())) == 40
+    assert classes.source_rows(100, 40, 0).tolist() != classes.source_rows(100, 40, 1).tolist()
 
 
 def test_seeds_and_more_classes(good):
@@ -172,7 +172,7 @@ def test_no_paint_on_grey_pictures(good, folder):
 ])  # fmt: skip
 def test_bad_fields(fields, message):
     with pytest.raises(InputError, match=message):
-        pseudo.check(fields_of(**fields))
+        classes.check(fields_of(**fields))
 
 
 # Textures.
@@ -275,21 +275,21 @@ def test_where_nothing_is_found_all_is_taken(caplog):
 
 def test_without_opencv(monkeypatch):
     monkeypatch.setitem(sys.modules, 'cv2', None)
-    pseudo.check(fields_of())
+    classes.check(fields_of())
     with pytest.raises(InputError, match=r"needs OpenCV: pip install 'anyshot-jax\[anomaly\]'"):
-        pseudo.check(fields_of(foreground='flood'))
+        classes.check(fields_of(foreground='flood'))
     assert foreground.find(np.zeros((1, 4, 4, 1), np.uint8), 'none').all()
 
 
 def test_sources_are_held_out_by_groups():
     group = np.repeat(np.arange(10), 4)
-    rows = pseudo.sources_of(40, fields_of(per_class=50, held_out=0.3), group)
+    rows = classes.sources_of(40, fields_of(per_class=50, held_out=0.3), group)
     val, train = (set(group[rows[role]]) for role in ('val', 'train'))
     assert len(val) == 3 and len(train) == 7 and not val & train
     # Every picture of a role as often as any other, or once more.
     assert set(np.unique(rows['val'], return_counts=True)[1]) == {4, 5}
-    same = pseudo.sources_of(40, fields_of(per_class=50), group)
-    np.testing.assert_array_equal(same['train'], pseudo.source_rows(40, 50, 0))
+    same = classes.sources_of(40, fields_of(per_class=50), group)
+    np.testing.assert_array_equal(same['train'], classes.source_rows(40, 50, 0))
     np.testing.assert_array_equal(same['val'], same['train'])
     with pytest.raises(InputError, match='all good pictures are of one group'):
-        pseudo.sources_of(4, fields_of(held_out=0.1), np.zeros(4, int))
+        classes.sources_of(4, fields_of(held_out=0.1), np.zeros(4, int))

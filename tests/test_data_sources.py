@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from anyshot_jax.data import cache, splits, synthetic
+from anyshot_jax.data import splits, synthetic
+from anyshot_jax.storage import cache
 from anyshot_jax.types import InputError
 
 

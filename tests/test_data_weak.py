@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from anyshot_jax import config as configs
-from anyshot_jax.data import noisy, weak, weak_files
+from anyshot_jax.data import noisy, weak
 from anyshot_jax.data.noise import corrupt
+from anyshot_jax.data.readers import weak as layouts
 from anyshot_jax.types import InputError
 
 
@@ -234,14 +235,14 @@ def test_cub(tmp_path):
     for i, p, _, _ in pictures:
         write(tmp_path / 'images' / p, i)
     write(tmp_path / 'web' / '004.Bird' / 'w.png', 9)
-    files, _ = weak_files.find(tmp_path, 'cub')
+    files, _ = layouts.find(tmp_path, 'cub')
     assert {k: [p.name for p in v] for k, v in files.items()} == {
         ('base', '001.Bird'): ['a.png'], ('test', '001.Bird'): ['b.png'],
         ('test', '004.Bird'): ['d.png'], ('web', '004.Bird'): ['w.png'],
     }  # fmt: skip
     data = load(tmp_path, layout='cub')
     assert data['web'].names == ('004.Bird',) and len(data['base'].label) == 1
-    assert len(weak_files.CUB_NOVEL) == 50 and len(weak_files.AIRCRAFT_NOVEL) == 25
+    assert len(layouts.CUB_NOVEL) == 50 and len(layouts.AIRCRAFT_NOVEL) == 25
 
 
 def test_car(tmp_path):
@@ -261,14 +262,14 @@ def test_aircraft(tmp_path):
     lines(tmp_path / 'images_variant_test.txt', ['004 F-16A/B', '005 DC-3'])
     for i in range(1, 6):
         write(tmp_path / 'images' / f'{i:03d}.jpg', i)
-    novel = sorted(weak_files.AIRCRAFT_NOVEL)
+    novel = sorted(layouts.AIRCRAFT_NOVEL)
     slashed = [n for n in novel if '/' in n]
     assert slashed  # a folder is called by _ instead
-    files, _ = weak_files._aircraft(tmp_path)
+    files, _ = layouts._aircraft(tmp_path)
     assert ('002.jpg', 'DC-3', True) in [(p.name, n, t) for p, n, t in files]
 
 
 @pytest.mark.parametrize('layout', ['cub', 'car', 'aircraft'])
 def test_lists_that_are_not_there(tmp_path, layout):
     with pytest.raises(InputError, match=r'\.txt can not be read'):
-        weak_files.find(tmp_path, layout)
+        layouts.find(tmp_path, layout)

@@ -8,7 +8,14 @@ import pytest
 from anyshot_jax.config import defaults
 from anyshot_jax.data import folder
 from anyshot_jax.data.splits import split_items
-from anyshot_jax.describe import COLOUR_WORDS, colours_in, describe, name_colours, spoken, tfidf
+from anyshot_jax.encoders.describe import (
+    COLOUR_WORDS,
+    colours_in,
+    describe,
+    name_colours,
+    spoken,
+    tfidf,
+)
 from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.types import InputError
 
@@ -155,7 +162,7 @@ def test_no_colour_at_all_is_logged(caplog):
 
 def test_a_run_finds_the_colours_without_vectors(tmp_path, tiny_config, monkeypatch):
     from anyshot_jax.methods import simpleshot
-    from anyshot_jax.train import run
+    from anyshot_jax.training.loop import run
 
     seen, build = [], simpleshot.build
     monkeypatch.setattr(simpleshot, 'build', lambda c, d: seen.append(d) or build(c, d))

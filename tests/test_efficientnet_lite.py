@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anyshot_jax.nets import efficientnet_lite as lite
+from anyshot_jax.encoders import efficientnet_lite as lite
+from anyshot_jax.encoders.weights import read_tensors
 from anyshot_jax.types import InputError
-from anyshot_jax.weights import read_tensors
 
 NET = lite.EfficientNetLite()
 

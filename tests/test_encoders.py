@@ -7,17 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from anyshot_jax import embedding, encoders
+from anyshot_jax import encoders
 from anyshot_jax.config import defaults
 from anyshot_jax.data.splits import split_items
-from anyshot_jax.encoders import IMAGENET, PictureEncoder
-from anyshot_jax.episodes import expand_turns, restrict
-from anyshot_jax.episodic import embed_dataset
-from anyshot_jax.nets import resnet
+from anyshot_jax.encoders import PictureEncoder, embedding, resnet
+from anyshot_jax.encoders.pretrained import IMAGENET
+from anyshot_jax.episodes.episodic import embed_dataset
+from anyshot_jax.episodes.sampling import expand_turns, restrict
 from anyshot_jax.ops.colour import colour_shares
 from anyshot_jax.ops.preprocess import preprocess
-from anyshot_jax.prepare import _with_features
-from anyshot_jax.train import run
+from anyshot_jax.training.loop import run
+from anyshot_jax.training.prepare import _with_features
 from anyshot_jax.types import InputError
 
 NET = resnet.ResNet((1, 1), width=4)

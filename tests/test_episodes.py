@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from anyshot_jax import episodes
+from anyshot_jax.episodes import sampling
 from anyshot_jax.types import Episode, InputError, from_arrays
 
 SIZE = 3  # of the pictures
@@ -45,7 +45,7 @@ def sample():
 
     @partial(jax.jit, static_argnames=('ways', 'shots', 'queries'))
     def many(keys, dataset, *, ways, shots, queries):
-        draw = partial(episodes.sample_episode, ways=ways, shots=shots, queries=queries)
+        draw = partial(sampling.sample_episode, ways=ways, shots=shots, queries=queries)
         return jax.vmap(draw, (0, None))(keys, dataset)
 
     return many
@@ -101,7 +101,7 @@ def test_choose_is_uniform_over_ordered_subsets(n, k):
 
 def many_choices(n, k):
     keys = jax.random.split(jax.random.key(17), len(n))
-    return np.asarray(jax.jit(jax.vmap(partial(episodes.choose, k=k)))(keys, n))
+    return np.asarray(jax.jit(jax.vmap(partial(sampling.choose, k=k)))(keys, n))
 
 
 def test_choose_takes_a_traced_number_of_its_own_for_each():
@@ -135,7 +135,7 @@ def test_same_key_same_episode_under_jit_or_not(sample):
     key = jax.random.key(2)
     size = {'ways': 5, 'shots': 1, 'queries': 3}
     inside = jax.tree.map(lambda a: a[0], sample(key[None], dataset, **size))
-    outside = episodes.sample_episode(key, dataset, **size)
+    outside = sampling.sample_episode(key, dataset, **size)
     jax.tree.map(np.testing.assert_array_equal, inside, outside)
 
 
@@ -145,9 +145,9 @@ def test_expanded_turns_are_the_classes_that_the_sampler_draws(sample):
     dataset = dataset.replace(
         x=dataset.x[:15], label=np.repeat(range(3), [4, 5, 6]), extras={'a': np.eye(3)}
     )
-    plain = episodes.expand_turns(dataset)
+    plain = sampling.expand_turns(dataset)
     assert plain.turns == 1 and plain.num_classes == dataset.num_classes == 12
-    assert plain.names == episodes.class_names(dataset)
+    assert plain.names == sampling.class_names(dataset)
     np.testing.assert_array_equal(plain.extras['a'], np.tile(np.eye(3), (4, 1)))
     np.testing.assert_array_equal(plain.label, np.repeat(range(12), plain.count))
     keys = jax.random.split(jax.random.key(0), 50)
@@ -158,13 +158,13 @@ def test_expanded_turns_are_the_classes_that_the_sampler_draws(sample):
 
 def test_without_turns_nothing_is_expanded():
     dataset = numbered([2, 2])
-    assert episodes.expand_turns(dataset) is dataset
-    assert episodes.class_names(dataset) == ('0', '1')
+    assert sampling.expand_turns(dataset) is dataset
+    assert sampling.class_names(dataset) == ('0', '1')
 
 
 def test_names_of_turned_classes():
     dataset = from_arrays(pictures(np.arange(2)), [0, 1], ('a', 'b'), turns=4)
-    names = episodes.class_names(dataset)
+    names = sampling.class_names(dataset)
     assert names[:3] == ('a', 'b', 'a turned 90') and names[-1] == 'b turned 270'
 
 
@@ -173,7 +173,7 @@ def check(counts=(5, 6, 7), role='train', turns=1, shape=(2,), **size):
     names = tuple(f'class {c}' for c in range(len(counts)))
     label = np.repeat(np.arange(len(counts)), counts)
     data = {'train': from_arrays(x, label, names, turns=turns)}
-    episodes.check(data, role, **{'ways': 2, 'shots': 1, 'queries': 4, **size})
+    sampling.check(data, role, **{'ways': 2, 'shots': 1, 'queries': 4, **size})
 
 
 def test_check_lets_pass_what_can_be_drawn():
@@ -208,7 +208,7 @@ def test_first_keeps_the_first_classes_and_shots():
     number = lambda kind, n: np.array([100 * w + 10 * kind + i for w in range(3) for i in range(n)])
     label = lambda n: np.repeat(np.arange(3), n)
     whole = Episode(number(1, 4), label(4), number(2, 2), label(2), np.array([7, 5, 9]))
-    small = episodes.first(whole, 2, 3)
+    small = sampling.first(whole, 2, 3)
     np.testing.assert_array_equal(small.x_s, [10, 11, 12, 110, 111, 112])
     np.testing.assert_array_equal(small.y_s, [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(small.x_q, [20, 21, 120, 121])
@@ -234,7 +234,7 @@ def apart():
     """For many keys: (support, query) as NumPy."""
 
     def draw(count, dataset, shots, given=None, seed=0):
-        one = lambda key, dataset: episodes.draw_apart(key, dataset, shots, given)
+        one = lambda key, dataset: sampling.draw_apart(key, dataset, shots, given)
         keys = jax.random.split(jax.random.key(seed), count)
         return jax.tree.map(np.asarray, jax.jit(jax.vmap(one, (0, None)))(keys, dataset))
 

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anyshot_jax import evaluate
-from anyshot_jax.config import defaults, in_stages
+from anyshot_jax.config import config_hash, defaults, in_stages
+from anyshot_jax.training import intervals
+from anyshot_jax.training.result import facts
 
 
 def test_mean_and_interval_by_hand():
-    values = evaluate.summarise({'a': np.array([0.0, 1.0, 1.0, 0.0])})
+    values = intervals.summarise({'a': np.array([0.0, 1.0, 1.0, 0.0])})
     # Deviations of 0.5: the sample variance is 4 * 0.25 / 3.
     assert values == {'a': {'mean': 0.5, 'ci95': pytest.approx(1.96 * math.sqrt(1 / 12)), 'n': 4}}
 
 
 def test_interval_is_scipys():
     x = np.random.default_rng(0).normal(0.9, 0.1, 600).astype(np.float32)
-    got = evaluate.summarise({'x': x})['x']
+    got = intervals.summarise({'x': x})['x']
     low, high = stats.norm.interval(0.95, loc=x.mean(dtype=float), scale=stats.sem(x.astype(float)))
     assert got['mean'] - got['ci95'] == pytest.approx(low, abs=1e-5)
     assert got['mean'] + got['ci95'] == pytest.approx(high, abs=1e-5)
@@ -27,7 +28,7 @@ def test_interval_is_scipys():
 
 
 def test_one_value_has_no_interval():
-    got = evaluate.summarise({'x': np.array([0.25])})['x']
+    got = intervals.summarise({'x': np.array([0.25])})['x']
     assert got['mean'] == 0.25 and got['n'] == 1 and math.isnan(got['ci95'])
 
 
@@ -37,7 +38,7 @@ def test_table():
         '20-way 5-shot': {'mean': 1.0, 'ci95': 0.0, 'n': 1000},
         'auroc': {'mean': 0.5, 'ci95': 0.01, 'n': 7},
     }
-    assert evaluate.table(values).splitlines() == [
+    assert intervals.table(values).splitlines() == [
         ' ways  shots  accuracy %  95 % CI  episodes',
         '-------------------------------------------',
         '    5      1       98.77   +-0.12       600',
@@ -48,16 +49,14 @@ def test_table():
 
 def test_config_hash_is_of_the_fields_that_change_a_result():
     config = defaults('knn', 'synthetic')
-    first = evaluate.config_hash(config)
+    first = config_hash(config)
     assert len(first) == 12 and int(first, 16) >= 0
     config.eval_only = config.plan = True
     config.data.dir = '/elsewhere'
-    assert evaluate.config_hash(config) == first
+    assert config_hash(config) == first
     config.seed = 1
-    assert evaluate.config_hash(config) != first
-    staged = lambda config: evaluate.config_hash(
-        in_stages(a=config, b=defaults('knn', 'synthetic'))
-    )
+    assert config_hash(config) != first
+    staged = lambda config: config_hash(in_stages(a=config, b=defaults('knn', 'synthetic')))
     first = staged(defaults('knn', 'synthetic'))
     assert staged(config) == first  # the seed is that of all stages
     config.method.distance = 'cosine'
@@ -65,9 +64,9 @@ def test_config_hash_is_of_the_fields_that_change_a_result():
 
 
 def test_facts_name_versions_and_device():
-    facts = evaluate.facts(defaults('protonet', 'synthetic', 'mlp'))
-    assert facts['batch_norm'] == 'inductive' and facts['seed'] == 0
-    assert facts['num_devices'] == 2 and facts['device']
-    assert {'python', 'jax', 'flax', 'numpy', 'anyshot-jax'} <= facts['versions'].keys()
-    assert evaluate.facts(defaults('knn', 'synthetic'))['batch_norm'] == 'none'
-    json.dumps(facts)
+    record = facts(defaults('protonet', 'synthetic', 'mlp'))
+    assert record['batch_norm'] == 'inductive' and record['seed'] == 0
+    assert record['num_devices'] == 2 and record['device']
+    assert {'python', 'jax', 'flax', 'numpy', 'anyshot-jax'} <= record['versions'].keys()
+    assert facts(defaults('knn', 'synthetic'))['batch_norm'] == 'none'
+    json.dumps(record)

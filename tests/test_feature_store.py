@@ -13,7 +13,7 @@ from PIL import Image
 
 from anyshot_jax.classify import feature_store
 from anyshot_jax.classify.feature_store import FeatureStore
-from anyshot_jax.data.images import NotAnImage, read_image
+from anyshot_jax.data.readers.images import NotAnImage, read_image
 from anyshot_jax.types import InputError
 
 

@@ -7,7 +7,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from anyshot_jax import files, logbook, train
+from anyshot_jax.storage import files
+from anyshot_jax.training import logbook, loop
 from anyshot_jax.types import InputError
 
 
@@ -38,18 +39,18 @@ def bucket():
 
 def test_a_run_in_a_bucket(tiny_config, bucket, tmp_path, capsys):
     """The same files as on a disk, and the same result; the second call finds it finished."""
-    train.run(tiny_config('knn', net=''), bucket)
-    train.run(tiny_config('knn', net=''), tmp_path)
+    loop.run(tiny_config('knn', net=''), bucket)
+    loop.run(tiny_config('knn', net=''), tmp_path)
     for name in ('config.json', 'result.json', 'report.html'):
         here, there = (tmp_path / name).read_text(), (bucket / name).read_text()
         assert here.count('\n') == there.count('\n')
     values = [json.loads((w / 'result.json').read_text())['values'] for w in (bucket, tmp_path)]
     assert values[0] == values[1]
     capsys.readouterr()
-    train.run(tiny_config('knn', net=''), 's3://bucket/run')
+    loop.run(tiny_config('knn', net=''), 's3://bucket/run')
     assert 's3://bucket/run is finished' in capsys.readouterr().out
     with pytest.raises(InputError, match='made with another config'):
-        train.run(tiny_config('knn', net='', seed=3), bucket)
+        loop.run(tiny_config('knn', net='', seed=3), bucket)
 
 
 def test_a_logbook_in_a_bucket_goes_on(bucket):

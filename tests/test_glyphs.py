@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from anyshot_jax.data import glyphs
-from anyshot_jax.data.glyph_shapes import Fonts, changes, distinct, place
+from anyshot_jax.data.readers.glyph_shapes import Fonts, changes, distinct, place
 from anyshot_jax.types import InputError
 
 

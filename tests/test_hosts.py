@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import workdirs
 
-from anyshot_jax import hosts
+from anyshot_jax.training import processes
 from anyshot_jax.types import InputError
 
 pytestmark = pytest.mark.usefixtures('swept')
@@ -141,16 +141,16 @@ def test_what_one_refuses_ends_all(recipe, tmp_path):
 )
 def test_flags_that_do_not_fit(given, message):
     with pytest.raises(InputError, match=message):
-        hosts.join(*given)
+        processes.join(*given)
 
 
 def test_nobody_answers(monkeypatch):
-    monkeypatch.setattr(hosts, 'PATIENCE', 0.1)
+    monkeypatch.setattr(processes, 'PATIENCE', 0.1)
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))  # nobody else takes it, and it doesn't listen
         address = f'127.0.0.1:{s.getsockname()[1]}'
         with pytest.raises(InputError, match=f'answers at --coordinator={address}'):
-            hosts.join(address, 2, 1)
+            processes.join(address, 2, 1)
 
 
 def test_alone_nothing_changes(monkeypatch):
@@ -158,17 +158,17 @@ def test_alone_nothing_changes(monkeypatch):
     monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '1')
     monkeypatch.setenv('SLURM_NTASKS', '8')
     monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'localhost')
-    hosts.join('', 0, -1)
+    processes.join('', 0, -1)
     assert not jax.distributed.is_initialized()
     tree = {'a': np.arange(3)}
-    assert hosts.everywhere(tree) is tree and hosts.here(tree) is tree
-    assert hosts.any_of_them(True) and not hosts.any_of_them(False)
+    assert processes.everywhere(tree) is tree and processes.here(tree) is tree
+    assert processes.any_of_them(True) and not processes.any_of_them(False)
     with pytest.raises(InputError, match='no'):
-        hosts.by_the_first(lambda: (_ for _ in ()).throw(InputError('no')))
-    assert hosts.by_the_first(lambda: 3) == 3
+        processes.by_the_first(lambda: (_ for _ in ()).throw(InputError('no')))
+    assert processes.by_the_first(lambda: 3) == 3
 
 
 def test_clusters_are_found():
-    assert hosts.in_a_cluster({'SLURM_STEP_NUM_TASKS': '2'})
-    assert hosts.in_a_cluster({'TPU_WORKER_HOSTNAMES': 'a,b'})
-    assert not hosts.in_a_cluster({})
+    assert processes.in_a_cluster({'SLURM_STEP_NUM_TASKS': '2'})
+    assert processes.in_a_cluster({'TPU_WORKER_HOSTNAMES': 'a,b'})
+    assert not processes.in_a_cluster({})

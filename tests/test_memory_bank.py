@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny_maps
 
-from anyshot_jax import memory_bank
+from anyshot_jax.defects import memory_bank
 from anyshot_jax.types import InputError
 
 

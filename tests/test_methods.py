@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from anyshot_jax import config as configs
-from anyshot_jax import episodes, methods
-from anyshot_jax.episodic import embed_dataset, episode_accuracies, task_name
-from anyshot_jax.step import make_step, on_all_devices
+from anyshot_jax import methods
+from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes.episodic import embed_dataset, episode_accuracies, task_name
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.training.step import make_step
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(11)
@@ -101,7 +103,7 @@ class Case:
 
     @cached_property
     def episode(self):
-        episode = episodes.sample_episode(KEY, self.data['test'], ways=3, shots=2, queries=3)
+        episode = sampling.sample_episode(KEY, self.data['test'], ways=3, shots=2, queries=3)
         return jax.tree.map(np.asarray, episode)
 
     @cached_property
@@ -295,8 +297,8 @@ def test_evaluation_is_prediction_episode_by_episode(case, mode):
     @jax.jit
     def accuracies(state, dataset, keys):
         def one(key):
-            whole = episodes.sample_episode(key, dataset, ways=ways, shots=shots, queries=3)
-            parts = {task_name(*task): episodes.first(whole, *task) for task in tasks}
+            whole = sampling.sample_episode(key, dataset, ways=ways, shots=shots, queries=3)
+            parts = {task_name(*task): sampling.first(whole, *task) for task in tasks}
             answers = {n: method.predict(state, e).argmax(-1) for n, e in parts.items()}
             return {n: (answers[n] == e.y_q).mean() for n, e in parts.items()}
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from originals import need, relative
 
-from anyshot_jax import tokens
-from anyshot_jax.nets import minilm
+from anyshot_jax.encoders import minilm, tokens
+from anyshot_jax.encoders.weights import read_tensors
 from anyshot_jax.types import InputError
-from anyshot_jax.weights import read_tensors
 
 SENTENCES = [
     'A metal nut with a deep scratch across its face.',

@@ -7,13 +7,13 @@ import optax
 import pytest
 from jax import lax
 
+from anyshot_jax.encoders.winograd import pays, winograd
 from anyshot_jax.nets.conv import Conv, conv
 from anyshot_jax.nets.conv4 import Conv4
 from anyshot_jax.nets.norm import BatchNorm, batch_norm
 from anyshot_jax.nets.pairs import max_pool_pairs, pair_moments
 from anyshot_jax.nets.pool import max_pool
 from anyshot_jax.nets.resnet12 import ResNet12
-from anyshot_jax.nets.winograd import pays, winograd
 from anyshot_jax.types import InputError
 
 

@@ -12,12 +12,12 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from anyshot_jax import config as configs
-from anyshot_jax import episodes
-from anyshot_jax.data.one_shot_runs import load_runs
-from anyshot_jax.episodic import episodic
+from anyshot_jax.data.readers.one_shot_runs import load_runs
+from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.methods.hausdorff import modified_hausdorff
 from anyshot_jax.nets.koch import Koch
-from anyshot_jax.step import on_all_devices
+from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(2)
@@ -163,7 +163,7 @@ def alphabets(sizes=(3, 5, 4, 2), turns=1):
 def test_tasks_stay_within_an_alphabet_and_turn_as_a_whole(turns):
     dataset = jax.device_put(alphabets(turns=turns))
     draw = partial(
-        episodes.sample_episode, dataset=dataset, ways=3, shots=1, queries=1, within='alphabet'
+        sampling.sample_episode, dataset=dataset, ways=3, shots=1, queries=1, within='alphabet'
     )
     class_id = np.asarray(
         jax.jit(jax.vmap(lambda k: draw(k).class_id))(jax.random.split(KEY, 4000))
@@ -189,7 +189,7 @@ def test_tasks_stay_within_an_alphabet_and_turn_as_a_whole(turns):
 def test_what_can_not_be_drawn_within_is_said(fields, message):
     size = {'ways': 3, 'shots': 1, 'queries': 1, 'within': 'alphabet', **fields}
     with pytest.raises(InputError, match=message):
-        episodes.check({'train': alphabets()}, 'train', **size)
+        sampling.check({'train': alphabets()}, 'train', **size)
 
 
 @pytest.mark.parametrize('shape', [(9, 7), (20, 20), (6, 31)])

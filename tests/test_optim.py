@@ -6,9 +6,10 @@ import optax
 import pytest
 
 from anyshot_jax.config import SPINE, ConfigDict
-from anyshot_jax.optim import build_optimizer, schedule
+from anyshot_jax.episodes.optim import build_optimizer, schedule
+from anyshot_jax.episodes.update import chunk_size, gradient_update
+from anyshot_jax.runtime.devices import AXIS
 from anyshot_jax.types import InputError, TrainState
-from anyshot_jax.update import AXIS, chunk_size, gradient_update
 
 PARAMS = {
     'conv': {'kernel': [[1, -2], [3, 0.5]], 'bias': [1, -1]},

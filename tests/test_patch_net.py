@@ -11,10 +11,12 @@ from PIL import Image
 from scipy import ndimage
 from tiny_maps import bright_squares
 
-from anyshot_jax import checkpoint, memory_bank, train
 from anyshot_jax import config as configs
+from anyshot_jax.defects import memory_bank
 from anyshot_jax.methods import patch_net
-from anyshot_jax.step import make_step, on_all_devices
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.training import checkpoint, loop
+from anyshot_jax.training.step import make_step
 from anyshot_jax.types import InputError, from_arrays
 
 pytestmark = pytest.mark.usefixtures('swept')
@@ -187,7 +189,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     config.update({'num_steps': 8, 'steps_per_call': 2, 'eval_every': 4, 'save_every': 2})
     config.log_every = 2
     monkeypatch.setattr(configs.find('data', 'synthetic'), 'load', lambda fields: data)
-    means = train.run(config, tmp_path / 'whole')
+    means = loop.run(config, tmp_path / 'whole')
     assert means['image AUROC'] > 0.5 and (tmp_path / 'whole' / 'report.html').exists()
 
     class Stop(Exception):
@@ -197,8 +199,8 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
         raise Stop
 
     with pytest.raises(Stop):  # after the validation of step 4; step 2 is what is saved
-        train.run(config, tmp_path / 'cut', on_validation=stop)
-    assert train.run(config, tmp_path / 'cut') == means
+        loop.run(config, tmp_path / 'cut', on_validation=stop)
+    assert loop.run(config, tmp_path / 'cut') == means
     empty = jax.tree.map(lambda a: a[None], trained(config, data)[1])
     states = []
     for name in ('whole', 'cut'):
@@ -212,7 +214,7 @@ def test_page_has_the_heat_of_both(tmp_path, monkeypatch):
     config, data = make()
     config.update({'num_steps': 40, 'eval_every': 0, 'save_every': 0, 'log_every': 10})
     monkeypatch.setattr(configs.find('data', 'synthetic'), 'load', lambda fields: data)
-    means = train.run(config, tmp_path)
+    means = loop.run(config, tmp_path)
     html = (tmp_path / 'report.html').read_text('utf-8')
     anchors = re.findall(r'<section id="([\w-]+)">', html)
     assert anchors == ['curves', 'detection', 'places', 'settings']

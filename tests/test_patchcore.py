@@ -11,10 +11,11 @@ from sklearn.metrics import roc_auc_score
 from tiny_maps import bright_squares
 
 from anyshot_jax import config as configs
-from anyshot_jax import memory_bank, train
-from anyshot_jax.detector import score_patches
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.defects.detector import score_patches
 from anyshot_jax.methods import patchcore
-from anyshot_jax.step import on_all_devices
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.training import loop
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(0)
@@ -105,7 +106,7 @@ def test_same_seed_same_values():
 def test_a_run_leaves_a_result_and_a_report(tmp_path, monkeypatch):
     config, data = make()
     monkeypatch.setattr(configs.find('data', 'synthetic'), 'load', lambda fields: data)
-    means = train.run(config, tmp_path)
+    means = loop.run(config, tmp_path)
     assert means['image AUROC'] == 1 and (tmp_path / 'report.html').exists()
     assert '"area under the curve"' in (tmp_path / 'result.json').read_text()
 

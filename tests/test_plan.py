@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from anyshot_jax import config as configs
-from anyshot_jax import flops, free_memory, plan, population, train
-from anyshot_jax.step import make_population_step, on_all_devices
+from anyshot_jax.runtime import flops, memory
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.training import loop, plan, population
+from anyshot_jax.training.step import make_population_step
 from anyshot_jax.types import InputError
 
 # Counting.
@@ -168,8 +170,8 @@ def test_a_line_through_what_was_measured():
 
 def test_memory_that_is_free():
     total = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    assert 2**20 < free_memory.available_memory() < total
-    assert free_memory.free_bytes() < 0.6 * total  # of two devices each has half
+    assert 2**20 < memory.available_memory() < total
+    assert memory.free_bytes() < 0.6 * total  # of two devices each has half
 
 
 # What is printed.
@@ -177,7 +179,7 @@ def test_memory_that_is_free():
 
 def test_a_plan_says_what_a_run_needs_and_leaves_nothing(tiny_config, tmp_path, capsys):
     workdir = tmp_path / 'run'
-    assert train.run(tiny_config(plan=True, optim__name='adam'), workdir) == {}
+    assert loop.run(tiny_config(plan=True, optim__name='adam'), workdir) == {}
     printed = capsys.readouterr().out
     lines = {line[:28].strip(): line[28:].split() for line in printed.splitlines()}
     assert 'protonet with mlp on synthetic, 2 x cpu' in printed
@@ -193,7 +195,7 @@ def test_a_plan_says_what_a_run_needs_and_leaves_nothing(tiny_config, tmp_path, 
 
 
 def test_a_plan_where_nothing_is_trained(tiny_config, tmp_path, capsys):
-    assert train.run(tiny_config('simpleshot', '', plan=True), tmp_path / 'run') == {}
+    assert loop.run(tiny_config('simpleshot', '', plan=True), tmp_path / 'run') == {}
     printed = capsys.readouterr().out
     assert 'there is no training' in printed and 'FLOPs' not in printed
     assert 'data   ' in printed and 'test   ' in printed and 'validation' not in printed
@@ -202,11 +204,11 @@ def test_a_plan_where_nothing_is_trained(tiny_config, tmp_path, capsys):
 
 def test_a_plan_beside_a_run_touches_nothing_of_it(tiny_config, tmp_path):
     workdir = tmp_path / 'run'
-    want = train.run(tiny_config(), workdir)
+    want = loop.run(tiny_config(), workdir)
     files = {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
-    assert train.run(tiny_config(plan=True, seed=5), workdir) == {}  # even with another config
+    assert loop.run(tiny_config(plan=True, seed=5), workdir) == {}  # even with another config
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob('*')} == files
-    assert train.run(tiny_config(), workdir) == want
+    assert loop.run(tiny_config(), workdir) == want
     assert json.loads((workdir / 'config.json').read_text())['plan'] is False
 
 
@@ -216,20 +218,20 @@ def test_a_plan_of_stages(tiny_config, tmp_path, capsys):
     )
     config = make()
     config.plan = True
-    assert train.run(config, tmp_path / 'run') == {}
+    assert loop.run(config, tmp_path / 'run') == {}
     printed = capsys.readouterr().out
     assert "later stages need what 'first' exports" in printed and 'knn' not in printed
     assert not (tmp_path / 'run').exists()
-    train.run(make(), tmp_path / 'run')
+    loop.run(make(), tmp_path / 'run')
     capsys.readouterr()
-    assert train.run(config, tmp_path / 'run') == {}
+    assert loop.run(config, tmp_path / 'run') == {}
     printed = capsys.readouterr().out
     assert 'Plan of protonet' in printed and 'Plan of knn' in printed
 
 
 def test_a_step_that_can_not_be_has_one_line(tiny_config, tmp_path):
     with pytest.raises(InputError, match='batch_size=3 does not divide over 2 devices'):
-        train.run(tiny_config(plan=True, batch_size=3), tmp_path / 'run')
+        loop.run(tiny_config(plan=True, batch_size=3), tmp_path / 'run')
 
 
 @pytest.mark.parametrize(

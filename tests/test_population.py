@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anyshot_jax import checkpoint, evaluate, population, result, train
 from anyshot_jax import config as configs
-from anyshot_jax.progress import Progress
+from anyshot_jax.training import checkpoint, intervals, loop, population, result
+from anyshot_jax.training.progress import Progress
+from anyshot_jax.training.varied import Varied
 from anyshot_jax.types import InputError
-from anyshot_jax.varied import Varied
 
 pytestmark = pytest.mark.usefixtures('swept')
 TASK = '3-way 1-shot'
@@ -25,7 +25,7 @@ INNER = (*RATES, ('method.inner_lr', (0.05, 0.4)))
 
 
 def run(config, workdir):
-    train.run(config, workdir)
+    loop.run(config, workdir)
     return json.loads((workdir / 'result.json').read_text())
 
 
@@ -140,7 +140,7 @@ def test_one_that_diverges_is_left_behind(tiny_config, tmp_path, capsys):
     assert last['members']['loss'][:2] == [None, None] and math.isfinite(last['loss'])
     assert math.isfinite(got['values'][TASK]['mean'])
     with pytest.raises(InputError, match=r'became NaN or infinite at step 2.*learning_rate'):
-        train.run(tiny_config(optim__learning_rate=1e30, num_seeds=2), tmp_path / 'b')
+        loop.run(tiny_config(optim__learning_rate=1e30, num_seeds=2), tmp_path / 'b')
 
 
 def test_settings_that_lost_a_seed_each_are_told_apart_by_the_others(tiny_config):
@@ -162,13 +162,13 @@ def test_what_was_best_goes_only_when_the_new_is_whole(tmp_path, monkeypatch):
     come = Progress.start(2, 1, {})
     state = lambda a, b: {'w': jnp.array([a, b])}
     with contextlib.closing(checkpoint.open_manager(tmp_path, keep=1)) as best:
-        train._keep(best, 2, state(1.0, 1.0), np.array([True, True]), come)
-        train._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
+        loop._keep(best, 2, state(1.0, 1.0), np.array([True, True]), come)
+        loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
         with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
             m.setattr(best, 'save', lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-            train._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
+            loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
         assert checkpoint.restore_or_init(best, state(0.0, 0.0))[0]['w'].tolist() == [1.0, 7.0]
-        train._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
+        loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
         assert checkpoint.restore_or_init(best, state(0.0, 0.0))[0]['w'].tolist() == [1.0, 7.0]
 
 
@@ -181,9 +181,9 @@ def test_evaluating_half_a_population_chooses_by_its_validations(tiny_config, tm
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.run(config, tmp_path, on_validation=stop)
+        loop.run(config, tmp_path, on_validation=stop)
     config.eval_only = True
-    train.run(config, tmp_path)
+    loop.run(config, tmp_path)
     [file] = tmp_path.glob('eval-*.json')
     got = json.loads(file.read_text())
     seen = [m['validation'] for m in got['members']]
@@ -193,17 +193,17 @@ def test_evaluating_half_a_population_chooses_by_its_validations(tiny_config, tm
         for array in (tmp_path / folder).rglob('d/*'):
             array.unlink()
     with pytest.raises(InputError, match=r'no checkpoint of .* can be used'):
-        train.run(config, tmp_path)
+        loop.run(config, tmp_path)
 
 
 def test_a_workdir_from_before_there_were_populations(tiny_config, tmp_path):
-    train.run(tiny_config(), tmp_path)
+    loop.run(tiny_config(), tmp_path)
     old = json.loads((tmp_path / 'config.json').read_text())
     del old['num_seeds'], old['vary']
     (tmp_path / 'config.json').write_text(json.dumps(old))
-    train.run(tiny_config(), tmp_path)
+    loop.run(tiny_config(), tmp_path)
     with pytest.raises(InputError, match=r'config\.num_seeds: 1 -> 2'):
-        train.run(tiny_config(num_seeds=2), tmp_path)
+        loop.run(tiny_config(num_seeds=2), tmp_path)
 
 
 def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
@@ -215,7 +215,7 @@ def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.run(config, tmp_path / 'cut', on_validation=stop)
+        loop.run(config, tmp_path / 'cut', on_validation=stop)
     got = run(config, tmp_path / 'cut')
     assert got['members'] == want['members'] and got['values'] == want['values']
     for kind in ('train', 'val'):
@@ -251,7 +251,7 @@ def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
 )
 def test_what_can_not_be_a_population(tiny_config, tmp_path, fields, message):
     with pytest.raises(InputError, match=message):
-        train.run(tiny_config(**fields), tmp_path / 'run')
+        loop.run(tiny_config(**fields), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'result.json').exists()
 
 
@@ -265,14 +265,15 @@ def test_a_memory_bank_is_of_one_seed():
 def test_stages_hand_on_what_one_model_made(tiny_config, tmp_path):
     config = configs.in_stages(first=tiny_config(num_seeds=2), second=tiny_config())
     with pytest.raises(InputError, match='a stage hands on what one model made'):
-        train.run(config, tmp_path)
+        loop.run(config, tmp_path)
 
 
 def test_members_of_one():
     values = {TASK: {'mean': 0.5, 'ci95': 0.1, 'n': 20}}
-    assert evaluate.over_members([None, values]) == values
+    assert intervals.over_members([None, values]) == values
     assert (
-        evaluate.over_members([values, {TASK: {'mean': 0.7, 'ci95': 0.1, 'n': 20}}])[TASK]['n'] == 2
+        intervals.over_members([values, {TASK: {'mean': 0.7, 'ci95': 0.1, 'n': 20}}])[TASK]['n']
+        == 2
     )
 
 

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anyshot_jax import AnyShotClassifier, train
-from anyshot_jax.classify import answers, classify_folder, feature_store
-from anyshot_jax.classify.classify_folder import Request
+from anyshot_jax import AnyShotClassifier
+from anyshot_jax.classify import feature_store
 from anyshot_jax.classify.frozen import Frozen
-from anyshot_jax.data.folder_tree import find_files
+from anyshot_jax.data.readers.folder_tree import find_files
+from anyshot_jax.predict import answers, run
+from anyshot_jax.predict.run import Request
+from anyshot_jax.training import loop
 from anyshot_jax.types import InputError
 
 TEXTURES = {'stripes': (1, 8), 'columns': (8, 1), 'tiles': (8, 8)}
@@ -55,7 +57,7 @@ def asked(folders, **fields):
 
 
 def predict(folders, **fields):
-    return classify_folder.run(asked(folders, **fields))
+    return run.run(asked(folders, **fields))
 
 
 def rows(folders, out='out'):
@@ -173,7 +175,7 @@ def test_refine_answers_all_pictures_together_in_order(folders, monkeypatch):
 
 def test_a_trained_run_answers(folders, no_features, tiny_config):
     """Of a net that takes pixels; the second call reads them from the store."""
-    train.run(tiny_config('protonet', 'conv4'), folders / 'run')
+    loop.run(tiny_config('protonet', 'conv4'), folders / 'run')
     run = str(folders / 'run')
     assert predict(folders, method=run)['embedded'] == 15
     assert predict(folders, method=run)['embedded'] == 0

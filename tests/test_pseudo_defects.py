@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from anyshot_jax import pseudo_defects, pseudo_shapes
-from anyshot_jax.pseudo_defects import APPEARANCES
-from anyshot_jax.pseudo_shapes import SHAPES
+from anyshot_jax.data.pseudo import paint, shapes
+from anyshot_jax.data.pseudo.paint import APPEARANCES
+from anyshot_jax.data.pseudo.shapes import SHAPES
 
 ALL = lambda size: jnp.ones((size, size), bool)
 
@@ -32,7 +32,7 @@ def test_perlin_noise_point_by_point():
     """Each pixel by itself: four corners' gradients times the way from them, faded between."""
     size, rows, cols = 16, 1, 2
     key = jax.random.key(3)
-    found = np.asarray(pseudo_shapes.perlin(key, size, rows, cols))
+    found = np.asarray(shapes.perlin(key, size, rows, cols))
     angle = 2 * np.pi * np.asarray(jax.random.uniform(key, (33, 33)), np.float64)
     fade = lambda t: 6 * t**5 - 15 * t**4 + 10 * t**3
     for row, col in [(0, 0), (5, 3), (8, 4), (15, 15), (7, 11)]:
@@ -48,7 +48,7 @@ def test_perlin_noise_point_by_point():
 
 def test_area_of_perlin_masks():
     """0.145 on average, 0.109 to 0.207 in nine of ten: measured of the published generator."""
-    mask = many(lambda key: pseudo_shapes.perlin_mask(key, ALL(256)), 120)
+    mask = many(lambda key: shapes.perlin_mask(key, ALL(256)), 120)
     area = mask.mean((1, 2))
     assert area.min() > 0.1 and area.max() < 0.4
     assert area.mean() == pytest.approx(0.145, abs=0.008)
@@ -66,8 +66,8 @@ def covered(shape):
 
     def covers(key, allowed):
         keys = jax.random.split(key)
-        look = jax.random.uniform(keys[0], (pseudo_shapes.LOOK,))
-        return pseudo_shapes.cover(keys[1], look, allowed, shape) > 0
+        look = jax.random.uniform(keys[0], (shapes.LOOK,))
+        return shapes.cover(keys[1], look, allowed, shape) > 0
 
     allowed = jnp.stack([ALL(SIDE)] * 20 + [jnp.asarray(OBJECT)] * 20)
     mask = many(covers, 40, allowed)
@@ -77,9 +77,9 @@ def covered(shape):
 @pytest.mark.parametrize('shape', ['noise', 'corners', *SHAPES])
 def test_masks_stay_on_the_object(shape):
     if shape == 'noise':
-        mask = many(lambda key: pseudo_shapes.perlin_mask(key, OBJECT), 20)
+        mask = many(lambda key: shapes.perlin_mask(key, OBJECT), 20)
     elif shape == 'corners':
-        mask = many(lambda key: pseudo_shapes.polygon_mask(key, OBJECT, 4), 20)
+        mask = many(lambda key: shapes.polygon_mask(key, OBJECT, 4), 20)
     else:
         mask = covered(shape)[1]
     assert not mask[:, ~OBJECT].any() and mask.any((1, 2)).all()
@@ -92,15 +92,15 @@ def test_the_search_for_a_mask_ends():
     """At the sixteenth draw, if none fits; with the first that does."""
     key, draw = jax.random.key(0), lambda key: jax.random.uniform(key)
     drawn = np.array([draw(jax.random.fold_in(key, i)) for i in range(40)])
-    assert pseudo_shapes.first_fitting(key, draw, lambda u: u > 2) == drawn[15]
+    assert shapes.first_fitting(key, draw, lambda u: u > 2) == drawn[15]
     first = drawn[np.flatnonzero(drawn > 0.8)[0]]
-    assert pseudo_shapes.first_fitting(key, draw, lambda u: u > 0.8) == first
+    assert shapes.first_fitting(key, draw, lambda u: u > 0.8) == first
 
 
 @pytest.mark.parametrize('corners', [3, 4, 5, 6])
 def test_regular_polygons(corners):
     """n / 2 r^2 sin(2 pi / n) large with r = 0.1, more than 1 %, and wholly in the picture."""
-    mask = many(lambda key: pseudo_shapes.polygon_mask(key, ALL(128), corners), 20)
+    mask = many(lambda key: shapes.polygon_mask(key, ALL(128), corners), 20)
     want = corners / 2 * 0.01 * np.sin(2 * np.pi / corners)
     np.testing.assert_allclose(mask.mean((1, 2)), want, rtol=0.05)
     assert want > 0.01
@@ -148,8 +148,8 @@ def test_shapes(shape):
 
 
 def test_a_class_keeps_its_look_and_varies_its_place():
-    look = jnp.linspace(0.2, 0.8, pseudo_shapes.LOOK)
-    mask = many(lambda key: pseudo_shapes.cover(key, look, ALL(SIDE), 'spot') > 0, 20)
+    look = jnp.linspace(0.2, 0.8, shapes.LOOK)
+    mask = many(lambda key: shapes.cover(key, look, ALL(SIDE), 'spot') > 0, 20)
     rim = np.ones((SIDE, SIDE), bool)
     rim[1:-1, 1:-1] = False
     whole = [m for m in mask if not m[rim].any()]
@@ -161,10 +161,8 @@ def test_a_class_keeps_its_look_and_varies_its_place():
 
 def test_number_of_dots():
     """One, or three of the same area in all; the others lie within six radii of the first."""
-    look = jnp.stack([jnp.full(pseudo_shapes.LOOK, 0.5).at[0].set(u) for u in (0.01, 0.99)])
-    draw = lambda key: jax.vmap(
-        lambda look: pseudo_shapes.cover(key, look, ALL(SIDE), 'spot') > 0.5
-    )(look)
+    look = jnp.stack([jnp.full(shapes.LOOK, 0.5).at[0].set(u) for u in (0.01, 0.99)])
+    draw = lambda key: jax.vmap(lambda look: shapes.cover(key, look, ALL(SIDE), 'spot') > 0.5)(look)
     one, three = np.moveaxis(many(draw, 20), 1, 0)
     pieces = lambda masks: np.array([ndimage.label(m, np.ones((3, 3)))[1] for m in masks])
     assert (pieces(one) == 1).all() and pieces(three).mean() > 1.8 and pieces(three).max() == 3
@@ -174,8 +172,8 @@ def test_number_of_dots():
 
 def test_none_is_too_small():
     """Of the smallest blotches, some of which would have next to no pixel."""
-    look = jnp.full(pseudo_shapes.LOOK, 0.01)
-    mask = many(lambda key: pseudo_shapes.cover(key, look, ALL(64), 'perlin') > 0, 30)
+    look = jnp.full(shapes.LOOK, 0.01)
+    mask = many(lambda key: shapes.cover(key, look, ALL(64), 'perlin') > 0, 30)
     assert mask.mean((1, 2)).min() > 4e-3
 
 
@@ -183,8 +181,8 @@ def test_border_of_what_is_allowed():
     rng = np.random.default_rng(1)
     allowed = ndimage.binary_opening(rng.uniform(size=(40, 40)) < 0.8, np.ones((3, 3)))
     want = allowed & ~ndimage.binary_erosion(allowed)
-    np.testing.assert_array_equal(pseudo_shapes.border(jnp.asarray(allowed)), want)
-    edges = np.asarray(pseudo_shapes.border(ALL(5)))
+    np.testing.assert_array_equal(shapes.border(jnp.asarray(allowed)), want)
+    edges = np.asarray(shapes.border(ALL(5)))
     assert edges.sum() == 16 and not edges[1:-1, 1:-1].any()
 
 
@@ -194,7 +192,7 @@ def test_pasted_textures():
     size = 32
     x, texture = (rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(2))
     make = lambda beta, corners: many(
-        lambda key: pseudo_defects.pasted(key, x, texture, ALL(size), beta, corners), 12
+        lambda key: paint.pasted(key, x, texture, ALL(size), beta, corners), 12
     )
     y, mask = make(0.0, 5)
     np.testing.assert_array_equal(y, np.where(mask[..., None], texture, x))
@@ -214,8 +212,8 @@ def bands():
 
     def one(key):
         keys = jax.random.split(key)
-        look = jax.random.uniform(keys[0], (pseudo_shapes.LOOK,))
-        return look, pseudo_shapes.cover(keys[1], look, ALL(48), 'band')
+        look = jax.random.uniform(keys[0], (shapes.LOOK,))
+        return look, shapes.cover(keys[1], look, ALL(48), 'band')
 
     return many(one, 16)
 
@@ -228,7 +226,7 @@ def painted(appearance):
     grey = lambda a: np.repeat(a[..., :1], 3, -1)
     x, texture = (np.stack([a] * 12 + [grey(a)] * 4) for a in (x, texture))
     look, covered = bands()
-    paint = lambda *given: pseudo_defects.paint(*given, appearance)
+    paint = lambda *given: paint.paint(*given, appearance)
     y, mask = many(paint, 16, look, x, texture, covered)
     return x, y, mask, covered, look
 
@@ -264,9 +262,9 @@ def test_shade_by_hand():
 def test_what_can_not_be_seen_is_made_stronger():
     """On even grey of 20, 0.85 of it would be 17; the least change is 0.04 of white, 10.2."""
     x = np.full((16, 16, 1), 20, np.uint8)
-    look = jnp.full(pseudo_shapes.LOOK, 0.5999)  # of 'blur': brightness times 0.85
+    look = jnp.full(shapes.LOOK, 0.5999)  # of 'blur': brightness times 0.85
     paint = lambda x: np.unique(
-        pseudo_defects.paint(jax.random.key(0), look, x, x, jnp.ones((16, 16)), 'blur')[0]
+        paint.paint(jax.random.key(0), look, x, x, jnp.ones((16, 16)), 'blur')[0]
     ).tolist()
     assert paint(x) == [10]
     assert paint(8 * x) == [136]  # enough already
@@ -276,17 +274,17 @@ def test_what_can_not_be_seen_is_made_stronger():
 def test_smooth():
     """scipy's Gaussian where the border is far; what is even stays so up to the border."""
     x = np.random.default_rng(0).normal(size=(64, 64, 2)).astype(np.float32)
-    found = np.asarray(pseudo_defects.smooth(x, 2 / 64, 4 / 64))
+    found = np.asarray(paint.smooth(x, 2 / 64, 4 / 64))
     want = ndimage.gaussian_filter(x.astype(np.float64), (2, 4, 0), truncate=8)
     np.testing.assert_allclose(found[20:44, 28:36], want[20:44, 28:36], atol=1e-5)
-    flat = pseudo_defects.smooth(jnp.full((16, 16, 1), 0.3), 0.1, 0.1)
+    flat = paint.smooth(jnp.full((16, 16, 1), 0.3), 0.1, 0.1)
     np.testing.assert_allclose(flat, 0.3, rtol=1e-5)
-    np.testing.assert_allclose(pseudo_defects.smooth(x, 1e-9, 1e-9), x, atol=1e-6)
+    np.testing.assert_allclose(paint.smooth(x, 1e-9, 1e-9), x, atol=1e-6)
 
 
 def test_moved_pictures_have_no_seam():
     x = jnp.arange(4.0)[:, None, None] * 10 + jnp.arange(4.0)[None, :, None]
     rows = [2, 3, 3, 2]  # mirrored at the end
     want = [[10 * r + c for c in (1, 2, 3, 3)] for r in rows]
-    np.testing.assert_array_equal(pseudo_defects._moved(x, jnp.array([2, 1]))[..., 0], want)
-    np.testing.assert_array_equal(pseudo_defects._moved(x, jnp.array([8, 0])), x)
+    np.testing.assert_array_equal(paint._moved(x, jnp.array([2, 1]))[..., 0], want)
+    np.testing.assert_array_equal(paint._moved(x, jnp.array([8, 0])), x)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from anyshot_jax import config as configs
-from anyshot_jax.step import on_all_devices
+from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(3)

@@ -6,9 +6,9 @@ from PIL import Image
 from test_report import EVIL, Page
 
 from anyshot_jax import AnyShotClassifier
-from anyshot_jax.classify.answers import Answer, Tally
-from anyshot_jax.report.answer_classes import Support
-from anyshot_jax.report.answers import page
+from anyshot_jax.predict.answers import Answer, Tally
+from anyshot_jax.predict.page import page
+from anyshot_jax.predict.page_classes import Support
 
 
 def fitted(labels, points=None, **options):

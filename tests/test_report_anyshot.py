@@ -11,7 +11,7 @@ import pytest
 from anyshot_jax import config as configs
 from anyshot_jax import report
 from anyshot_jax.report import anyshot, maps, probe
-from anyshot_jax.step import on_all_devices
+from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.types import from_arrays
 
 EVIL = '<b onclick="x">&'

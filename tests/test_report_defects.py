@@ -13,9 +13,11 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from tiny_maps import bright_squares
 
 from anyshot_jax import config as configs
-from anyshot_jax import files, memory_bank, report
+from anyshot_jax import report
+from anyshot_jax.defects import memory_bank
 from anyshot_jax.report import defect_types, detection, overlay
-from anyshot_jax.step import on_all_devices
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.storage import files
 from anyshot_jax.types import from_arrays
 
 EVIL = '<b onclick="x">&'

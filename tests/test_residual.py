@@ -5,7 +5,7 @@ import pytest
 import tiny_maps
 
 from anyshot_jax import config as configs
-from anyshot_jax import memory_bank, residual
+from anyshot_jax.defects import memory_bank, residual
 from anyshot_jax.types import InputError, from_arrays
 
 LAYERS = ('stride2', 'stride4')

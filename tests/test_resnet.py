@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from originals import need, relative
 
-from anyshot_jax.nets import resnet
+from anyshot_jax.encoders import resnet
+from anyshot_jax.encoders.weights import read_tensors
 from anyshot_jax.types import InputError
-from anyshot_jax.weights import read_tensors
 
 NETS = {
     'resnet18': resnet.resnet18,

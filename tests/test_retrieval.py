@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from anyshot_jax import config as configs
-from anyshot_jax import retrieval
+from anyshot_jax.episodes import retrieval
 from anyshot_jax.ops import metric
 from anyshot_jax.ops.distance import cosine
 from anyshot_jax.types import InputError, from_arrays

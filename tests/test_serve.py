@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from local_server import dots, png, served, stripes
 
-from anyshot_jax import serve
 from anyshot_jax.classify.classifier import AnyShotClassifier
+from anyshot_jax.serve import cli
+from anyshot_jax.serve.session import Limits
 from anyshot_jax.types import InputError
-from anyshot_jax.web.served import Limits
 
 SERVED = ('html', 'css', 'js')
 LIMITS = Limits(bytes=100_000, pictures=3, pixels=100_000, name=30, description=200, classes=4)
@@ -318,19 +318,19 @@ def test_numbers_as_classes():
 
 
 def test_it_listens_on_this_machine_only():
-    with serve.listen(0) as taken:
+    with cli.listen(0) as taken:
         host, port = taken.getsockname()
         assert host == '127.0.0.1'
         with pytest.raises(InputError, match=f'port={port}'):
-            serve.listen(port)
+            cli.listen(port)
 
 
 def test_what_it_starts_with(tmp_path, fitted):
     new, there = tmp_path / 'new.safetensors', tmp_path / 'there.safetensors'
     fitted.save(there)
-    assert list(serve.classifier(there, '', False).classes_) == ['dots', 'stripes']
-    assert serve.classifier(None, '', False).encoder == 'efficientnet_lite0'
-    assert serve.classifier(new, 'resnet18', True).encoder == 'resnet18'
+    assert list(cli.classifier(there, '', False).classes_) == ['dots', 'stripes']
+    assert cli.classifier(None, '', False).encoder == 'efficientnet_lite0'
+    assert cli.classifier(new, 'resnet18', True).encoder == 'resnet18'
     vectors = AnyShotClassifier().fit(np.eye(4), [0, 0, 1, 1])
     vectors.save(tmp_path / 'vectors.safetensors')
     for path, encoder, may_be_new, said in (
@@ -340,7 +340,7 @@ def test_what_it_starts_with(tmp_path, fitted):
         (tmp_path / 'vectors.safetensors', '', False, 'feature vectors'),
     ):
         with pytest.raises(InputError, match=said):
-            serve.classifier(path, encoder, may_be_new)
+            cli.classifier(path, encoder, may_be_new)
 
 
 @pytest.mark.parametrize('flags', [['--modle=x'], ['--save'], ['x'], ['--port=99999']])
@@ -355,8 +355,8 @@ def test_the_page_is_package_data():
     """A wheel has the files that are served."""
     import tomllib
 
-    root = Path(serve.__file__).parent
+    root = Path(cli.__file__).parent
     found = tomllib.loads((root.parent / 'pyproject.toml').read_text())
-    globs = found['tool']['setuptools']['package-data']['anyshot_jax.web']
+    globs = found['tool']['setuptools']['package-data']['anyshot_jax.serve']
     packed = {p.name for g in globs for p in (root / 'web').glob(g)}
     assert packed == {p.name for p in (root / 'web').iterdir() if p.suffix[1:] in SERVED}

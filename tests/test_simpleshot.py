@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestCentroid
 
 from anyshot_jax.config import defaults
 from anyshot_jax.data.splits import split_items
-from anyshot_jax.episodes import sample_episode
+from anyshot_jax.episodes.sampling import sample_episode
 from anyshot_jax.methods import simpleshot
 from anyshot_jax.types import InputError
 

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anyshot_jax.start import cores
-from anyshot_jax.step import on_all_devices
-from anyshot_jax.update import map_over_devices
+from anyshot_jax.runtime.devices import map_over_devices, on_all_devices
+from anyshot_jax.runtime.start import cores
 
 SCRIPT = """
 import jax

@@ -1,17 +1,14 @@
 """Sweeps: what a file means, and the leaderboard by hand."""
 
-import importlib
 from functools import partial
 from html.parser import HTMLParser
 
 import pytest
 import tiny_sweep
-from tiny_sweep import GRID, ONE, finish, made, rows, trials
+from tiny_sweep import GRID, ONE, finish, made, rows
 
+from anyshot_jax.sweep import leaderboard, parallel_coordinates, trials
 from anyshot_jax.types import InputError
-
-leaderboard = importlib.import_module('leaderboard')
-parallel_coordinates = importlib.import_module('parallel_coordinates')
 
 
 @pytest.fixture

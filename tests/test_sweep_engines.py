@@ -1,6 +1,5 @@
 """Sweeps from the command line: both engines from start to end, with what kills and stops them."""
 
-import importlib
 import json
 import os
 import signal
@@ -14,11 +13,9 @@ import pytest
 import tiny_sweep
 from tiny_sweep import GRID, ONE, ROOT, finish, made, rows
 
-from anyshot_jax import logbook
+from anyshot_jax.sweep import cli, local, run
+from anyshot_jax.training import logbook
 from anyshot_jax.types import InputError
-
-local_engine = importlib.import_module('local_engine')
-sweep_module = importlib.import_module('sweep')
 
 
 @pytest.fixture
@@ -29,7 +26,7 @@ def sweep_file(tmp_path):
 
 def refused(python, *args):
     """The one line on stderr of a sweep that must end with code 2, before anything starts."""
-    done = python('experiments/sweep.py', *args)
+    done = python('-m', 'anyshot_jax.sweep', *args)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ''
     [line] = done.stderr.strip().splitlines()
@@ -59,23 +56,19 @@ def test_bad_calls(sweep_file, tmp_path):
     asha = tmp_path / 'asha.py'
     sweep_file(**GRID, search='asha', grace_steps=2).rename(asha)
     for argv, said in (
-        ([], 'either a sweep file or --rows'),
-        ([file, '--rows=omniglot_fewshot'], 'either a sweep file or --rows'),
         (['none.py'], 'none.py is not there'),
         ([str(sweep_file(**ONE)), '--address=127.0.0.1:1'], 'add --engine=ray'),
         ([str(asha)], 'use --engine=ray'),
         ([file, '--jobs=-1'], 'must be >= 0'),
-        (['--rows=omniglot_fewshot', '--only=relatoin'], 'no row relatoin'),
-        (['--rows=omniglot_fewshot', '--leaderboard'], 'is that of a sweep file'),
     ):
         with pytest.raises(InputError, match=said):
-            sweep_module.run(sweep_module.parse([*argv, workdir]))
+            run.run(cli.parse([*argv, workdir]))
     assert not (tmp_path / 'out').exists()
 
 
 def test_two_sweeps_on_one_workdir(python, sweep_file, tmp_path):
     with logbook.locked(tmp_path / 'out'):
-        done = python('experiments/sweep.py', sweep_file(**ONE), f'--workdir={tmp_path / "out"}')
+        done = python('-m', 'anyshot_jax.sweep', sweep_file(**ONE), f'--workdir={tmp_path / "out"}')
     assert done.returncode == 2 and 'is in use by another run' in done.stderr
     assert not (tmp_path / 'out' / 'trials').exists()
 
@@ -85,7 +78,7 @@ def test_local_engine_from_start_to_end(python, sweep_file, tmp_path, capsys):
     workdir = tmp_path / 'out'
     fields = {'optim.learning_rate': (0.01, 1e30), 'net.features': (4,)}
     file = sweep_file(fields=fields)
-    done = python('experiments/sweep.py', file, f'--workdir={workdir}', '--jobs=2')
+    done = python('-m', 'anyshot_jax.sweep', file, f'--workdir={workdir}', '--jobs=2')
     assert done.returncode == 1, done.stderr
     [good, bad] = rows(workdir / 'leaderboard.csv')
     assert (good['rank'], good['status'], good['optim.learning_rate']) == ('1', 'finished', '0.01')
@@ -98,9 +91,7 @@ def test_local_engine_from_start_to_end(python, sweep_file, tmp_path, capsys):
     assert f'{good["trial"]}: finished' in done.stdout
 
     before = {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
-    call = lambda file, *flags: sweep_module.run(
-        sweep_module.parse([str(file), f'--workdir={workdir}', *flags])
-    )
+    call = lambda file, *flags: run.run(cli.parse([str(file), f'--workdir={workdir}', *flags]))
     assert list(call(file)) == [bad['trial']]
     assert 'mine: 1 of 2 trials are over' in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()} == before
@@ -116,7 +107,7 @@ def test_sigterm_is_passed_on(sweep_file, tmp_path):
     workdir = tmp_path / 'out'
     many = ('num_steps=10000000', 'eval_every=2000', 'log_every=1000', 'save_every=2000')
     file = sweep_file(**ONE, overrides=many)
-    command = [sys.executable, 'experiments/sweep.py', file, f'--workdir={workdir}']
+    command = [sys.executable, '-m', 'anyshot_jax.sweep', file, f'--workdir={workdir}']
     background = ['sh', '-c', 'trap "" INT; exec "$@"', 'sh', *command]
     with subprocess.Popen(
         background, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
@@ -144,7 +135,7 @@ def test_what_needs_a_training_waits_for_its_end(sweep_file, tmp_path):
     overrides = (*trial.runs[0].overrides, 'eval_only=True')
     after = trial.runs[0]._replace(overrides=overrides, config=config)
     trial = trial._replace(runs=(trial.runs[0], after))
-    process = local_engine._Process(trial, local_engine.Share({}, frozenset()))
+    process = local._Process(trial, local.Share({}, frozenset()))
     checkpoints = trial.runs[0].workdir / 'checkpoints'
     wait_for(lambda: checkpoints.exists() and any(p.name == '2000' for p in checkpoints.iterdir()))
     process._popen.terminate()
@@ -153,33 +144,21 @@ def test_what_needs_a_training_waits_for_its_end(sweep_file, tmp_path):
     assert not list(trial.runs[0].workdir.glob('eval-*.json'))
 
 
-def test_rows_of_one_trained_model_are_one_trial(tmp_path):
-    run_rows, tables = sweep_module.run_rows, sweep_module.tables
-    table = tables.load_rows('omniglot_fewshot').ROWS
-    missing = list(run_rows.pending(table, [], only='relation,protonet_lists,protonet'))
-    [protonet, relation] = sweep_module.group_rows(missing, tmp_path, table)
-    assert protonet.name == 'protonet seed 0 + protonet_lists seed 0'
-    assert [run.workdir for run in protonet.runs] == [protonet.runs[0].workdir] * 2
-    assert 'data.turns_eval=4' in protonet.runs[1].overrides
-    assert '--config.eval_only=True' in protonet.runs[1].command
-    assert [r.result.name for r in relation.runs] == ['result.json']
-
-
 def test_the_machine_is_shared_out():
-    part = local_engine._part
+    part = local._part
     assert [part([0, 1, 2, 3], i, 2) for i in range(2)] == [[0, 2], [1, 3]]
     assert [part([0, 1], i, 3) for i in range(3)] == [[0], [1], [0]]
-    assert local_engine._gpus(1, 2, 2)['CUDA_VISIBLE_DEVICES'] == '1'
-    two = local_engine._gpus(3, 4, 2)
+    assert local._gpus(1, 2, 2)['CUDA_VISIBLE_DEVICES'] == '1'
+    two = local._gpus(3, 4, 2)
     assert two == {'CUDA_VISIBLE_DEVICES': '1', 'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.375'}
-    [a, b] = local_engine.shares(2, 2)
+    [a, b] = local.shares(2, 2)
     cores = os.sched_getaffinity(0)
     assert a.cores | b.cores <= cores and (len(cores) == 1 or not a.cores & b.cores)
-    assert len(local_engine.shares(1, 0)) == 1
+    assert len(local.shares(1, 0)) == 1
 
 
 def test_a_process_has_the_cores_that_it_is_told(python):
-    code = 'from anyshot_jax import start; print(start.cores())'
+    code = 'from anyshot_jax.runtime import start; print(start.cores())'
     assert python('-c', code, PJRT_NPROC='3').stdout == '3\n'
 
 
@@ -188,17 +167,16 @@ def test_a_process_has_the_cores_that_it_is_told(python):
 
 def test_without_ray_the_extra_is_named(python, sweep_file, tmp_path):
     """Hidden, for it may be installed here."""
-    code = (
-        'import sys; sys.modules["ray"] = None; sys.path.insert(0, "experiments")\n'
-        'import sweep; sweep.main()'
-    )
+    code = 'import sys; sys.modules["ray"] = None\nfrom anyshot_jax.sweep.cli import cli; cli()'
     done = python('-c', code, sweep_file(**ONE), f'--workdir={tmp_path / "out"}', '--engine=ray')
-    assert done.returncode == 2 and "pip install -e '.[sweep]'" in done.stderr
+    assert done.returncode == 2 and "pip install 'anyshot-jax[sweep]'" in done.stderr
     assert not (tmp_path / 'out').exists()
 
 
 def test_an_address_that_does_not_answer(python, sweep_file, tmp_path):
     pytest.importorskip('ray', exc_type=ImportError)
+    from anyshot_jax.sweep import on_ray
+
     file, workdir = sweep_file(**ONE), f'--workdir={tmp_path / "out"}'
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))  # nobody else takes it, and it doesn't listen
@@ -209,7 +187,7 @@ def test_an_address_that_does_not_answer(python, sweep_file, tmp_path):
         assert time.monotonic() - started < 30
     assert not (tmp_path / 'out').exists()
     with pytest.raises(InputError, match='must be HOST:PORT'):
-        importlib.import_module('ray_engine').check_cluster('ray://a:1')
+        on_ray.check_cluster('ray://a:1')
 
 
 @pytest.fixture(scope='module')
@@ -235,7 +213,7 @@ def test_ray_starts_a_killed_worker_again_from_its_checkpoint(sweep_file, tmp_pa
     steps = ('num_steps=8000', 'eval_every=1000', 'log_every=500', 'save_every=500')
     file = sweep_file(fields={'optim.learning_rate': (0.01, 0.02)}, overrides=steps)
     every = made(file, workdir / 'trials')
-    args = ('experiments/sweep.py', file, f'--workdir={workdir}', '--engine=ray')
+    args = ('-m', 'anyshot_jax.sweep', file, f'--workdir={workdir}', '--engine=ray')
     command = [sys.executable, *map(str, args), f'--address={cluster}']
     with subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
@@ -266,7 +244,7 @@ def test_asha_stops_a_trial_that_is_worse_than_those_before(python, sweep_file, 
     every = made(file, tmp_path / 'out' / 'trials')
     for trial in every[:2]:
         finish(trial, {4: 0.99, 8: 0.99}, 0.99)
-    command = ('experiments/sweep.py', file, f'--workdir={tmp_path / "out"}', '--engine=ray')
+    command = ('-m', 'anyshot_jax.sweep', file, f'--workdir={tmp_path / "out"}', '--engine=ray')
     done = python(*command, f'--address={cluster}')
     assert done.returncode == 1, done.stderr
     assert f'{every[2].name}: stopped' in done.stdout

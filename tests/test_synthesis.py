@@ -6,8 +6,9 @@ import pytest
 
 from anyshot_jax import config as configs
 from anyshot_jax.ops.colour import COLOURS
-from anyshot_jax.step import make_step, on_all_devices
-from anyshot_jax.synthesis import predict_means, weigh
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.stages.synthesis import predict_means, weigh
+from anyshot_jax.training.step import make_step
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(5)

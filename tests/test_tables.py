@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from anyshot_jax.evaluate import config_hash
+from anyshot_jax.config import config_hash
+from anyshot_jax.sweep.recipes import load_config
 from anyshot_jax.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +53,7 @@ def root(tmp_path):
 def result(root, row, seed, one_shot, ci=0.01, **more):
     """A line as run_rows makes it of a result.json, with the given mean at 5-way 1-shot."""
     row = next(r for r in tables.load_rows('few', root).ROWS if r['name'] == row)
-    config = tables.load_config(row['config'], tables.seeded(row, seed), root)
+    config = load_config(row['config'], tables.seeded(row, seed), root)
     values = {'5-way 1-shot': {'mean': one_shot, 'ci95': ci, 'n': 600}}
     made = {'values': values, 'step': 9, 'seed': seed, 'config_hash': config_hash(config)}
     made |= {'device': 'NVIDIA H200', 'num_devices': 1, 'seconds': 90.0, 'batch_norm': 'inductive'}
@@ -227,17 +228,17 @@ def test_a_new_line_replaces_that_of_the_same_row_and_seed(root):
 
 def test_no_path_of_a_machine_gets_into_a_line(root):
     row = {'name': 'a', 'config': 'configs/a.py', 'overrides': ('data.dir=/home/somebody',)}
-    config = tables.load_config(row['config'], tables.seeded(row, 0), root)
+    config = load_config(row['config'], tables.seeded(row, 0), root)
     assert config.data.dir == '/home/somebody'
     assert tables.published_config(config)['data']['dir'] == ''
     assert not tables.changed({'config': tables.published_config(config)}, config)
 
 
 def test_config_is_what_main_would_get(root):
-    config = tables.load_config('configs/a.py:other', ['eval.queries=7', 'seed=3'], root)
+    config = load_config('configs/a.py:other', ['eval.queries=7', 'seed=3'], root)
     assert (config.batch_size, config.eval.queries, config.seed) == (16, 7, 3)
     with pytest.raises(InputError, match='quer'):
-        tables.load_config('configs/a.py', ['eval.querys=7'], root)
+        load_config('configs/a.py', ['eval.querys=7'], root)
 
 
 # Speed.
@@ -298,3 +299,20 @@ def test_bench_prints_one_line_with_the_keys_of_the_peers(python, batch_norm):
         assert line[key] > 0
     assert line['config'] == 'configs/bench_protonet.py'
     assert ('eval_embedded_tasks_per_s' in line) == (batch_norm == 'inductive')
+
+
+def test_rows_of_one_trained_model_are_one_trial(tmp_path):
+    table = tables.load_rows('omniglot_fewshot').ROWS
+    missing = list(run_rows.pending(table, [], only='relation,protonet_lists,protonet'))
+    [protonet, relation] = run_rows.group_rows(missing, tmp_path, table)
+    assert protonet.name == 'protonet seed 0 + protonet_lists seed 0'
+    assert [run.workdir for run in protonet.runs] == [protonet.runs[0].workdir] * 2
+    assert 'data.turns_eval=4' in protonet.runs[1].overrides
+    assert '--config.eval_only=True' in protonet.runs[1].command
+    assert [r.result.name for r in relation.runs] == ['result.json']
+
+
+def test_a_row_that_is_not_there_is_named(tmp_path):
+    rows = tables.load_rows('omniglot_fewshot').ROWS
+    with pytest.raises(InputError, match='no row relatoin'):
+        run_rows.wanted(rows, tmp_path / 'none.jsonl', only='relatoin')

@@ -16,8 +16,8 @@ import pytest
 import workdirs
 from ml_collections import ConfigDict
 
-from anyshot_jax import checkpoint, logbook, train
 from anyshot_jax import config as configs
+from anyshot_jax.training import checkpoint, logbook, loop
 from anyshot_jax.types import InputError
 
 pytestmark = pytest.mark.usefixtures('swept')
@@ -60,7 +60,7 @@ def finished(tmp_path_factory):
         key = configs.to_json(config)
         if key not in made:
             made[key] = tmp_path_factory.mktemp('finished') / 'run'
-            train.run(config.copy_and_resolve_references(), made[key])
+            loop.run(config.copy_and_resolve_references(), made[key])
         return shutil.copytree(made[key], tmp_path / 'run')
 
     return copy
@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_everything(tiny_config, tmp_path, capsys):
     config, workdir = tiny_config(), tmp_path / 'a' / 'b'
-    means = train.run(config, workdir)
+    means = loop.run(config, workdir)
     printed = capsys.readouterr().out
     assert f'report: {workdir}/report.html' in printed
     assert 'ways  shots  accuracy %' in printed
@@ -95,7 +95,7 @@ def test_a_run_leaves_everything(tiny_config, tmp_path, capsys):
 def test_learning_is_seen(tiny_config, tmp_path):
     """Easy classes: the loss falls, and test classes are told apart."""
     config = tiny_config(data__noise=0.1, num_steps=40, eval_every=20, save_every=40)
-    [mean] = train.run(config, tmp_path).values()
+    [mean] = loop.run(config, tmp_path).values()
     assert mean > 0.9
     losses = [line['loss'] for line in metrics_in(tmp_path) if line['kind'] == 'train']
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
@@ -106,7 +106,7 @@ def test_a_finished_run_prints_its_table_and_does_nothing(tiny_config, tmp_path,
     workdir = finished(tmp_path, config)
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob('*') if p.name != '.lock'}
     capsys.readouterr()
-    means = train.run(config, workdir)
+    means = loop.run(config, workdir)
     printed = capsys.readouterr().out
     assert 'is finished' in printed and 'ways  shots' in printed and 'report.html' in printed
     assert means == {k: v['mean'] for k, v in result_in(workdir)['values'].items()}
@@ -116,9 +116,9 @@ def test_a_finished_run_prints_its_table_and_does_nothing(tiny_config, tmp_path,
 def test_seed_changes_the_run_and_nothing_else_does(tiny_config, tmp_path, finished):
     config = tiny_config()
     workdir = finished(tmp_path, config)
-    train.run(config, tmp_path / 'again')
+    loop.run(config, tmp_path / 'again')
     assert_same_run(tmp_path / 'again', workdir, config)
-    train.run(tiny_config(seed=1), tmp_path / 'other')
+    loop.run(tiny_config(seed=1), tmp_path / 'other')
     assert metrics_in(tmp_path / 'other') != metrics_in(workdir)
 
 
@@ -148,7 +148,7 @@ def test_damaged_checkpoints_are_passed_over(tiny_config, tmp_path, finished, ca
     unfinish(workdir)
     for step in damaged:
         truncate(workdir / 'checkpoints' / str(step))
-    train.run(config, workdir)
+    loop.run(config, workdir)
     for step in damaged:
         assert f'checkpoints/{step} can not be used' in caplog.text
     assert sorted(p.name for p in workdir.glob('unusable-*/*')) == [str(s) for s in damaged]
@@ -165,7 +165,7 @@ def test_a_foreign_checkpoint_is_passed_over(tiny_config, tmp_path, finished, ca
     other = finished(tmp_path / 'b', tiny_config(net__features=3))
     shutil.rmtree(workdir / 'checkpoints' / '8')
     shutil.copytree(other / 'checkpoints' / '8', workdir / 'checkpoints' / '8')
-    train.run(config, workdir)
+    loop.run(config, workdir)
     assert 'checkpoints/8 can not be used' in caplog.text
     assert_same_run(workdir, good, config)
 
@@ -176,7 +176,7 @@ def test_a_damaged_best_step_is_not_passed_over_in_silence(tiny_config, tmp_path
     unfinish(workdir)
     [best] = steps_in(workdir / 'best')
     truncate(workdir / 'best' / str(best))
-    train.run(config, workdir)
+    loop.run(config, workdir)
     assert f'best/{best} can not be used' in caplog.text
     assert result_in(workdir)['step'] == 8
 
@@ -186,7 +186,7 @@ def test_a_damaged_best_step_is_not_passed_over_in_silence(tiny_config, tmp_path
 
 def refused(config, workdir, message):
     with pytest.raises(InputError, match=message) as caught:
-        train.run(config, workdir)
+        loop.run(config, workdir)
     return str(caught.value)
 
 
@@ -310,21 +310,21 @@ def test_evaluating_a_finished_run_again(tiny_config, tmp_path, finished, capsys
     workdir = finished(tmp_path, tiny_config())
     before = {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()}
     fields = {'eval_only': True, 'eval__tasks': ((2, 1), (4, 2)), 'eval__episodes': 700}
-    means = train.run(tiny_config(**fields), workdir)
+    means = loop.run(tiny_config(**fields), workdir)
     assert list(means) == ['2-way 1-shot', '4-way 2-shot']
     assert capsys.readouterr().out.count(' 700') == 2
     [new] = [p for p in workdir.rglob('*') if p.is_file() and p not in before]
     assert json.loads(new.read_text())['values']['4-way 2-shot']['n'] == 700
     assert all(p.read_bytes() == content for p, content in before.items())
     # The same protocol gives the same numbers as the run itself.
-    again = train.run(tiny_config(eval_only=True), workdir)
+    again = loop.run(tiny_config(eval_only=True), workdir)
     assert again == {k: v['mean'] for k, v in result_in(workdir)['values'].items()}
 
 
 def test_evaluating_before_training(tiny_config, tmp_path):
     refused(tiny_config(eval_only=True), tmp_path / 'new', 'no checkpoint to evaluate: train first')
     # It leaves nothing behind that stands in the way of the training.
-    train.run(tiny_config(eval__episodes=10), tmp_path / 'new')
+    loop.run(tiny_config(eval__episodes=10), tmp_path / 'new')
 
 
 def test_evaluating_half_a_run_does_not_end_it(tiny_config, tmp_path, finished):
@@ -333,8 +333,8 @@ def test_evaluating_half_a_run_does_not_end_it(tiny_config, tmp_path, finished):
     workdir = shutil.copytree(good, tmp_path / 'half')
     unfinish(workdir)
     shutil.rmtree(workdir / 'checkpoints' / '8')  # killed between 6 and 8
-    assert train.run(tiny_config(eval_only=True), workdir)
-    train.run(config, workdir)
+    assert loop.run(tiny_config(eval_only=True), workdir)
+    loop.run(config, workdir)
     assert_same_run(workdir, good, config)
 
 
@@ -351,12 +351,12 @@ def sine_waves():
 def test_early_stop(tiny_config, tmp_path):
     """A learning rate of 0 never betters the first validation."""
     fields = {'num_steps': 40, 'eval_every': 2, 'early_stop': 3, 'optim__learning_rate': 0.0}
-    train.run(tiny_config(**fields), tmp_path)
+    loop.run(tiny_config(**fields), tmp_path)
     steps = [line['step'] for line in metrics_in(tmp_path) if line['kind'] == 'val']
     assert steps == [2, 4, 6, 8]
     assert result_in(tmp_path)['step'] == 2
     # Without an early stop it goes on, and the first of equal bests stays.
-    train.run(tiny_config(**{**fields, 'early_stop': 0, 'num_steps': 10}), tmp_path / 'on')
+    loop.run(tiny_config(**{**fields, 'early_stop': 0, 'num_steps': 10}), tmp_path / 'on')
     assert steps_in(tmp_path / 'on' / 'checkpoints') == [8, 10]
     assert result_in(tmp_path / 'on')['step'] == 2
 
@@ -370,13 +370,13 @@ def test_stop_at(tiny_config, tmp_path, kind):
         config = sine_waves()
         name = '5-shot after 1 step'
     workdir = tmp_path / 'whole'
-    train.run(config, workdir)
+    loop.run(config, workdir)
     val = [m[name] for m in metrics_in(workdir) if m['kind'] == 'val']
     best = max if kind == 'accuracy' else min
     assert len(val) == 4 and val[0] != best(val)
     stopped = config.copy_and_resolve_references()
     stopped.stop_at = best(val)
-    train.run(stopped, tmp_path / 'short')
+    loop.run(stopped, tmp_path / 'short')
     short = [m for m in metrics_in(tmp_path / 'short') if m['kind'] == 'val']
     assert [m[name] for m in short] == val[: 1 + val.index(best(val))]
     assert result_in(tmp_path / 'short')['step'] == short[-1]['step']
@@ -387,13 +387,13 @@ def test_the_best_step_is_that_of_the_selected_value(tiny_config, tmp_path):
               'eval__val_episodes': 3, 'optim__learning_rate': 0.1}  # fmt: skip
     for i, name in enumerate(('3-way 1-shot', '4-way 2-shot')):
         workdir = tmp_path / str(i)
-        train.run(tiny_config(**fields, eval__select=name), workdir)
+        loop.run(tiny_config(**fields, eval__select=name), workdir)
         val = {m['step']: m[name] for m in metrics_in(workdir) if m['kind'] == 'val'}
         assert result_in(workdir)['step'] == max(val, key=val.get)  # the first of equal ones
 
 
 def test_nothing_to_train(tiny_config, tmp_path):
-    means = train.run(tiny_config('knn', ''), tmp_path)
+    means = loop.run(tiny_config('knn', ''), tmp_path)
     assert means['3-way 1-shot'] > 1 / 3
     assert result_in(tmp_path)['step'] == 0 and result_in(tmp_path)['batch_norm'] == 'none'
     refused(tiny_config('knn', '', num_steps=2), tmp_path / 'b', 'knn has nothing to train')
@@ -409,7 +409,7 @@ def staged(tiny_config, **fields):
 
 def test_stages_hand_on_features(tiny_config, tmp_path, capsys):
     """With one shot the nearest neighbour of features IS the nearest prototype."""
-    means = train.run(staged(tiny_config), tmp_path)
+    means = loop.run(staged(tiny_config), tmp_path)
     first, second = (result_in(tmp_path / name) for name in ('embed', 'nearest'))
     assert first['values'] == second['values']
     assert means == {'3-way 1-shot': first['values']['3-way 1-shot']['mean']}
@@ -418,7 +418,7 @@ def test_stages_hand_on_features(tiny_config, tmp_path, capsys):
     before = (tmp_path / 'embed' / 'result.json').stat().st_mtime_ns
     unfinish(tmp_path / 'nearest')
     capsys.readouterr()
-    assert train.run(staged(tiny_config), tmp_path) == means
+    assert loop.run(staged(tiny_config), tmp_path) == means
     assert capsys.readouterr().out.count('is finished') == 1
     assert result_in(tmp_path / 'nearest') == second
     assert (tmp_path / 'embed' / 'result.json').stat().st_mtime_ns == before
@@ -545,6 +545,6 @@ def test_a_scheduler_hears_of_every_validation_and_may_end_the_run(tiny_config, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.run(tiny_config(), tmp_path, on_validation=hear)
-    train.run(tiny_config(), tmp_path, on_validation=hear)
+        loop.run(tiny_config(), tmp_path, on_validation=hear)
+    loop.run(tiny_config(), tmp_path, on_validation=hear)
     assert heard == [(4, 10), (4, 10), (8, 10)]  # saved at step 2: the fourth comes again

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 pytest.importorskip('sklearn')
-from anyshot_jax import checkpoint, train
 from anyshot_jax import config as configs
 from anyshot_jax.classify import trained
 from anyshot_jax.classify.classifier import AnyShotClassifier
+from anyshot_jax.training import checkpoint, loop
 from anyshot_jax.types import InputError
 
 SIZE = 6
@@ -50,7 +50,7 @@ def run(folder, workdir, method, *, spine=(), **fields):
     config.update({'eval_every': 10, 'save_every': 10})
     config.update(dict(spine))
     config.method.update(fields)
-    train.run(config, workdir)
+    loop.run(config, workdir)
     return str(workdir)
 
 

@@ -10,10 +10,12 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from anyshot_jax import config as configs
-from anyshot_jax import files, similarity, train
 from anyshot_jax.methods import simnet, weakshot
 from anyshot_jax.nets.pair_head import Judge, PairHead
-from anyshot_jax.step import make_step
+from anyshot_jax.stages import handover, similarity
+from anyshot_jax.storage import files
+from anyshot_jax.training import loop
+from anyshot_jax.training.step import make_step
 from anyshot_jax.types import InputError, from_arrays
 
 KEY = jax.random.key(5)
@@ -268,7 +270,7 @@ def test_memory_of_a_large_class():
     variables = jax.tree.map(lambda a: np.broadcast_to(np.float32(0), a.shape), dict(variables))
     params = {'head': variables.pop('params')}
     net = configs.defaults('simnet', 'noisy').net
-    exported = {'net': similarity.export_net(net, params, {'head': variables})}
+    exported = {'net': handover.export_net(net, params, {'head': variables})}
     sim = similarity.Similarity.of(exported, 'net')
     num = 1000
     rows = similarity.rows_at_once(num, num)
@@ -494,7 +496,7 @@ def recipe():
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('weak') / 'run'
-    means = train.run(recipe(), workdir)
+    means = loop.run(recipe(), workdir)
     return workdir, means
 
 
@@ -515,7 +517,7 @@ def test_a_killed_stage_ends_with_the_same_bits(finished, tmp_path, stage):
     for name in ('result.json', 'artifacts.npz', 'report.html'):
         (workdir / stage / name).unlink()
     shutil.rmtree(workdir / stage / 'checkpoints' / '4')
-    train.run(recipe(), workdir)
+    loop.run(recipe(), workdir)
     again, before = (
         files.load_artifacts(w / stage / 'artifacts.npz') for w in (workdir, finished[0])
     )

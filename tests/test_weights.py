@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyshot_jax.torch_file import read_torch
+from anyshot_jax.encoders.torch_file import read_torch
+from anyshot_jax.encoders.weights import check_names, read_tensors
 from anyshot_jax.types import InputError
-from anyshot_jax.weights import check_names, read_tensors
 
 VALUES = np.arange(6, dtype='<f4').tobytes()
 

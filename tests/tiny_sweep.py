@@ -1,14 +1,12 @@
 """A sweep of a tiny config, and what its trials leave."""
 
 import csv
-import importlib
 import json
-import sys
 from pathlib import Path
 
+from anyshot_jax.sweep import trials
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / 'experiments'))
-trials = importlib.import_module('trials')
 
 CONFIG = """
 from anyshot_jax.config import defaults

@@ -5,8 +5,8 @@ import contextlib
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax import checkpoint
 from anyshot_jax import config as configs
+from anyshot_jax.training import checkpoint
 
 
 def recipe(file, config):

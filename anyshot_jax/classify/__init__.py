@@ -1,1 +1,1 @@
-"""For whoever has pictures: a classifier on a frozen encoder, and what predict and serve need."""
+"""AnyShotClassifier: the estimator for whoever has images of classes."""

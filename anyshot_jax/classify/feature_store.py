@@ -23,7 +23,12 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from anyshot_jax.data.cache import cache_dir, write_whole
+from anyshot_jax.classify.frozen import Frozen, frozen
+from anyshot_jax.classify.picture_input import MAX_PIXELS, square
+from anyshot_jax.classify.trained import Trained
+from anyshot_jax.data.readers.images import read_picture
+from anyshot_jax.storage.files import write_whole
+from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import Array, InputError
 
 CHUNK = 128  # pictures of a shard: what a killed run loses at most
@@ -227,3 +232,20 @@ def _digest(content: bytes) -> bytes:
 
 def _unreadable(path: Path, why: OSError) -> InputError:
     return InputError(f'{path} is damaged or unreadable: {type(why).__name__}: {why}')
+
+
+def store_of(net: Frozen | Trained) -> FeatureStore:
+    """Of the features that a classifier takes."""
+    if isinstance(net, Trained) and net.encoder:
+        net = frozen(net.encoder)
+    if isinstance(net, Trained):
+        size, name = net.shape[0], 'pixels'
+        digest = 'x'.join(map(str, net.shape)) + ('-inverted' if net.invert else '')
+    else:
+        size, name = net.size, net.encoder.name
+        digest = f'{net.encoder.digest}-{net.size}'
+
+    def read(content: bytes, path: str) -> np.ndarray:
+        return square(read_picture(content, MAX_PIXELS, path), size, path)
+
+    return FeatureStore(name, digest, net.dim, read, net.of_squares)

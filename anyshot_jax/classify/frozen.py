@@ -12,8 +12,8 @@ from tqdm import tqdm
 from anyshot_jax import encoders
 from anyshot_jax.classify import word_means
 from anyshot_jax.classify.picture_input import squares
-from anyshot_jax.encoder_weights import last_layer
 from anyshot_jax.encoders import PictureEncoder
+from anyshot_jax.encoders.catalogue import last_layer
 from anyshot_jax.types import Array, InputError
 
 BATCH = 16  # pictures at once; fewer than half of that pass one by one

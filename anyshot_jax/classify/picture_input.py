@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from anyshot_jax.data.images import fit, read_picture, to_eight_bits
+from anyshot_jax.data.readers.images import fit, read_picture, to_eight_bits
 from anyshot_jax.types import Array, InputError
 
 MAX_PIXELS = 50_000_000  # a picture that unpacks to more is refused

@@ -13,11 +13,12 @@ import jax
 import numpy as np
 from PIL import Image
 
-from anyshot_jax import checkpoint, files, population
 from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
 from anyshot_jax.classify.picture_input import squares
-from anyshot_jax.progress import Progress
+from anyshot_jax.storage import files
+from anyshot_jax.training import checkpoint, population
+from anyshot_jax.training.progress import Progress
 from anyshot_jax.types import Array, Episode, InputError, from_arrays
 
 QUERIES = 128  # answered at once where there are many: a method may adapt anew for every batch

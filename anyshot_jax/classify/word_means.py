@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from anyshot_jax.classify.nearest_mean import unit
-from anyshot_jax.data.cache import cached
-from anyshot_jax.describe import spoken, tfidf
 from anyshot_jax.encoders import TextEncoder, load, texts_to_vectors
+from anyshot_jax.encoders.describe import spoken, tfidf
+from anyshot_jax.storage.cache import cached
 from anyshot_jax.types import Array, InputError
 
 # Chosen among 1 to 30 and 0.3 to 10 on random classes of Grocery Store held out as new, where a

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.data.locate import find_dir
-from anyshot_jax.data.npz import read_npz
+from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.splits import FIELDS, ROLES, split_classes, split_items
+from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import Array, Data, InputError
 
 DEFAULTS = {**FIELDS, 'max_bytes': 16_000_000_000}  # the largest size of the unpacked file

@@ -16,10 +16,10 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from anyshot_jax.data.descriptions import checked_descriptions, warn_same
-from anyshot_jax.data.folder_tree import Tree, find_classes
-from anyshot_jax.data.images import SUFFIXES, NotAnImage, check_fields, read_images
-from anyshot_jax.data.locate import find_dir
+from anyshot_jax.data.readers.descriptions import checked_descriptions, warn_same
+from anyshot_jax.data.readers.folder_tree import Tree, find_classes
+from anyshot_jax.data.readers.images import SUFFIXES, NotAnImage, check_fields, read_images
+from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.splits import FIELDS, split_classes, split_items
 from anyshot_jax.types import Array, Data, InputError
 

@@ -23,8 +23,8 @@ from ml_collections import ConfigDict
 from PIL import features
 from tqdm import tqdm
 
-from anyshot_jax.data.cache import cached
 from anyshot_jax.data.splits import split_items
+from anyshot_jax.storage.cache import cached
 from anyshot_jax.types import Array, Data, InputError
 
 DEFAULTS = {
@@ -80,7 +80,7 @@ def _drawn(size: int) -> dict[str, Array]:
 
 def _draw(size: int) -> dict[str, Array]:
     # Imported here: with a cache there is nothing to draw.
-    from anyshot_jax.data.glyph_shapes import SIDE, Fonts, changes, distinct, place
+    from anyshot_jax.data.readers.glyph_shapes import SIDE, Fonts, changes, distinct, place
 
     fonts = Fonts(size)
     # Compared at one size, so that the classes don't depend on `size`.

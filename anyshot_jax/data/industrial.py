@@ -24,14 +24,13 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import nearest
-from anyshot_jax.data.descriptions import warn_same
 from anyshot_jax.data.folder import read_classes
-from anyshot_jax.data.images import check_fields
-from anyshot_jax.data.industrial_files import LAYOUT, TEST_SEEN, find_files, read_listing, short
-from anyshot_jax.data.locate import find_dir
+from anyshot_jax.data.readers.descriptions import warn_same
+from anyshot_jax.data.readers.images import check_fields
+from anyshot_jax.data.readers.industrial import LAYOUT, find_files, read_listing, short
+from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.splits import ROLES, split_items
-from anyshot_jax.types import Data, InputError, from_arrays
+from anyshot_jax.types import TEST_SEEN, Data, InputError, from_arrays, nearest
 
 DEFAULTS = {
     'set': 'MSD',  # MSD | KTD | the name of another folder of this layout

@@ -22,10 +22,11 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from anyshot_jax.data import pseudo
-from anyshot_jax.data.images import check_fields, read_images, read_picture
-from anyshot_jax.data.locate import data_root, find_dir
-from anyshot_jax.data.mvtec_files import GOOD, LAYOUT, Item, find_items
+from anyshot_jax.data.pseudo import classes
+from anyshot_jax.data.readers.images import check_fields, read_images, read_picture
+from anyshot_jax.data.readers.locate import find_dir
+from anyshot_jax.data.readers.mvtec import GOOD, LAYOUT, Item, find_items
+from anyshot_jax.storage.folders import data_root
 from anyshot_jax.types import Array, Data, Dataset, InputError, from_arrays
 
 DEFAULTS = {
@@ -39,7 +40,7 @@ DEFAULTS = {
     'detect_only': False,  # one type of defect is enough: good is told from bad, not type from type
     'on_error': 'raise',
     'max_pixels': 50_000_000,  # a picture that unpacks to more is refused
-    'pseudo': pseudo.FIELDS,
+    'pseudo': classes.FIELDS,
 }
 
 
@@ -73,7 +74,7 @@ def load(config: ConfigDict) -> Data:
     }
     if config.pseudo.classes:
         good = data['good']
-        data |= pseudo.make(good.x, config.pseudo, config.max_pixels, good.group)
+        data |= classes.make(good.x, config.pseudo, config.max_pixels, good.group)
     return data
 
 
@@ -86,7 +87,7 @@ def check(config: ConfigDict) -> None:
         raise InputError(f"config.data.fit = {config.fit!r}: need 'stretch' or 'crop'")
     if config.fit == 'crop' and not 1 <= config.crop <= config.size:
         raise InputError(f'config.data.crop = {config.crop}: need 1 to size = {config.size}')
-    pseudo.check(config.pseudo)
+    classes.check(config.pseudo)
 
 
 def _find(config: ConfigDict) -> Path:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import find, nearest
+from anyshot_jax.config import find
 from anyshot_jax.data.noise import corrupt
 from anyshot_jax.data.splits import FIELDS
-from anyshot_jax.types import Array, Data, Dataset, InputError, from_arrays
+from anyshot_jax.types import Array, Data, Dataset, InputError, from_arrays, nearest
 
 DEFAULTS = {
     **FIELDS,

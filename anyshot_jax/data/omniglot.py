@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import nearest
-from anyshot_jax.data.locate import find_dir
-from anyshot_jax.data.omniglot_files import (
+from anyshot_jax.data.readers.locate import find_dir
+from anyshot_jax.data.readers.omniglot import (
     SIDE,
     from_npz,
     from_png,
@@ -29,9 +28,9 @@ from anyshot_jax.data.omniglot_files import (
     png_sources,
     resized,
 )
-from anyshot_jax.data.one_shot_runs import load_runs
+from anyshot_jax.data.readers.one_shot_runs import load_runs
 from anyshot_jax.data.splits import split_items
-from anyshot_jax.types import Data, InputError
+from anyshot_jax.types import Data, InputError, nearest
 
 DEFAULTS = {
     'source': 'auto',  # auto (npz, else png) | npz | png | tfds

@@ -14,12 +14,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import nearest
-from anyshot_jax.data.images import check_fields, read_images
-from anyshot_jax.data.locate import find_dir
-from anyshot_jax.data.npz import read_npz
+from anyshot_jax.data.readers.images import check_fields, read_images
+from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.splits import FIELDS, split_classes, split_items
-from anyshot_jax.types import Array, Data, InputError
+from anyshot_jax.storage.npz import read_npz
+from anyshot_jax.types import Array, Data, InputError, nearest
 
 DEFAULTS = {
     **FIELDS,

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from anyshot_jax.config import nearest
-from anyshot_jax.types import Array, Data, InputError, from_arrays
+from anyshot_jax.types import Array, Data, InputError, from_arrays, nearest
 
 ROLES = ('train', 'val', 'test')
 FIELDS = {

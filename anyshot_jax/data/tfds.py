@@ -14,10 +14,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from anyshot_jax.config import nearest
-from anyshot_jax.data.images import fit, to_eight_bits
+from anyshot_jax.data.readers.images import fit, to_eight_bits
 from anyshot_jax.data.splits import FIELDS, split_classes, split_items
-from anyshot_jax.types import Data, InputError
+from anyshot_jax.types import Data, InputError, nearest
 
 DEFAULTS = {
     **FIELDS,

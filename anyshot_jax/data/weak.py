@@ -10,12 +10,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import nearest
 from anyshot_jax.data.folder import read_classes
-from anyshot_jax.data.images import check_fields
-from anyshot_jax.data.locate import find_dir
-from anyshot_jax.data.weak_files import check, find
-from anyshot_jax.types import Array, Data, InputError, from_arrays
+from anyshot_jax.data.readers.images import check_fields
+from anyshot_jax.data.readers.locate import find_dir
+from anyshot_jax.data.readers.weak import check, find
+from anyshot_jax.types import Array, Data, InputError, from_arrays, nearest
 
 DEFAULTS = {
     'layout': 'folders',  # folders | cub | car | aircraft
@@ -91,10 +90,8 @@ def _some_of_each(rng, label: Array, share: float) -> Array:
 
 def _far(web, test, config: ConfigDict):
     """The web pictures without those that are near to a test picture of their class."""
-    from anyshot_jax import (  # the weights are read only where they are asked for
-        embedding,
-        encoders,
-    )
+    from anyshot_jax import encoders
+    from anyshot_jax.encoders import embedding
 
     encoder = encoders.load(config.near_encoder)
     if isinstance(encoder, encoders.TextEncoder):

@@ -1,0 +1,1 @@
+"""One algorithm a file: build(config, data) -> Method. Methods never import each other."""

@@ -22,15 +22,16 @@ import numpy as np
 import optax
 from absl import logging
 
-from anyshot_jax import episodes
-from anyshot_jax.config import build_net, nearest
-from anyshot_jax.episodic import cross_entropy, episode_accuracies, forward, init_net
+from anyshot_jax.config import build_net
+from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes.episodic import cross_entropy, episode_accuracies, forward, init_net
+from anyshot_jax.episodes.optim import build_optimizer
+from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.contrastive import pair_cross_entropy
 from anyshot_jax.ops.distance import cosine, unit
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.optim import build_optimizer
-from anyshot_jax.types import Episode, InputError, Method, TrainState
-from anyshot_jax.update import gradient_update, map_over_devices
+from anyshot_jax.runtime.devices import map_over_devices
+from anyshot_jax.types import Episode, InputError, Method, TrainState, nearest
 
 LOSSES = ('prototype', 'infonce', 'relation')
 PROTOTYPES = ('embeddings', 'pixels')
@@ -148,10 +149,10 @@ def build(config, data):
         def one(i, state, data, key):
             dataset, averaged = data['test'], data.get('averaged')
             if averaged is None:
-                support = episodes.draw_support(jax.random.fold_in(key, i), dataset, most)
+                support = sampling.draw_support(jax.random.fold_in(key, i), dataset, most)
             else:
                 support = averaged['support'][i]
-            query = episodes.queries_apart(dataset, support[:, :shots], about)[:, -1]
+            query = sampling.queries_apart(dataset, support[:, :shots], about)[:, -1]
             support = support[chosen, :shots]
             x, params = dataset.x[support.reshape(-1)], state.params
             if fields.adapt_steps and shots > 1:
@@ -203,7 +204,7 @@ def build(config, data):
 
     return Method(
         init=init,
-        sample=lambda key, data: episodes.sample_episode(
+        sample=lambda key, data: sampling.sample_episode(
             key, data['train'], ways=config.train.ways, shots=config.train.shots,
             queries=config.train.queries,
         ),
@@ -280,4 +281,4 @@ def _check(config, data) -> None:
         ('val', [(*task, config.eval.queries) for task in config.eval.tasks]),
     ):
         for ways, shots, queries in tasks:
-            episodes.check(data, role, ways=ways, shots=shots, queries=queries)
+            sampling.check(data, role, ways=ways, shots=shots, queries=queries)

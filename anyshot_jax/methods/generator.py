@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.nets.generator import Critic, Embedding, Generator
 from anyshot_jax.ops.adversarial import contrast, gradient_penalty
-from anyshot_jax.optim import build_optimizer
-from anyshot_jax.synthesis import FIELDS, predict_means, synthesiser, words
+from anyshot_jax.runtime.devices import AXIS, over_devices
+from anyshot_jax.stages.synthesis import FIELDS, predict_means, synthesiser, words
 from anyshot_jax.types import Array, InputError, TrainState
-from anyshot_jax.update import AXIS, over_devices
 
 DEFAULTS = {
     **FIELDS,

@@ -7,7 +7,7 @@ Lake, Salakhutdinov, Tenenbaum, 2015. Drawings are laid on each other by their c
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax.episodic import episodic
+from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.ops.prototype import nearest_per_class
 from anyshot_jax.types import Dataset, Episode, InputError
 

@@ -7,8 +7,8 @@ doesn't depend on the inner steps; the gradient is right as far as they reach th
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax import learner
-from anyshot_jax.episodic import cross_entropy, episodic
+from anyshot_jax.episodes import learner
+from anyshot_jax.episodes.episodic import cross_entropy, episodic
 from anyshot_jax.ops.innerloop import adapt_implicit
 from anyshot_jax.types import InputError
 

@@ -2,11 +2,10 @@
 
 import jax.numpy as jnp
 
-from anyshot_jax.config import nearest
-from anyshot_jax.episodic import episodic
+from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.ops.distance import cosine, squared_euclidean
 from anyshot_jax.ops.prototype import nearest_per_class
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, nearest
 
 DEFAULTS = {'distance': 'euclidean'}  # euclidean | cosine
 

@@ -10,7 +10,7 @@ Nothing is learnt by steps: config.num_steps is 0.
 
 import jax.numpy as jnp
 
-from anyshot_jax.episodic import episodic
+from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.ops.distance import squared_euclidean, unit
 from anyshot_jax.ops.prototype import class_means

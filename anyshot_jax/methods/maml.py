@@ -12,11 +12,10 @@ Finn, Abbeel, Levine, "Model-agnostic meta-learning for fast adaptation of deep 
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax import learner
-from anyshot_jax.config import nearest
-from anyshot_jax.episodic import cross_entropy, episodic
+from anyshot_jax.episodes import learner
+from anyshot_jax.episodes.episodic import cross_entropy, episodic
 from anyshot_jax.ops.innerloop import adapt
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, nearest
 
 DEFAULTS = {
     # inductive | transductive (the papers') | per_step (MAML++'s); see learner.Learner

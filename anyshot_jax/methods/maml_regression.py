@@ -10,12 +10,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax import episodes
-from anyshot_jax.config import build_net, nearest
+from anyshot_jax.config import build_net
+from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes.optim import build_optimizer
+from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.innerloop import adapt
-from anyshot_jax.optim import build_optimizer
-from anyshot_jax.types import SQUARED_ERROR, InputError, Method, TrainState
-from anyshot_jax.update import gradient_update, map_over_devices
+from anyshot_jax.runtime.devices import map_over_devices
+from anyshot_jax.types import SQUARED_ERROR, InputError, Method, TrainState, nearest
 
 DEFAULTS = {
     'inner_steps': 1,
@@ -34,7 +35,7 @@ def build(config, data):
     if fields.inner_steps < 0 or not fields.eval_steps or min(fields.eval_steps) < 0:
         raise InputError('config.method.inner_steps and eval_steps must be >= 0')
     for role in ('train', 'val', 'test'):
-        episodes.check_functions(data, role, config.eval.tasks)
+        sampling.check_functions(data, role, config.eval.tasks)
     net, tx = build_net(config.net), build_optimizer(config.optim, config.num_steps)
 
     def error(params, x, y):
@@ -57,7 +58,7 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), {})
 
     def sample(key, data):
-        return episodes.sample_function(key, data['train'], train.shots, train.queries)
+        return sampling.sample_function(key, data['train'], train.shots, train.queries)
 
     def loss(params, extra, batch, key):
         def one(episode):
@@ -82,7 +83,7 @@ def build(config, data):
         def one(i, state, functions, key):
             key, found = jax.random.fold_in(key, i), {}
             for _, shots in config.eval.tasks:  # the same functions, whatever the shots
-                episode = episodes.sample_function(key, functions, shots, config.eval.queries)
+                episode = sampling.sample_function(key, functions, shots, config.eval.queries)
                 off = jnp.mean((predict(state, episode) - episode.y_q[None]) ** 2, (1, 2))
                 names = [_name(shots, steps) for steps in fields.eval_steps]
                 found |= dict(zip(names, off, strict=True))

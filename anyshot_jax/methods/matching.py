@@ -8,7 +8,7 @@ cosines before the softmax; the paper's 1 leaves the loss far from 0 however goo
 import jax
 
 from anyshot_jax.config import build_net
-from anyshot_jax.episodic import cross_entropy, episodic, forward, init_net, join, part
+from anyshot_jax.episodes.episodic import cross_entropy, episodic, forward, init_net, join, part
 from anyshot_jax.nets.full_context import Net as FullContext
 from anyshot_jax.ops.distance import cosine
 from anyshot_jax.ops.prototype import attention

@@ -21,14 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from anyshot_jax import memory_bank
-from anyshot_jax.config import nearest
-from anyshot_jax.detector import AUROC, check_pictures, score_patches, told_apart
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.defects.detector import AUROC, check_pictures, score_patches, told_apart
+from anyshot_jax.episodes.optim import build_optimizer
+from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.nets.mlp import MLP
 from anyshot_jax.ops.patches import upsample
-from anyshot_jax.optim import build_optimizer
-from anyshot_jax.types import Array, Data, InputError, Method, TrainState
-from anyshot_jax.update import gradient_update
+from anyshot_jax.types import Array, Data, InputError, Method, TrainState, nearest
 
 DEFAULTS = {
     'encoder': 'efficientnet_lite0',  # encoders.NAMES, FILE or NAME=FILE

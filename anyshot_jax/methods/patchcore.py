@@ -16,8 +16,8 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from anyshot_jax import memory_bank
-from anyshot_jax.detector import AUROC, check_pictures, score_patches, told_apart
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.defects.detector import AUROC, check_pictures, score_patches, told_apart
 from anyshot_jax.types import InputError, Method, TrainState
 
 DEFAULTS = {

@@ -7,12 +7,13 @@ Plain cross-entropy over all classes of the role `base`. The next stage starts f
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax import augment
-from anyshot_jax.episodic import cross_entropy
-from anyshot_jax.optim import build_optimizer
-from anyshot_jax.similarity import backbone, export_net, novel
+from anyshot_jax.episodes import augment
+from anyshot_jax.episodes.episodic import cross_entropy
+from anyshot_jax.episodes.optim import build_optimizer
+from anyshot_jax.episodes.update import gradient_update
+from anyshot_jax.stages.handover import export_net
+from anyshot_jax.stages.similarity import backbone, novel
 from anyshot_jax.types import Dataset, InputError, Method, TrainState
-from anyshot_jax.update import gradient_update
 
 DEFAULTS = {'role': 'base'}  # web: the paper's warm-up, on wrong labels
 

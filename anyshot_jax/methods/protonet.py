@@ -6,7 +6,7 @@ Snell, Swersky, Zemel, "Prototypical networks for few-shot learning", NeurIPS 20
 import jax
 
 from anyshot_jax.config import build_net
-from anyshot_jax.episodic import cross_entropy, episodic, forward, init_net, join, part
+from anyshot_jax.episodes.episodic import cross_entropy, episodic, forward, init_net, join, part
 from anyshot_jax.ops.distance import squared_euclidean
 from anyshot_jax.ops.prototype import class_means
 

@@ -18,15 +18,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from anyshot_jax import episodes
-from anyshot_jax.config import nearest
-from anyshot_jax.episodic import embed_dataset, episodic, task_name
+from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes.episodic import embed_dataset, episodic, task_name
 from anyshot_jax.ops.distance import squared_euclidean
 from anyshot_jax.ops.graph import centre_groups, graph_embedding
 from anyshot_jax.ops.prototype import class_centres
-from anyshot_jax.synthesis import has_colours, weigh
-from anyshot_jax.types import Array, Episode, InputError
-from anyshot_jax.update import map_over_devices
+from anyshot_jax.runtime.devices import map_over_devices
+from anyshot_jax.stages.synthesis import has_colours, weigh
+from anyshot_jax.types import Array, Episode, InputError, nearest
 
 DEFAULTS = {
     'transductive': False,  # also the results that look at all queries; of `predict`: only those
@@ -72,10 +71,10 @@ def build(config, data):
         drawn = {'ways': ways, 'shots': shots, 'queries': config.eval.queries}
 
         def one(i, dataset, made, key):
-            episode = episodes.sample_episode(jax.random.fold_in(key, i), dataset, **drawn)
+            episode = sampling.sample_episode(jax.random.fold_in(key, i), dataset, **drawn)
             right = {}
             for w, s in config.eval.tasks:
-                small = episodes.first(episode, w, s)
+                small = sampling.first(episode, w, s)
                 given = None if made is None else made[small.class_id]
                 for name, score in scores(fields, coloured, small, given).items():
                     right[task_name(w, s) + name] = jnp.mean(score.argmax(1) == small.y_q)

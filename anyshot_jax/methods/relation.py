@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from anyshot_jax.config import build_net
-from anyshot_jax.episodic import episodic, forward, init_net, join, part
+from anyshot_jax.episodes.episodic import episodic, forward, init_net, join, part
 from anyshot_jax.nets.relation import Net as Relation
 from anyshot_jax.ops.prototype import class_means
 

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from anyshot_jax import learner
-from anyshot_jax.config import nearest
-from anyshot_jax.episodic import cross_entropy, episodic, join
-from anyshot_jax.types import InputError
+from anyshot_jax.episodes import learner
+from anyshot_jax.episodes.episodic import cross_entropy, episodic, join
+from anyshot_jax.types import InputError, nearest
 
 DEFAULTS = {
     'batch_norm': 'inductive',  # inductive | transductive; see learner.Learner

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.synthesis import FIELDS, predict_means, synthesiser
+from anyshot_jax.stages.synthesis import FIELDS, predict_means, synthesiser
 from anyshot_jax.types import InputError, TrainState
 
 DEFAULTS = {**FIELDS, 'penalty': 1.0, 'noise': 1.0}

@@ -13,12 +13,12 @@ support with the query of its class and with that of the next.
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax.config import build_net, nearest
-from anyshot_jax.episodic import episodic, forward, init_net, join
+from anyshot_jax.config import build_net
+from anyshot_jax.episodes.episodic import episodic, forward, init_net, join
 from anyshot_jax.ops.contrastive import MININGS, balanced_mean, contrastive, euclidean, triplet
 from anyshot_jax.ops.distance import squared_euclidean, unit
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, nearest
 
 DEFAULTS = {
     'batch_norm': 'inductive',

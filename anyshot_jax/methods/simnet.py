@@ -18,12 +18,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from anyshot_jax import augment, episodes
+from anyshot_jax.episodes import augment, sampling
+from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.nets.pair_head import Judge, PairHead
-from anyshot_jax.optim import build_optimizer
-from anyshot_jax.similarity import backbone, export_net, novel, start_from
+from anyshot_jax.runtime.devices import over_devices
+from anyshot_jax.stages.handover import export_net, start_from
+from anyshot_jax.stages.similarity import backbone, novel
 from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState
-from anyshot_jax.update import over_devices
 
 DEFAULTS = {
     'batch_norm': 'inductive',
@@ -149,8 +150,8 @@ def build(config, data):
 
         def one(key):
             keys = jax.random.split(key, 1 + ways)
-            classes = episodes.choose(keys[0], dataset.offset.shape[0], ways)
-            draw = jax.vmap(episodes.choose, (0, 0, None))
+            classes = sampling.choose(keys[0], dataset.offset.shape[0], ways)
+            draw = jax.vmap(sampling.choose, (0, 0, None))
             item = draw(keys[1:], dataset.count[classes], items)
             row = (dataset.offset[classes][:, None] + item).reshape(-1)
             z = embed(state, dataset.x[row])
@@ -196,7 +197,7 @@ def draw_items(key: Array, dataset: Dataset, ways: int, num: int, most: int) -> 
       rows [num] of the dataset and their classes [num], 0..ways-1.
     """
     keys = jax.random.split(key, 3)
-    classes = episodes.choose(keys[0], dataset.offset.shape[0], ways)
+    classes = sampling.choose(keys[0], dataset.offset.shape[0], ways)
     of = jax.random.randint(keys[1], (num,), 0, ways)
     count = dataset.count[classes]
     # A random order of every class's items, those that aren't there last.

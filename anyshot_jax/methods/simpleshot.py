@@ -7,11 +7,10 @@ items is subtracted first). Nothing is learnt: config.num_steps is 0.
 
 import jax.numpy as jnp
 
-from anyshot_jax.config import nearest
-from anyshot_jax.episodic import episodic
+from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.ops.distance import squared_euclidean
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, nearest
 
 DEFAULTS = {
     'normalise': 'cl2',

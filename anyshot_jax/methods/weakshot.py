@@ -23,14 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from anyshot_jax import augment
-from anyshot_jax.config import nearest
+from anyshot_jax.episodes import augment
+from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.ops.graph import cosine_gap, smoothness
 from anyshot_jax.ops.weighting import stretch
-from anyshot_jax.optim import build_optimizer
-from anyshot_jax.similarity import Similarity, backbone, exported, learnt, novel, start_from
-from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState
-from anyshot_jax.update import AXIS, over_devices
+from anyshot_jax.runtime.devices import AXIS, over_devices
+from anyshot_jax.stages.handover import exported, start_from
+from anyshot_jax.stages.similarity import Similarity, backbone, learnt, novel
+from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState, nearest
 
 DEFAULTS = {
     'batch_norm': 'inductive',

@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anyshot_jax.config import nearest
 from anyshot_jax.ops import weighting
-from anyshot_jax.similarity import Similarity, all_pairs, features_of, novel
-from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState
+from anyshot_jax.stages.similarity import Similarity, all_pairs, features_of, novel
+from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState, nearest
 
 DEFAULTS = {
     'simnet_from': '',  # the stage that learnt the similarity; '': cosine of the items' features

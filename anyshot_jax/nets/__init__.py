@@ -1,0 +1,1 @@
+"""Trainable Linen nets of config.net: no losses, no config."""

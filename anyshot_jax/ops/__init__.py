@@ -1,0 +1,1 @@
+"""Published formulas on the arrays of one example or episode."""

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax import evaluate, files
+from anyshot_jax.config import config_hash
 from anyshot_jax.report import (
     anyshot,
     defect_types,
@@ -21,6 +21,7 @@ from anyshot_jax.report import (
     tasks,
     weak,
 )
+from anyshot_jax.storage import files
 from anyshot_jax.types import Array, Data, Dataset, Method, Sinusoids, TrainState
 
 
@@ -49,7 +50,7 @@ def write(
     functions = data.get('test') if isinstance(data.get('test'), Sinusoids) else None
     test = None if functions else probe.Pool.of(data, config, pictures)
 
-    parts = [summary.curves(run), members.part(run, evaluate.config_hash(config))]
+    parts = [summary.curves(run), members.part(run, config_hash(config))]
     of_method = config.get('method', {}).get('name')
     if of_method in ('patchcore', 'patch_net'):
         parts += detection.parts(state, data, config, rng)

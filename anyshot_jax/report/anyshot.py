@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax import episodes
-from anyshot_jax.episodic import embed_dataset, task_name
+from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes.episodic import embed_dataset, task_name
 from anyshot_jax.methods import refine
 from anyshot_jax.report import maps
 from anyshot_jax.report.page import escape, meter, name, note, section, table
-from anyshot_jax.synthesis import has_colours, weigh
+from anyshot_jax.stages.synthesis import has_colours, weigh
 from anyshot_jax.types import Array, Data, Dataset, Episode, Method, TrainState
 
 TASKS = 50  # of which the accuracy of every class is told
@@ -26,7 +26,7 @@ def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> 
     # One device answers, as for the other parts; exports of earlier stages come along.
     data = jax.device_put(dict(data), jax.local_devices()[0])
     key = jax.random.split(jax.random.key(int(config.get('seed', 0))), 4)[3]  # the test's
-    names = episodes.class_names(data['test'])
+    names = sampling.class_names(data['test'])
     if 'fakes_from' in fields:
         return _refined(method, state, data, config, key, names)
     if 'fakes' in fields and 'calibration' in fields:
@@ -66,7 +66,7 @@ def _draw(key: Array, features: Dataset, config: ConfigDict, number: Array | int
     """An episode of the test, of the most ways and shots."""
     ways, shots = (max(column) for column in zip(*config.eval.tasks, strict=True))
     drawn = {'ways': ways, 'shots': shots, 'queries': config.eval.queries}
-    return episodes.sample_episode(jax.random.fold_in(key, number), features, **drawn)
+    return sampling.sample_episode(jax.random.fold_in(key, number), features, **drawn)
 
 
 class Walk(NamedTuple):
@@ -81,7 +81,7 @@ class Walk(NamedTuple):
 
 
 def _walk(fields, coloured, episode, made, ways: int, shots: int) -> Walk:
-    episode = episodes.first(episode, ways, shots)
+    episode = sampling.first(episode, ways, shots)
     made = None if made is None else made[episode.class_id]
     suffix, given = list(refine.support(fields, coloured, episode, made).items())[-1]
     moved = jax.jit(partial(refine.transduce, fields))(given, episode.class_id)
@@ -227,7 +227,7 @@ def _by_class(fields, coloured, features, made, key, config, shown, names) -> st
         def one(number):
             episode, right = _draw(key, features, config, number), {}
             for ways, shots in shown:
-                small = episodes.first(episode, ways, shots)
+                small = sampling.first(episode, ways, shots)
                 given = None if made is None else made[small.class_id]
                 for kind, score in refine.scores(fields, coloured, small, given).items():
                     hits = (score.argmax(1) == small.y_q).reshape(ways, -1).mean(1)

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax import memory_bank
 from anyshot_jax.config import find
+from anyshot_jax.defects import memory_bank
 from anyshot_jax.ops.detection import enlarge
 from anyshot_jax.report import overlay, pictures
 from anyshot_jax.report.page import name, note, section

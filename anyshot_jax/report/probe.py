@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.episodes import class_names, sample_episode
+from anyshot_jax.episodes.sampling import class_names, sample_episode
 from anyshot_jax.types import Array, Data, Dataset, Episode, Method, TrainState
 
 Ask = Callable[[Any], np.ndarray]  # episode -> scores [W*Q, W]

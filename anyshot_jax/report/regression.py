@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.episodes import sample_function
+from anyshot_jax.episodes.sampling import sample_function
 from anyshot_jax.report import pictures
 from anyshot_jax.report.page import section
 from anyshot_jax.types import Method, Sinusoids, TrainState

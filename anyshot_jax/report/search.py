@@ -5,8 +5,8 @@ from functools import partial
 import jax
 import numpy as np
 
-from anyshot_jax import retrieval
-from anyshot_jax.episodes import class_names, expand_turns
+from anyshot_jax.episodes import retrieval
+from anyshot_jax.episodes.sampling import class_names, expand_turns
 from anyshot_jax.ops import metric
 from anyshot_jax.report import pictures, probe
 from anyshot_jax.report.page import escape, name, note, section

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax import files
-from anyshot_jax.episodic import embed_dataset
+from anyshot_jax.episodes.episodic import embed_dataset
 from anyshot_jax.ops.distance import cosine
 from anyshot_jax.report import pictures
 from anyshot_jax.report.page import escape, meter, name, note, percent, section, table
+from anyshot_jax.storage import files
 from anyshot_jax.types import Array, Data, Dataset, Method, TrainState
 
 CLASSES, EACH = 8, 6  # shown, and best and worst pictures of each

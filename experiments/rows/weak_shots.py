@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tables
 
+from anyshot_jax.sweep.recipes import load_config
 from anyshot_jax.types import InputError
 
 RECIPE = 'configs/weak_shots.py:ladder'
@@ -44,7 +45,7 @@ def check(lines, root: Path = tables.ROOT) -> list:
     if problems and header is None:
         raise InputError('weak_shots.jsonl lacks the line with its config: run weak_shot_rungs.py')
     if header:
-        changes = tables.changed(header, tables.load_config(RECIPE, [], root))
+        changes = tables.changed(header, load_config(RECIPE, [], root))
         if changes:
             raise InputError(f'{RECIPE} was changed since weak_shots.jsonl was made: {changes[0]}')
     return problems

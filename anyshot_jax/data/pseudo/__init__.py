@@ -1,0 +1,1 @@
+"""Synthetic defects: shapes, textures, and how they are painted onto normal images."""

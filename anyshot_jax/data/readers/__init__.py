@@ -1,0 +1,1 @@
+"""Reading what others made: images, folder trees, descriptions, layouts of data sets."""

@@ -1,0 +1,85 @@
+"""Texts that describe classes, from a classes.json beside the class folders."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from anyshot_jax.types import InputError, nearest
+
+MAX_BYTES = 50_000_000
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; InputError (names the file) if it is none, damaged or too large."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f'{path} is larger than {MAX_BYTES:,} bytes')
+        return json.loads(path.read_text('utf-8-sig'))
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as e:  # ValueError: also of endless numbers
+        raise InputError(f'{path} is not readable JSON: {e}') from e
+
+
+def descriptions(root: Path) -> dict[str, str]:
+    """Class name -> description from root/classes.json; empty when there is no such file.
+
+    Two forms are read: {"class": "description", ...}, and a list of objects with "name" and
+    "description", at the top or under "classes".
+
+    Raises:
+      InputError: not JSON, another form, or a class described twice; names the file and class.
+    """
+    path = root / 'classes.json' if root.is_dir() else root
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get('classes'), list | dict):
+        content = content['classes']
+    if isinstance(content, dict):
+        pairs = list(content.items())
+    elif isinstance(content, list) and all(isinstance(c, dict) for c in content):
+        pairs = [(c.get('name'), c.get('description')) for c in content]
+    else:
+        pairs = [(None, None)]
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise InputError(
+                f'{path}, class {name!r}: expected {{"class": "description"}} or a list of '
+                '{"name": "class", "description": "text"}'
+            )
+        if name in found:
+            raise InputError(f'{path} describes class {name!r} twice')
+        found[name] = text
+    return found
+
+
+def checked_descriptions(root: Path, names: set[str]) -> dict[str, str]:
+    """`descriptions`; refuses those of classes that aren't there (InputError, names them)."""
+    found = descriptions(root)
+    unknown = sorted(set(found) - names)
+    if unknown:
+        listed = ', '.join(map(repr, unknown[:5]))
+        raise InputError(
+            f'{root}/classes.json describes {len(unknown)} unknown classes: {listed}'
+            f'{nearest(unknown[0], names)}'
+        )
+    return found
+
+
+def warn_same(texts: Mapping[str, str]) -> None:
+    """Warns of classes (name -> description) with one description: it can't tell them apart."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, text in texts.items():
+        names[' '.join(text.casefold().split())].append(name)
+    for text, same in names.items():
+        if text and len(same) > 1:
+            logging.warning(
+                'the same description for %s: it can not tell them apart',
+                ', '.join(map(repr, same)),
+            )

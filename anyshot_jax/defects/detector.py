@@ -1,0 +1,93 @@
+"""What detectors of defects share: how far patches are from good ones, and what that is worth."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.ops.detection import area_under, enlarge, pixel_values
+from anyshot_jax.types import Array, InputError, Measure
+
+AUROC = Measure('area under the curve', percent=True, larger_is_better=True)
+
+
+def score_patches(
+    patcher: memory_bank.Patcher,
+    params,
+    pictures: Array,
+    bank: Array,
+    *,
+    k: int = 1,
+    reweight: int = 0,
+) -> dict[str, jax.Array]:
+    """Anomaly scores of pictures, for use inside jit.
+
+    Args:
+      pictures: [N, H, W, C] uint8. bank: [K, D]. k: nearest patches whose mean distance counts.
+      reweight: b of the paper's equation 7, the nearest in the bank (itself included) of the
+        patch that is nearest to the picture's worst; 0: its score stays as it is.
+    Returns:
+      'map' [N, h, w], distances; 'image' [N], the largest, times 1 - exp(d*) / sum exp(d_m) over
+      those b, d_m the distances from the worst patch to them.
+    """
+    patches = patcher.apply(params, pictures)
+    dist, row = memory_bank.nearest_patches(bank, patches, k)
+    maps = jnp.sqrt(dist).mean(-1)
+    flat = maps.reshape(len(maps), -1)
+    worst = flat.argmax(1)
+    image = flat.max(1)
+    if reweight:
+        pick = lambda a: a.reshape(len(maps), -1, a.shape[-1])[jnp.arange(len(maps)), worst]
+        patch, near = pick(patches), pick(row)[:, 0]
+        around = bank[memory_bank.nearest_patches(bank, bank[near], reweight)[1]]
+        d = jnp.linalg.norm(patch[:, None] - around, axis=-1)
+        # Among equal patches of the bank the nearest may not be listed, so it is put in front.
+        own = jnp.linalg.norm(patch - bank[near], axis=-1)
+        total = jax.nn.logsumexp(d, axis=1)
+        image = image * -jnp.expm1(jnp.minimum(own - total, 0))
+    return {'map': maps, 'image': image}
+
+
+def told_apart(good: dict, bad: dict, mask: Array | None, smooth: float) -> dict[str, Array]:
+    """The values of pictures without and with a defect.
+
+    Args:
+      good, bad: 'image' [N], 'map' [N, h, w]. mask: [N, H, W] bool of the bad ones, or none.
+      smooth: as config.method.smooth.
+    """
+    values = {'image AUROC': area_under(bad['image'], good['image'])}
+    if mask is not None:
+        shape = mask.shape[1:]
+        maps = [enlarge(found['map'], shape, smooth) for found in (good, bad)]
+        none = np.zeros((len(maps[0]), *shape), bool)
+        values |= pixel_values(np.concatenate(maps), np.concatenate([none, mask]))
+    return {name: v for name, v in values.items() if len(v)}
+
+
+def check_pictures(config, data, roles: Sequence[str]) -> None:
+    """Refuses (InputError) other items than pictures, a role that is missing, fields out of range.
+
+    Args:
+      roles: what the method needs.
+    """
+    fields, name = config.method, config.method.name
+    if config.encoder or config.features_from:
+        raise InputError(
+            f'{name} has an encoder of its own, config.method.encoder: leave config.encoder and '
+            'config.features_from empty'
+        )
+    for role in roles:
+        if role not in data:
+            raise InputError(
+                f'{name} needs the role {role!r}, but config.data.name={config.data.name!r} '
+                f'gives {", ".join(data)}: good and good_test are pictures without a defect'
+            )
+        if data[role].x.ndim != 4 or data[role].x.dtype != np.uint8:
+            raise InputError(
+                f'{name} looks at pictures, but the {role} items are {data[role].x.dtype} '
+                f'{data[role].x.shape[1:]}'
+            )
+    if fields.neighbours < 1 or fields.smooth < 0:
+        raise InputError('config.method.neighbours must be >= 1 and config.method.smooth >= 0')

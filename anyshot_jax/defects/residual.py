@@ -1,0 +1,200 @@
+"""Pictures seen as what sets them apart from good ones, through a frozen encoder.
+
+The patches of a picture are compared with those of good pictures (`memory_bank.py`): what a patch
+has that its nearest normal one has not is its residual. 'map' keeps the residuals where they are,
+for nets of convolutions (Anomaly multi-classification in industrial scenarios, arXiv 2406.05645).
+'peak' makes one vector of them: the residual where the picture is most unlike the good ones, the
+encoder's last map there, and that map's mean over the whole picture, which knows what surrounds a
+defect and how far it reaches. Each of the three is taken relative to the mean of the good pictures
+and counts by how far it is from them.
+
+The paper's prototypes are made of mean pictures: data['averaged'] has them for drawn support.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.encoders.pretrained import digest
+from anyshot_jax.episodes import sampling
+from anyshot_jax.storage.cache import cached
+from anyshot_jax.types import Array, Data, Dataset, InputError, nearest
+
+CHOICES = {'output': ('peak', 'map'), 'made_up_against': ('nearest', 'source')}
+
+
+def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
+    """The roles of defects with residuals in place of pictures; good pictures are used up.
+
+    Args:
+      data: 'good', and others of uint8 pictures [N, H, W, C]. In made-up ones (train, val) `group`
+        is the row of an item's clean picture in 'good'.
+      fields: config.residual. seed: of the draws in 'averaged'; the bank is the same for all.
+    Returns:
+      x is [N, D] float32 with its parts, or [N, h, w, D] float16. With fields.average_shots also
+      'averaged': {'support': rows of test [draws, C, S], '2-shot': [draws, C, D] or
+      [draws, C, h, w, D], what the mean pictures of the first 2 are seen as, ...}.
+    Raises:
+      InputError: an unknown value, no good pictures, or as `memory_bank`.
+    """
+    for name, choices in CHOICES.items():
+        if fields[name] not in choices:
+            raise InputError(f'config.residual.{name}={fields[name]!r} is unknown'
+                             f'{nearest(str(fields[name]), choices)}')  # fmt: skip
+    if fields.sharpness < 0:
+        raise InputError(f'config.residual.sharpness={fields.sharpness} must be >= 0')
+    if not isinstance(data.get('good'), Dataset) or data['good'].x.dtype != np.uint8:
+        raise InputError(
+            f'config.residual.encoder={fields.encoder!r} compares with good pictures, but the data '
+            f'have the roles {", ".join(data)}: use config.data.name=mvtec'
+        )
+    patcher = memory_bank.load_patcher(
+        fields.encoder, fields.layers, size=fields.size, dim=fields.dim
+    )
+    good = data['good'].x
+    bank = memory_bank.fit(patcher, good, ratio=fields.ratio)
+    # Not which pictures are averaged: those are looked at like any others.
+    settings = [(k, v) for k, v in fields.items() if not k.startswith('average_')]
+    key = [patcher.digest, digest(bank, ()), repr(sorted(settings))]
+    describe = (_peak if fields.output == 'peak' else _map)(patcher, fields)
+
+    def seen(x: Array, source: Array | None, what: str) -> Any:
+        given = x if source is None else np.concatenate([x, good[source]], -1)
+
+        def found():
+            parts = memory_bank.over_pictures(patcher, describe, given, bank, what=what)
+            return {str(i): part for i, part in enumerate(parts)}
+
+        kept = cached('residual', [*key, digest(given, ())], found)
+        return [kept[str(i)] for i in range(len(kept))]
+
+    usual = seen(good, None, 'see good') if fields.output == 'peak' else None
+
+    def features(parts):
+        if usual is None:
+            return parts[0]
+        return np.concatenate([_relative(p, u) for p, u in zip(parts, usual, strict=True)], -1)
+
+    seen_as: dict[str, Any] = {}
+    for role, dataset in data.items():
+        if role in ('good', 'good_test') or not isinstance(dataset, Dataset):
+            continue
+        by_source = fields.made_up_against == 'source' and role in ('train', 'val')
+        if by_source and dataset.group is None:
+            raise InputError(
+                f"config.residual.made_up_against='source': nothing says which good picture an "
+                f"item of {role} was made on (its group); use 'nearest'"
+            )
+        parts = seen(dataset.x, dataset.group if by_source else None, f'see {role}')
+        sizes = () if usual is None else tuple(p.shape[1] for p in parts)
+        seen_as[role] = dataclasses.replace(dataset, x=features(parts), parts=sizes)
+    if fields.average_shots:
+        test, shots = data['test'], fields.average_shots
+        support = draws_of(test, max(shots), fields.average_draws, seed)
+        seen_as['averaged'] = {'support': support}
+        for k in shots:
+            x = mean_pictures(test.x, support[:, :, :k])
+            found = features(seen(x.reshape(-1, *x.shape[2:]), None, f'see means of {k}'))
+            seen_as['averaged'][f'{k}-shot'] = found.reshape(*x.shape[:2], *found.shape[1:])
+    return seen_as
+
+
+def draws_of(dataset: Dataset, shots: int, draws: int, seed: int) -> Array:
+    """Rows [draws, C, shots] of support from different groups (`episodes.draw_support`)."""
+    keys = jax.random.split(jax.random.key(seed), draws)
+    one = lambda key: sampling.draw_support(key, dataset, shots)
+    return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(keys))
+
+
+def mean_pictures(x: Array, support: Array) -> Array:
+    """Means over shots, rounded to whole grey levels: uint8 [draws, C, H, W, channels].
+
+    Args:
+      x: [N, H, W, channels] uint8. support: [draws, C, shots] rows.
+    Reference:
+      arXiv 2406.05645's code averages the normalised pictures, which is the same but for rounding.
+    """
+    one = lambda rows: np.rint(x[rows].mean(1)).astype(np.uint8)
+    return np.stack([one(rows) for rows in support])
+
+
+def _relative(x: Array, usual: Array) -> Array:
+    """[N, D] around the mean of the usual ones [M, D], in units of how far those are from it."""
+    mean = usual.mean(0)
+    far = np.linalg.norm(usual - mean, axis=1).mean()
+    # Good pictures that are remembered whole have residual 0, which says nothing of a unit.
+    return (x - mean) / (far if far > 1e-6 else 1)
+
+
+def _compare(patcher, fields, params, x, bank):
+    """(the encoder's maps, patches or residuals [N, h, w, D], distances from normal [N, h, w])."""
+    x, *source = jnp.split(x, 2, -1) if x.shape[-1] in (2, 6) else (x,)
+    maps = patcher.maps(params, x)
+    patches = patcher.patches(maps)
+    if source:
+        normal = patcher.apply(params, source[0])
+    else:
+        normal = bank[memory_bank.nearest_patches(bank, patches)[1][..., 0]]
+    residual = patches - normal
+    dist = jnp.linalg.norm(residual, axis=-1)
+    return maps, residual if fields.subtract else patches, dist
+
+
+def _map(patcher, fields):
+    def describe(params, x, bank):
+        return (_compare(patcher, fields, params, x, bank)[1].astype(jnp.float16),)
+
+    return describe
+
+
+def _peak(patcher, fields):
+    def describe(params, x, bank):
+        maps, patches, dist = _compare(patcher, fields, params, x, bank)
+        parts = [weighted_mean(patches, dist, fields.sharpness)]
+        if fields.head:
+            head = maps.get(fields.head)
+            if head is None:
+                raise InputError(f'the encoder has no map {fields.head!r} for config.residual.head'
+                                 f'{nearest(fields.head, maps)}')  # fmt: skip
+            whole = jnp.zeros_like(dist)
+            # Square roots even out what is large after ReLU (nets/projection.py).
+            for of in (dist, whole):
+                mean = weighted_mean(head, _pooled(of, head.shape[1:3]), fields.sharpness)
+                parts.append(jnp.sqrt(jnp.maximum(mean, 0)))
+        return tuple(parts)
+
+    return describe
+
+
+def weighted_mean(x: Array, dist: Array, sharpness: float) -> Array:
+    """Mean over space with weights dist^sharpness: 0 the mean, infinite the farthest patch.
+
+    Args:
+      x: [N, h, w, D]. dist: [N, h, w] >= 0; where all are 0 every patch weighs the same.
+    Returns:
+      [N, D].
+    """
+    largest = dist.max((1, 2), keepdims=True)
+    share = jnp.where(largest > 0, dist / jnp.where(largest > 0, largest, 1), 1)
+    weight = share**sharpness
+    weight = weight / weight.sum((1, 2), keepdims=True)
+    return jnp.einsum('nhw,nhwd->nd', weight, x)
+
+
+def _pooled(dist: Array, shape: tuple[int, int]) -> Array:
+    """[N, h, w] -> [N, *shape]: the largest of each cell, or the nearest where cells are finer."""
+    for axis, size in ((1, shape[0]), (2, shape[1])):
+        given = dist.shape[axis]
+        if size >= given:
+            dist = jnp.take(dist, np.arange(size) * given // size, axis)
+        else:
+            cells = np.arange(given) * size // given
+            starts = jnp.moveaxis(dist, axis, 0)
+            pooled = jnp.zeros((size, *starts.shape[1:]), dist.dtype).at[cells].max(starts)
+            dist = jnp.moveaxis(pooled, 0, axis)
+    return dist

@@ -1,0 +1,96 @@
+"""A dataset seen through a frozen encoder: every picture embedded once, kept for later runs."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from anyshot_jax.encoders import PictureEncoder, TextEncoder, load
+from anyshot_jax.encoders.pretrained import digest
+from anyshot_jax.episodes.sampling import expand_turns
+from anyshot_jax.runtime.devices import AXIS
+from anyshot_jax.storage.cache import cached
+from anyshot_jax.types import Array, Data, Dataset, Episode, InputError
+
+CHUNK, CHUNK_CPU = 128, 8  # pictures on a device at once; on a CPU more need memory, not less time
+
+
+def embed(data: Data, which: str, *, dtype: str = 'float32', parts: Sequence[str] = ()) -> Data:
+    """The same classes, with the encoder's features for pictures. Turned classes become items.
+
+    Features lie in the cache directory under the hash of pictures, weights and preprocessing.
+
+    Args:
+      which, dtype, parts: as for `encoders.load`.
+    Raises:
+      InputError: the data aren't pictures, or the encoder isn't one of pictures.
+    """
+    encoder = load(which, dtype=dtype, parts=parts)
+    if isinstance(encoder, TextEncoder):
+        raise InputError(f'config.encoder={which!r} reads texts, not pictures')
+    tasks = {name: e for name, e in data.items() if isinstance(e, Episode)}
+    data = {role: dataset for role, dataset in data.items() if role not in tasks}
+    for role, dataset in data.items():
+        if dataset.x.ndim != 4 or dataset.x.dtype != np.uint8:
+            raise InputError(
+                f'config.encoder={which!r} embeds pictures, but the {role} items are features '
+                f'{dataset.x.shape[1:]}: leave config.encoder empty'
+            )
+    embedded: Data = {role: _embedded(d, encoder, role) for role, d in data.items()}
+    return {**embedded, **{name: _embedded_tasks(e, encoder, name) for name, e in tasks.items()}}
+
+
+def _embedded(dataset: Dataset, encoder: PictureEncoder, role: str) -> Dataset:
+    key = [encoder.digest, digest(dataset.x, dataset.turns)]
+    dataset = expand_turns(dataset)
+    kept = cached(
+        f'features-{encoder.name}', key, lambda: {'x': features(encoder, dataset.x, role)}
+    )
+    return dataclasses.replace(dataset, x=kept['x'], parts=encoder.parts)
+
+
+def _embedded_tasks(tasks: Episode, encoder: PictureEncoder, name: str) -> Episode:
+    """Few pictures, so not kept."""
+
+    def of(x):
+        z = features(encoder, x.reshape(-1, *x.shape[2:]), name)
+        return z.reshape(*x.shape[:2], -1)
+
+    return tasks._replace(x_s=of(tasks.x_s), x_q=of(tasks.x_q))
+
+
+def features(encoder: PictureEncoder, x: Array, what: str = '') -> Array:
+    """[N, dim] float32 of pictures [N, H, W, C] uint8, a few at a time on every device."""
+    devices = jax.local_devices()
+    mesh = Mesh(np.array(devices), (AXIS,))
+    whole, shared = PartitionSpec(), PartitionSpec(AXIS)
+    params = jax.device_put(encoder.params, NamedSharding(mesh, whole))
+    split = NamedSharding(mesh, shared)
+    # Not jit alone: a net that loops over its batch would run all of it on every device.
+    apply = jax.jit(
+        jax.shard_map(
+            lambda params, x: encoder.apply(params, encoder.preprocess(x)),
+            mesh=mesh,
+            in_specs=(whole, shared),
+            out_specs=shared,
+            check_vma=False,
+        )
+    )
+    chunk = CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK
+    result = np.empty((len(x), encoder.dim), np.float32)
+    with tqdm(total=len(x), desc=f'embed {what} pictures', disable=None) as bar:
+        for rows, filled in _chunks(len(x), chunk * len(devices)):
+            z = apply(params, jax.device_put(np.asarray(x[filled]), split))
+            result[rows] = np.asarray(z)[: len(rows)]
+            bar.update(len(rows))
+    return result
+
+
+def _chunks(total: int, size: int) -> Iterator[tuple[Array, Array]]:
+    """Row numbers, and the same filled up to `size` from the start: there is one shape only."""
+    for start in range(0, total, size):
+        filled = np.arange(start, start + size)
+        yield filled[filled < total], filled % total

@@ -1,0 +1,1 @@
+"""From a data set to an update: sampling, augmentation, evaluation, optimisers."""

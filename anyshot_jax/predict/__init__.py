@@ -1,0 +1,1 @@
+"""The command that classifies a folder of images, and all its work."""

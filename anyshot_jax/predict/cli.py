@@ -1,0 +1,64 @@
+"""python -m anyshot_jax.predict --support=DIR --query=DIR [--descriptions=classes.json] --out=OUT
+
+Classifies the pictures of a folder from a few examples of each class, from descriptions, or both,
+into OUT/predictions.csv and OUT/report.html. The same command goes on after a stop, and what was
+embedded once is not embedded again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags, logging
+
+from anyshot_jax import command
+from anyshot_jax.types import InputError
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise InputError(f'{argv[1:]} are no flags; write --query=DIR and so on')
+    try:
+        # JAX starts here, after the flags are known to be right.
+        from anyshot_jax.predict import run
+        from anyshot_jax.runtime import start
+    except ImportError as e:
+        raise InputError(str(e)) from e
+
+    fields = run.Request._fields
+    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in fields}
+    ask = run.Request(**given)
+    if ask.model and (flags.FLAGS['encoder'].present or flags.FLAGS['method'].present):
+        raise InputError('--model is fitted already: leave --encoder and --method out')
+    logging.set_verbosity(logging.WARNING)
+    start.keep_compiled()
+    done = run.run(ask)
+    accuracy = done['accuracy']
+    print(
+        f'{done["pictures"]:,} pictures, {done["unknown"]:,} of no known class, '
+        f'{done["unreadable"]:,} unreadable; {done["embedded"]:,} embedded now'
+        + (f'; accuracy {accuracy * 100:.2f} %' if accuracy is not None else '')
+        + f'; {done["seconds"]:.1f} s\npredictions: {Path(ask.out) / "predictions.csv"}\n'
+        f'report: {Path(ask.out) / "report.html"}'
+    )
+
+
+def _define_flags() -> None:
+    """Here, so that whoever imports this module has flags of its own."""
+    text = lambda name, default, said: flags.DEFINE_string(name, default, said)
+    text('support', '', 'Folder of examples: <class>/<image>.')
+    text('query', '', 'Folder of pictures to classify; <class>/<image> where the class is known.')
+    text('model', '', 'A fitted classifier (.safetensors), instead of --support.')
+    text('descriptions', '', 'JSON {"class": "description"}, also of classes without examples.')
+    text('encoder', 'efficientnet_lite0', 'Of the pictures; a name, a weights file or NAME=FILE.')
+    text('method', 'prototypes', 'prototypes | refine (all pictures together) | workdir of a run.')
+    text('unknown', '', 'The answer to pictures of no class. Default: the nearest class.')
+    text('out', '', 'Folder of predictions.csv and report.html.')
+    text('save', '', 'Keeps the fitted classifier in this file (.safetensors).')
+    flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'A picture that can not be read.')
+    flags.DEFINE_bool('overwrite', False, 'Replaces files in --out that others made.')
+
+
+def cli() -> None:
+    """Entry point, see `command.run`."""
+    _define_flags()
+    command.run(main)

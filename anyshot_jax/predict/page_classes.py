@@ -1,0 +1,155 @@
+"""The parts of the page of `predict` about classes: their table, confusions, doubtful examples."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anyshot_jax.predict.answers import Tally
+from anyshot_jax.report import pictures, tasks
+from anyshot_jax.report.page import meter, name, note, percent, section, table
+from anyshot_jax.types import Array
+
+MATRIX, PAIRS = 40, 40  # classes of the matrix at most; else so many pairs
+SUSPICIOUS, SUSPECT = 0.5, 40  # from which an example is listed; at most so many
+
+
+class Support(NamedTuple):
+    """The examples, as the page shows them; M = 0 where there are descriptions only."""
+
+    names: list[str]  # [M] inside the support folder, where there is one
+    labels: list[str]  # [M]
+    pictures: Array  # [M, H, W, 3] uint8
+
+    @classmethod
+    def of(cls, classifier: Any, folder: str = '') -> 'Support':
+        """Those of a fitted classifier."""
+        root = Path(folder).expanduser() if folder else None
+        named = [Path(text) for text in classifier.support_names_]
+        names = [
+            (p.relative_to(root) if root and p.is_relative_to(root) else p).as_posix()
+            for p in named
+        ]
+        labels = [str(label) for label in classifier.support_labels_]
+        return cls(names, labels, classifier.support_pictures_)
+
+    def thumb(self, row: int) -> str:
+        """The picture of a row."""
+        return pictures.photo(self.pictures[row], f'example of {self.labels[row]}')
+
+    def thumb_of(self, label: str) -> str:
+        """The first picture of a class, if it has one."""
+        return self.thumb(self.labels.index(label)) if label in self.labels else ''
+
+
+def classes(tally: Tally, classifier: Any, support: Support) -> str:
+    """The classes with their counts and descriptions."""
+    said = {str(c): text for c, text in classifier.descriptions_.items()}
+    head = ['class', 'examples', 'pictures called so']
+    labelled = tally.accuracy is not None
+    head += ['recall', 'precision'] if labelled else ['']
+    described = any(said.values())
+    head += ['description'] if described else []
+    most = max(tally.predicted.values(), default=0) or 1
+    of_label, of_answer = _sums(tally)
+    examples = {c: support.labels.count(c) for c in tally.names}
+    rows = []
+    for c in [*tally.names, *([tally.unknown_name] if tally.unknown_name else [])]:
+        thumb = support.thumb_of(c)
+        count = tally.predicted[c]
+        row = [f'<span class="who">{thumb}<span>{name(c)}</span></span>']
+        row += [f'{examples.get(c, 0):,}', f'{count:,}']
+        if labelled:
+            hits = tally.confusion[c, c]
+            row += [
+                percent(hits / n if n else None) for n in (of_label.get(c, 0), of_answer.get(c, 0))
+            ]
+        else:
+            row.append(meter(count / most, None))
+        if described:
+            row.append(f'<div class="text">{name(said.get(c, ""))}</div>')
+        rows.append(row)
+    more = (
+        '<p>Recall: how many of the pictures in the folder of that name were called so. Precision: '
+        'how many that were called so lie in that folder, among those whose class is known.</p>'
+    )
+    return section('classes', 'Classes', more * labelled, table(head, rows, 'classes'))
+
+
+def _sums(tally: Tally) -> tuple[dict[str, int], dict[str, int]]:
+    """How many pictures of known class have each label, and each answer."""
+    of_label: dict[str, int] = {}
+    of_answer: dict[str, int] = {}
+    for (label, answer), count in tally.confusion.items():
+        of_label[label] = of_label.get(label, 0) + count
+        of_answer[answer] = of_answer.get(answer, 0) + count
+    return of_label, of_answer
+
+
+def confusion(tally: Tally, support: Support) -> str:
+    """What was called what, where that is known."""
+    if tally.accuracy is None:
+        return ''
+    title = 'Confusion'
+    labels = sorted({text for pair in tally.confusion for text in pair})
+    of_label, _ = _sums(tally)
+    if len(labels) <= MATRIX:
+        at = {c: i for i, c in enumerate(labels)}
+        count = np.zeros((len(labels),) * 2, int)
+        for (label, answer), n in tally.confusion.items():
+            count[at[label], at[answer]] = n
+        thumbs = [support.thumb_of(c) for c in labels]
+        shares = count / np.maximum(count.sum(1, keepdims=True), 1)
+        intro = (
+            'A row is the folder that pictures lie in, a column what they were called, in per cent '
+            'of the row. Blue is right, red is wrong; cells without a number are zero.'
+        )
+        grid = tasks.matrix(labels, thumbs, shares, count)
+        return section('confusion', title, f'<p>{intro}</p>', grid)
+    pairs = sorted(((n, *pair) for pair, n in tally.confusion.items() if len(set(pair)) > 1))[::-1]
+    if not pairs:
+        return section('confusion', title, note('No picture was called by a wrong name.'))
+    rows = [
+        (name(label), name(answer), f'{n:,}', percent(n / of_label[label]))
+        for n, label, answer in pairs[:PAIRS]
+    ]
+    intro = f'{len(labels):,} classes are too many for a matrix: the most frequent confusions of '
+    intro += f'{len(pairs):,}.'
+    head = ('is', 'called', 'pictures', 'of the class')
+    return section('confusion', title, f'<p>{intro}</p>', table(head, rows))
+
+
+def suspicious(classifier: Any, support: Support) -> str:
+    """Examples that may have a wrong label."""
+    title = 'Possible label errors among the examples'
+    number = np.asarray(classifier.suspicion())
+    rows = np.argsort(-number, kind='stable')
+    rows = rows[number[rows] >= SUSPICIOUS]
+    if not len(rows):
+        return ''
+    near = classifier.explain(classifier.support_features_[rows[:SUSPECT]], k=len(number))
+    cards = []
+    for row, found in zip(rows[:SUSPECT], near, strict=True):
+        label = support.labels[row]
+        other = next((n for n in found if support.labels[n.row] != label), None)
+        like = ''
+        if other is not None:
+            like = (
+                f'most like {name(support.names[other.row])} of '
+                f'{name(support.labels[other.row])}, {other.similarity:.2f}<br>'
+            )
+        cards.append(
+            f'<figure class="answer">{support.thumb(row)}'
+            f'{support.thumb(other.row) if other is not None else "<span></span>"}'
+            f'<figcaption><b>{name(label)}?</b>{like}suspicion {number[row] * 100:.0f} %<br>'
+            f'<span class="dim">{name(support.names[row])}</span></figcaption></figure>'
+        )
+    left = len(rows) - len(cards)
+    intro = (
+        f'{len(rows):,} of {len(number):,} examples would get less than half of the probability '
+        'for their own class if they were no examples: a wrong label, or an unusual picture. '
+        'Beside each: the nearest example of another class.'
+        + (f' {left:,} more are not shown.' if left else '')
+    )
+    body = f'<div class="answers">{"".join(cards)}</div>'
+    return section('suspicious', title, f'<p>{intro}</p>', body)

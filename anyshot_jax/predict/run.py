@@ -1,0 +1,227 @@
+"""Classifies the pictures of a folder, and writes what was found: the work of `predict`."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from anyshot_jax.classify.classifier import AnyShotClassifier
+from anyshot_jax.classify.feature_store import FeatureStore, store_of
+from anyshot_jax.data.readers import descriptions as texts
+from anyshot_jax.data.readers.folder_tree import find_classes, find_files
+from anyshot_jax.data.readers.images import SUFFIXES
+from anyshot_jax.predict.answers import Tally, answers, is_other_file
+from anyshot_jax.predict.page import page
+from anyshot_jax.predict.page_classes import Support
+from anyshot_jax.predict.table import Outputs, write_head, write_rows
+from anyshot_jax.types import InputError
+
+LAYOUT = '<class>/<image>'
+
+
+class Request(NamedTuple):
+    """What is asked; the flags of the same names say more."""
+
+    query: str
+    out: str
+    support: str = ''
+    model: str = ''
+    descriptions: str = ''
+    encoder: str = 'efficientnet_lite0'
+    method: str = 'prototypes'
+    unknown: str = ''
+    save: str = ''
+    on_error: str = 'raise'
+    overwrite: bool = False
+
+
+def run(ask: Request) -> dict[str, Any]:
+    """Writes predictions.csv and report.html into ask.out.
+
+    While it works, the rows so far are in .predictions.part.csv there.
+
+    Returns:
+      counts: pictures, unreadable, unknown, embedded (in this call); accuracy (None without
+      labels), seconds.
+    Raises:
+      InputError: flags that don't go together, folders without pictures, a picture that can't be
+        read (unless on_error='skip'), a file in the way; says which.
+    """
+    start = time.monotonic()
+    _check(ask)
+    root, out = Path(ask.query).expanduser(), Path(ask.out).expanduser()
+    paths = _query(root)
+    outputs = Outputs(out, _settings(ask), ask.overwrite)
+    table, report = out / 'predictions.csv', out / 'report.html'
+    for path in (table, report, *([Path(ask.save).expanduser()] if ask.save else [])):
+        outputs.check(path)  # before any work
+
+    classifier, store = _classifier(ask)
+    names = [str(c) for c in classifier.classes_]
+    if ask.unknown in names:
+        raise InputError(f'--unknown={ask.unknown}: there is a class of that name')
+    if ask.save:
+        with outputs.replacing(model=Path(ask.save).expanduser()) as fresh:
+            classifier.save(fresh['model'])
+    support = Support.of(classifier, ask.support)
+    labels = _labels(root, paths, names)
+    tally = Tally(names, ask.unknown)
+    with outputs.replacing(table=table, report=report) as fresh:
+        with (
+            fresh['table'].open('w', encoding='utf-8', errors='backslashreplace', newline='') as f,
+            tqdm(total=len(paths), desc='classify pictures', disable=None) as bar,
+        ):
+            write_head(f)
+            told = answers(
+                classifier, store, root, paths, labels,
+                unknown=ask.unknown, on_error=ask.on_error, seen=bar.update,
+            )  # fmt: skip
+            for some in told:
+                write_rows(f, some, support.names)
+                f.flush()
+                for answer in some:
+                    tally.add(answer)
+        if not tally.total:
+            raise InputError(f'{root} holds {len(paths)} files and no picture among them')
+        seconds = time.monotonic() - start
+        text = page(tally, classifier, support, root, _shown(ask), seconds)
+        fresh['report'].write_bytes(text.encode('utf-8'))
+    return {
+        'pictures': tally.total,
+        'unreadable': tally.failed,
+        'unknown': tally.unknown,
+        'embedded': store.embedded,
+        'accuracy': tally.accuracy,
+        'seconds': seconds,
+    }
+
+
+def _check(ask: Request) -> None:
+    for name in ('query', 'out'):
+        if not getattr(ask, name):
+            raise InputError(f'--{name}=DIR is missing')
+    if ask.model and (ask.support or ask.descriptions):
+        raise InputError('--model is fitted already: leave --support and --descriptions out')
+    if not (ask.model or ask.support or ask.descriptions):
+        raise InputError(
+            f'nothing to learn from: give --support=DIR (a folder {LAYOUT}), '
+            '--descriptions=FILE, or a fitted --model=FILE'
+        )
+    if ask.on_error not in ('raise', 'skip'):
+        raise InputError(f"--on_error={ask.on_error}: need 'raise' or 'skip'")
+
+
+def _settings(ask: Request) -> dict[str, Any]:
+    """What predictions depend on, besides the files inside the folders."""
+    place = lambda text: str(Path(text).expanduser().resolve()) if text else ''
+    made = {name: place(getattr(ask, name)) for name in ('query', 'support', 'model')}
+    made |= {'descriptions': place(ask.descriptions), 'unknown': ask.unknown}
+    return made if ask.model else {**made, 'encoder': ask.encoder, 'method': ask.method}
+
+
+def _shown(ask: Request) -> dict[str, str]:
+    """The fields that were given, for people."""
+    hidden = ('encoder', 'method') if ask.model else ()
+    return {
+        k: str(v) for k, v in ask._asdict().items() if v and k not in hidden and k != 'overwrite'
+    }
+
+
+# What is learnt from.
+
+
+def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
+    """Fitted, or read from its file; and the features that it takes."""
+    if ask.model:
+        return _loaded(Path(ask.model).expanduser())
+    described = {}
+    if ask.descriptions:
+        file = Path(ask.descriptions).expanduser()
+        if not file.is_file():
+            raise InputError(f'--descriptions={file}: there is no such file')
+        described = {k: text for k, text in texts.descriptions(file).items() if text.strip()}
+        texts.warn_same(described)
+    classifier = AnyShotClassifier(encoder=ask.encoder, method=ask.method)
+    classifier._check()
+    store = store_of(classifier._net())
+    found = _support(ask, described, store) if ask.support else ([], [], None)
+    pictures, labels, features = found
+    try:
+        classifier.fit(pictures, labels, descriptions=described, features=features)
+    except InputError:
+        raise
+    except ValueError as e:  # scikit-learn's
+        raise InputError(f'{ask.support or ask.descriptions}: {e}') from e
+    return classifier, store
+
+
+def _loaded(path: Path) -> tuple[AnyShotClassifier, FeatureStore]:
+    classifier = AnyShotClassifier.load(path)
+    if not classifier.of_pictures_:
+        raise InputError(f'{path} was fitted on feature vectors: it can not read pictures')
+    try:
+        return classifier, store_of(classifier._net())
+    except InputError as e:
+        raise InputError(f'{path}: {e}') from e
+
+
+def _support(
+    ask: Request, described: dict[str, str], store: FeatureStore
+) -> tuple[list[Path], list[str], np.ndarray]:
+    """The examples, sorted, their classes, and their features."""
+    root = Path(ask.support).expanduser()
+    tree = find_classes(root)
+    if tree.has_roles:
+        raise InputError(f'{root} holds train, val and test: give one of them, as {root}/train')
+    names = [name for (_, name), inside in tree.classes.items() for _ in inside]
+    files = [file for inside in tree.classes.values() for file in inside]
+    kept: list[int] = []
+    features = [np.zeros((0, store.dim), np.float32)]
+    seen = failed = 0
+    with tqdm(total=len(files), desc='read examples', disable=None, leave=False) as bar:
+        for chunk in store.chunks(files):
+            for row, error in chunk.errors.items():
+                if is_other_file(chunk.paths[row], error):
+                    continue
+                if ask.on_error == 'raise':
+                    raise InputError(f'{error} (--on_error=skip goes on without it)') from error
+                logging.warning('skipped: %s', error)
+                failed += 1
+            whole = [row for row in range(len(chunk.paths)) if row not in chunk.errors]
+            kept += [seen + row for row in whole]
+            features.append(chunk.features[whole])
+            seen += len(chunk.paths)
+            bar.update(len(chunk.paths))
+    have = {names[i] for i in kept} | described.keys()
+    empty = [name for _, name in tree.classes if name not in have]
+    if empty:
+        raise InputError(
+            f'class {empty[0]!r} in {root} has no readable picture and no description '
+            f'({failed} skipped in all)'
+        )
+    if not have:
+        raise InputError(f'{root} holds no class folder with pictures in it; expected {LAYOUT}')
+    return [files[i] for i in kept], [names[i] for i in kept], np.concatenate(features)
+
+
+# What is asked.
+
+
+def _query(root: Path) -> list[Path]:
+    paths, _ = find_files(root)
+    if not paths:
+        raise InputError(f'{root} holds no pictures')
+    return paths
+
+
+def _labels(root: Path, paths: Sequence[Path], names: Sequence[str]) -> list[str | None]:
+    """True classes: names of the top folders, if there are no loose pictures and one is a class."""
+    parts = [path.relative_to(root).parts for path in paths]
+    loose = any(len(p) == 1 and Path(p[0]).suffix.lower() in SUFFIXES for p in parts)
+    labels = [p[0] if len(p) > 1 else None for p in parts]
+    known = not loose and bool(set(labels) & set(names))
+    return labels if known else [None] * len(paths)

@@ -1,0 +1,163 @@
+"""The files of `predict`: the table of predictions, and which files are its own to replace."""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from anyshot_jax.predict.answers import Answer
+from anyshot_jax.types import InputError
+
+COLUMNS = (
+    'path', 'prediction', 'probability', 'unknown', 'second', 'second_probability', 'nearest',
+    'similarity', 'label', 'error',
+)  # fmt: skip
+FORMULA = '=+-@\t\r\n|%\uff1d\uff0b\uff0d\uff20'  # what a cell of a spreadsheet runs by
+
+
+def write_head(file: TextIO) -> None:
+    """The names of the columns."""
+    _writer(file).writerow(COLUMNS)
+
+
+def write_rows(file: TextIO, found: Sequence[Answer], support: Sequence[str]) -> None:
+    """A row for each answer. Texts are quoted, and none begins like a formula.
+
+    A label gets an apostrophe before it, a path ./ so that it still is one.
+
+    Args:
+      support: what the pictures of the support are called.
+    """
+    for a in found:
+        path, label = _harmless(a.path, './'), _harmless(a.label or '')
+        if a.error:
+            _writer(file).writerow([path, *[''] * 7, label, _harmless(a.error)])
+            continue
+        near = a.nearest >= 0
+        _writer(file).writerow(
+            [
+                path,
+                _harmless(a.prediction),
+                round(a.probability, 4),
+                'yes' if a.unknown else 'no',
+                _harmless(a.second),
+                round(a.second_probability, 4) if a.second else '',
+                _harmless(support[a.nearest], './') if near else '',
+                round(a.similarity, 4) if near else '',
+                label,
+                '',
+            ]
+        )
+
+
+def _writer(file: TextIO) -> Any:
+    return csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator='\n')
+
+
+def _harmless(text: str, before: str = "'") -> str:
+    first = text.lstrip(' ')[:1]
+    return before + text if first and first in FORMULA else text
+
+
+# Which files may be replaced.
+
+RECORD = 'predictions.json'
+MADE_BY = 'anyshot_jax.predict'
+MAX_RECORD = 10_000_000
+
+
+class Outputs:
+    """Files that a call writes into a folder, next to a record of what they are.
+
+    A file is replaced only if the record knows it as it is, from a call with the same settings:
+    neither another's file, nor one that was edited, nor the answers to another question.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool):
+        """Makes the folder.
+
+        Args:
+          settings: what is asked, as JSON has it. overwrite: replace whatever is there.
+        """
+        self.folder, self.settings, self.overwrite = folder, dict(settings), overwrite
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f'--out={folder} can not be a folder: {e}') from e
+        self._known: dict[str, list[str]] = {}
+        self._record = folder / RECORD
+        if not os.path.lexists(self._record) or overwrite:
+            return
+        before = _read_record(self._record)
+        if before is None:
+            raise InputError(f'{self._record} was made by something else: {_ELSE}')
+        changed = [
+            f'{k} was {before["settings"].get(k)!r}, is {v!r}'
+            for k, v in self.settings.items()
+            if before['settings'].get(k) != v
+        ]
+        if changed:
+            raise InputError(f'{folder} holds other predictions ({"; ".join(changed)}): {_ELSE}')
+        self._known = before['files']
+
+    def check(self, path: Path) -> None:
+        """Refuses (InputError) a file that is there and isn't known."""
+        if os.path.lexists(path) and not (self.overwrite or self._own(path)):
+            raise InputError(f'{path} was made or changed by something else: {_ELSE}')
+
+    def _own(self, path: Path) -> bool:
+        return path.is_file() and _digest(path) in self._known.get(str(path.resolve()), ())
+
+    @contextmanager
+    def replacing(self, **paths: Path) -> Iterator[dict[str, Path]]:
+        """Hands out a fresh path for each one; they take their places together at the end.
+
+        The record comes first and knows old files and new ones, so that a call that is killed in
+        between leaves nothing that the next one would refuse.
+        """
+        for path in paths.values():
+            self.check(path)
+        fresh = {k: path.with_name(f'.{path.stem}.part{path.suffix}') for k, path in paths.items()}
+        try:
+            yield fresh
+            for k, path in paths.items():
+                before = [_digest(path)] if os.path.lexists(path) and self._own(path) else []
+                self._known[str(path.resolve())] = [*before, _digest(fresh[k])]
+            said = {'made_by': MADE_BY, 'settings': self.settings, 'files': self._known}
+            part = self.folder / f'.{RECORD}.part'
+            part.write_text(json.dumps(said, indent=1) + '\n')
+            os.replace(part, self._record)
+            for k, path in paths.items():
+                os.replace(fresh[k], path)
+        except OSError as e:
+            raise InputError(f'{e.filename or self.folder} can not be written: {e}') from e
+        finally:
+            for path in fresh.values():
+                path.unlink(missing_ok=True)
+
+
+_ELSE = 'choose another --out, or give --overwrite to replace it'
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The record, or None if it isn't one."""
+    try:
+        if path.stat().st_size > MAX_RECORD:
+            return None
+        said = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    own = isinstance(said, dict) and said.get('made_by') == MADE_BY
+    if not own or not all(isinstance(said.get(k), dict) for k in ('settings', 'files')):
+        return None
+    files = {k: v for k, v in said['files'].items() if isinstance(v, list)}
+    return {**said, 'files': files}
+
+
+def _digest(path: Path) -> str:
+    with path.open('rb') as f:
+        return hashlib.file_digest(f, 'blake2b').hexdigest()

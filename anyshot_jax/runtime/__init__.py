@@ -1,0 +1,1 @@
+"""The machine: devices, start of JAX, FLOPs, memory."""

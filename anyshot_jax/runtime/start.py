@@ -1,0 +1,50 @@
+"""What has to be set before JAX makes its devices."""
+
+import math
+import os
+
+import jax
+from ml_collections import ConfigDict
+
+from anyshot_jax import config as configs
+from anyshot_jax.storage.folders import cache_dir
+
+MAX_CPU_DEVICES = 8  # each holds a copy of the data
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs in the user's cache directory: the second start is quick.
+
+    JAX's own JAX_COMPILATION_CACHE_DIR goes before.
+    """
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+        jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'compiled'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+
+
+def split_cpu(config: ConfigDict) -> None:
+    """Makes a CPU as many devices as it has cores, or the most over which every batch divides.
+
+    One device runs much of a program on one core only (XLA's loops write their outputs by one
+    thread), so that pmap over single cores is nearly twice as fast with two of them. JAX's own
+    JAX_NUM_CPU_DEVICES goes before. An accelerator is left as it is, and so is one of several
+    processes: whoever starts them has shared out the cores.
+    """
+    forced = 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
+    if forced or os.environ.get('JAX_NUM_CPU_DEVICES') or jax.distributed.is_initialized():
+        return
+    stages = [config[name] for name in config.get('stages', ()) if name in config] or [config]
+    stages = [configs.check(stage) for stage in stages]
+    common = math.gcd(*(stage.batch_size for stage in stages if stage.num_steps))
+    # Where nothing is trained that is 0, which everything divides.
+    count = max(d for d in range(1, min(cores(), MAX_CPU_DEVICES) + 1) if common % d == 0)
+    jax.config.update('jax_num_cpu_devices', count)
+
+
+def cores() -> int:
+    """The cores that this process may use: PJRT_NPROC, XLA's number of threads, goes before."""
+    if given := os.environ.get('PJRT_NPROC', ''):
+        return int(given)
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,288 @@
+"""The model behind the page: what the page shows of it, and what the page may do to it."""
+
+import base64
+import copy
+import hashlib
+import io
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from sklearn.base import clone
+
+from anyshot_jax.classify.classifier import METHODS, AnyShotClassifier
+from anyshot_jax.classify.frozen import Frozen, frozen
+from anyshot_jax.classify.heat_map import last_map, lead, left_out
+from anyshot_jax.data.readers.images import fit, read_picture
+from anyshot_jax.report.overlay import with_heat
+from anyshot_jax.types import Array, InputError
+
+SHOWN = 3  # classes and neighbours of an answer
+
+
+class Limits(NamedTuple):
+    """What a request may bring, and what a model may hold."""
+
+    bytes: int = 64 * 2**20
+    pictures: int = 16
+    pixels: int = 50_000_000  # of one picture, unpacked
+    name: int = 100  # characters
+    description: int = 2000
+    classes: int = 1000
+    support: int = 10_000  # pictures
+
+
+class Upload(NamedTuple):
+    """A picture file as it came; its name is shown, and never a path."""
+
+    name: str
+    content: bytes
+
+
+class Served:
+    """A classifier used by many threads, one at a time."""
+
+    def __init__(self, classifier: AnyShotClassifier, save_to: Path | None, limits: Limits):
+        self.classifier, self.save_to, self.limits = classifier, save_to, limits
+        self._lock = threading.Lock()
+        self._on_disk, self._unsaved = _stamp(save_to), False
+        self._digests: tuple[Any, list[str]] = None, []
+        net = classifier._net()
+        self._cells = None  # a trained method answers by more than the nearest class mean
+        if isinstance(net, Frozen):
+            self._side = net.size
+            self._cells = last_map(net.encoder, net.size)
+            net.of_squares(np.zeros((1, net.size, net.size, 3), np.uint8))  # compiled beforehand
+        else:
+            self._side = frozen(net.encoder).size if net.encoder else net.shape[0]
+
+    # What the page shows.
+
+    def state(self) -> dict[str, Any]:
+        """The model as JSON: its classes, and what can be done with it."""
+        with self._lock:
+            return self._state()
+
+    def _state(self) -> dict[str, Any]:
+        model = self.classifier
+        by = f'encoder {Path(model.encoder).name}'
+        if model.method not in METHODS:
+            by = f'trained run {Path(model.method).name}'
+        rows = self._rows()
+        labels = [str(c) for c in model.support_labels_] if rows else []
+        pictures: dict[str, list[str]] = {}
+        for digest, label in zip(rows, labels, strict=True):
+            pictures.setdefault(label, []).append(digest)
+        texts = {str(c): text for c, text in model.descriptions_.items()} if self._fitted() else {}
+        return {
+            'by': by,
+            'together': model.method == 'refine',  # queries of a call help each other
+            'heat': self._cells is not None,
+            'unknown': self._fitted() and model.threshold_ is not None,
+            'false_alarm': model.false_alarm_ if self._fitted() else None,
+            'file': self.save_to.name if self.save_to else None,
+            'unsaved': self._unsaved,
+            'limits': self.limits._asdict(),
+            'classes': [
+                {'name': c, 'description': texts.get(c, ''), 'pictures': pictures.get(c, [])}
+                for c in self._classes()
+            ],
+        }
+
+    def thumbnail(self, digest: str) -> bytes | None:
+        """PNG of the support picture of this digest; None if there is none."""
+        with self._lock:
+            if digest not in (rows := self._rows()):
+                return None
+            return _file(self.classifier.support_pictures_[rows.index(digest)], 'png')
+
+    def predict(self, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
+        """The model's answers about pictures, as JSON.
+
+        Raises:
+          InputError: there is no class yet, or a file is no picture, damaged or too large.
+        """
+        with self._lock:
+            if not self._fitted():
+                raise InputError('the model has no class yet: add one first')
+            squares, model = self._squares(uploads), self.classifier
+            shares, unknown, nearest = model.answer(squares, k=SHOWN)
+            rows = self._rows()
+            return [
+                self._answer(squares[i], shares[i], bool(unknown[i]), nearest[i], rows)
+                for i in range(len(squares))
+            ]
+
+    def _answer(self, square, shares, unknown, nearest, rows) -> dict[str, Any]:
+        best = np.argsort(-shares, kind='stable')
+        names = self._classes()
+        heat = self._heat(square, int(best[0]))
+        return {
+            'label': names[best[0]],
+            'unknown': unknown,
+            'shares': [[names[c], round(float(shares[c]), 4)] for c in best[:SHOWN]],
+            'nearest': [
+                {
+                    'label': str(n.label),
+                    'name': str(n.name),
+                    'similarity': round(float(n.similarity), 4),
+                    'picture': rows[n.row],
+                }
+                for n in nearest
+            ],
+            'picture': _uri(square),
+            'heat': None if heat is None else _uri(heat),
+        }
+
+    def _heat(self, square: np.ndarray, winner: int) -> np.ndarray | None:
+        """The picture under the heat of what puts the class ahead; None where nothing can tell.
+
+        From 0 to the picture's own maximum: what speaks against the class has no colour. It is
+        about the nearest class mean, also where queries help each other.
+        """
+        if self._cells is None:
+            return None
+        fall = left_out(self._cells(square[None])[0], lead(self.classifier.head_, winner))
+        return with_heat(square, fall, 0.0, float(fall.max()))
+
+    # What it may do.
+
+    def add(self, name: str, description: str, uploads: Sequence[Upload]) -> dict[str, Any]:
+        """Adds pictures or a description, or both, to a class, new or not; gives the new state.
+
+        Raises:
+          InputError: neither came, a text or a number is beyond the limits, or a file is no
+            picture; the model is as it was then.
+        """
+        name, limits = _line(name, 'the name of the class', self.limits.name), self.limits
+        text = _line(description, f'the description of {name!r}', limits.description, empty=True)
+        if not uploads and not text:
+            raise InputError(f'class {name!r}: choose pictures or write a description')
+        with self._lock:
+            squares, names = self._squares(uploads), self._classes()
+            if name not in names and len(names) >= limits.classes:
+                raise InputError(f'the model has {len(names)} classes, no more fit')
+            if len(self._rows()) + len(squares) > limits.support:
+                raise InputError(f'a model holds {limits.support:,} support pictures at most')
+            label = self._label(name)
+            model = copy.copy(self.classifier)  # add_class puts new arrays in place of old ones
+            if self._fitted():
+                model.add_class(label, squares or None, text or None)
+            else:
+                texts = {label: text} if text else None
+                model.fit(squares or None, [label] * len(squares) or None, texts)
+            if squares:
+                kept = model.support_names_[: -len(squares)]
+                model.support_names_ = [*kept, *(u.name for u in uploads)]
+            self.classifier, self._unsaved = model, True
+            return self._state()
+
+    def remove(self, name: str) -> dict[str, Any]:
+        """Removes a class; gives the new state.
+
+        Raises:
+          InputError: there is no such class.
+        """
+        with self._lock:
+            names = self._classes()
+            if name not in names:
+                raise InputError(f'there is no class {name[:100]!r}: load the page again')
+            if len(names) == 1:
+                self.classifier = clone(self.classifier)
+            else:
+                model = copy.copy(self.classifier)
+                model.remove_class(model.classes_.tolist()[names.index(name)])
+                self.classifier = model
+            self._unsaved = True
+            return self._state()
+
+    def save(self) -> dict[str, Any]:
+        """Writes the model to the file of the command line; gives the new state.
+
+        Raises:
+          InputError: none was named, there is nothing to save, or another program wrote it since.
+        """
+        with self._lock:
+            if self.save_to is None:
+                raise InputError('nothing may be written: start the server with --save')
+            if not self._fitted():
+                raise InputError('the model has no class yet: add one first')
+            if _stamp(self.save_to) != self._on_disk:
+                raise InputError(
+                    f'{self.save_to.name} was changed by something else since the start: move it '
+                    'away, then save'
+                )
+            self.classifier.save(self.save_to)
+            self._on_disk, self._unsaved = _stamp(self.save_to), False
+            return self._state()
+
+    def _fitted(self) -> bool:
+        return hasattr(self.classifier, 'classes_')
+
+    def _classes(self) -> list[str]:
+        return [str(c) for c in self.classifier.classes_] if self._fitted() else []
+
+    def _label(self, name: str) -> Any:
+        """The class of this name as the model writes it: its classes may be numbers."""
+        if not self._fitted():
+            return name
+        classes = self.classifier.classes_
+        if name in (names := self._classes()):
+            return classes.tolist()[names.index(name)]
+        if classes.dtype.kind in 'USO':
+            return name
+        try:
+            return classes.dtype.type(name).item()
+        except ValueError:
+            raise InputError(f'class {name!r}: the classes of this model are numbers') from None
+
+    def _rows(self) -> list[str]:
+        """Of every support picture a digest of its content, which is its address."""
+        if not self._fitted():
+            return []
+        pictures = self.classifier.support_pictures_
+        if self._digests[0] is not pictures:  # a change of the support makes a new array
+            found = [hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest() for x in pictures]
+            self._digests = pictures, found
+        return self._digests[1]
+
+    def _squares(self, uploads: Sequence[Upload]) -> list[Array]:
+        """[side, side, 3] uint8 of each picture, what the encoder sees of it.
+
+        Called under the lock, so that only one is ever unpacked: it may be large.
+        """
+        read = lambda upload: read_picture(upload.content, self.limits.pixels, upload.name)
+        return [fit(read(upload).convert('RGB'), self._side) for upload in uploads]
+
+
+def _line(text: str, what: str, most: int, empty: bool = False) -> str:
+    """One line of text without control characters; InputError if it is too long, or empty."""
+    text = ' '.join(re.sub(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff]', ' ', text).split())
+    if not (text or empty):
+        raise InputError(f'{what} is missing')
+    if len(text) > most:
+        raise InputError(f'{what} has {len(text):,} characters: {most:,} at most')
+    return text
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    """What changes when a file is written; None of a file that isn't there."""
+    if path is None or not path.exists():
+        return None
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+def _file(picture: np.ndarray, kind: str) -> bytes:
+    data = io.BytesIO()
+    how = {} if kind == 'png' else {'quality': 85, 'subsampling': 0}
+    Image.fromarray(picture).save(data, kind, **how)
+    return data.getvalue()
+
+
+def _uri(picture: np.ndarray) -> str:
+    return 'data:image/jpeg;base64,' + base64.b64encode(_file(picture, 'jpeg')).decode()

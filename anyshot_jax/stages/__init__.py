@@ -1,0 +1,1 @@
+"""What one stage of a recipe exports and a later one reads."""

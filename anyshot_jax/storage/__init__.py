@@ -1,0 +1,1 @@
+"""Files, local or in cloud storage: writing whole, caches, npz, folders."""

@@ -1,0 +1,1 @@
+"""Many trials of one recipe, and their leaderboard: python -m anyshot_jax.sweep."""

@@ -1,0 +1,118 @@
+"""Orbax checkpoints that are checked when they are read: save and restore_or_init."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from anyshot_jax.storage import files
+from anyshot_jax.types import InputError
+
+
+def open_manager(directory: Path, *, keep: int) -> ocp.CheckpointManager:
+    """Orbax manager of `directory`; the last `keep` checkpoints stay."""
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=True, enable_async_checkpointing=False
+    )
+    if files.on_disk(directory):
+        directory = directory.absolute()
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[str, Any]) -> None:
+    """Writes state and progress as checkpoint number `step`, with a digest of the arrays.
+
+    The directory appears under its name only when it is complete, so a kill at any moment, or a
+    full disk, leaves the checkpoints before it as they were.
+
+    Raises:
+      InputError: the disk is full or can't be written.
+    """
+    progress = {**progress, 'digest': digest(state)}
+    if jax.process_count() == 1:  # else each process writes its part of arrays that are on all
+        state = jax.tree.map(np.asarray, state)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)  # Orbax logs the traceback of what it raises
+    try:
+        if step in manager.all_steps():  # a run that was killed after this save comes by again
+            manager.delete(step)
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+            ),
+        )
+        manager.wait_until_finished()
+    except Exception as e:  # tensorstore wraps the system's error in types of its own
+        manager.reload()
+        last = [s for s in manager.all_steps() if s != step]
+        raise InputError(
+            f'checkpoint of step {step} could not be written to {manager.directory}: '
+            f'{_first_line(e)}; free disk space or fix its permissions and start the same command '
+            f'again: it goes on from step {max(last, default=0)}'
+        ) from e
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def restore_or_init(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, dict[str, Any]]:
+    """The newest checkpoint that is whole and fits, else `state` as it is and no progress.
+
+    Args:
+      state: a freshly initialised state: tells the shapes that a checkpoint must have.
+    Returns:
+      (state, progress); what was passed over is logged.
+    """
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            return _restore(manager, step, abstract)
+        except Exception as e:  # whatever is wrong with one, the one before may serve
+            logging.warning(
+                'checkpoint %s/%d can not be used (%s): trying the one before it',
+                manager.directory, step, _first_line(e),
+            )  # fmt: skip
+            with contextlib.suppress(Exception):
+                aside = Path(
+                    tempfile.mkdtemp(prefix=f'unusable-{step}-', dir=manager.directory.parent)
+                )
+                os.replace(Path(manager.directory) / str(step), aside / str(step))
+            manager.reload()  # else it skips saves of steps below the one that is gone
+    return state, {}
+
+
+def _restore(manager, step, abstract):
+    restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+        ),
+    )
+    progress = dict(restored['progress'])
+    shapes = jax.tree.map(lambda a: (a.shape, a.dtype), restored['state'])
+    if shapes != jax.tree.map(lambda a: (a.shape, a.dtype), abstract):
+        raise ValueError('its arrays have other shapes')
+    if progress.pop('digest', None) != digest(restored['state']):
+        raise ValueError('its arrays are not what was saved')
+    return restored['state'], progress
+
+
+def digest(state: Any) -> str:
+    """SHA-256 over every leaf's path, type, shape and bytes."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        array = np.asarray(leaf)
+        total.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def _first_line(e: Exception) -> str:
+    return (str(e) or type(e).__name__).strip().splitlines()[0][:300]

@@ -1,0 +1,196 @@
+"""Many runs of one recipe, trained by one program: its members.
+
+config.num_seeds=8 trains the seeds `seed`, `seed` + 1, ...; with
+config.vary=(('method.inner_lr', (0.1, 0.4)), ...) each of them under every combination of those
+values. A member's numbers are those of the same run alone, to float tolerance. A run of one seed is
+a population of one.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from anyshot_jax import config as configs
+from anyshot_jax.episodes.update import chunk_size
+from anyshot_jax.training.varied import Varied
+from anyshot_jax.types import Array, InputError, Method
+
+SECTIONS = ('method', 'optim')  # of the fields that may vary: what a program only computes with
+PHASES = ('init', 'step', 'val', 'test')
+
+
+class Member(NamedTuple):
+    """One run of a population."""
+
+    seed: int
+    setting: Mapping[str, float]  # of the fields that vary, such as {'method.inner_lr': 0.4}
+
+    def __str__(self) -> str:
+        return ', '.join([f'seed {self.seed}', *(f'{k}={v:g}' for k, v in self.setting.items())])
+
+    def config(self, config: ConfigDict) -> ConfigDict:
+        """What this member alone is run by."""
+        return _assigned(config, {'seed': self.seed, 'num_seeds': 1, 'vary': (), **self.setting})
+
+
+class Population(NamedTuple):
+    """Members side by side: the leading axis M of their states, keys and values."""
+
+    members: tuple[Member, ...]
+    method: Callable[[Mapping[str, Array]], Method]  # of a setting's values, which may be traced
+    methods: tuple[Method, ...]  # of every member
+    keys: Mapping[str, Array]  # of PHASES -> [M]
+    values: Mapping[str, Array]  # of the fields that vary -> [M] float32
+    chunk: int  # members that are computed at once
+    read: set[str]  # of the fields that vary, those that a program traced so far has used
+
+    def init(self, data) -> Any:
+        """States [M, ...]."""
+        one = lambda key, values: self.method(values).init(key, data)
+        with self.told_what_can_not_vary():
+            return self.each(one, self.keys['init'], self.values)
+
+    def each(self, function: Callable, *args: Any) -> Any:
+        """function(member's share of args) of all, stacked; a population of one has no loop."""
+        if len(self.members) == 1:
+            result = function(*jax.tree.map(lambda a: a[0], args))
+            return jax.tree.map(lambda a: a[None], result)
+        if self.chunk == len(self.members):
+            return jax.vmap(function)(*args)
+        size = self.chunk if self.chunk > 1 else None  # else a vmap over one
+        return jax.lax.map(lambda share: function(*share), args, batch_size=size)
+
+    @contextlib.contextmanager
+    def told_what_can_not_vary(self):
+        """Turns JAX's error about a varied value that needs to be a plain number into ours."""
+        try:
+            yield
+        except (TypeError, ValueError) as e:
+            plain = isinstance(e, jax.errors.JAXTypeError) or Varied.__name__ in str(e)
+            if not self.values or not (plain or '__jax_array__' in str(e)):
+                raise
+            raise InputError(
+                f'config.vary: the method takes one of {", ".join(self.values)} for a plain number '
+                '(in code of your own: jnp.asarray(config.method.x) before JAX gets it); vary it '
+                'with python -m anyshot_jax.sweep'
+            ) from e
+
+
+def of(config: ConfigDict, data: Mapping[str, Any]) -> Population:
+    """The population that a config asks for.
+
+    Args:
+      data: as the loaders give it, on the host: what methods check and measure when they are built.
+    Raises:
+      InputError: as `members`, or of the method.
+    """
+    everyone = members(config)
+    build = configs.find('methods', config.method.name).build
+    made = {}  # one for all seeds of a setting: they share its compiled programs
+    for member in everyone:
+        setting = tuple(member.setting.values())
+        if setting not in made:
+            made[setting] = build(member.config(config), data)
+    alike = made[()] if not config.vary else None
+    every = {path: tuple(map(float, found)) for path, found in config.vary}
+    read: set[str] = set()
+    varied = lambda values: {p: Varied(v, p, every[p], read) for p, v in values.items()}
+    keys = [jax.random.split(jax.random.key(m.seed), len(PHASES)) for m in everyone]
+    return Population(
+        members=everyone,
+        method=lambda values: alike or build(_assigned(config, varied(values)), data),
+        methods=tuple(made[tuple(m.setting.values())] for m in everyone),
+        keys=dict(zip(PHASES, jnp.stack(keys, 1), strict=True)),
+        values={
+            path: jnp.asarray([m.setting[path] for m in everyone], jnp.float32)
+            for path, _ in config.vary
+        },
+        chunk=chunk_size(len(everyone), config.member_chunk),
+        read=read,
+    )
+
+
+def members(config: ConfigDict) -> tuple[Member, ...]:
+    """Every seed of every setting, setting by setting.
+
+    Raises:
+      InputError: fewer than one seed, a field that can't vary (named), or a run that can't be one
+        of several.
+    """
+    if config.num_seeds < 1:
+        raise InputError(f'config.num_seeds={config.num_seeds} must be >= 1')
+    try:
+        varied = [(str(path), tuple(map(float, values))) for path, values in config.vary]
+        if any(isinstance(values, str) for _, values in config.vary):
+            raise TypeError('text')
+    except (TypeError, ValueError) as e:
+        raise InputError(
+            f"config.vary={config.vary!r} must be pairs, like (('method.inner_lr', (0.1, 0.4)),)"
+        ) from e
+    for path, values in varied:
+        _check_field(config, path, values)
+    if len({path for path, _ in varied}) < len(varied):
+        raise InputError('config.vary names a field twice')
+    settings = itertools.product(*(values for _, values in varied))
+    everyone = tuple(
+        Member(config.seed + i, dict(zip([path for path, _ in varied], setting, strict=True)))
+        for setting in settings
+        for i in range(config.num_seeds)
+    )
+    if len(everyone) > 1:
+        if not config.num_steps:
+            raise InputError(
+                'config.num_seeds and config.vary are for training, but config.num_steps=0'
+            )
+        method = configs.find('methods', config.method.name)
+        if config.residual.encoder or getattr(method, 'DRAWS_WHEN_BUILT', False):
+            raise InputError(
+                'config.num_seeds: the seed also draws what is made before training (residuals, a '
+                'memory bank); run the seeds one by one, with python -m anyshot_jax.sweep'
+            )
+    return everyone
+
+
+def _check_field(config: ConfigDict, path: str, values: tuple[float, ...]) -> None:
+    section, _, name = path.partition('.')
+    fields = config[section] if section in SECTIONS else {}
+    floats = [f'{s}.{k}' for s in SECTIONS for k, v in config[s].items() if isinstance(v, float)]
+    if not isinstance(fields.get(name), float):
+        raise InputError(
+            f'config.vary: {path!r} is no continuous field{configs.nearest(path, floats)}'
+        )
+    if not values or not np.isfinite(values).all() or len(set(values)) < len(values):
+        raise InputError(f'config.vary: {path!r} needs finite and different values, got {values}')
+
+
+def _assigned(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
+    """A copy with those fields, 'method.inner_lr' and the like; also with traced values."""
+    copy = config.copy_and_resolve_references()
+    with copy.unlocked(), copy.ignore_type():
+        for path, value in fields.items():
+            *sections, name = path.split('.')
+            part = copy
+            for section in sections:
+                part = part[section]
+            part[name] = value
+    return copy
+
+
+@jax.jit
+def take(states: Any, index: int) -> Any:
+    """The state of one member."""
+    return jax.tree.map(lambda a: a[index], states)
+
+
+@jax.jit
+def where(chosen: Array, new: Any, old: Any) -> Any:
+    """`new` for the members that are chosen [M], else `old`."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old
+    )

@@ -1,0 +1,113 @@
+"""result.json: what was reached, by which member, and how the run was made."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from anyshot_jax.config import config_hash
+from anyshot_jax.training import intervals, processes
+from anyshot_jax.training.population import Population
+from anyshot_jax.training.progress import Progress
+from anyshot_jax.types import ACCURACY, Data, Dataset, Measure
+
+
+def of(
+    config: ConfigDict,
+    config_file: str,
+    everyone: Population,
+    states: Any,
+    come: Progress,
+    values: list[intervals.Values | None],
+    data: Data,
+) -> tuple[int, dict[str, Any]]:
+    """The foremost member on validation, and the record.
+
+    Where a field varies, the record's values are those of the setting that is best on validation,
+    the mean over its seeds; the other settings and all members stand below.
+
+    Args:
+      states: [M, ...], those that were evaluated. values: of every member, None: it diverged.
+    """
+    settings = [tuple(m.setting.values()) for m in everyone.members]
+    groups = {s: [i for i, t in enumerate(settings) if t == s] for s in dict.fromkeys(settings)}
+    alive = lambda ids: [i for i in ids if not come.diverged[i]]
+    # A setting under which a seed diverged is behind those under which fewer did.
+    worth = lambda ids: np.mean([come.worth()[i] for i in ids] or [-np.inf])
+    of_group = lambda ids: (len(alive(ids)), worth(alive(ids)))
+    chosen = max(groups.values(), key=of_group)
+    foremost = come.foremost(chosen)
+    steps = np.asarray(states.step)
+    record = {
+        'values': intervals.over_members([values[i] for i in chosen]),
+        'measure': everyone.methods[0].measure._asdict(),
+        'step': int(steps[foremost]),
+        'seconds': round(come.seconds, 1),
+        'counts': {role: d.num_classes for role, d in data.items() if isinstance(d, Dataset)},
+        'config_file': config_file,
+        **facts(config),
+    }
+    if len(everyone.members) > 1:
+        best = [None if np.isinf(b) else float(b) for b in come.best]
+        record |= {'seeds': len(alive(chosen)), 'foremost': foremost}
+        record['members'] = [
+            {
+                'seed': m.seed,
+                'setting': dict(m.setting),
+                'validation': best[i],
+                'step': int(steps[i]),
+                'diverged': int(come.diverged[i]),
+                'values': values[i],
+                'config_hash': config_hash(m.config(config)),
+            }
+            for i, m in enumerate(everyone.members)
+        ]
+        record['settings'] = [
+            {
+                'setting': dict(everyone.members[ids[0]].setting),
+                'chosen': ids == chosen,
+                'seeds': len(alive(ids)),
+                'values': intervals.over_members([values[i] for i in ids]),
+            }
+            for ids in groups.values()
+            if alive(ids)
+        ]
+    return foremost, record
+
+
+def show(record: dict, workdir: Path | None, news: str = '') -> dict[str, float]:
+    """Prints the table, and where the report is; returns the means."""
+    means = {name: v['mean'] for name, v in record['values'].items()}
+    if not processes.first():
+        return means
+    if news:
+        print(f'{workdir} is {news}')
+    measure = Measure(**record.get('measure', ACCURACY._asdict()))
+    settings = record.get('settings', [])
+    many = len(settings) > 1
+    for found in settings if many else [record]:
+        if many:
+            named = ', '.join(f'{k}={v:g}' for k, v in found['setting'].items())
+            print(named + ' (best on validation)' * found['chosen'])
+        seeds = 'seeds' if found.get('seeds', 1) > 1 else ''
+        print(intervals.table(found['values'], measure, seeds))
+    if workdir:
+        print(f'report: {workdir / "report.html"}')
+    return means
+
+
+def facts(config: ConfigDict) -> dict:
+    """What a result must say besides its numbers."""
+    packages = ('anyshot-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+    return {
+        'seed': config.seed,
+        'config_hash': config_hash(config),
+        'batch_norm': config.method.get('batch_norm', 'none'),
+        'versions': {'python': platform.python_version(), **{p: version(p) for p in packages}},
+        'device': jax.devices()[0].device_kind,
+        'num_devices': jax.device_count(),
+    }
