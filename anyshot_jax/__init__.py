@@ -1,4 +1,4 @@
-"""Classify from few pictures of a class: `AnyShotClassifier`, and the package's parts."""
+"""Classify from few images of a class: `AnyShotClassifier`, and the package's parts."""
 
 from typing import Any
 

@@ -36,24 +36,24 @@ SPINE: dict[str, Any] = {
     'eval_only': False,
     'plan': False,  # print what the run needs of memory and time, and end
     'features_from': '',  # an earlier stage whose exported features stand in for the items
-    'encoder': '',  # frozen, its features stand in for pictures: encoders.NAMES, FILE or NAME=FILE
+    'encoder': '',  # frozen, its features stand in for images: encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
     'encoder_parts': (),  # joined to its features: maps by name ('stride8', ...), 'colours' last
-    'residual': {  # pictures as what sets them apart from the good ones among the data
-        'encoder': '',  # as config.encoder; '': pictures stay pictures
+    'residual': {  # images as what sets them apart from the good ones among the data
+        'encoder': '',  # as config.encoder; '': images stay images
         'layers': ('stride16', 'stride32'),  # its maps that patches are made of
         'head': 'head',  # its map that is added to a peak; '': none
-        'size': 384,  # pixels of the pictures' shorter side as the encoder sees them; 0: its own
+        'size': 384,  # pixels of the images' shorter side as the encoder sees them; 0: its own
         'dim': 0,  # numbers a patch; 0: all channels
         'ratio': 0.01,  # share of the good patches to remember
         'output': 'peak',  # peak: vectors | map: residuals [h, w, D]
         'sharpness': 16.0,  # power of the distances that weigh a peak's patches; 0: their mean
         'subtract': True,  # False: the patches themselves, to see what residuals are good for
         # Made-up defects against good patches, like real ones, or (the paper's) against the same
-        # patch of the picture that they were made on: nearest | source.
+        # patch of the image that they were made on: nearest | source.
         'made_up_against': 'nearest',
-        # Also the mean pictures of drawn support, for config.method.prototypes='pixels'.
-        'average_shots': (),  # of so many pictures each, such as (1, 2, 5)
+        # Also the mean images of drawn support, for config.method.prototypes='pixels'.
+        'average_shots': (),  # of so many images each, such as (1, 2, 5)
         'average_draws': 100,
     },
     'describe': {  # class names and descriptions as vectors, in the data's extras
@@ -67,7 +67,7 @@ SPINE: dict[str, Any] = {
         'queries': 15,
         'within': '',  # classes of one kind, a name in the data's extras such as alphabet; '': any
     },
-    'augment': {  # of training pictures: uniform in +- each (augment.affine)
+    'augment': {  # of training images: uniform in +- each (augment.affine)
         'degrees': 0.0,
         'shear': 0.0,
         'scale': 0.0,
@@ -136,7 +136,7 @@ def check(config: ConfigDict) -> ConfigDict:
       InputError: an unknown field (the nearest is named) or a value of the wrong type.
     """
     if 'stages' in config:
-        raise InputError('a stage can not have stages of its own')
+        raise InputError('a stage cannot have stages of its own')
     for part in ('method', 'data'):
         if not getattr(config.get(part), 'name', ''):
             raise InputError(

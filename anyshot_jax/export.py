@@ -2,7 +2,7 @@
 
     python -m anyshot_jax.export --model=FILE --out=FILE.stablehlo
 
-The program takes pictures [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
+The program takes images [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
 gives probabilities [N, C], the best scores [N] and whether they say "unknown" [N]. Weights are in
 it. Classes stand beside it in FILE.json. See README.md for a loader.
 """
@@ -35,7 +35,7 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
             "program does: set method='prototypes'"
         )
     head = jax.tree.map(jnp.asarray, classifier.head_)
-    if classifier.of_pictures_:
+    if classifier.of_images_:
         net = classifier._net()
         one = lambda x: net.encoder.apply(net.params, net.encoder.preprocess(x[None]))[0]
         embed = lambda x: jax.lax.map(one, x)  # the nets choose their loops by a known batch

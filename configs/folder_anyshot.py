@@ -1,10 +1,10 @@
-"""Your own pictures and a sentence for each class: any-shot classification of new classes.
+"""Your own images and a sentence for each class: any-shot classification of new classes.
 
     python -m anyshot_jax.main --config=configs/folder_anyshot.py --config.data.dir=DIR
 
 DIR is <class>/<image> with a classes.json ({"class": "description"}) beside the class folders, or
 train/, val/ and test/ with class folders in each. Tells how well classes that are not in the
-training part are named from 0, 1 and 5 pictures; see industrial_anyshot.py for the stages.
+training part are named from 0, 1 and 5 images; see industrial_anyshot.py for the stages.
 Nothing is trained by steps.
 """
 

@@ -1,4 +1,4 @@
-"""ProtoNet on your own pictures: a folder `<class>/<image>`, or train/ val/ test/ of such folders.
+"""ProtoNet on your own images: a folder `<class>/<image>`, or train/ val/ test/ of such folders.
 
     python -m anyshot_jax.main --config=configs/folder_protonet.py --config.data.dir=DIR
 

@@ -1,8 +1,8 @@
-"""Your own pictures, nothing trained: frozen EfficientNet-Lite0 features and class means.
+"""Your own images, nothing trained: frozen EfficientNet-Lite0 features and class means.
 
-python -m anyshot_jax.main --config=configs/folder_simpleshot.py --config.data.dir=MY_PICTURES
+python -m anyshot_jax.main --config=configs/folder_simpleshot.py --config.data.dir=MY_IMAGES
 
-MY_PICTURES/<class>/<picture>, at least 10 a class. Classes are split by fraction (val is unused);
+MY_IMAGES/<class>/<image>, at least 10 a class. Classes are split by fraction (val is unused);
 --config.eval.tasks, .queries and .data.split fit it to fewer.
 """
 

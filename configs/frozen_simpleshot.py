@@ -18,6 +18,6 @@ def get_config(arg: str = ''):
     config.data.size = {'grocery': 112, 'emoji': 64}[name]  # as they are packed
     config.data.split = (0.4, 0.1, 0.5)
     config.eval.tasks = ((5, 1), (5, 5))
-    config.eval.queries = {'grocery': 15, 'emoji': 3}[name]  # an emoji has 8 pictures
+    config.eval.queries = {'grocery': 15, 'emoji': 3}[name]  # an emoji has 8 images
     config.num_steps = 0
     return config

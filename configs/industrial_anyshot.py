@@ -1,14 +1,14 @@
-"""Defects named from none, one or five pictures and a description: any-shot classification.
+"""Defects named from none, one or five images and a description: any-shot classification.
 
     python -m anyshot_jax.main --config=configs/industrial_anyshot.py --config.data.dir=DIR
 
-DIR holds the metal surface defects (MSD/classes.json and pictures), of whose 20 classes five are
+DIR holds the metal surface defects (MSD/classes.json and images), of whose 20 classes five are
 new: those of class set B, or of `:a`, `:c` or `:d`; `:ktd` are Kylberg's textures. Four stages:
 `embed` whitens frozen features of several levels of EfficientNet-Lite0 by what the seen classes
 scatter; `ridge` and `generator` make features of a class from its description; `refine`
 classifies with 0, 1 and 5 shots, inductively and by class-centre optimisation (transductive), with
 and without what was made. `:gzsl` keeps items of the seen classes of set A back and also names
-pictures among all twenty. All seen classes train (val=0). CHOSEN is what
+images among all twenty. All seen classes train (val=0). CHOSEN is what
 experiments/choose_anyshot.py chose on the classes that are new in none of the sets A, B and D.
 """
 

@@ -1,16 +1,16 @@
-"""Which defect is it? The type of a defect from 1, 2 and 5 pictures, on one product category.
+"""Which defect is it? The type of a defect from 1, 2 and 5 images, on one product category.
 
     python -m anyshot_jax.main --config=configs/mvtec_types.py --config.data.dir=CATEGORY
 
-CATEGORY holds train/good, test/good, test/<type>/ and ground_truth/<type>/, and if pictures are
+CATEGORY holds train/good, test/good, test/<type>/ and ground_truth/<type>/, and if images are
 near copies a manifest.csv with a column `tile` (data/mvtec.py). Two stages: `detect` scores how
-unlike the good pictures each is (PatchCore), `types` learns on made-up defects to tell types apart
+unlike the good images each is (PatchCore), `types` learns on made-up defects to tell types apart
 and names real ones. A folder of textures for some of the made-up ones:
 --config.types.data.pseudo.textures=DTD, else they are drawn.
 
 One stage only, for the table: `:types` is the second; `:residual` and `:plain` compare residuals or
 plain features without any training; `:pairs` compares pairs by a relation network; `:pixels` takes
-mean pictures for prototypes, as the paper does. `:infonce` and `:relation` are the paper's two nets
+mean images for prototypes, as the paper does. `:infonce` and `:relation` are the paper's two nets
 on maps of residuals, pretrained on pasted textures, then fine-tuned on each task's shots (half an
 hour on two cores, and days).
 """

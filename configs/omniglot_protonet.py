@@ -24,7 +24,7 @@ def get_config(arg: str = ''):
     config.eval.episodes = 1000
     config.eval.val_episodes = 400
 
-    # Small moves of the pictures, as drawers make them.
+    # Small moves of the images, as drawers make them.
     config.augment.degrees = 10.0
     config.augment.shear = 0.1
     config.augment.scale = 0.1

@@ -1,10 +1,10 @@
-"""Products found by pictures: embeddings on frozen EfficientNet-Lite0 features, judged by mAP.
+"""Products found by images: embeddings on frozen EfficientNet-Lite0 features, judged by mAP.
 
     python -m anyshot_jax.main --config=configs/product_retrieval.py --config.data.dir=FILE
 
 FILE is a packed npz, here that of the Grocery Store photos (Klasson et al. 2019, 81 classes; 54 are
 known, a fifth of them for validation, and 27 are new). Every photo of the new classes asks for the
-others of its class among all of them. `:emoji` is for 1040 emoji in 8 styles, of which no picture
+others of its class among all of them. `:emoji` is for 1040 emoji in 8 styles, of which no image
 asks for those of its own family of styles. `:grocery_frozen`, `:grocery_protonet` and
 `:grocery_maml` (the same with emoji) are other embeddings; this one is Siamese, by the triplet
 loss (--config.method.loss=contrastive or bce: by another). Reached in 10 s on two cores, over three

@@ -1,4 +1,4 @@
-"""Novel classes from noisy web pictures, cleaned by a similarity that base classes teach.
+"""Novel classes from noisy web images, cleaned by a similarity that base classes teach.
 
     python -m anyshot_jax.main --config=configs/weak_shots.py --config.data.dir=FILE
     python -m anyshot_jax.main --config=configs/weak_shots.py:folder --config.data.dir=DIR
@@ -6,15 +6,15 @@
 FILE is a packed npz, here that of the Grocery Store photos (Klasson et al. 2019, 81 classes; 60 are
 base, 21 novel), where 40 % of the novel classes' labels are made wrong: data.noise says how many.
 DIR holds base/<class>/*, web/<class>/* and test/<class>/* of your own. Stages: `simnet` learns what
-"the same class" looks like, `weights` weighs the web pictures by it, `classify` learns from them,
+"the same class" looks like, `weights` weighs the web images by it, `classify` learns from them,
 on features of a frozen EfficientNet-Lite0.
 
 weak_shots.py:ladder holds all rungs from plain cross-entropy to the whole method, and the oracle;
 weak_shots.py:choose takes the validation classes for novel ones, which is what everything here was
 chosen on; weak_shots.py:generalised asks for base and novel classes alike. `:finetune` trains a
-ResNet-12 end to end on your pictures, with a stage `pretrain` before the others (for an
+ResNet-12 end to end on your images, with a stage `pretrain` before the others (for an
 accelerator; only a tiny one was run). `:cub` is the paper's setting, head and schedule on
-CUB-200-2011 with frozen ResNet-50 features (not run: the pictures were not at hand). Reached in a
+CUB-200-2011 with frozen ResNet-50 features (not run: the images were not at hand). Reached in a
 few minutes on two cores: see the README's table.
 """
 

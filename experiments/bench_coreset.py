@@ -1,13 +1,13 @@
 """A memory bank and its scores beside the plain greedy loop: python experiments/bench_coreset.py
 
-752 pictures of 28x28 patches of 1024 numbers (589,568 patches, 2.4 GB; of low rank, and noise): a
-coreset of 1 % on a random projection to 128, then the distance of every patch of 592 pictures to
+752 images of 28x28 patches of 1024 numbers (589,568 patches, 2.4 GB; of low rank, and noise): a
+coreset of 1 % on a random projection to 128, then the distance of every patch of 592 images to
 its nearest in the bank. Ours is `memory_bank.fit`, without its cache, and `anomaly_maps`, on as
 many CPU devices as there are cores. The other is as published: a loop that takes one norm over all
 projected vectors a choice (in NumPy), and a search of the bank in blocks by one matrix product each
 with NumPy's BLAS on all cores. The loop's time is --steps choices from the start and as many at the
-end (checked to be ours), times all choices; of both searches every picture is timed, or
---peer_pictures of the other's, times all. Prints one line of JSON:
+end (checked to be ours), times all choices; of both searches every image is timed, or
+--peer_images of the other's, times all. Prints one line of JSON:
 
   coreset_s, score_s   ours; peer_*_s the other's, both of wall time; ratio: of the sums
   peak_ratio           our process's peak memory after both, over the bytes of the bank's input,
@@ -29,17 +29,17 @@ from anyshot_jax.defects import memory_bank
 from anyshot_jax.ops.coreset import random_projection
 from anyshot_jax.runtime.start import MAX_CPU_DEVICES, cores
 
-_PICTURES = flags.DEFINE_integer('pictures', 752, 'To remember.')
-_TEST = flags.DEFINE_integer('test', 592, 'Pictures to score.')
+_IMAGES = flags.DEFINE_integer('images', 752, 'To remember.')
+_TEST = flags.DEFINE_integer('test', 592, 'Images to score.')
 _DIM = flags.DEFINE_integer('dim', 1024, 'Numbers a patch.')
 _RATIO = flags.DEFINE_float('ratio', 0.01, 'Share of the patches in the coreset.')
 _STEPS = flags.DEFINE_integer('steps', 20, "Choices of the plain loop's start, and of its end.")
-_PEER_PICTURES = flags.DEFINE_integer('peer_pictures', 64, 'Pictures that the other scores.')
+_PEER_IMAGES = flags.DEFINE_integer('peer_images', 64, 'Images that the other scores.')
 SIDE, RANK, DISTINCT = 28, 32, 32
 
 
 class Repeated:
-    """Some pictures, over and over: as many as there are asked for, in little memory."""
+    """Some images, over and over: as many as there are asked for, in little memory."""
 
     def __init__(self, x: np.ndarray, num: int):
         self.x, self.num = x, num
@@ -52,12 +52,12 @@ class Repeated:
 
 
 def patches(num: int, seed: int) -> np.ndarray:
-    """[num, SIDE, SIDE, D] float32, made picture by picture."""
+    """[num, SIDE, SIDE, D] float32, made image by image."""
     basis = np.random.default_rng(0).normal(size=(RANK, _DIM.value)).astype(np.float32)
     rng, x = np.random.default_rng(seed), np.empty((num, SIDE, SIDE, _DIM.value), np.float32)
-    for picture in x:
+    for image in x:
         cause = rng.standard_normal((SIDE, SIDE, RANK), np.float32)
-        picture[:] = cause @ basis + rng.standard_normal(picture.shape, np.float32)
+        image[:] = cause @ basis + rng.standard_normal(image.shape, np.float32)
     return x
 
 
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected arguments: {argv[1:]}')
     jax.config.update('jax_num_cpu_devices', min(cores(), MAX_CPU_DEVICES))
-    x = patches(_PICTURES.value, 1)
+    x = patches(_IMAGES.value, 1)
     test = Repeated(patches(min(DISTINCT, _TEST.value), 2), _TEST.value)
     patcher = memory_bank.Patcher(lambda params, x: x, (), (SIDE, SIDE, _DIM.value), 'as they are')
     jax.block_until_ready(jax.numpy.zeros(1))
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
     last, last_s = plain_loop(small, score, steps)
     same = np.mean(np.array(first + last) == np.append(chosen[:steps], chosen[-steps:]))
 
-    tried, found, peer_score_s = min(_PEER_PICTURES.value, _TEST.value), [], 0.0
+    tried, found, peer_score_s = min(_PEER_IMAGES.value, _TEST.value), [], 0.0
     length = (bank * bank).sum(1)
     for i in range(tried):
         one = test[np.array([i])].reshape(-1, _DIM.value)
@@ -140,9 +140,9 @@ def main(argv: list[str]) -> None:
         'difference': float(np.max(np.abs(maps[:tried] / np.stack(found) - 1))),
         'choices': len(chosen),
         'patches': len(rows),
-        'test_pictures': _TEST.value,
+        'test_images': _TEST.value,
         'timed_steps': 2 * steps,
-        'timed_peer_pictures': tried,
+        'timed_peer_images': tried,
         'num_devices': jax.local_device_count(),
         'device': jax.local_devices()[0].device_kind,
         'jax': jax.__version__,

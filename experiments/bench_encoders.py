@@ -6,7 +6,7 @@ Needs torch, torchvision and transformers (pip install -e '.[dev]'). Both run th
 (random where the speed does not depend on them) on the same batch with as many threads; rounds
 alternate, since a machine's speed changes. One line of JSON an encoder:
 
-  ours_per_s, torch_per_s   pictures (or texts) a second, median over the rounds
+  ours_per_s, torch_per_s   images (or texts) a second, median over the rounds
   ratio                     median over the rounds of torch's seconds / ours; above 1 we are faster
   *_cpu_ms                  CPU time of one item over all threads, the least of the rounds
   difference                max |ours - theirs| / max |theirs|
@@ -46,7 +46,7 @@ class Pair(NamedTuple):
     params: Any
     theirs: Callable  # (model, *inputs as torch tensors) -> [N, D]
     model: Any
-    inputs: tuple[np.ndarray, ...]  # pictures NHWC
+    inputs: tuple[np.ndarray, ...]  # images NHWC
 
 
 def lite0(batch: int) -> Pair:
@@ -104,7 +104,7 @@ def lite0(batch: int) -> Pair:
             name(f'_blocks.{i}._{kind}_conv', f'_blocks.{i}._bn{number}', part)
     params = efficientnet_lite.convert({k: v.detach().numpy() for k, v in tensors.items()})
     ours = lambda params, x: net.apply(params, x)['features']
-    return Pair(ours, params, lambda model, x: model(x), model, (_pictures(batch),))
+    return Pair(ours, params, lambda model, x: model(x), model, (_images(batch),))
 
 
 def residual(batch: int, name: str) -> Pair:
@@ -116,7 +116,7 @@ def residual(batch: int, name: str) -> Pair:
     model.fc = torch.nn.Identity()
     ours = lambda params, x: net.apply(params, x)['features']
     params = resnet.convert(state, net)
-    return Pair(ours, params, lambda model, x: model(x), model, (_pictures(batch),))
+    return Pair(ours, params, lambda model, x: model(x), model, (_images(batch),))
 
 
 def clip_image(batch: int) -> Pair:
@@ -126,7 +126,7 @@ def clip_image(batch: int) -> Pair:
     net = clip.ImageTower()
     params = clip.convert(_arrays(model), net)
     theirs = lambda model, x: model(x).image_embeds
-    return Pair(net.apply, params, theirs, model, (_pictures(batch),))
+    return Pair(net.apply, params, theirs, model, (_images(batch),))
 
 
 def minilm_text(batch: int) -> Pair:
@@ -154,7 +154,7 @@ ENCODERS: dict[str, Callable[[int], Pair]] = {
 }
 
 
-def _pictures(batch: int) -> np.ndarray:
+def _images(batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, 224, 224, 3), np.float32)
 
 
@@ -170,7 +170,7 @@ def _settled(model: Any, batch: int) -> Any:
         if isinstance(m, torch.nn.BatchNorm2d):
             m.momentum = None  # the plain mean
     with torch.no_grad():
-        model.train()(torch.from_numpy(_pictures(min(batch, 4))).permute(0, 3, 1, 2))
+        model.train()(torch.from_numpy(_images(min(batch, 4))).permute(0, 3, 1, 2))
     return model.eval()
 
 
@@ -186,7 +186,7 @@ def run_ours(pair: Pair) -> Callable[[], np.ndarray]:
 
 
 def run_theirs(pair: Pair) -> dict[str, Callable[[], np.ndarray]]:
-    """The same by PyTorch, for each memory layout that pictures can have."""
+    """The same by PyTorch, for each memory layout that images can have."""
     import torch
 
     tensors = [torch.from_numpy(x) for x in pair.inputs]

@@ -1,10 +1,10 @@
 """AnyShotClassifier beside scikit-learn's classifiers: python experiments/compare_classifiers.py
 
 On the Grocery Store photos (81 products) and metal surface defects (MSD, 20 types), features of a
-frozen EfficientNet-Lite0, all classes at once: supports of 1 and 5 pictures a class drawn ten
-times, all other pictures asked; Grocery's icons as the only example; descriptions only; and of both
+frozen EfficientNet-Lite0, all classes at once: supports of 1 and 5 images a class drawn ten
+times, all other images asked; Grocery's icons as the only example; descriptions only; and of both
 a quarter of the classes known by words only. Nothing is chosen here. Every result is a line of
-results/classify_pictures.jsonl; tables.py makes the README's table of them.
+results/classify_images.jsonl; tables.py makes the README's table of them.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from anyshot_jax.storage.cache import cached
 from anyshot_jax.storage.folders import data_root
 from anyshot_jax.storage.npz import read_npz
 
-RESULTS = ROOT / HERE / 'results' / 'classify_pictures.jsonl'
+RESULTS = ROOT / HERE / 'results' / 'classify_images.jsonl'
 DRAWS = 10
 
 
 def ours(method='prototypes'):
-    # What it does with pictures, given their features.
+    # What it does with images, given their features.
     return AnyShotClassifier(method=method, power=0.5, normalise=True)
 
 
@@ -50,13 +50,13 @@ CLASSIFIERS = {
 
 
 def grocery(root: Path):
-    """Pictures, labels, names, descriptions, icons."""
+    """Images, labels, names, descriptions, icons."""
     z = read_npz(root / 'grocery' / 'grocery112.npz', 1 << 30)
     names = [str(n) for n in z['name']]
-    pictures = files(z['jpeg'], z['offset'])
+    images = files(z['jpeg'], z['offset'])
     icons = files(z['icon_jpeg'], z['icon_offset'])
     said = dict(zip(names, map(str, z['description']), strict=True))
-    return pictures, np.array(names)[z['label']], said, icons
+    return images, np.array(names)[z['label']], said, icons
 
 
 def files(data, offset):
@@ -69,15 +69,15 @@ def msd(root: Path):
     return paths, np.array([p.parent.name for p in paths]), descriptions(folder), None
 
 
-def features(name, pictures, encoder='efficientnet_lite0'):
+def features(name, images, encoder='efficientnet_lite0'):
     """[N, D], kept in the cache, and the seconds of one."""
     net = frozen(encoder)
-    net.features(pictures[:16])  # compiled
+    net.features(images[:16])  # compiled
     start = time.perf_counter()
-    net.features(pictures[:64])
+    net.features(images[:64])
     each = (time.perf_counter() - start) / 64
-    key = ['classify_pictures', net.encoder.digest, name, len(pictures)]
-    return cached(f'asked-{name}', key, lambda: {'x': net.features(pictures)})['x'], each
+    key = ['classify_images', net.encoder.digest, name, len(images)]
+    return cached(f'asked-{name}', key, lambda: {'x': net.features(images)})['x'], each
 
 
 def by_class(right, label):
@@ -101,10 +101,10 @@ def main():
         )
 
     for name, load in (('grocery', grocery), ('MSD', msd)):
-        pictures, label, said, icons = load(root)
-        x, each = features(name, pictures)
-        put(set=name, what='embedding of a picture among many', seconds=each)
-        deep, _ = features(name, pictures, 'efficientnet_lite0+stride16')
+        images, label, said, icons = load(root)
+        x, each = features(name, images)
+        put(set=name, what='embedding of an image among many', seconds=each)
+        deep, _ = features(name, images, 'efficientnet_lite0+stride16')
         for shots in (1, 5):
             for method, make in CLASSIFIERS.items():
                 of = deep if method == JOINED else x
@@ -136,7 +136,7 @@ def main():
         words_for_some(name, x, label, said, put)
         unknown(name, x, label, put)
         calibration(name, x, label, put)
-        latency(name, pictures, label, put)
+        latency(name, images, label, put)
 
 
 def support(label, shots, draw):
@@ -165,7 +165,7 @@ def with_new_classes(label, first):
 
 
 def words_for_some(name, x, label, said, put):
-    """Five pictures of three quarters of the classes, words of the others: all are answers."""
+    """Five images of three quarters of the classes, words of the others: all are answers."""
     seen, unseen = [], []
     for rows, rest, new in with_new_classes(label, 100):
         model = ours().fit(x[rows], label[rows], said)
@@ -177,7 +177,7 @@ def words_for_some(name, x, label, said, put):
 
 
 def unknown(name, x, label, put):
-    """A quarter of the classes is left out: how many of their pictures are called unknown."""
+    """A quarter of the classes is left out: how many of their images are called unknown."""
     alarm, found, area, expected = [], [], [], []
     for rows, rest, new in with_new_classes(label, 200):
         model = ours().fit(x[rows], label[rows])
@@ -205,17 +205,17 @@ def calibration(name, x, label, put):
         put(set=name, what='calibration', method='AnyShotClassifier', shots=shots, error=errors)
 
 
-def latency(name, pictures, label, put):
-    """Seconds of one picture, encoder included, after warm-up: median and slowest of 100."""
+def latency(name, images, label, put):
+    """Seconds of one image, encoder included, after warm-up: median and slowest of 100."""
     rows = support(label, 5, 0)
-    model = AnyShotClassifier().fit([pictures[i] for i in rows], label[rows])
+    model = AnyShotClassifier().fit([images[i] for i in rows], label[rows])
     took = []
     for i in range(101):
         start = time.perf_counter()
-        model.predict_proba([pictures[i]])
+        model.predict_proba([images[i]])
         took.append(time.perf_counter() - start)
     found = {'median': float(np.median(took[1:])), 'slowest': max(took[1:])}
-    put(set=name, what='one picture', classes=len(model.classes_), **found)
+    put(set=name, what='one image', classes=len(model.classes_), **found)
 
 
 if __name__ == '__main__':

@@ -36,7 +36,7 @@ WAYS, SHOTS, QUERIES = 5, 1, 15
 
 
 def tasks(dtype: type, seed: int) -> Episode:
-    """A batch of episodes of images in 0..1, each class around a picture of its own."""
+    """A batch of episodes of images in 0..1, each class around an image of its own."""
     rng = np.random.default_rng(seed)
     prototype = rng.normal(size=(_TASKS.value, WAYS, 1, 28, 28, 1))
 

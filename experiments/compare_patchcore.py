@@ -3,7 +3,7 @@
 Both see the same patch features of a category in MVTec AD's layout. Ours is `memory_bank.choose`
 and `score_patches`; anomalib's its own greedy coreset (KCenterGreedy) and nearest-neighbour search,
 with the distances' maps enlarged and smoothed here as ours are. Prints one line of JSON: the
-seconds of both, and of both the areas under the curve by picture and by pixel and PRO, in per cent.
+seconds of both, and of both the areas under the curve by image and by pixel and PRO, in per cent.
 anomalib (and PyTorch) is optional: without it only ours is measured.
 """
 
@@ -23,7 +23,7 @@ from anyshot_jax.runtime.start import MAX_CPU_DEVICES, cores
 _DIR = flags.DEFINE_string('dir', None, 'The folder of a category.', required=True)
 _ENCODER = flags.DEFINE_string('encoder', 'efficientnet_lite0', 'As config.method.encoder.')
 _LAYERS = flags.DEFINE_list('layers', ['stride16', 'stride32'], 'As config.method.layers.')
-_SIZE = flags.DEFINE_integer('size', 256, 'Pixels of a picture.')
+_SIZE = flags.DEFINE_integer('size', 256, 'Pixels of an image.')
 _RATIO = flags.DEFINE_float('ratio', 0.01, 'Share of the patches in the coreset.')
 _SMOOTH = flags.DEFINE_float('smooth', 4.0, 'As config.method.smooth.')
 
@@ -33,7 +33,7 @@ def ours(patches: np.ndarray, asked: np.ndarray) -> np.ndarray:
     given = memory_bank.Patcher(lambda params, x: x, (), patches.shape[1:], '')
     bank = memory_bank.choose(given, patches, _RATIO.value, 128, 0)[0]
     judge = lambda params, x, bank: score_patches(given, params, x, bank)['map']
-    return memory_bank.over_pictures(given, judge, asked, bank)
+    return memory_bank.over_images(given, judge, asked, bank)
 
 
 def theirs(patches: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -47,9 +47,9 @@ def theirs(patches: np.ndarray, asked: np.ndarray) -> np.ndarray:
     good = torch.from_numpy(patches.reshape(-1, dim))
     bank = KCenterGreedy(embedding=good, sampling_ratio=_RATIO.value).sample_coreset()
     found = []
-    for picture in asked:
-        dist = PatchcoreModel.euclidean_dist(torch.from_numpy(picture.reshape(-1, dim)), bank)
-        found.append(dist.min(1).values.numpy().reshape(picture.shape[:2]))
+    for image in asked:
+        dist = PatchcoreModel.euclidean_dist(torch.from_numpy(image.reshape(-1, dim)), bank)
+        found.append(dist.min(1).values.numpy().reshape(image.shape[:2]))
     return np.stack(found)
 
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     fields.update({'dir': _DIR.value, 'size': _SIZE.value, 'detect_only': True})
     data = configs.find('data', 'mvtec').load(fields)
     patcher = memory_bank.load_patcher(_ENCODER.value, _LAYERS.value, size=_SIZE.value)
-    embed = lambda x: memory_bank.over_pictures(patcher, patcher.apply, x, what='embed')
+    embed = lambda x: memory_bank.over_images(patcher, patcher.apply, x, what='embed')
     good, test = data['good_test'], data['test']
     patches = embed(data['good'].x)
     asked = np.concatenate([embed(good.x), embed(test.x)])

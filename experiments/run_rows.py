@@ -18,7 +18,7 @@ from tables import HERE, ROOT, Line, Row
 from anyshot_jax.config import config_hash
 from anyshot_jax.sweep import run as engine
 from anyshot_jax.sweep import trials
-from anyshot_jax.sweep.cli import add_engine_flags, call
+from anyshot_jax.sweep.command import add_engine_flags, call
 from anyshot_jax.sweep.recipes import load_config
 from anyshot_jax.sweep.trials import Run, Trial
 from anyshot_jax.training import logbook

@@ -93,7 +93,7 @@ def main():
 
 
 def whole(recipe):
-    """Every picture embedded once: features, labels and names of all classes."""
+    """Every image embedded once: features, labels and names of all classes."""
     first = recipe[recipe.stages[0]]
     source = noisy.source_config(first.data)
     data = configs.find('data', source.name).load(source)

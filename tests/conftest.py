@@ -94,7 +94,7 @@ def data_dir() -> Path:
 
 @pytest.fixture
 def tiny_config():
-    """A function: a complete config of a run that takes seconds, on features or tiny pictures."""
+    """A function: a complete config of a run that takes seconds, on features or tiny images."""
     from ml_collections import ConfigDict
 
     from anyshot_jax.config import defaults

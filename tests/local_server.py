@@ -1,4 +1,4 @@
-"""The local page's server in a thread, and pictures to give it."""
+"""The local page's server in a thread, and images to give it."""
 
 import io
 import threading
@@ -9,7 +9,7 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from anyshot_jax.serve import cli
+from anyshot_jax.serve import command
 from anyshot_jax.serve.app import create_app
 
 
@@ -28,19 +28,19 @@ def dots(seed: int) -> np.ndarray:
     return np.repeat(grey, 3, -1)
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     data = io.BytesIO()
-    Image.fromarray(picture).save(data, 'png')
+    Image.fromarray(image).save(data, 'png')
     return data.getvalue()
 
 
 @contextmanager
 def served(classifier, **settings):
     """A client of a server that runs meanwhile."""
-    with cli.listen(0) as socket:
+    with command.listen(0) as socket:
         port = socket.getsockname()[1]
         app = create_app(classifier, port=port, **settings)
-        server = uvicorn.Server(cli.settings(app))
+        server = uvicorn.Server(command.settings(app))
         thread = threading.Thread(target=server.run, kwargs={'sockets': [socket]})
         thread.start()
         at = f'http://127.0.0.1:{port}'

@@ -211,14 +211,14 @@ def test_the_same_key_draws_the_same():
 
 
 def averaged(test, support, shift=0, shots=(1, 2)):
-    """What mean pictures are seen as: the direction of a type, or of the one `shift` further on."""
+    """What mean images are seen as: the direction of a type, or of the one `shift` further on."""
     means = np.stack([test.x[test.label == c].mean(0) for c in range(len(test.names))])
     seen = np.broadcast_to(np.roll(means, -shift, 0), (len(support), *means.shape))
     return {'support': np.array(support), **{f'{k}-shot': seen for k in shots}}
 
 
 @pytest.mark.parametrize('shift', [0, 1])
-def test_mean_pictures_stand_for_their_types(shift):
+def test_mean_images_stand_for_their_types(shift):
     """With those of other types all answers are wrong, whatever the shots are."""
     test = types((6, 7, 5), noise=0.02, dim=12, copies=2)
     rng = np.random.default_rng(0)
@@ -282,9 +282,9 @@ def test_fields_that_can_not_be_are_refused(given, match):
         make(types((5, 6, 2)), **given)
 
 
-def test_mean_pictures_have_to_be_there():
+def test_mean_images_have_to_be_there():
     test = types((5, 6))
-    match = r"'pixels' needs 20 mean pictures of 2 shots: .*average_shots=\(1, 2\).*draws=20"
+    match = r"'pixels' needs 20 mean images of 2 shots: .*average_shots=\(1, 2\).*draws=20"
     few = averaged(test, np.zeros((19, 2, 2), int), shots=(2,))
     enough = averaged(test, np.zeros((20, 2, 2), int), shots=(1,))
     for found in (enough, few | {'1-shot': enough['1-shot']}):

@@ -13,7 +13,7 @@ MOVES = ('degrees', 'shear', 'scale', 'shift')
 affine = jax.jit(augment.affine, static_argnames=MOVES)
 
 
-def pictures(*shape, dtype=np.uint8):
+def images(*shape, dtype=np.uint8):
     x = np.random.default_rng(0).integers(0, 256, shape)
     return x.astype(dtype) if dtype == np.uint8 else (x / 255).astype(dtype)
 
@@ -21,7 +21,7 @@ def pictures(*shape, dtype=np.uint8):
 @pytest.mark.parametrize('k', range(4))
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
 def test_turn_is_rot90(k, dtype):
-    x = pictures(3, 5, 5, 2, dtype=dtype)
+    x = images(3, 5, 5, 2, dtype=dtype)
     want = np.stack([np.rot90(one, k) for one in x])
     for turn in (augment.turn, jax.jit(augment.turn)):  # k traced or not
         got = turn(x, k)
@@ -32,14 +32,14 @@ def test_turn_is_rot90(k, dtype):
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
 @pytest.mark.parametrize('size', [(6, 6), (5, 8), (1, 1)])
 def test_affine_of_nothing_is_the_identity(dtype, size):
-    x = pictures(4, *size, 3, dtype=dtype)
+    x = images(4, *size, 3, dtype=dtype)
     got = affine(KEY, x)
     np.testing.assert_array_equal(got, x)
     assert got.dtype == dtype
 
 
 def uniform(n):
-    """The seven numbers in -1..1 that affine draws for each picture."""
+    """The seven numbers in -1..1 that affine draws for each image."""
     return np.asarray(jax.random.uniform(KEY, (7, n), minval=-1, maxval=1), np.float64)
 
 
@@ -56,7 +56,7 @@ CASES = {
 @pytest.mark.parametrize('size', [(9, 9), (7, 12)])
 def test_affine_is_scipys(moves, size):
     """The same matrices, from the same random numbers, through ndimage.affine_transform."""
-    x = pictures(6, *size, 2, dtype=np.float32)
+    x = images(6, *size, 2, dtype=np.float32)
     got = np.asarray(affine(KEY, x, **moves))
     scale, shear, shift = (moves.get(k, 0) for k in ('scale', 'shear', 'shift'))
     mid = (np.array(size) - 1) / 2
@@ -77,7 +77,7 @@ def test_affine_is_scipys(moves, size):
 
 
 def test_shift_moves_by_as_much_as_it_says():
-    """A single lit pixel goes where the drawn shift sends it, each picture by its own."""
+    """A single lit pixel goes where the drawn shift sends it, each image by its own."""
     x = np.zeros((5, 21, 21, 1), np.float32)
     x[:, 10, 10] = 1
     got = np.asarray(affine(KEY, x, shift=8.0))[..., 0]
@@ -88,7 +88,7 @@ def test_shift_moves_by_as_much_as_it_says():
 
 
 def test_draws_differ_by_key_and_uint8_is_rounded():
-    x = pictures(2, 8, 8, 1)
+    x = images(2, 8, 8, 1)
     as_float = affine(KEY, x.astype(np.float32), degrees=30.0)
     as_int = affine(KEY, x, degrees=30.0)
     np.testing.assert_array_equal(as_int, np.round(as_float).astype(np.uint8))

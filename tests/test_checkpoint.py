@@ -120,7 +120,7 @@ def test_a_damaged_one_falls_back_to_the_one_before(saved, damage, caplog):
     state, progress = restore(saved)
     assert_same(state, state_of(2))
     assert progress['stale'] == 2
-    assert f'checkpoint {saved}/3 can not be used' in caplog.text
+    assert f'checkpoint {saved}/3 cannot be used' in caplog.text
     assert list(saved.parent.glob('unusable-3-*/3'))  # moved aside, not deleted
 
 
@@ -142,7 +142,7 @@ def test_all_damaged_starts_over_and_deletes_nothing(saved, caplog):
         state, progress = checkpoint.restore_or_init(manager, jax.device_put(state_of(0)))
         assert_same(state, state_of(0))
         assert progress == {} and not list(manager.all_steps())
-        assert caplog.text.count('can not be used') == 2
+        assert caplog.text.count('cannot be used') == 2
         checkpoint.save(manager, 1, state_of(1), {'stale': 1})  # smaller than those before
     assert_same(restore(saved)[0], state_of(1))
     assert sorted(p.name for p in saved.parent.glob('unusable-*/*')) == ['2', '3']
@@ -156,7 +156,7 @@ def test_one_of_other_shapes_is_foreign(saved, caplog):
     shutil.rmtree(saved / '3')
     shutil.copytree(foreign / '3', saved / '3')
     assert_same(restore(saved)[0], state_of(2))
-    assert 'can not be used' in caplog.text
+    assert 'cannot be used' in caplog.text
 
 
 def test_one_of_other_parameters_is_foreign(saved, caplog):
@@ -168,7 +168,7 @@ def test_one_of_other_parameters_is_foreign(saved, caplog):
     shutil.rmtree(saved / '3')
     shutil.copytree(foreign / '3', saved / '3')
     assert_same(restore(saved)[0], state_of(2))
-    assert 'can not be used' in caplog.text
+    assert 'cannot be used' in caplog.text
 
 
 def test_saving_the_same_step_again_replaces_it(saved, manager):

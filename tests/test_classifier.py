@@ -1,4 +1,4 @@
-"""The scikit-learn estimator: its checks, pictures, words, more classes, the unknown, refusals."""
+"""The scikit-learn estimator: its checks, images, words, more classes, the unknown, refusals."""
 
 import numpy as np
 import pytest
@@ -84,10 +84,10 @@ def test_all_items_of_a_call_together():
     assert model.predict(x[:1]).shape == (1,)
 
 
-# Pictures.
+# Images.
 
 
-def picture(kind, seed, size=40):
+def image(kind, seed, size=40):
     """A red disc or blue stripes on grey, somewhere."""
     rng = np.random.default_rng(seed)
     x = np.full((size, size, 3), 128, np.uint8)
@@ -105,12 +105,12 @@ KINDS = ('disc', 'disc', 'stripes', 'stripes')
 
 @pytest.fixture(scope='module')
 def model():
-    x = [picture(k, i) for i, k in enumerate(KINDS)]
+    x = [image(k, i) for i, k in enumerate(KINDS)]
     return AnyShotClassifier(unknown='?').fit(x, KINDS)
 
 
-def test_pictures_in_every_form(tmp_path, model):
-    pixels = np.stack([picture(k, 10 + i) for i, k in enumerate(KINDS)])
+def test_images_in_every_form(tmp_path, model):
+    pixels = np.stack([image(k, 10 + i) for i, k in enumerate(KINDS)])
     paths = [tmp_path / f'{i}.png' for i in range(4)]
     for path, x in zip(paths, pixels, strict=True):
         Image.fromarray(x).save(path)
@@ -128,17 +128,17 @@ def test_pictures_in_every_form(tmp_path, model):
 
 
 def test_neighbours_are_the_most_alike(model):
-    x = [picture('disc', 20)]
+    x = [image('disc', 20)]
     (near,) = model.explain(x, k=4)
     assert [n.label for n in near[:2]] == ['disc', 'disc'] and near[0].name in ('#0', '#1')
     assert [n.similarity for n in near] == sorted((n.similarity for n in near), reverse=True)
-    ((own,),) = model.explain([picture(KINDS[2], 2)], k=1)
+    ((own,),) = model.explain([image(KINDS[2], 2)], k=1)
     assert own.row == 2 and own.similarity == pytest.approx(1, abs=1e-3)
 
 
-def test_many_pictures_are_as_one_by_one(model):
+def test_many_images_are_as_one_by_one(model):
     """More than a batch, and one that is not full."""
-    x = [picture(KINDS[i % 4], i) for i in range(19)]
+    x = [image(KINDS[i % 4], i) for i in range(19)]
     together = model.embed(x)
     alone = np.concatenate([model.embed(x[i : i + 1]) for i in (0, 15, 16, 18)])
     np.testing.assert_allclose(together[[0, 15, 16, 18]], alone, rtol=1e-3, atol=1e-3)
@@ -148,14 +148,14 @@ def test_classes_come_and_go(model):
     import copy
 
     changed = copy.deepcopy(model)
-    x = [picture('stripes', i)[::-1].transpose(1, 0, 2) for i in range(2)]  # upright stripes
+    x = [image('stripes', i)[::-1].transpose(1, 0, 2) for i in range(2)]  # upright stripes
     changed.add_class('bars', x)
     assert changed.classes_.tolist() == ['bars', 'disc', 'stripes']
     assert changed.predict(x).tolist() == ['bars', 'bars']
     fresh = AnyShotClassifier().fit(
-        [*(picture(k, i) for i, k in enumerate(KINDS)), *x], [*KINDS, 'bars', 'bars']
+        [*(image(k, i) for i, k in enumerate(KINDS)), *x], [*KINDS, 'bars', 'bars']
     )
-    asked = [picture(k, 30 + i) for i, k in enumerate(KINDS)]
+    asked = [image(k, 30 + i) for i, k in enumerate(KINDS)]
     np.testing.assert_allclose(changed.predict_proba(asked), fresh.predict_proba(asked), atol=1e-5)
     changed.remove_class('bars')
     np.testing.assert_allclose(changed.predict_proba(asked), model.predict_proba(asked), atol=1e-5)
@@ -173,7 +173,7 @@ def test_a_change_that_fails_changes_nothing(model):
 
     changed = copy.deepcopy(model)
     changed.text_encoder = 'no-such-encoder'
-    asked = [picture(k, 30 + i) for i, k in enumerate(KINDS)]
+    asked = [image(k, 30 + i) for i, k in enumerate(KINDS)]
     want = changed.predict_proba(asked)
     for add in (
         lambda: changed.add_class('box', description='square'),
@@ -198,7 +198,7 @@ def test_texts_and_numbers_are_not_mixed():
 
 
 def test_all_answers_at_once_are_those_one_by_one(model):
-    asked = [picture(k, 50 + i) for i, k in enumerate(KINDS)]
+    asked = [image(k, 50 + i) for i, k in enumerate(KINDS)]
     p, unknown, near = model.answer(asked, k=2)
     np.testing.assert_array_equal(p, model.predict_proba(asked))
     np.testing.assert_array_equal(unknown, model.is_unknown(asked))
@@ -209,13 +209,13 @@ def test_all_answers_at_once_are_those_one_by_one(model):
 
 def test_words_stand_for_a_class():
     """Without weights of a text encoder: words that two descriptions share."""
-    x = [picture(k, i) for i, k in enumerate(KINDS)]
+    x = [image(k, i) for i, k in enumerate(KINDS)]
     said = {'disc': 'round red', 'stripes': 'striped blue', 'ball': 'round red ball'}
     model = AnyShotClassifier(text_encoder='tfidf').fit(x, KINDS, said)
     assert model.classes_.tolist() == ['ball', 'disc', 'stripes']
-    p = model.predict_proba([picture('disc', 40), picture('stripes', 41)])
+    p = model.predict_proba([image('disc', 40), image('stripes', 41)])
     assert p[0, 0] > p[1, 0]  # what is said of the ball is nearer to discs
-    with pytest.raises(InputError, match=r"'box' .* neither a picture nor a description"):
+    with pytest.raises(InputError, match=r"'box' .* neither an image nor a description"):
         AnyShotClassifier(text_encoder='tfidf').fit(x, KINDS, {'box': ''})
     with pytest.raises(InputError, match="'box': give images, a description, or both"):
         model.add_class('box')
@@ -227,7 +227,7 @@ def test_earlier_maps_are_joined():
     """+stride16: means and deviations of that map come after the features."""
     from anyshot_jax.classify.frozen import _parts
 
-    x = [picture(k, i) for i, k in enumerate(KINDS)]
+    x = [image(k, i) for i, k in enumerate(KINDS)]
     model = AnyShotClassifier('efficientnet_lite0+stride16').fit(x, KINDS)
     assert model.support_features_.shape == (4, 1280 + 2 * 112)
     plain = AnyShotClassifier().fit(x, KINDS).support_features_
@@ -247,27 +247,27 @@ def test_refusals_name_what_is_wrong(tmp_path, model):
     for x, match in (
         ([broken, broken], 'broken.jpg'),
         ([tmp_path / 'none.png'], r'none.png: there is no such file'),
-        ([np.zeros((4, 4, 7), np.uint8)], r'#0: a uint8 picture is .*\(4, 4, 7\)'),
-        ([picture('disc', 0), None], '#1 is no picture: give paths, PIL images'),
+        ([np.zeros((4, 4, 7), np.uint8)], r'#0: a uint8 image is .*\(4, 4, 7\)'),
+        ([image('disc', 0), None], '#1 is no image: give paths, PIL images'),
     ):
         with pytest.raises(InputError, match=match):
             fit(x, ['a'] * len(x))
-    with pytest.raises(ValueError, match='2 pictures, but labels of shape'):
-        fit([picture('disc', 0)] * 2, ['a'])
+    with pytest.raises(ValueError, match='2 images, but labels of shape'):
+        fit([image('disc', 0)] * 2, ['a'])
     with pytest.raises(InputError, match=r"method='refined': need prototypes, refine or the"):
         AnyShotClassifier(method='refined').fit([[0.0], [1]], [0, 1])
     with pytest.raises(InputError, match='false_alarm=1'):
         AnyShotClassifier(false_alarm=1).fit([[0.0], [1]], [0, 1])
     plain = AnyShotClassifier().fit([[0.0, 1], [1, 0]], [0, 1])
     with pytest.raises(InputError, match='fitted on feature vectors'):
-        plain.predict([picture('disc', 0)])
+        plain.predict([image('disc', 0)])
     with pytest.raises(InputError, match='knows feature vectors only'):
-        plain.add_class(2, [picture('disc', 0)])
+        plain.add_class(2, [image('disc', 0)])
     with pytest.raises(ValueError, match='X has 3 features'):
         model.predict(np.zeros((1, 3)))
 
 
-def test_a_picture_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+def test_a_image_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     from anyshot_jax.classify import picture_input
 
     Image.new('L', (300, 300)).save(tmp_path / 'large.png')

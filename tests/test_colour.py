@@ -1,4 +1,4 @@
-"""The colours of pictures, pixel by pixel with Python's colorsys."""
+"""The colours of images, pixel by pixel with Python's colorsys."""
 
 import colorsys
 
@@ -27,12 +27,12 @@ def named(r, g, b):
     return next(name for name, end in ends.items() if h < end)
 
 
-def counted(picture):
-    names = [named(*(int(c) for c in pixel)) for pixel in picture.reshape(-1, 3)]
+def counted(image):
+    names = [named(*(int(c) for c in pixel)) for pixel in image.reshape(-1, 3)]
     return [names.count(c) / len(names) for c in COLOURS]
 
 
-def random_pictures(seed):
+def random_images(seed):
     """Saturated, pale and dark ones, and one whose channels are 25 apart: hues on the borders."""
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 256, (4, 23, 31, 3))
@@ -45,8 +45,8 @@ def random_pictures(seed):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_shares_are_colorsyss(seed):
-    x = random_pictures(seed)
-    want = np.array([counted(picture) for picture in x])
+    x = random_images(seed)
+    want = np.array([counted(image) for image in x])
     assert (want.sum(0) > 0).all()  # every colour is tried
     got = jax.jit(colour_shares)(x)
     assert got.dtype == jnp.float32 and got.shape == (4, 11)
@@ -83,6 +83,6 @@ def test_one_channel_is_grey():
 
 @pytest.mark.parametrize('x', [np.zeros((2, 8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.uint8),
                                np.zeros((2, 8, 8, 3), np.float32)])  # fmt: skip
-def test_what_is_no_picture_is_refused(x):
-    with pytest.raises(InputError, match='uint8 pictures'):
+def test_what_is_no_image_is_refused(x):
+    with pytest.raises(InputError, match='uint8 images'):
         colour_shares(x)

@@ -61,7 +61,7 @@ def stand_in(config, num_classes, per_class):
     fields.update({'kind': kind, 'num_classes': (num_classes,) * 3, 'noise': 1.0})
     fields.per_class = (per_class, per_class)
     fields.dim = 32  # more than the shares of colours
-    # Of pictures that the encoder brings to a size itself any will do.
+    # Of images that the encoder brings to a size itself any will do.
     fields.size = 32 if config.method.get('encoder') else own.get('size', 28)
     fields.channels = own.get('channels', 1)
     fields.turns, fields.turns_eval = own.get('turns', 1), own.get('turns_eval', 1)
@@ -86,15 +86,15 @@ def load(config, fields):
     if config.method.name == 'anomaly':  # items that are no copies of each other
         data = {role: d.replace(group=np.arange(len(d.x), dtype=np.int32))
                 for role, d in data.items()}  # fmt: skip
-    if config.residual.encoder and config.residual.output == 'map':  # of small pictures
+    if config.residual.encoder and config.residual.output == 'map':  # of small images
         maps = lambda x: np.repeat(x[:, :28:4, :28:4, :1], 16, -1).astype(np.float16) / 255
         data = {role: d.replace(x=maps(d.x)) for role, d in data.items()}
-    if shots := config.residual.average_shots:  # mean pictures, seen as items are
+    if shots := config.residual.average_shots:  # mean images, seen as items are
         test, draws = data['test'], config.residual.average_draws
         seen = np.zeros((draws, len(test.count), *test.x.shape[1:]), test.x.dtype)
         support = np.zeros((draws, len(test.count), max(shots)), np.int32)
         data['averaged'] = {'support': support, **{f'{k}-shot': seen for k in shots}}
-    if config.data.name == 'mvtec':  # pictures without a defect
+    if config.data.name == 'mvtec':  # images without a defect
         good = lambda d: from_arrays(d.x[:2], np.zeros(2, int), ('good',))
         data |= {'good': good(data['train']), 'good_test': good(data['val'])}
     if config.method.name == 'patch_net':  # defects made on the first two good ones, the last two
@@ -283,7 +283,7 @@ def test_every_net_has_plain_fields():
         (lambda c: c.pop('method'), r'config\.method\.name is missing'),
         (lambda c: c.update({'method': 'protonet'}), r'config\.method\.name is missing'),
         (lambda c: c['data'].pop('name'), r'config\.data\.name is missing'),
-        (lambda c: c.update({'stages': ('a',)}), r'a stage can not have stages'),
+        (lambda c: c.update({'stages': ('a',)}), r'a stage cannot have stages'),
     ],
 )
 def test_check_names_the_wrong_field(change, message):

@@ -1,4 +1,4 @@
-"""Trees of pictures as users have them, good and bad."""
+"""Trees of images as users have them, good and bad."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def paint(path, value, size=(10, 10), mode='RGB'):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Five classes a..e; class number c has c + 1 pictures of grey 10 c + i."""
+    """Five classes a..e; class number c has c + 1 images of grey 10 c + i."""
     root = tmp_path / 'set'
     for c, name in enumerate('abcde'):
         for i in range(c + 1):
@@ -71,7 +71,7 @@ def test_lists_and_one_channel(tree):
     assert contents(data) == WANT
 
 
-def test_role_folders_nested_pictures_and_turns(tmp_path):
+def test_role_folders_nested_images_and_turns(tmp_path):
     paint(tmp_path / 'train' / 'x' / 'deep' / 'er' / '1.png', 1)
     paint(tmp_path / 'train' / 'x' / '0.png', 2)
     paint(tmp_path / 'val' / 'y' / '0.png', 3)
@@ -109,7 +109,7 @@ def test_other_files_are_passed_over(tree, caplog):
     assert 'passed over 8 files' in caplog.text
 
 
-def test_damaged_picture_is_named_or_skipped(tree, caplog):
+def test_damaged_image_is_named_or_skipped(tree, caplog):
     whole = (tree / 'e' / '0.png').read_bytes()
     (tree / 'e' / '0.png').write_bytes(whole[:40])
     (tree / 'd' / 'empty.jpg').write_bytes(b'')
@@ -121,15 +121,15 @@ def test_damaged_picture_is_named_or_skipped(tree, caplog):
     with caplog.at_level(logging.INFO, 'absl'):
         data = folder.load(config_of(tree, on_error='skip'))
     assert contents(data) == {**WANT, 'e': [41, 42, 43, 44]}
-    assert 'skipped 1 pictures' in caplog.text and 'e/0.png' in caplog.text
+    assert 'skipped 1 images' in caplog.text and 'e/0.png' in caplog.text
 
 
 def test_class_left_empty_is_an_error(tree):
     (tree / 'a' / '0.png').write_bytes(b'\x89PNG')
-    with pytest.raises(InputError, match=r"class 'a'.*no readable picture \(1 skipped"):
+    with pytest.raises(InputError, match=r"class 'a'.*no readable image \(1 skipped"):
         folder.load(config_of(tree, on_error='skip'))
     (tree / 'a' / '0.png').unlink()
-    with pytest.raises(InputError, match=r"class 'a'.*no readable picture"):
+    with pytest.raises(InputError, match=r"class 'a'.*no readable image"):
         folder.load(config_of(tree))
 
 
@@ -165,7 +165,7 @@ def test_links_inside_and_in_circles(tree):
     store = tree / '.store'
     paint(store / '0.png', 60)
     (tree / 'f').symlink_to(store)  # a class that lies elsewhere inside
-    (tree / 'a' / 'again.png').symlink_to('0.png')  # the same picture: counted once
+    (tree / 'a' / 'again.png').symlink_to('0.png')  # the same image: counted once
     (tree / 'a' / 'up').symlink_to(tree)
     (tree / 'a' / 'me').symlink_to(tree / 'a')
     (tree / 'all').symlink_to(tree)
@@ -268,7 +268,7 @@ def test_bad_descriptions(tree, text, message):
         folder.load(config_of(tree))
 
 
-def test_real_defect_pictures(data_dir):
+def test_real_defect_images(data_dir):
     root = data_dir / 'industrial' / 'MSD' / 'images'
     if not root.is_dir():
         pytest.skip(f'no industrial/MSD/images in {data_dir}')

@@ -1,4 +1,4 @@
-"""Pictures of every kind, made here with known pixels, against what read_image makes of them."""
+"""Images of every kind, made here with known pixels, against what read_image makes of them."""
 
 import io
 import struct
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anyshot_jax.data.readers.images import NotAnImage, read_image, read_picture
+from anyshot_jax.data.readers.images import NotAnImage, open_image, read_image
 from anyshot_jax.types import InputError
 
 LIMIT = 1_000_000
 
 
-def encoded(picture, file_format='PNG', **options):
+def encoded(image, file_format='PNG', **options):
     buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
@@ -25,7 +25,7 @@ def plain(mode, colour, size=(4, 4)):
 
 
 @pytest.mark.parametrize(
-    ('picture', 'file_format', 'want'),
+    ('image', 'file_format', 'want'),
     [
         (plain('L', 100), 'PNG', (100, 100, 100)),
         (plain('1', 1), 'PNG', (255, 255, 255)),
@@ -41,17 +41,17 @@ def plain(mode, colour, size=(4, 4)):
         (plain('YCbCr', (81, 90, 240)), 'TIFF', (255, 0, 0)),  # ITU-R BT.601 red, near enough
     ],
 )
-def test_mode_becomes_eight_bit_colour(picture, file_format, want):
-    x = read_image(encoded(picture, file_format), 3, 3, LIMIT)
+def test_mode_becomes_eight_bit_colour(image, file_format, want):
+    x = read_image(encoded(image, file_format), 3, 3, LIMIT)
     assert x.shape == (3, 3, 3) and x.dtype == np.uint8
-    if picture.mode == 'YCbCr':
+    if image.mode == 'YCbCr':
         r, g, b = (int(v) for v in x[0, 0])
         assert r > 230 and g < 60 and b < 60
     else:
         np.testing.assert_allclose(x.reshape(-1, 3), np.tile(want, (9, 1)), atol=1)
 
 
-def test_transparent_colour_of_grey_and_palette_pictures_is_white():
+def test_transparent_colour_of_grey_and_palette_images_is_white():
     grey = encoded(plain('L', 7), transparency=7)
     assert (read_image(grey, 2, 1, LIMIT) == 255).all()
     palette = encoded(plain('RGB', (9, 9, 9)).quantize(2), transparency=0)
@@ -62,7 +62,7 @@ def test_transparent_colour_of_grey_and_palette_pictures_is_white():
 def test_exif_orientation(orientation):
     upright = np.zeros((8, 12), np.uint8)
     upright[:4, :6] = 200  # the upper left quarter
-    undo = {  # how a camera that is held so stores the upright picture
+    undo = {  # how a camera that is held so stores the upright image
         1: lambda a: a,
         2: np.fliplr,
         3: lambda a: np.rot90(a, 2),
@@ -75,7 +75,7 @@ def test_exif_orientation(orientation):
     stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    got = np.asarray(read_picture(encoded(stored, exif=exif), LIMIT))
+    got = np.asarray(open_image(encoded(stored, exif=exif), LIMIT))
     np.testing.assert_array_equal(got, upright)
 
 
@@ -141,9 +141,9 @@ def test_flipped_bytes_never_raise_anything_else():
                 assert x.shape == (8, 8, 3)
 
 
-def test_not_a_picture_empty_float_and_missing(tmp_path):
+def test_not_a_image_empty_float_and_missing(tmp_path):
     for content in (b'', b'hello', b'<svg></svg>', b'%!PS-Adobe-3.0 EPSF-3.0\n'):
-        with pytest.raises(NotAnImage, match=r'notes is not a picture'):
+        with pytest.raises(NotAnImage, match=r'notes is not an image'):
             read_image(content, 8, 3, LIMIT, 'notes')
     with pytest.raises(InputError, match=r'floating-point'):
         read_image(encoded(plain('F', 0.5), 'TIFF'), 8, 3, LIMIT)

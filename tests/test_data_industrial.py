@@ -35,7 +35,7 @@ def paint(path, value, mode='L'):
 
 @pytest.fixture
 def root(tmp_path):
-    """Class number c of a..f has pictures of grey 20 c + i; two classes are novel."""
+    """Class number c of a..f has images of grey 20 c + i; two classes are novel."""
     root = tmp_path / 'tiny'
     classes = []
     for name, seen in SEEN.items():
@@ -138,8 +138,8 @@ def test_class_set_a_keeps_back_the_listed_files(root, change):
     (['a/00.png', 'b/00.png'], "keeps back 'a/00.png' for test_seen, which is no file of a seen"),
     (['b/../b/00.png'], r"keeps back 'b/\.\./b/00.png'"),
     (['/etc/passwd'], "keeps back '/etc/passwd'"),
-    ([f'b/{i:02}.png' for i in range(5)], "keep back 5 of the 5 pictures of class 'b'"),
-    (['b/00.png'], r"keep back 0 of the \d+ pictures of class"),
+    ([f'b/{i:02}.png' for i in range(5)], "keep back 5 of the 5 images of class 'b'"),
+    (['b/00.png'], r"keep back 0 of the \d+ images of class"),
     ([['b/00.png']], 'expected a list of files'),
     ('b/00.png', 'expected a list of files'),
 ])  # fmt: skip
@@ -150,9 +150,9 @@ def test_files_to_keep_back_must_be_seen_ones(root, change, listed, message):
         load(root, held_out=True, val_seed=2)
 
 
-def test_too_few_pictures_to_keep_some_back(root, change):
+def test_too_few_images_to_keep_some_back(root, change):
     change(lambda content, b: b.update(files=['b/00.png', 'b/01.png']))
-    with pytest.raises(InputError, match="keep back 2 of the 2 pictures of class 'b'"):
+    with pytest.raises(InputError, match="keep back 2 of the 2 images of class 'b'"):
         load(root, held_out=True)
 
 
@@ -263,11 +263,11 @@ def test_bad_fields(root, fields, message):
     (lambda c, b: b.update(folder='../tiny/images/b'), 'folder is'),
     (lambda c, b: b['files'].append('b/99.png'), "lists 'b/99.png' for class 'b'"),
     (lambda c, b: b['files'].append('a/00.png'), "lists 'a/00.png' for class 'b'"),
-    (lambda c, b: b['files'].append('b/../a/00.png'), 'which is no picture in'),
-    (lambda c, b: b['files'].append('/etc/passwd'), 'which is no picture in'),
+    (lambda c, b: b['files'].append('b/../a/00.png'), 'which is no image in'),
+    (lambda c, b: b['files'].append('/etc/passwd'), 'which is no image in'),
     (lambda c, b: b['files'].append({'b': 1}), r"lists \{'b': 1\}"),
     (lambda c, b: b['files'].append('b/00.png'), "a file of class 'b' twice"),
-    (lambda c, b: b.update(files=[]), "class 'b' has no picture in .*or lists none"),
+    (lambda c, b: b.update(files=[]), "class 'b' has no image in .*or lists none"),
     (lambda c, b: [x.update(seen=True) for x in c['classes']], 'no class with seen = false'),
     (lambda c, b: [x.update(seen=False) for x in c['classes']], 'of 0 seen classes'),
 ])  # fmt: skip
@@ -295,7 +295,7 @@ def test_folders_that_lack_something(root, change, tmp_path):
     for file in (images / 'b').iterdir():
         file.unlink()
     (images / 'b' / 'notes.txt').write_text('x')
-    with pytest.raises(InputError, match=r"class 'b' has no picture in .*images/b"):
+    with pytest.raises(InputError, match=r"class 'b' has no image in .*images/b"):
         load(root)
     (images / 'b' / 'notes.txt').unlink()
     (images / 'b').rmdir()
@@ -317,27 +317,27 @@ def test_links_out_of_the_directory_are_refused(root, tmp_path):
         load(root)
 
 
-def test_damaged_pictures_are_named_or_skipped(root, caplog):
+def test_damaged_images_are_named_or_skipped(root, caplog):
     (root / 'images' / 'b' / '01.png').write_bytes(b'\x89PNG')
-    (root / 'images' / 'e' / '03.png').write_text('no picture')
+    (root / 'images' / 'e' / '03.png').write_text('no image')
     with pytest.raises(InputError, match=r"images/\w/0\d.png .*on_error='skip'"):
         load(root)
     with caplog.at_level(logging.INFO, 'absl'):
         data = load(root, on_error='skip', held_out=True)
-    assert contents(data['test'])['e'] == grey('e')[:3] and 'skipped 2 pictures' in caplog.text
+    assert contents(data['test'])['e'] == grey('e')[:3] and 'skipped 2 images' in caplog.text
     assert contents(data['test_seen'])['b'] == grey('b', 4)
     (root / 'images' / 'b' / '04.png').write_bytes(b'')
-    with pytest.raises(InputError, match=r"'test_seen/b' in .* has no readable picture"):
+    with pytest.raises(InputError, match=r"'test_seen/b' in .* has no readable image"):
         load(root, on_error='skip', held_out=True)
 
 
-def test_pictures_and_folders_that_are_not_listed(root, change, caplog):
+def test_images_and_folders_that_are_not_listed(root, change, caplog):
     paint(root / 'images' / 'g' / '0.png', 1)
     change(lambda content, b: b['files'].pop())
     with caplog.at_level(logging.WARNING, 'absl'):
         data = load(root, val_seed=2)
     assert "classes.json has no class 'g'" in caplog.text
-    assert '1 pictures that classes.json does not list' in caplog.text
+    assert '1 images that classes.json does not list' in caplog.text
     both = {**contents(data['train']), **contents(data['val'])}
     assert both['b'] == grey('b')[:-1] and 'g' not in both
     change(lambda content, b: [c.pop('files') and c.pop('folder') for c in content['classes']])

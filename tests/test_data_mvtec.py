@@ -1,4 +1,4 @@
-"""A category of pictures with defects: both layouts, masks, groups, and what broken files get."""
+"""A category of images with defects: both layouts, masks, groups, and what broken files get."""
 
 import csv
 import logging
@@ -21,17 +21,17 @@ def load(root, **fields):
 
 
 def paint(path, value, size=(8, 8), mode='L', box=None):
-    """A picture of one grey value, with a white box if there is one."""
+    """An image of one grey value, with a white box if there is one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.new(mode, size, value)
+    image = Image.new(mode, size, value)
     if box:
-        picture.paste(255, box)
-    picture.save(path)
+        image.paste(255, box)
+    image.save(path)
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Good pictures of grey 10, 11, 12 and (test) 20; scratches 30, 31; dents 40, 41, 42."""
+    """Good images of grey 10, 11, 12 and (test) 20; scratches 30, 31; dents 40, 41, 42."""
     root = tmp_path / 'cap'
     for i in range(3):
         paint(root / f'train/good/{i:03}.png', 10 + i)
@@ -46,7 +46,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def manifest(root):
-    """A function: writes manifest.csv; edit(rows) may change them. A tile is two good pictures."""
+    """A function: writes manifest.csv; edit(rows) may change them. A tile is two good images."""
 
     def write(edit=lambda rows: None, columns=('path', 'split', 'class', 'mask', 'tile')):
         rows = []
@@ -88,7 +88,7 @@ def test_layout_of_mvtec_ad(root):
         want[row : row + 2, :4] = True
         np.testing.assert_array_equal(data['test'].mask[i], want)
     groups = np.concatenate([d.group for d in data.values()])
-    assert len(set(groups.tolist())) == 9  # every picture is its own
+    assert len(set(groups.tolist())) == 9  # every image is its own
     assert load(root, channels=3)['good'].x.shape == (3, 8, 8, 3)
 
 
@@ -126,7 +126,7 @@ def test_a_missing_mask_is_named(root):
     with pytest.raises(InputError, match=r'test/scratch/001\.png has no mask.*all black'):
         load(root)
     paint(root / 'ground_truth/scratch/001_mask.png', 0, size=(8, 9))
-    with pytest.raises(InputError, match=r'001_mask\.png has 8 x 9 pixels, but its picture 8 x 8'):
+    with pytest.raises(InputError, match=r'001_mask\.png has 8 x 9 pixels, but its image 8 x 8'):
         load(root)
 
 
@@ -159,7 +159,7 @@ def test_grey_colour_sixteen_bits_and_formats(root):
 
 
 def test_fit(root):
-    """A picture of 4 x 8 whose left half is 0 and right half 200."""
+    """An image of 4 x 8 whose left half is 0 and right half 200."""
     halves = np.repeat(np.array([[0] * 4 + [200] * 4], np.uint8), 4, 0)
     for file in (root / 'test/dent').iterdir():
         Image.fromarray(halves).save(file)
@@ -195,7 +195,7 @@ def test_manifest_gives_groups_and_masks(root, manifest, caplog):
     manifest(edit)
     with caplog.at_level(logging.WARNING, 'absl'):
         data = load(root)
-    assert 'manifest.csv does not list 1 pictures' in caplog.text
+    assert 'manifest.csv does not list 1 images' in caplog.text
     assert greys(data['test']) == {'dent': [41, 42], 'scratch': [30, 31]}
     assert data['test'].mask[0, 2:4, :4].all()
     # Sorted names of the groups: d, gtest, gtrain, s000.png, s001.png.
@@ -214,18 +214,18 @@ def test_groups_of_two_types_are_left_out(root, manifest, caplog):
     manifest(edit)
     with caplog.at_level(logging.WARNING, 'absl'):
         data = load(root)
-    assert 'left out 2 pictures whose tile shows more than one type' in caplog.text
+    assert 'left out 2 images whose tile shows more than one type' in caplog.text
     assert 'x (dent+scratch)' in caplog.text
     assert greys(data['test']) == {'dent': [41, 42], 'scratch': [31]}
     assert len(load(root, drop_ambiguous=False)['test'].x) == 5
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'path': '../../etc/passwd'}, r"line 2: '../../etc/passwd' is no picture in .*'test/dent"),
-    ({'path': '/etc/passwd'}, "line 2: '/etc/passwd' is no picture"),
-    ({'path': 'test/dent/../dent/000.png'}, 'line 2: .* is no picture'),
-    ({'path': 'test/dent/999.png'}, r"line 2: 'test/dent/999\.png' is no picture"),
-    ({'path': 'x' * 10**5}, r"line 2: 'x{76}\.\.\. is no picture"),
+    ({'path': '../../etc/passwd'}, r"line 2: '../../etc/passwd' is no image in .*'test/dent"),
+    ({'path': '/etc/passwd'}, "line 2: '/etc/passwd' is no image"),
+    ({'path': 'test/dent/../dent/000.png'}, 'line 2: .* is no image'),
+    ({'path': 'test/dent/999.png'}, r"line 2: 'test/dent/999\.png' is no image"),
+    ({'path': 'x' * 10**5}, r"line 2: 'x{76}\.\.\. is no image"),
     ({'class': 'hole'}, "line 2: class is 'hole', but test/dent/000.png lies in test/dent"),
     ({'split': 'train'}, "line 2: split is 'train', but test/dent/000.png lies in test/dent"),
     ({'mask': 'ground_truth/dent/9_mask.png'}, "'ground_truth/dent/9_mask.png' is no mask in"),
@@ -245,10 +245,10 @@ def test_manifests_that_are_none(root, manifest, tmp_path):
     with pytest.raises(InputError, match=r'line 11: test/dent/000\.png is listed twice'):
         load(root)
     manifest(list.clear)
-    with pytest.raises(InputError, match='lists no picture'):
+    with pytest.raises(InputError, match='lists no image'):
         load(root)
     manifest(lambda rows: rows.__delitem__(slice(-3, None)))
-    with pytest.raises(InputError, match='has no picture in train/good'):
+    with pytest.raises(InputError, match='has no image in train/good'):
         load(root)
     manifest(columns=('path', 'split', 'class', 'mask'))
     with pytest.raises(InputError, match=r"no column 'tile'.*--config.data.group=COLUMN"):
@@ -286,7 +286,7 @@ def test_links_out_of_the_directory_are_refused(root, tmp_path):
         load(root)
 
 
-def test_damaged_and_huge_pictures_are_named(root):
+def test_damaged_and_huge_images_are_named(root):
     good = root / 'train/good/001.png'
     with pytest.raises(InputError, match=r'00\d.png has 8 x 8 pixels, more than .*max_pixels = 63'):
         load(root, max_pixels=63)
@@ -297,7 +297,7 @@ def test_damaged_and_huge_pictures_are_named(root):
         load(root)
     good.write_bytes(content)
     (root / 'ground_truth/dent/000_mask.png').write_bytes(b'')
-    with pytest.raises(InputError, match=r'000_mask\.png is not a picture'):
+    with pytest.raises(InputError, match=r'000_mask\.png is not an image'):
         load(root)
 
 
@@ -305,7 +305,7 @@ def test_folders_that_are_none(root, tmp_path):
     paint(root / 'train/bad/000.png', 1)
     with pytest.raises(InputError, match=r'train/bad: train may hold the folder good only'):
         load(root)
-    with pytest.raises(InputError, match=r'no folder train/good: expected train/good/<picture>'):
+    with pytest.raises(InputError, match=r'no folder train/good: expected train/good/<image>'):
         load(root / 'test')
     with pytest.raises(InputError, match=r'cup is no folder'):
         load(tmp_path, category='cup')
@@ -362,7 +362,7 @@ def test_real_tiles(data_dir, caplog):
         pytest.skip(f'no magnetic_tile in {data_dir}')
     with caplog.at_level(logging.WARNING, 'absl'):
         data = load(root, size=16)
-    assert 'left out 15 pictures' in caplog.text
+    assert 'left out 15 images' in caplog.text
     assert '2 (blowhole+fray), 67 (break+fray), 165 (break+crack)' in caplog.text
     assert [len(data[r].x) for r in ('good', 'good_test', 'test')] == [752, 200, 392 - 15]
     assert data['test'].names == ('blowhole', 'break', 'crack', 'fray', 'uneven')

@@ -58,7 +58,7 @@ def save_npz(path, drawn, **replaced):
     return path
 
 
-def pictures(drawn, half):
+def images(drawn, half):
     """Names and contents of the official PNG files (mode 1, ink 0)."""
     for c, ((alphabet, number), ink) in enumerate(drawn.items()):
         if (alphabet in omniglot.EVALUATION) == (half == 'images_evaluation'):
@@ -73,7 +73,7 @@ def save_zip(path, drawn, half):
     with zipfile.ZipFile(path / f'{half}.zip', 'w') as z:
         z.writestr(f'__MACOSX/{half}/Latin/character01/._0001_01.png', b'junk')
         z.writestr(f'{half}/.DS_Store', b'junk')
-        for name, content in reversed(list(pictures(drawn, half))):
+        for name, content in reversed(list(images(drawn, half))):
             z.writestr(name, content)
 
 
@@ -81,7 +81,7 @@ def save_zip(path, drawn, half):
 def test_npz_tree_and_zip_are_the_same(tmp_path, drawn, size):
     npz, png = save_npz(tmp_path / 'npz', drawn), tmp_path / 'png'
     png.mkdir()
-    for name, content in pictures(drawn, 'images_background'):
+    for name, content in images(drawn, 'images_background'):
         (png / name).parent.mkdir(parents=True, exist_ok=True)
         (png / name).write_bytes(content)
     save_zip(png, drawn, 'images_evaluation')
@@ -147,7 +147,7 @@ def test_bad_npz(tmp_path, drawn):
         omniglot.load(config_of(path))
 
 
-def test_bad_pictures(tmp_path, drawn):
+def test_bad_images(tmp_path, drawn):
     def load(name, files):
         (tmp_path / name).mkdir()
         with zipfile.ZipFile(tmp_path / name / 'images_background.zip', 'w') as z:
@@ -155,7 +155,7 @@ def test_bad_pictures(tmp_path, drawn):
                 z.writestr(member, content)
         return omniglot.load(config_of(tmp_path / name))
 
-    files = list(pictures(drawn, 'images_background'))
+    files = list(images(drawn, 'images_background'))
     name, content = files[0]
     with pytest.raises(InputError, match=r"no class for 'test'"):
         load('half', files)
@@ -180,7 +180,7 @@ def test_members_are_never_written(tmp_path, drawn, monkeypatch):
     path = tmp_path / 'evil'
     path.mkdir()
     with zipfile.ZipFile(path / 'images_background.zip', 'w') as z:
-        for name, content in pictures(drawn, 'images_background'):
+        for name, content in images(drawn, 'images_background'):
             z.writestr('../../' + name, content)
     save_zip(path, drawn, 'images_evaluation')
     before = set(tmp_path.rglob('*'))

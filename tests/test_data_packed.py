@@ -1,4 +1,4 @@
-"""Encoded pictures in one npz: what comes out, and every refusal."""
+"""Encoded images in one npz: what comes out, and every refusal."""
 
 import io
 
@@ -35,7 +35,7 @@ def load(path, arrays, **fields):
 FILES = [png(10 * (i + 1)) for i in range(len(LABEL))]
 
 
-def test_pictures_come_out_by_class(tmp_path):
+def test_images_come_out_by_class(tmp_path):
     description = np.array(['red', 'green', 'blue', 'brown'])
     data = load(tmp_path, pack(FILES, label=LABEL, name=NAMES, description=description))
     assert {role: d.names for role, d in data.items()} == {
@@ -58,14 +58,14 @@ def test_classes_are_numbers_where_there_are_no_names(tmp_path):
     assert data['train'].names == ('0', '2') and data['train'].texts == ()
 
 
-def test_a_damaged_picture_is_named_or_skipped(tmp_path):
+def test_a_damaged_image_is_named_or_skipped(tmp_path):
     arrays = pack([*FILES[:3], FILES[3][:40], *FILES[4:]], label=LABEL, name=NAMES)
-    with pytest.raises(InputError, match=r'some\.npz, picture 3'):
+    with pytest.raises(InputError, match=r'some\.npz, image 3'):
         load(tmp_path, arrays)
     data = load(tmp_path, arrays, on_error='skip')
     assert data['train'].count.tolist() == [1, 2]
     only = pack([b'x' * 9, *FILES[1:]], label=LABEL, name=NAMES)
-    with pytest.raises(InputError, match="'kiwi' has no picture"):
+    with pytest.raises(InputError, match="'kiwi' has no image"):
         load(tmp_path, only, on_error='skip')
 
 
@@ -115,11 +115,11 @@ STYLE = {
 }
 
 
-def test_groups_stay_with_their_pictures_and_merge(tmp_path):
+def test_groups_stay_with_their_images_and_merge(tmp_path):
     arrays = pack(FILES, label=LABEL, name=NAMES, **STYLE)
     assert load(tmp_path, arrays)['train'].group is None
     data = load(tmp_path, arrays, group='style')
-    # Pictures 1, 3 (apple) and 2, 5 (pear); 4, 6 (fig); 0 (kiwi).
+    # Images 1, 3 (apple) and 2, 5 (pear); 4, 6 (fig); 0 (kiwi).
     assert data['train'].group.tolist() == [1, 3, 2, 0] and data['val'].group.tolist() == [1, 3]
     merged = load(tmp_path, arrays, group='style', merge=(('ink', 'wax'), ('oil', 'pen')))
     assert merged['train'].group.tolist() == [1, 1, 2, 2]

@@ -28,7 +28,7 @@ def make(good, **fields):
 
 @pytest.fixture(scope='module')
 def good():
-    """Five grey pictures in three channels, all different."""
+    """Five grey images in three channels, all different."""
     rng = np.random.default_rng(0)
     grey = rng.integers(60, 190, (5, 32, 32, 1), dtype=np.uint8)
     return np.repeat(grey, 3, -1)
@@ -36,7 +36,7 @@ def good():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six categories a..f of three textures; picture i of category c is red 40 c + 10 i."""
+    """Six categories a..f of three textures; image i of category c is red 40 c + 10 i."""
     for c, category in enumerate('abcdef'):
         for i in range(3):
             file = tmp_path / 'dtd' / 'images' / category / f'{category}_{i}.png'
@@ -76,7 +76,7 @@ def test_more_classes_add_to_fewer(kind):
 
 
 def test_kinds_of_pasted_classes(folder):
-    """Of six categories one is val's; three pictures a category, corners 3 to 6."""
+    """Of six categories one is val's; three images a category, corners 3 to 6."""
     num = {'texture': (15, 3), 'category': (5, 1), 'polygon': (20, 4)}
     for kind, (train, val) in num.items():
         classes = plan(folder, kind=kind, classes=train, val_classes=val)
@@ -94,13 +94,13 @@ def test_kinds_of_pasted_classes(folder):
     assert not some['val'] and len({c.corners for c in some['train']}) > 1
 
 
-def test_the_same_picture_in_a_set(good):
+def test_the_same_image_in_a_set(good):
     data = make(good, classes=2, val_classes=1)
     assert set(data) == {'train', 'val'}
     train = data['train']
     assert train.x.shape == (6, 32, 32, 3) and train.x.dtype == np.uint8
     assert train.count.tolist() == [3] * 2 and len(data['val'].x) == 3
-    # Item j of each class is made on the same picture, and val's are, too.
+    # Item j of each class is made on the same image, and val's are, too.
     rows = train.group[:3]
     assert len(set(rows.tolist())) == 3
     np.testing.assert_array_equal(train.group, np.tile(rows, 2))
@@ -113,7 +113,7 @@ def test_the_same_picture_in_a_set(good):
     assert make(good, classes=1, val_classes=0).keys() == {'train'}
 
 
-def test_rows_of_pictures():
+def test_rows_of_images():
     """Each as often as any other, or once more."""
     assert sorted(classes.source_rows(5, 5, 0).tolist()) == [0, 1, 2, 3, 4]
     assert np.bincount(classes.source_rows(5, 13, 0)).tolist().count(3) == 3
@@ -150,7 +150,7 @@ def test_textures_are_those_of_the_class(good, folder, kind):
         assert len({str(of_item) for of_item in found}) > 3
 
 
-def test_no_paint_on_grey_pictures(good, folder):
+def test_no_paint_on_grey_images(good, folder):
     """Of 'mixed'; the published kinds paste colours on grey, too."""
     first = lambda seed: plan(folder, classes=1, seed=seed)['train'][0]
     seed = next(s for s in range(99) if first(s).appearance == 'texture')
@@ -190,7 +190,7 @@ def test_folders_of_textures(folder, monkeypatch):
     with pytest.raises(InputError, match='has 10 x 6 pixels'):
         textures.read_textures(found, 8, 3, 59)
     found[2].file.write_bytes(b'x')
-    with pytest.raises(InputError, match=r'a_2\.png is not a picture'):
+    with pytest.raises(InputError, match=r'a_2\.png is not an image'):
         textures.read_textures(found, 8, 3, PLENTY)
 
 
@@ -233,11 +233,11 @@ def discs():
 def test_the_object_is_found(discs, how):
     pytest.importorskip('cv2')
     x, inside = discs
-    for pictures in (x, x[..., :1]):
-        found = foreground.find(pictures, how)
+    for images in (x, x[..., :1]):
+        found = foreground.find(images, how)
         shared, either = (found & inside).sum((1, 2)), (found | inside).sum((1, 2))
         assert (shared / either).min() > 0.95
-        np.testing.assert_array_equal(foreground.find(pictures, how), found)
+        np.testing.assert_array_equal(foreground.find(images, how), found)
     assert foreground.find(x, 'none').all()
 
 
@@ -270,7 +270,7 @@ def test_where_nothing_is_found_all_is_taken(caplog):
     x = np.full((2, 16, 16, 3), 90, np.uint8)
     with caplog.at_level(logging.WARNING, 'absl'):
         assert foreground.find(x, 'flood').all()
-    assert "foreground='flood' found nothing in 2 of 2 pictures" in caplog.text
+    assert "foreground='flood' found nothing in 2 of 2 images" in caplog.text
 
 
 def test_without_opencv(monkeypatch):
@@ -286,10 +286,10 @@ def test_sources_are_held_out_by_groups():
     rows = classes.sources_of(40, fields_of(per_class=50, held_out=0.3), group)
     val, train = (set(group[rows[role]]) for role in ('val', 'train'))
     assert len(val) == 3 and len(train) == 7 and not val & train
-    # Every picture of a role as often as any other, or once more.
+    # Every image of a role as often as any other, or once more.
     assert set(np.unique(rows['val'], return_counts=True)[1]) == {4, 5}
     same = classes.sources_of(40, fields_of(per_class=50), group)
     np.testing.assert_array_equal(same['train'], classes.source_rows(40, 50, 0))
     np.testing.assert_array_equal(same['val'], same['train'])
-    with pytest.raises(InputError, match='all good pictures are of one group'):
+    with pytest.raises(InputError, match='all good images are of one group'):
         classes.sources_of(4, fields_of(held_out=0.1), np.zeros(4, int))

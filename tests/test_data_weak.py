@@ -189,7 +189,7 @@ def test_hold_out_of_folders(tmp_path):
         (lambda r: (r / 'web' / 'y').rename(r / 'aside'), "test class 'y' stands neither in base"),
         (
             lambda r: (r / 'test' / 'b').rename(r / 'aside'),
-            '1 base classes have test pictures, of 2',
+            '1 base classes have test images, of 2',
         ),
         (lambda r: (r / 'web' / 'x' / '1.png').write_bytes(b'no'), '1.png'),
     ],
@@ -200,7 +200,7 @@ def test_folders_that_do_not_fit(tmp_path, change, message):
         load(tmp_path)
 
 
-def test_a_web_picture_that_is_a_test_picture_is_refused(tmp_path):
+def test_a_web_image_that_is_a_test_image_is_refused(tmp_path):
     tree(tmp_path)
     (tmp_path / 'web' / 'x' / 'copy.png').symlink_to(tmp_path / 'test' / 'x' / '0.png')
     with pytest.raises(InputError, match='is also in'):
@@ -227,12 +227,12 @@ def lines(path, rows):
 
 def test_cub(tmp_path):
     lines(tmp_path / 'classes.txt', [f'{c} {c:03d}.Bird' for c in (1, 4)])
-    pictures = [(1, '001.Bird/a.png', 1, 1), (2, '001.Bird/b.png', 1, 0),
+    images = [(1, '001.Bird/a.png', 1, 1), (2, '001.Bird/b.png', 1, 0),
                 (3, '004.Bird/c.png', 4, 1), (4, '004.Bird/d.png', 4, 0)]  # fmt: skip
-    lines(tmp_path / 'images.txt', [f'{i} {p}' for i, p, _, _ in pictures])
-    lines(tmp_path / 'image_class_labels.txt', [f'{i} {c}' for i, _, c, _ in pictures])
-    lines(tmp_path / 'train_test_split.txt', [f'{i} {t}' for i, _, _, t in pictures])
-    for i, p, _, _ in pictures:
+    lines(tmp_path / 'images.txt', [f'{i} {p}' for i, p, _, _ in images])
+    lines(tmp_path / 'image_class_labels.txt', [f'{i} {c}' for i, _, c, _ in images])
+    lines(tmp_path / 'train_test_split.txt', [f'{i} {t}' for i, _, _, t in images])
+    for i, p, _, _ in images:
         write(tmp_path / 'images' / p, i)
     write(tmp_path / 'web' / '004.Bird' / 'w.png', 9)
     files, _ = layouts.find(tmp_path, 'cub')
@@ -271,5 +271,5 @@ def test_aircraft(tmp_path):
 
 @pytest.mark.parametrize('layout', ['cub', 'car', 'aircraft'])
 def test_lists_that_are_not_there(tmp_path, layout):
-    with pytest.raises(InputError, match=r'\.txt can not be read'):
+    with pytest.raises(InputError, match=r'\.txt cannot be read'):
         layouts.find(tmp_path, layout)

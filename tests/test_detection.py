@@ -54,7 +54,7 @@ def test_pixel_auroc_is_that_of_all_pixels():
 
 
 def test_overlap_by_hand():
-    """Ten good pixels scoring 0..9, two regions in one picture and one in another.
+    """Ten good pixels scoring 0..9, two regions in one image and one in another.
 
     With the rate up to 0.3: a pixel above all counts 1; one between 9 and 8 is found from rate 0.1
     on, 2/3; between 8 and 7 from 0.2 on, 1/3; below 7 never.

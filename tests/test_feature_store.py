@@ -23,12 +23,12 @@ class Embedder:
     def __init__(self, stop_after=None):
         self.seen, self.largest, self.stop_after = [], 0, stop_after
 
-    def __call__(self, pictures):
+    def __call__(self, images):
         if self.stop_after is not None and len(self.seen) >= self.stop_after:
             raise KeyboardInterrupt
-        z = pictures.astype(np.float32).mean((1, 2))
+        z = images.astype(np.float32).mean((1, 2))
         self.seen += [int(row[0]) for row in z]
-        self.largest = max(self.largest, len(pictures))
+        self.largest = max(self.largest, len(images))
         return z
 
 
@@ -48,7 +48,7 @@ def paint(path, red, size=(5, 3)):
     return path
 
 
-def pictures(tmp_path, reds):
+def images(tmp_path, reds):
     return [paint(tmp_path / 'in' / f'{red:03d}.png', red) for red in reds]
 
 
@@ -61,8 +61,8 @@ def reds(chunks):
     return [None if i in c.errors else int(z[0]) for c in chunks for i, z in enumerate(c.features)]
 
 
-def test_features_in_order_and_only_new_pictures_are_embedded(tmp_path):
-    paths = pictures(tmp_path, range(10))
+def test_features_in_order_and_only_new_images_are_embedded(tmp_path):
+    paths = images(tmp_path, range(10))
     first = Embedder()
     chunks = list(store(first).chunks(paths))
     assert [len(c.paths) for c in chunks] == [4, 4, 2] and not any(c.errors for c in chunks)
@@ -70,7 +70,7 @@ def test_features_in_order_and_only_new_pictures_are_embedded(tmp_path):
     np.testing.assert_array_equal(np.concatenate([c.features for c in chunks]), want)
     assert first.seen == list(range(10))
 
-    more = [*pictures(tmp_path, (77, 78)), *paths[::-1]]  # in another order
+    more = [*images(tmp_path, (77, 78)), *paths[::-1]]  # in another order
     second = Embedder()
     again = store(second)
     assert len(again) == 10
@@ -78,8 +78,8 @@ def test_features_in_order_and_only_new_pictures_are_embedded(tmp_path):
     assert second.seen == [77, 78] and again.embedded == 2
 
 
-def test_moved_and_renamed_pictures_are_known(tmp_path):
-    paths = pictures(tmp_path, range(3))
+def test_moved_and_renamed_images_are_known(tmp_path):
+    paths = images(tmp_path, range(3))
     list(store(Embedder()).chunks(paths))
     moved = [path.rename(tmp_path / f'other{path.stem}.jpg') for path in paths]
     second = Embedder()
@@ -94,7 +94,7 @@ def test_copies_are_embedded_once(tmp_path):
 
 
 def test_a_changed_file_is_embedded_again(tmp_path):
-    [path] = pictures(tmp_path, [5])
+    [path] = images(tmp_path, [5])
     list(store(Embedder()).chunks([path]))
     paint(path, 6)
     assert reds(store(Embedder()).chunks([path])) == [6]
@@ -102,7 +102,7 @@ def test_a_changed_file_is_embedded_again(tmp_path):
 
 def test_interrupted_run_goes_on(tmp_path):
     """Chunks that were whole when the run ended are not embedded again."""
-    paths = pictures(tmp_path, range(20))
+    paths = images(tmp_path, range(20))
     with pytest.raises(KeyboardInterrupt):
         list(store(Embedder(stop_after=8)).chunks(paths))
     second = Embedder()
@@ -112,7 +112,7 @@ def test_interrupted_run_goes_on(tmp_path):
 
 def test_killed_process_leaves_whole_chunks_only(tmp_path):
     """The same with SIGKILL, in the middle of writing the third chunk."""
-    paths = pictures(tmp_path, range(12))
+    paths = images(tmp_path, range(12))
     code = (
         'import json, os, signal, sys\n'
         'from pathlib import Path\n'
@@ -147,7 +147,7 @@ def shards(tmp_path):
 
 @pytest.mark.parametrize('harm', ['cut', 'empty', 'magic', 'count', 'row', 'key', 'gone'])
 def test_damaged_shard_is_reported_and_embedded_again(tmp_path, harm, caplog):
-    paths = pictures(tmp_path, range(8))
+    paths = images(tmp_path, range(8))
     list(store(Embedder()).chunks(paths))
     path = shards(tmp_path)[0]
     content = bytearray(path.read_bytes())
@@ -171,17 +171,17 @@ def test_damaged_shard_is_reported_and_embedded_again(tmp_path, harm, caplog):
 
 
 def test_another_encoder_has_its_own_features(tmp_path):
-    paths = pictures(tmp_path, range(2))
+    paths = images(tmp_path, range(2))
     list(store(Embedder()).chunks(paths))
     for name, digest in (('mean', 'abd'), ('median', 'abc'), ('../mean', 'abc')):
         embed = Embedder()
         other = FeatureStore(name, digest, 3, read, embed)
         assert reds(other.chunks(paths)) == [0, 1] and embed.seen == [0, 1]
-        assert other.folder.parent == tmp_path / 'cache' / 'anyshot_jax' / 'pictures'
+        assert other.folder.parent == tmp_path / 'cache' / 'anyshot_jax' / 'images'
 
 
-def test_bad_pictures_are_named_and_the_others_answered(tmp_path):
-    paths = pictures(tmp_path, range(6))
+def test_bad_images_are_named_and_the_others_answered(tmp_path):
+    paths = images(tmp_path, range(6))
     half = paths[1].read_bytes()[:-30]
     paths[1].write_bytes(half)
     paths[2].write_bytes(half)  # a damaged copy: named by its own name
@@ -193,7 +193,7 @@ def test_bad_pictures_are_named_and_the_others_answered(tmp_path):
     assert reds(chunks) == [0, None, None, None, None, 5, None] and embed.seen == [0, 5]
     errors = {c.paths[i].name: e for c in chunks for i, e in c.errors.items()}
     for name, text in (
-        ('001.png', 'damaged'), ('002.png', 'damaged'), ('003.png', 'is not a picture'),
+        ('001.png', 'damaged'), ('002.png', 'damaged'), ('003.png', 'is not an image'),
         ('004.png', 'unreadable'), ('large.png', 'has 40 x 30 pixels'),
     ):  # fmt: skip
         said = str(errors[name])
@@ -213,24 +213,24 @@ def test_a_huge_file_is_refused_unread(tmp_path):
     assert 'film.png has 500,000,000 bytes' in str(chunk.errors[0])
 
 
-def test_few_pictures_are_embedded_at_once(tmp_path, monkeypatch):
+def test_few_images_are_embedded_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_store, 'CHUNK', 100)
     embed = Embedder()
-    assert reds(store(embed).chunks(pictures(tmp_path, range(40)))) == list(range(40))
+    assert reds(store(embed).chunks(images(tmp_path, range(40)))) == list(range(40))
     assert embed.largest == 16
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch, caplog):
     (tmp_path / 'file').write_text('in the way')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-    paths = pictures(tmp_path, range(8))
+    paths = images(tmp_path, range(8))
     with caplog.at_level(logging.WARNING, 'absl'):
         assert reds(store(Embedder()).chunks(paths)) == list(range(8))
     assert caplog.text.count('could not keep features') == 1
 
 
 def test_features_that_are_not_finite_are_an_error(tmp_path):
-    paths = pictures(tmp_path, range(3))
+    paths = images(tmp_path, range(3))
     embed = lambda x: np.where(x[:, 0, 0, :1] == 1, np.inf, x[:, 0, 0])
     [chunk] = store(embed).chunks(paths)
     assert list(chunk.errors) == [1] and '001.png' in str(chunk.errors[1])

@@ -25,7 +25,7 @@ class Bucket(MemoryFileSystem):
 
     def open(self, path, mode='rb', **kwargs):
         if 'a' in mode:
-            raise NotImplementedError('objects can not grow')
+            raise NotImplementedError('objects cannot grow')
         return super().open(path, mode, **kwargs)
 
 

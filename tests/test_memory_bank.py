@@ -15,7 +15,7 @@ def patcher(monkeypatch):
     return memory_bank.load_patcher('tiny', ('stride2', 'stride4'), size=16)
 
 
-def pictures(n, seed=0):
+def images(n, seed=0):
     x = np.random.default_rng(seed).integers(0, 256, (n, 16, 16, 1))
     return x.astype(np.uint8)
 
@@ -32,8 +32,8 @@ def test_shape_and_digest(patcher, monkeypatch):
 
 @pytest.mark.parametrize('projection', [0, 4])
 def test_the_bank_is_the_coreset_of_all_patches(patcher, projection):
-    """Whatever passes at once: 11 pictures are no multiple of what the devices take."""
-    x = pictures(11)
+    """Whatever passes at once: 11 images are no multiple of what the devices take."""
+    x = images(11)
     every = all_patches(patcher, x).reshape(-1, 9)
     bank = memory_bank.fit(patcher, x, ratio=0.1, projection=projection, seed=5)
     assert bank.shape == (70, 9)  # floor(0.1 * 11 * 64)
@@ -54,14 +54,14 @@ def test_the_bank_is_the_coreset_of_all_patches(patcher, projection):
 
 
 def test_all_patches_stay_in_order(patcher):
-    x = pictures(3)
+    x = images(3)
     bank = memory_bank.fit(patcher, x, ratio=1.0)
     np.testing.assert_allclose(bank, all_patches(patcher, x).reshape(-1, 9), atol=1e-6)
 
 
 def test_residuals(patcher):
     """0 where the patch is in the bank, else the difference to the nearest that is."""
-    x, new = pictures(3), pictures(5, seed=1)
+    x, new = images(3), images(5, seed=1)
     bank = memory_bank.fit(patcher, x, ratio=1.0)
     assert not memory_bank.residuals(patcher, bank, x).any()
     got = memory_bank.residuals(patcher, bank, new)
@@ -73,7 +73,7 @@ def test_residuals(patcher):
 
 
 def test_same_seed_same_bits(patcher, monkeypatch):
-    x = pictures(4)
+    x = images(4)
     build = lambda seed: memory_bank.choose(patcher, x, 0.2, 4, seed)[0]
     np.testing.assert_array_equal(build(1), build(1))
     assert (build(1) != build(2)).any()
@@ -82,7 +82,7 @@ def test_same_seed_same_bits(patcher, monkeypatch):
 @pytest.mark.parametrize('fields', [{'ratio': 0.0}, {'ratio': 1.5}, {'projection': -1}])
 def test_impossible_shares_are_refused(patcher, fields):
     with pytest.raises(InputError, match=r'config\.method\.ratio=.*config\.method\.projection'):
-        memory_bank.fit(patcher, pictures(2), **fields)
+        memory_bank.fit(patcher, images(2), **fields)
 
 
 @pytest.mark.parametrize(

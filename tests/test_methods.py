@@ -36,14 +36,14 @@ OTHERS = {
     'maml_regression', 'ridge', 'generator', 'pretrain', 'simnet', 'weigh', 'weakshot', 'patchcore',
     'patch_net',
 }  # fmt: skip
-# Of these 'test' is asked in tasks of their own, they hand on no features, and move no pictures.
+# Of these 'test' is asked in tasks of their own, they hand on no features, and move no images.
 OWN_TEST = {'anomaly'}
 NAMES = sorted({m.name for m in pkgutil.iter_modules(methods.__path__)} - OTHERS)
 CASES = [(name, fields) for name in NAMES for fields in ({}, *VARIANTS.get(name, ()))]
 
 
 class Case:
-    """A method on tiny pictures, with its states and compiled steps."""
+    """A method on tiny images, with its states and compiled steps."""
 
     def __init__(self, name, fields):
         for net, net_fields in NETS:
@@ -51,7 +51,7 @@ class Case:
                 config = configs.defaults(name, 'synthetic', net)
                 config.net.update(net_fields)
                 config.method.update({**SHORT.get(name, {}), **fields})
-                self.config, self.data = settle(config), pictures()
+                self.config, self.data = settle(config), images()
                 if self.names_matter:  # it answers only tasks of as many ways as it is trained on
                     config.eval.tasks = ((3, 1), (3, 2))
                 self.method = self.build()
@@ -126,8 +126,8 @@ def settle(config):
     return config
 
 
-def pictures(num_classes=6, per_class=8, signal=1.0):
-    """Train, val and test: noise around a picture of each class's own, times `signal`."""
+def images(num_classes=6, per_class=8, signal=1.0):
+    """Train, val and test: noise around an image of each class's own, times `signal`."""
     rng = np.random.default_rng(0)
     data = {}
     for role in ('train', 'val', 'test'):
@@ -192,7 +192,7 @@ def test_noise_is_classified_at_chance(case, mode):
     ways, shots = case.config.eval.tasks[1]
     many = {'eval.episodes': 600, 'eval.val_episodes': 600, 'eval.tasks': ((ways, shots),)}
     method = case.build(**many, **switch)
-    noise = pictures(num_classes=40, signal=0.0)
+    noise = images(num_classes=40, signal=0.0)
     (accuracy,) = map(np.asarray, method.evaluate(case.state, noise, KEY, case.role).values())
     error = accuracy.std() / np.sqrt(600)
     assert abs(accuracy.mean() - 1 / ways) < 3.5 * error
@@ -208,7 +208,7 @@ def test_signal_is_found(case):
 
 def test_overfits_one_batch(trained):
     """Items of no common look, which it has to learn by heart."""
-    noise = pictures(signal=0.0)
+    noise = images(signal=0.0)
     fixed = trained.method.sample(KEY, noise)
     method = trained.build(**{'optim.name': 'adam', 'optim.learning_rate': 1e-2})
     method = method._replace(sample=lambda key, data: fixed)
@@ -340,7 +340,7 @@ def test_embedding_and_export(case):
 
 def test_training_episodes_are_moved_only_if_asked(trained):
     if trained.config.method.name in OWN_TEST:
-        pytest.skip('its items are no pictures')
+        pytest.skip('its items are no images')
     plain = trained.method.sample(KEY, trained.data)
     known = {p.tobytes() for p in trained.data['train'].x}
     assert {p.tobytes() for p in np.asarray(plain.x_s)} <= known
@@ -354,7 +354,7 @@ def test_training_episodes_are_moved_only_if_asked(trained):
 def test_a_scorer_that_can_not_tell_gets_exactly_chance():
     equal = lambda state, episode: jnp.zeros((len(episode.y_q), 4))
     shape = {'tasks': ((4, 1),), 'queries': 3, 'count': 30, 'devices': jax.devices()[:1]}
-    got = episode_accuracies(equal, (), pictures()['test'], KEY, **shape)
+    got = episode_accuracies(equal, (), images()['test'], KEY, **shape)
     np.testing.assert_array_equal(got['4-way 1-shot'], np.full(30, 0.25, np.float32))
 
 
@@ -371,4 +371,4 @@ def test_untrainable_methods_refuse_steps():
     config = settle(configs.defaults('knn', 'synthetic'))
     config.num_steps = 1
     with pytest.raises(InputError, match=r'knn has nothing to train: set config\.num_steps=0'):
-        configs.find('methods', 'knn').build(config, pictures())
+        configs.find('methods', 'knn').build(config, images())

@@ -105,7 +105,7 @@ def test_mlp_is_numpys(hidden):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
-def test_mlp_flattens_pictures():
+def test_mlp_flattens_images():
     net = MLP(hidden=(4,), features=3)
     x = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 2)).astype(np.uint8)
     variables = init(net, x)

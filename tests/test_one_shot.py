@@ -93,7 +93,7 @@ BAD = {
         lambda f: f.pop('all_runs/run02/test/item03.png'), 'run02/test/item03.png, which is not',
     ),
     'a damaged drawing': (
-        lambda f: f.update({'all_runs/run02/test/item03.png': b'no picture'}), 'item03.png',
+        lambda f: f.update({'all_runs/run02/test/item03.png': b'no image'}), 'item03.png',
     ),
     'another size': (
         lambda f: f.update({'all_runs/run02/test/item03.png': png(np.ones((20, 20), bool))}),

@@ -30,7 +30,7 @@ def tiny(monkeypatch):
 
 
 def make(**fields):
-    """24 good pictures, two near copies each, of which the last 8 are held out."""
+    """24 good images, two near copies each, of which the last 8 are held out."""
     config = configs.defaults('patch_net', 'synthetic')
     given = {'layers': ('stride4',), 'net_layers': ('stride2', 'stride4'), 'size': 16}
     config.method.update(given | {'smooth': 1.0, 'encoder': 'tiny', 'ratio': 0.2, 'hidden': (8,)})
@@ -89,11 +89,11 @@ def test_net_alone_is_worse_before_it_has_learnt():
     assert found['bank'] == 1 and found['net'] < 0.9
 
 
-def test_held_out_pictures_are_not_seen():
+def test_held_out_images_are_not_seen():
     config, data = make()
     kept, held = patch_net.kept_and_held(data)
     assert kept.tolist() == list(range(16)) and held.tolist() == list(range(16, 24))
-    # What the held-out pictures show changes nothing that is remembered, measured or sampled.
+    # What the held-out images show changes nothing that is remembered, measured or sampled.
     other = dict(data)
     x = data['good'].x.copy()
     x[held] = 255
@@ -113,7 +113,7 @@ def test_held_out_pictures_are_not_seen():
     assert units[1][:, 0].any((1, 2)).all() and not units[1][:, 1].any()
 
 
-def test_maps_are_standardised_on_held_out_good_pictures():
+def test_maps_are_standardised_on_held_out_good_images():
     """By hand: bank and net of a trained state, in float64."""
     config, data = make()
     _, state, _ = trained(config, data)
@@ -153,7 +153,7 @@ def larger(x):
     return x
 
 
-def test_usual_patches_are_those_of_the_pictures():
+def test_usual_patches_are_those_of_the_images():
     config, data = make()
     patcher = patch_net.patchers(config.method)[1]
     good = data['good'].x
@@ -223,7 +223,7 @@ def test_page_has_the_heat_of_both(tmp_path, monkeypatch):
 
 
 def test_a_category_on_disk(tmp_path):
-    """MVTec AD's layout with two pictures of each part; made-up defects keep the parts apart."""
+    """MVTec AD's layout with two images of each part; made-up defects keep the parts apart."""
 
     def write(place, x):
         path = tmp_path / 'cap' / place
@@ -277,7 +277,7 @@ def test_what_can_not_be_is_refused(changes, match):
         patch_net.build(config, data)
 
 
-def test_data_without_held_out_pictures_are_refused():
+def test_data_without_held_out_images_are_refused():
     config, data = make()
     good = data['good'].x
     few = {'train': made(good, np.arange(1), 3), 'val': made(good, np.arange(1, 4), 3)}
@@ -286,7 +286,7 @@ def test_data_without_held_out_pictures_are_refused():
         ({'val': None}, "needs the role 'val'"),
         ({'val': made(good, np.arange(15, 20), 3)}, r'set config\.data\.pseudo\.held_out=0\.1'),
         ({'val': data['val'].replace(mask=None)}, 'where the defects of val are'),
-        ({**few, 'good': one}, 'of 4 good pictures 3 are held out and 1 are not'),
+        ({**few, 'good': one}, 'of 4 good images 3 are held out and 1 are not'),
     ):
         given = {k: v for k, v in {**data, **changes}.items() if v is not None}
         with pytest.raises(InputError, match=match):

@@ -1,4 +1,4 @@
-"""The detector on flat pictures with a bright square, whose patches are known."""
+"""The detector on flat images with a bright square, whose patches are known."""
 
 import dataclasses
 
@@ -53,8 +53,8 @@ def test_bright_squares_are_found():
     assert values['pixel AUROC'].mean() > 0.95 and 0.8 < values['PRO'].mean() <= 1
 
 
-def test_good_pictures_are_told_from_good_ones_at_chance():
-    """400 pictures that differ in nothing; no masks, so the only value is that of pictures."""
+def test_good_images_are_told_from_good_ones_at_chance():
+    """400 images that differ in nothing; no masks, so the only value is that of images."""
     config, data = make()
     for role, seed in (('good_test', 4), ('test', 5)):
         data[role] = from_arrays(bright_squares(200, seed)[0], np.zeros(200, int), ('good',))
@@ -66,7 +66,7 @@ def test_good_pictures_are_told_from_good_ones_at_chance():
 def test_scores_are_distances_to_the_bank():
     config, data = make(neighbours=3)
     bank = np.asarray(patchcore.build(config, data).init(KEY, data).extra['bank'])
-    assert bank.shape == (64, 9)  # a tenth of 10 pictures of 8x8 patches, 3 + 6 channels
+    assert bank.shape == (64, 9)  # a tenth of 10 images of 8x8 patches, 3 + 6 channels
     patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
     got = score_patches(patcher, patcher.params, data['test'].x, bank, k=3)
     patches = np.asarray(patcher.apply(patcher.params, data['test'].x), float)

@@ -103,7 +103,7 @@ def test_a_step_of_maml_by_hand(tiny_config, steps):
     first, second, head = 6 * 8, 8 * 6, 6 * 3
     # Forward; by the weights; by what goes into the second layer and the head.
     gradient = 2 * (first + second + head) + second + head
-    # The derivative of that: each product has two, but where a factor is the pictures.
+    # The derivative of that: each product has two, but where a factor is the images.
     again = 2 * first + 2 * 3 * (second + head)
     for order, inner in (('first', gradient), ('second', gradient + again)):
         config = tiny_config('maml', method__inner_steps=steps, method__order=order, batch_size=4)

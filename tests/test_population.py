@@ -239,7 +239,7 @@ def test_a_stopped_population_goes_on_to_the_same_bits(tiny_config, tmp_path):
         ({'vary': (('optim.learning_rate', (0.1, 0.1)),)}, r'different values, got \(0\.1, 0\.1\)'),
         ({'vary': (('optim.learning_rate', '12'),)}, r'must be pairs'),
         ({'vary': (RATES[0], RATES[0])}, r'names a field twice'),
-        ({'vary': (('optim.clip_norm', (0.0, 1.0)),)}, r'optim.clip_norm = 0, 1 can not vary'),
+        ({'vary': (('optim.clip_norm', (0.0, 1.0)),)}, r'optim.clip_norm = 0, 1 cannot vary'),
         (
             {'vary': (('optim.momentum', (0.5, 0.9)),), 'optim__name': 'adam'},
             r'optim.momentum makes no difference',
@@ -308,7 +308,7 @@ def test_a_varied_number():
     assert jnp.asarray(two) == 3 and read == {'method.margin'}
     assert two > 0 and not two <= 0 and two and two != 1
     for decide in (lambda: two > 2, lambda: two == 3, lambda: float(two), lambda: range(two)):
-        with pytest.raises(InputError, match=r'method\.margin = 2, 3 can not vary'):
+        with pytest.raises(InputError, match=r'method\.margin = 2, 3 cannot vary'):
             decide()
 
 

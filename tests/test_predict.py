@@ -35,7 +35,7 @@ def paint(path, kind, seed):
 
 @pytest.fixture
 def folders(tmp_path):
-    """support: 3 pictures of each texture; query: 2 of each, loose."""
+    """support: 3 images of each texture; query: 2 of each, loose."""
     for kind in TEXTURES:
         for i in range(3):
             paint(tmp_path / 'support' / kind / f'{i}.png', kind, i)
@@ -96,7 +96,7 @@ def test_table_says_what_the_classifier_says(folders, no_features):
     told = ['yes' if unknown else 'no' for unknown in classifier.is_unknown(paths)]
     assert [r['unknown'] for r in found] == told
     assert {r['label'] for r in found} == {''} and done['accuracy'] is None
-    assert done['pictures'] == 6 and done['embedded'] == 15
+    assert done['images'] == 6 and done['embedded'] == 15
     # The kind of texture is seen by the encoder, whatever its colours.
     assert sum(r['path'].startswith(r['prediction']) for r in found) >= 5
 
@@ -160,7 +160,7 @@ def test_folders_that_name_no_class_are_no_labels(folders):
     assert rows(folders)[0]['path'] == 'monday/columns0.png'
 
 
-def test_refine_answers_all_pictures_together_in_order(folders, monkeypatch):
+def test_refine_answers_all_images_together_in_order(folders, monkeypatch):
     predict(folders, method='refine')
     found = rows(folders)
     support = sorted((folders / 'support').rglob('*.png'))
@@ -261,9 +261,9 @@ def bomb():
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b''))
 
 
-def test_unreadable_pictures_are_named_or_are_rows(folders):
+def test_unreadable_images_are_named_or_are_rows(folders):
     (folders / 'query' / 'bomb.png').write_bytes(bomb())
-    (folders / 'query' / 'notes.txt').write_text('not a picture')
+    (folders / 'query' / 'notes.txt').write_text('not an image')
     whole = (folders / 'query' / 'tiles0.png').read_bytes()
     (folders / 'query' / 'half.png').write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r'bomb.png is too large.*--on_error=skip'):
@@ -272,21 +272,21 @@ def test_unreadable_pictures_are_named_or_are_rows(folders):
     done = predict(folders, on_error='skip')
     errors = {r['path']: r['error'] for r in rows(folders) if r['error']}
     assert set(errors) == {'bomb.png', 'half.png'} and 'damaged' in errors['half.png']
-    assert done['unreadable'] == 2 and done['pictures'] == 8
+    assert done['unreadable'] == 2 and done['images'] == 8
     assert [r['prediction'] for r in rows(folders) if r['error']] == ['', '']
     assert 'bomb.png is too large' in page(folders)
 
 
 def test_unreadable_examples(folders, caplog):
     (folders / 'support' / 'tiles' / 'bad.png').write_bytes(bomb())
-    (folders / 'support' / 'tiles' / 'notes.txt').write_text('not a picture')
+    (folders / 'support' / 'tiles' / 'notes.txt').write_text('not an image')
     with pytest.raises(InputError, match=r'tiles/bad.png is too large'):
         predict(folders)
     predict(folders, on_error='skip')
     assert 'tiles/bad.png' in caplog.text and 'notes' not in caplog.text
     for path in (folders / 'support' / 'tiles').glob('?.png'):
         path.unlink()
-    with pytest.raises(InputError, match=r"class 'tiles'.*no readable picture.*\(1 skipped"):
+    with pytest.raises(InputError, match=r"class 'tiles'.*no readable image.*\(1 skipped"):
         predict(folders, on_error='skip')
 
 
@@ -297,9 +297,9 @@ def test_links_out_of_a_folder_are_refused(folders):
     with pytest.raises(InputError, match=r'query/link.png is a link out of the directory'):
         predict(folders)
     link.unlink()
-    link.symlink_to('tiles0.png')  # inside, and the same picture: once
+    link.symlink_to('tiles0.png')  # inside, and the same image: once
     (folders / 'query' / 'loop').symlink_to('.')
-    assert predict(folders)['pictures'] == 6
+    assert predict(folders)['images'] == 6
     (folders / 'support' / 'tiles' / 'link.png').symlink_to(secret)
     with pytest.raises(InputError, match=r'tiles/link.png is a link out of the directory'):
         predict(folders)
@@ -318,14 +318,14 @@ def test_files_of_a_folder(tmp_path):
 
 def test_empty_folders(folders):
     (folders / 'empty').mkdir()
-    with pytest.raises(InputError, match=r'empty holds no pictures'):
+    with pytest.raises(InputError, match=r'empty holds no images'):
         predict(folders, query='empty')
     with pytest.raises(InputError, match=r'empty holds no class folder.*<class>/<image>'):
         predict(folders, support='empty')
     with pytest.raises(InputError, match=r'nowhere is not a directory'):
         predict(folders, query='nowhere')
     (folders / 'empty' / 'notes.txt').write_text('x')
-    with pytest.raises(InputError, match=r'holds 1 files and no picture'):
+    with pytest.raises(InputError, match=r'holds 1 files and no image'):
         predict(folders, query='empty')
     for role in ('train', 'val', 'test'):
         paint(folders / 'splits' / role / 'tiles' / '0.png', 'tiles', 3)
@@ -376,7 +376,7 @@ def test_killed_while_files_take_their_places(folders, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         predict(folders)
     monkeypatch.setattr(os, 'replace', replace)
-    assert predict(folders)['pictures'] == 7
+    assert predict(folders)['images'] == 7
     names = sorted(p.name for p in (folders / 'out').iterdir())
     assert names == ['predictions.csv', 'predictions.json', 'report.html']
 
@@ -405,7 +405,7 @@ def test_the_command(python, folders):
     done = python('-m', 'anyshot_jax.predict', *flags, XDG_CACHE_HOME=str(folders / 'cache'))
     assert done.returncode == 0 and done.stderr == '', done.stderr
     first, table, report = done.stdout.splitlines()
-    assert first.startswith('6 pictures, ') and '15 embedded now' in first
+    assert first.startswith('6 images, ') and '15 embedded now' in first
     assert table == f'predictions: {folders}/out/predictions.csv'
     assert report == f'report: {folders}/out/report.html'
     assert len(rows(folders)) == 6

@@ -1,4 +1,4 @@
-"""Pictures made ready for an encoder, beside Pillow."""
+"""Images made ready for an encoder, beside Pillow."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def test_resize_is_pillows_bicubic(shape):
     assert np.abs(got - want).max() <= 1
 
 
-def test_a_picture_of_the_right_size_is_only_scaled():
+def test_a_image_of_the_right_size_is_only_scaled():
     x = np.full((2, 8, 8, 3), 255, np.uint8)
     x[1] = 0
     got = preprocess(x, how=HOW)
@@ -53,6 +53,6 @@ def test_grey_becomes_three_channels():
 
 @pytest.mark.parametrize('x', [np.zeros((2, 8, 8, 4), np.uint8), np.zeros((2, 8), np.uint8),
                                jnp.zeros((2, 8, 8, 3))])  # fmt: skip
-def test_what_is_no_picture_is_refused(x):
-    with pytest.raises(InputError, match='an encoder takes uint8 pictures'):
+def test_what_is_no_image_is_refused(x):
+    with pytest.raises(InputError, match='an encoder takes uint8 images'):
         preprocess(x, how=HOW)

@@ -21,8 +21,8 @@ def many(f, num, *others):
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(f))(keys, *others))
 
 
-def picture(rng, size=48, channels=3):
-    """A smooth picture with some grain, neither black nor white."""
+def image(rng, size=48, channels=3):
+    """A smooth image with some grain, neither black nor white."""
     rough = ndimage.gaussian_filter(rng.normal(0, 1, (size, size, channels)), (6, 6, 0))
     grain = rng.normal(0, 4, (size, size, channels))
     return np.clip(120 + 60 * rough / rough.std() / 2 + grain, 20, 235).astype(np.uint8)
@@ -57,7 +57,7 @@ def test_area_of_perlin_masks():
 
 SIDE = 96
 OBJECT = np.zeros((SIDE, SIDE), bool)
-OBJECT[30:60, 40:75] = True  # a ninth of the picture
+OBJECT[30:60, 40:75] = True  # a ninth of the image
 
 
 @cache
@@ -99,7 +99,7 @@ def test_the_search_for_a_mask_ends():
 
 @pytest.mark.parametrize('corners', [3, 4, 5, 6])
 def test_regular_polygons(corners):
-    """n / 2 r^2 sin(2 pi / n) large with r = 0.1, more than 1 %, and wholly in the picture."""
+    """n / 2 r^2 sin(2 pi / n) large with r = 0.1, more than 1 %, and wholly in the image."""
     mask = many(lambda key: shapes.polygon_mask(key, ALL(128), corners), 20)
     want = corners / 2 * 0.01 * np.sin(2 * np.pi / corners)
     np.testing.assert_allclose(mask.mean((1, 2)), want, rtol=0.05)
@@ -117,7 +117,7 @@ def test_regular_polygons(corners):
         assert far > 2 * less
 
 
-SIZES = {  # least and largest area, in shares of the picture
+SIZES = {  # least and largest area, in shares of the image
     'perlin': (4e-3, 0.6),
     'polygon': (1e-3, 0.3),
     'spot': (2e-4, 0.025),
@@ -142,7 +142,7 @@ def test_shapes(shape):
     if shape == 'spot':
         assert set(pieces) <= {1, 2, 3} and len(set(pieces)) > 1
     if shape in ('line', 'polygon'):
-        assert (pieces == 1).mean() >= 0.9  # but for what runs out of the picture and in again
+        assert (pieces == 1).mean() >= 0.9  # but for what runs out of the image and in again
     if shape == 'line':  # thin: nowhere is a pixel further inside than 3
         assert max(ndimage.distance_transform_edt(m).max() for m in mask) <= 3
 
@@ -187,7 +187,7 @@ def test_border_of_what_is_allowed():
 
 
 def test_pasted_textures():
-    """Outside the picture itself, inside one blend of both, at most beta of it the picture."""
+    """Outside the image itself, inside one blend of both, at most beta of it the image."""
     rng = np.random.default_rng(0)
     size = 32
     x, texture = (rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(2))
@@ -220,9 +220,9 @@ def bands():
 
 @cache
 def painted(appearance):
-    """Pictures before and after, masks, covers and looks, all different; the last 4 are grey."""
+    """Images before and after, masks, covers and looks, all different; the last 4 are grey."""
     rng = np.random.default_rng(0)
-    x, texture = picture(rng), rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    x, texture = image(rng), rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
     grey = lambda a: np.repeat(a[..., :1], 3, -1)
     x, texture = (np.stack([a] * 12 + [grey(a)] * 4) for a in (x, texture))
     look, covered = bands()
@@ -242,7 +242,7 @@ def test_only_what_the_mask_shows_is_changed(appearance):
         # The root mean square change is at least 0.04 of white, but for the rounding.
         change = (after.astype(float) - before) / 255
         assert np.sqrt(np.square(change).sum() / np.square(c).sum() / 3) > 0.036
-    assert np.ptp(y[12:].astype(int), axis=-1).max() <= 1  # grey pictures stay so
+    assert np.ptp(y[12:].astype(int), axis=-1).max() <= 1  # grey images stay so
     assert len({a.tobytes() for a in y}) == 16
 
 
@@ -282,7 +282,7 @@ def test_smooth():
     np.testing.assert_allclose(paint.smooth(x, 1e-9, 1e-9), x, atol=1e-6)
 
 
-def test_moved_pictures_have_no_seam():
+def test_moved_images_have_no_seam():
     x = jnp.arange(4.0)[:, None, None] * 10 + jnp.arange(4.0)[None, :, None]
     rows = [2, 3, 3, 2]  # mirrored at the end
     want = [[10 * r + c for c in (1, 2, 3, 3)] for r in rows]

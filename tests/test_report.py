@@ -14,7 +14,7 @@ from PIL import Image
 
 from anyshot_jax import report
 from anyshot_jax.config import SPINE
-from anyshot_jax.report import logs, pictures, probe
+from anyshot_jax.report import figures, logs, probe
 from anyshot_jax.types import InputError, Method, TrainState, from_arrays
 
 EVIL = '<script>alert(1)</script> "a" & $x_{$ \u4e2d\u6587 \u202egnp.exe \ud800'
@@ -105,7 +105,7 @@ def metrics(steps):
 
 
 class Page(HTMLParser):
-    """Text, ids, pictures and links of a page; fails on an element left open."""
+    """Text, ids, images and links of a page; fails on an element left open."""
 
     VOID = ('meta', 'img', 'br', 'path', 'rect', 'circle', 'image', 'polyline', 'polygon')
 
@@ -176,7 +176,7 @@ def test_strings_of_users_are_text(tmp_path):
     assert '<script' not in page.source
 
 
-def test_pictures_are_the_items(tmp_path):
+def test_images_are_the_items(tmp_path):
     dataset = images(noise=0)
     page = write(tmp_path, dataset)
     items = {x[..., 0].tobytes() for x in dataset.x}
@@ -187,7 +187,7 @@ def test_pictures_are_the_items(tmp_path):
 @pytest.mark.parametrize(('size', 'channels'), [(84, 3), (224, 1)])
 def test_large_images_are_made_small(tmp_path, size, channels):
     page = write(tmp_path, images(6, size, channels, count=8))
-    assert {image.size for image in page.pngs} == {(pictures.LARGEST, pictures.LARGEST)}
+    assert {image.size for image in page.pngs} == {(figures.LARGEST, figures.LARGEST)}
     assert {image.mode for image in page.pngs} == {'RGB' if channels == 3 else 'L'}
     assert len(page.source) < 3e6
 
@@ -208,7 +208,7 @@ def test_task_marks_right_and_wrong(tmp_path, noise):
     assert ('No query was called by a wrong name' in page.text) == (not wrong)
 
 
-def test_features_have_bars_for_pictures(tmp_path):
+def test_features_have_bars_for_images(tmp_path):
     rng = np.random.default_rng(0)
     label = np.arange(7).repeat(10)
     x = (rng.normal(size=(7, 5))[label] * 3 + rng.normal(size=(70, 5))).astype(np.float32)

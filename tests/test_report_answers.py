@@ -21,12 +21,12 @@ def fitted(labels, points=None, **options):
 
 
 def support_of(classifier):
-    """Each example a picture of its own grey."""
+    """Each example an image of its own grey."""
     num = len(classifier.support_labels_)
     grey = (np.arange(num) * 5 + 20).astype(np.uint8)[:, None, None, None]
-    pictures = np.broadcast_to(grey, (num, 8, 8, 3))
+    images = np.broadcast_to(grey, (num, 8, 8, 3))
     labels = [str(c) for c in classifier.support_labels_]
-    return Support([f'{c}/{i}.png' for i, c in enumerate(labels)], labels, pictures)
+    return Support([f'{c}/{i}.png' for i, c in enumerate(labels)], labels, images)
 
 
 def answer(path, prediction='a', probability=0.9, label=None, **fields):
@@ -82,7 +82,7 @@ def test_counts_of_a_labelled_folder(tmp_path, two):
     result = shown(tmp_path, tally, two)
     for text in (
         '66.67 %', 'of 6 whose class is known', '1 unreadable', '1 min 15 s',
-        '3 pictures lie in folders that name no class here; 2 of them',
+        '3 images lie in folders that name no class here; 2 of them',
         '75.00 %75.00 %',  # a: recall 3 of 4, precision 3 of 4
         '50.00 %50.00 %',  # b
         '2 answers are not the name of the folder', 'bad.png is damaged',
@@ -124,7 +124,7 @@ def test_a_wrong_label_is_listed_beside_its_like(tmp_path):
 
 def test_copies_of_examples_are_told(tmp_path, two):
     tally = tally_of([answer('x.png', similarity=1.0), answer('y.png')])
-    assert '1 pictures are examples themselves' in shown(tmp_path, tally, two).text
+    assert '1 images are examples themselves' in shown(tmp_path, tally, two).text
 
 
 def test_many_classes_have_pairs_for_a_matrix(tmp_path):
@@ -155,7 +155,7 @@ def test_strings_of_others_are_text(tmp_path):
     assert '://' not in result.source and "default-src 'none'" in result.source
 
 
-def test_a_picture_that_is_gone_leaves_a_gap(tmp_path, two):
+def test_a_image_that_is_gone_leaves_a_gap(tmp_path, two):
     result = shown(tmp_path, tally_of([answer('gone.png')]), two, paint=False)
     assert 'gone.png' in result.text and '<span class="item"></span>' in result.source
 

@@ -43,17 +43,17 @@ def test_outline_of_a_dot_is_not_lost_when_small():
 
 
 def test_heat_is_where_the_scores_are():
-    picture = np.full((4, 4, 3), 100, np.uint8)
+    image = np.full((4, 4, 3), 100, np.uint8)
     scores = np.ones((4, 4))
     scores[1, 2] = 9
-    hot = overlay.with_heat(picture, scores, 2, 5)
-    changed = (hot != picture).any(-1)
+    hot = overlay.with_heat(image, scores, 2, 5)
+    changed = (hot != image).any(-1)
     assert changed.sum() == 1 and changed[1, 2]
-    # 45 % of the picture and 55 % of the last colour.
+    # 45 % of the image and 55 % of the last colour.
     np.testing.assert_array_equal(hot[1, 2], np.round(45 + 0.55 * overlay.HEAT[-1]))
     # Halfway: all of the alpha, the middle colour.
     np.testing.assert_array_equal(
-        overlay.with_heat(picture, scores * 0 + 3.5, 2, 5)[0, 0],
+        overlay.with_heat(image, scores * 0 + 3.5, 2, 5)[0, 0],
         np.round(45 + 0.55 * overlay.HEAT[2]),
     )
 
@@ -62,7 +62,7 @@ def test_heat_is_where_the_scores_are():
     ('cell', 'want'), [((0, 0), (0, 0)), ((3, 2), (36, 20)), ((7, 7), (60, 60))]
 )
 def test_what_surrounds_a_cell(cell, want):
-    """Of a picture of 100 and cells of 12.5: 5 cells of 13 are 65 pixels, at most 35 from 0."""
+    """Of an image of 100 and cells of 12.5: 5 cells of 13 are 65 pixels, at most 35 from 0."""
     x = np.stack(np.indices((100, 100)), -1)
     part = overlay.around(x, cell, (8, 8))
     assert part.shape == (65, 65, 2)
@@ -110,7 +110,7 @@ def written(workdir, config, data, shown=None):
     data = on_all_devices(data)
     state = on_all_devices(jax.jit(method.init)(jax.random.key(0), data))
     (workdir / 'config.json').write_text(json.dumps(config.to_dict()))
-    given = {'method': method, 'state': state, 'data': data, 'config': config, 'pictures': shown}
+    given = {'method': method, 'state': state, 'data': data, 'config': config, 'images': shown}
     return report.write(workdir, **given).read_text('utf-8'), method, state, data
 
 
@@ -164,13 +164,13 @@ def test_nearest_normal_patch_is_found_where_it_was_remembered(monkeypatch):
     near = rows[cdist(asked, bank).argmin(1)]
     found = detection.nearest_normal(patcher, bank, x, cells, good)
     for place, row in zip(found, near, strict=True):
-        picture, patch = divmod(row, 64)
+        image, patch = divmod(row, 64)
         assert place.cell == divmod(patch, 8)
-        np.testing.assert_array_equal(place.picture, good[picture])
+        np.testing.assert_array_equal(place.image, good[image])
 
 
 def namer(shots=(1, 2)):
-    """Three types, two of them alike, on parts that show two pictures each; one has two parts."""
+    """Three types, two of them alike, on parts that show two images each; one has two parts."""
     config = configs.defaults('anomaly', 'synthetic', 'beside')
     config.num_steps = 0
     config.eval.tasks = ((10, 2),)  # of made-up types, of which the real ones are fewer

@@ -1,4 +1,4 @@
-"""The weak-shot part of the report: best and worst pictures, matrices, histogram, rungs."""
+"""The weak-shot part of the report: best and worst images, matrices, histogram, rungs."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def sections(data, workdir, shown=None):
     return found, np.asarray(method.export(state, data, None)['weight'])
 
 
-def test_histogram_counts_every_picture(tmp_path):
+def test_histogram_counts_every_image(tmp_path):
     data = data_of()
     found, weight = sections(data, tmp_path)
     assert list(found) == ['weights', 'best-worst', 'similarities']
@@ -80,7 +80,7 @@ def test_unknown_truth_is_said_and_not_drawn(tmp_path):
     assert 'labels are right' not in found['similarities']
 
 
-def test_pictures_stand_for_features(tmp_path):
+def test_images_stand_for_features(tmp_path):
     shown = np.zeros((27, 4, 4, 3), np.uint8)
     found, _ = sections(data_of(), tmp_path, shown)
     assert found['best-worst'].count('<img') == 27 and '<svg' not in found['best-worst']

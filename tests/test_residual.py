@@ -23,8 +23,8 @@ def fields(**given):
     return made
 
 
-def pictures(n, seed=0, channels=1):
-    """Noise around grey, in each picture a bright square of 5x5."""
+def images(n, seed=0, channels=1):
+    """Noise around grey, in each image a bright square of 5x5."""
     rng = np.random.default_rng(seed)
     x = rng.normal(110, 10, (n, 16, 16, channels))
     for one, row, column in zip(x, *rng.integers(0, 11, (2, n)), strict=True):
@@ -33,7 +33,7 @@ def pictures(n, seed=0, channels=1):
 
 
 def make(channels=1):
-    """Good pictures, real defects on others, made-up ones that were made on rows of good."""
+    """Good images, real defects on others, made-up ones that were made on rows of good."""
     rng = np.random.default_rng(7)
     good = np.clip(rng.normal(110, 10, (9, 16, 16, channels)), 0, 255).astype(np.uint8)
     two = ('a', 'b')
@@ -43,7 +43,7 @@ def make(channels=1):
     return {
         'good': from_arrays(good, np.zeros(9, int), ('good',)),
         'good_test': from_arrays(good[:3], np.zeros(3, int), ('good',)),
-        'test': from_arrays(pictures(5, 3, channels), [0, 0, 0, 1, 1], two, group=np.arange(5)),
+        'test': from_arrays(images(5, 3, channels), [0, 0, 0, 1, 1], two, group=np.arange(5)),
         'train': from_arrays(made, [0, 0, 0, 1, 1, 1], two, group=rows),
     }
 
@@ -109,7 +109,7 @@ def test_maps_stay_where_they_are(given, channels):
         np.testing.assert_allclose(got[role].x, want, rtol=2e-3, atol=2e-3)
 
 
-def test_what_is_as_a_good_picture_leaves_nothing():
+def test_what_is_as_a_good_image_leaves_nothing():
     """With all good patches in the bank; or compared with its source, whatever is in the bank."""
     data = make()
     data['test'] = data['test'].replace(x=np.concatenate([data['test'].x[:4], data['good'].x[6:7]]))
@@ -125,7 +125,7 @@ def test_what_is_as_a_good_picture_leaves_nothing():
 
 
 def test_another_source_is_another_residual():
-    """What is kept of an earlier call was found for the same good pictures."""
+    """What is kept of an earlier call was found for the same good images."""
     data, of = make(), fields(output='map', made_up_against='source', ratio=0.01)
     before = residual.embed(data, of)['train'].x
     patcher = memory_bank.load_patcher('tiny', LAYERS, size=16)
@@ -136,7 +136,7 @@ def test_another_source_is_another_residual():
         if np.array_equal(memory_bank.fit(patcher, good, ratio=0.01), bank):
             break
     else:
-        raise AssertionError('the bank has of every picture')
+        raise AssertionError('the bank has of every image')
     data['good'] = data['good'].replace(x=good)
     after = residual.embed(data, of)['train'].x
     assert [(a != b).any() for a, b in zip(before, after, strict=True)] == [
@@ -183,7 +183,7 @@ def test_distances_of_finer_cells():
     np.testing.assert_array_equal(residual._pooled(dist, (4, 1)), finer.max(-1, keepdims=True))
 
 
-def test_what_all_good_pictures_share_is_not_blown_up():
+def test_what_all_good_images_share_is_not_blown_up():
     usual = np.zeros((3, 2), np.float32)
     np.testing.assert_array_equal(residual._relative(np.float32([[3, 4]]), usual), [[3, 4]])
     # Around (1, 0), at distances 1 and 1 of it.
@@ -192,7 +192,7 @@ def test_what_all_good_pictures_share_is_not_blown_up():
 
 
 @pytest.mark.parametrize('output', ['peak', 'map'])
-def test_mean_pictures_are_seen_like_any_other(output):
+def test_mean_images_are_seen_like_any_other(output):
     of, data = fields(output=output, average_shots=(1, 2), average_draws=6), make()
     data['test'] = data['test'].replace(group=np.array([0, 0, 1, 2, 3]))
     got = residual.embed(data, of, seed=5)
@@ -202,7 +202,7 @@ def test_mean_pictures_are_seen_like_any_other(output):
     for rows in support:
         assert set(data['test'].label[rows[0]]) == {0} and set(data['test'].label[rows[1]]) == {1}
         assert all(data['test'].group[a] != data['test'].group[b] for a, b in rows)
-    # Of one picture it is that picture; the mean of two is looked at as a picture of its own.
+    # Of one image it is that image; the mean of two is looked at as an image of its own.
     np.testing.assert_allclose(averaged['1-shot'], test.x[support[:, :, 0]], rtol=1e-3, atol=1e-3)
     x = data['test'].x.astype(int)
     means = np.float32([(x[a] + x[b]) / 2 for a, b in support.reshape(-1, 2)])
@@ -249,9 +249,9 @@ def test_unknown_values_are_refused(given, match):
 
 
 @pytest.mark.parametrize('kind', ['none', 'features'])
-def test_good_pictures_are_needed(kind):
+def test_good_images_are_needed(kind):
     data = without('good')
     if kind == 'features':
         data['good'] = from_arrays(np.zeros((3, 4), np.float32), np.zeros(3, int))
-    with pytest.raises(InputError, match=r"encoder='tiny' compares with good pictures, but .*test"):
+    with pytest.raises(InputError, match=r"encoder='tiny' compares with good images, but .*test"):
         residual.embed(data, fields())

@@ -12,12 +12,12 @@ import pytest
 from local_server import dots, png, served, stripes
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
-from anyshot_jax.serve import cli
+from anyshot_jax.serve import command
 from anyshot_jax.serve.session import Limits
 from anyshot_jax.types import InputError
 
 SERVED = ('html', 'css', 'js')
-LIMITS = Limits(bytes=100_000, pictures=3, pixels=100_000, name=30, description=200, classes=4)
+LIMITS = Limits(bytes=100_000, images=3, pixels=100_000, name=30, description=200, classes=4)
 EXAMPLES = [*(stripes(i, False) for i in range(3)), *(dots(i) for i in range(2))]
 LABELS = ['stripes'] * 3 + ['dots'] * 2
 
@@ -38,11 +38,11 @@ def client(fitted):
         yield client
 
 
-def files(*pictures, names=None):
-    names = names or [f'{i}.png' for i in range(len(pictures))]
+def files(*images, names=None):
+    names = names or [f'{i}.png' for i in range(len(images))]
     return [
-        ('pictures', (name, p if isinstance(p, bytes) else png(p)))
-        for name, p in zip(names, pictures, strict=True)
+        ('images', (name, p if isinstance(p, bytes) else png(p)))
+        for name, p in zip(names, images, strict=True)
     ]
 
 
@@ -77,14 +77,14 @@ def test_page_loads_nothing_from_elsewhere(client):
 
 def test_state_and_thumbnails(client, fitted):
     state = client.get('/state').json()
-    assert [(c['name'], len(c['pictures'])) for c in state['classes']] == [
+    assert [(c['name'], len(c['images'])) for c in state['classes']] == [
         ('dots', 2), ('stripes', 3)
     ]  # fmt: skip
     assert state['heat'] and state['unknown'] and state['file'] is None
-    address = f'/thumbnails/{state["classes"][0]["pictures"][1]}'
+    address = f'/thumbnails/{state["classes"][0]["images"][1]}'
     thumbnail = client.get(address)
     assert thumbnail.headers['content-type'] == 'image/png'
-    assert thumbnail.content == png(fitted.support_pictures_[4])
+    assert thumbnail.content == png(fitted.support_images_[4])
     for other in ('0' * 32, '..%2f..%2fpage.html', '%2e%2e/page.html', 'page.html'):
         error(client.get(f'/thumbnails/{other}'), 404)
 
@@ -93,7 +93,7 @@ def test_answers_are_the_classifiers(client, fitted):
     asked = [stripes(7, False), dots(8)]
     answers = client.post('/predict', files=files(*asked)).json()
     shares, nearest = fitted.predict_proba(asked), fitted.explain(asked, k=3)
-    pictures = {c['name']: c['pictures'] for c in client.get('/state').json()['classes']}
+    images = {c['name']: c['images'] for c in client.get('/state').json()['classes']}
     for i, answer in enumerate(answers):
         order = np.argsort(-shares[i])
         assert answer['label'] == fitted.predict(asked)[i]
@@ -101,9 +101,9 @@ def test_answers_are_the_classifiers(client, fitted):
         np.testing.assert_allclose([p for _, p in answer['shares']], shares[i][order], atol=1e-4)
         assert answer['unknown'] == fitted.is_unknown(asked)[i]
         assert [n['name'] for n in answer['nearest']] == [n.name for n in nearest[i]]
-        assert all(n['picture'] in pictures[n['label']] for n in answer['nearest'])
+        assert all(n['image'] in images[n['label']] for n in answer['nearest'])
         assert answer['heat'].startswith('data:image/jpeg;base64,')
-        assert answer['heat'] != answer['picture']
+        assert answer['heat'] != answer['image']
     assert {a['label'] for a in answers} == {'dots', 'stripes'}
 
 
@@ -177,7 +177,7 @@ def test_bad_uploads_say_what_is_wrong_and_change_nothing(client):
     no_boundary = {'content-type': 'multipart/form-data'}
     for address, more in (('/predict', []), ('/classes', name)):
         for uploads, names, said in (
-            ((dots(1), b'#!/bin/sh'), ('a.png', 'run.sh'), 'run.sh is not a picture'),
+            ((dots(1), b'#!/bin/sh'), ('a.png', 'run.sh'), 'run.sh is not an image'),
             ((png(dots(1))[:99],), ('cut.png',), 'cut.png'),
             ((bomb(100_000, 100_000),), ('bomb.png',), 'bomb.png is too large'),
             ((bomb(400, 400),), ('bomb.png',), 'more than max_pixels = 100,000'),
@@ -192,7 +192,7 @@ def test_bad_uploads_say_what_is_wrong_and_change_nothing(client):
     assert 'missing' in error(post('/classes', files=[*form(name=' \n'), *files(dots(1))]), 400)
     assert '31' in error(post('/classes', files=[*form(name='n' * 31), *files(dots(1))]), 400)
     assert '201' in error(post('/classes', files=form(name='x', description='d' * 201)), 400)
-    assert 'pictures' in error(post('/classes', files=name), 400)
+    assert 'images' in error(post('/classes', files=name), 400)
     assert "'nobody'" in error(post('/remove', files=form(name='nobody')), 400)
     assert '--save' in error(post('/save'), 400)
     error(client.get('/predict'), 405)
@@ -205,7 +205,7 @@ def test_bytes_are_counted_without_a_content_length(client):
 
     def body():
         nonlocal read
-        yield b'--b\r\nContent-Disposition: form-data; name="pictures"; filename="a"\r\n\r\n'
+        yield b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
         for _ in range(10_000):
             read += 1
             yield b'0' * 10_000
@@ -233,7 +233,7 @@ def test_classes_come_and_go_from_nothing(tmp_path, monkeypatch):
         for i in range(2):  # to a class that is there by now
             sent = [*form(name='stripes'), *files(stripes(i, False))]
             state = post('/classes', files=sent).json()
-        assert [len(c['pictures']) for c in state['classes']] == [2, 2]
+        assert [len(c['images']) for c in state['classes']] == [2, 2]
         answers = post('/predict', files=files(dots(5), stripes(5, False))).json()
         assert [a['label'] for a in answers] == [hostile, 'stripes']
         assert answers[0]['nearest'][0]['name'] in ('../../a.png', '<b>.png')
@@ -251,14 +251,14 @@ def test_a_class_by_its_description():
         sent = form(name='cat', description='a small furry animal')
         state = client.post('/classes', files=sent).json()
         assert state['classes'][0] == {
-            'name': 'cat', 'description': 'a small furry animal', 'pictures': []
+            'name': 'cat', 'description': 'a small furry animal', 'images': []
         }  # fmt: skip
         [answer] = client.post('/predict', files=files(dots(9))).json()
         assert {c for c, _ in answer['shares']} == {'cat', 'dots', 'stripes'}
 
 
 def test_a_change_that_fails_changes_nothing():
-    """Its text encoder is one of pictures, which is found when the class is there already."""
+    """Its text encoder is one of images, which is found when the class is there already."""
     model = AnyShotClassifier(text_encoder='efficientnet_lite0').fit(EXAMPLES, LABELS)
     with served(model, limits=LIMITS) as client:
         before = client.get('/state').json()
@@ -298,7 +298,7 @@ def test_many_at_once():
 
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(one, range(12))) == {200}
-        counts = {c['name']: len(c['pictures']) for c in client.get('/state').json()['classes']}
+        counts = {c['name']: len(c['images']) for c in client.get('/state').json()['classes']}
         assert counts == {'dots': 2, 'stripes': 3 + 6}
 
 
@@ -318,19 +318,19 @@ def test_numbers_as_classes():
 
 
 def test_it_listens_on_this_machine_only():
-    with cli.listen(0) as taken:
+    with command.listen(0) as taken:
         host, port = taken.getsockname()
         assert host == '127.0.0.1'
         with pytest.raises(InputError, match=f'port={port}'):
-            cli.listen(port)
+            command.listen(port)
 
 
 def test_what_it_starts_with(tmp_path, fitted):
     new, there = tmp_path / 'new.safetensors', tmp_path / 'there.safetensors'
     fitted.save(there)
-    assert list(cli.classifier(there, '', False).classes_) == ['dots', 'stripes']
-    assert cli.classifier(None, '', False).encoder == 'efficientnet_lite0'
-    assert cli.classifier(new, 'resnet18', True).encoder == 'resnet18'
+    assert list(command.classifier(there, '', False).classes_) == ['dots', 'stripes']
+    assert command.classifier(None, '', False).encoder == 'efficientnet_lite0'
+    assert command.classifier(new, 'resnet18', True).encoder == 'resnet18'
     vectors = AnyShotClassifier().fit(np.eye(4), [0, 0, 1, 1])
     vectors.save(tmp_path / 'vectors.safetensors')
     for path, encoder, may_be_new, said in (
@@ -340,7 +340,7 @@ def test_what_it_starts_with(tmp_path, fitted):
         (tmp_path / 'vectors.safetensors', '', False, 'feature vectors'),
     ):
         with pytest.raises(InputError, match=said):
-            cli.classifier(path, encoder, may_be_new)
+            command.classifier(path, encoder, may_be_new)
 
 
 @pytest.mark.parametrize('flags', [['--modle=x'], ['--save'], ['x'], ['--port=99999']])
@@ -355,7 +355,7 @@ def test_the_page_is_package_data():
     """A wheel has the files that are served."""
     import tomllib
 
-    root = Path(cli.__file__).parent
+    root = Path(command.__file__).parent
     found = tomllib.loads((root.parent / 'pyproject.toml').read_text())
     globs = found['tool']['setuptools']['package-data']['anyshot_jax.serve']
     packed = {p.name for g in globs for p in (root / 'web').glob(g)}

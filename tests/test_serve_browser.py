@@ -75,15 +75,15 @@ def address(model):
             server.wait(20)
 
 
-def uploads(*pictures):
+def uploads(*images):
     return [
         {'name': f'{i}.png', 'mimeType': 'image/png', 'buffer': png(x)}
-        for i, x in enumerate(pictures)
+        for i, x in enumerate(images)
     ]
 
 
-def dropped(**pictures):
-    return [[f'{name}.png', b64encode(png(x)).decode()] for name, x in pictures.items()]
+def dropped(**images):
+    return [[f'{name}.png', b64encode(png(x)).decode()] for name, x in images.items()]
 
 
 def test_teach_and_ask(chromium, address, model):
@@ -113,7 +113,7 @@ def test_teach_and_ask(chromium, address, model):
     expect(names).to_have_text(['noise', 'scratch', 'stripes'])
     expect(card('scratch')).to_contain_text('a thin bright line')
 
-    # Pictures to classify.
+    # Images to classify.
     page.locator('#ask').evaluate(DROP, dropped(first=dots(7), second=stripes(8, True)))
     labels = page.locator('.answer .shares .who:first-child')
     expect(labels).to_have_text(['noise', re.compile('noise|scratch|stripes')])
@@ -130,8 +130,8 @@ def test_teach_and_ask(chromium, address, model):
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) <= 100.2
     expect(first.locator('.near li')).to_have_count(3)
-    for picture in page.locator('img').all():
-        assert picture.evaluate('(e) => e.decode().then(() => e.naturalWidth > 0)')
+    for image in page.locator('img').all():
+        assert image.evaluate('(e) => e.decode().then(() => e.naturalWidth > 0)')
     heat = first.locator('.heat img')
     assert heat.get_attribute('src') != first.locator('.seen img').first.get_attribute('src')
     expect(page.locator('.heat')).to_have_count(2)
@@ -166,12 +166,12 @@ def test_what_is_wrong_is_said(chromium, here):
     page.set_default_timeout(60_000)
     page.goto(here)
     noise = page.locator('.card').filter(has_text='noise')
-    bad = {'name': '<b>.png', 'mimeType': 'image/png', 'buffer': b'no picture'}
+    bad = {'name': '<b>.png', 'mimeType': 'image/png', 'buffer': b'no image'}
     noise.locator('input').set_input_files([bad, *uploads(dots(5))])
-    expect(page.locator('#message.error')).to_contain_text('<b>.png is not a picture')
+    expect(page.locator('#message.error')).to_contain_text('<b>.png is not an image')
     expect(noise.locator('img')).to_have_count(3)  # the good one came in
     page.set_input_files('#ask input', [bad])
-    expect(page.locator('.answer')).to_contain_text('<b>.png is not a picture')
+    expect(page.locator('.answer')).to_contain_text('<b>.png is not an image')
 
 
 class Elsewhere(BaseHTTPRequestHandler):

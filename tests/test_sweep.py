@@ -67,7 +67,7 @@ def test_no_setting_is_drawn_twice(sweep_file):
         ({'fields': {'optim.b1': {'loguniform': (0, 1)}}}, 'is no range'),
         ({'fields': {'optim.b1': {'uniform': (0.5, 0.9)}}}, 'has to be drawn from'),
         ({'fields': {'seed': (0, 1)}}, 'use SEEDS'),
-        ({'fields': {'eval.queries': (1, 2)}}, 'can not be compared'),
+        ({'fields': {'eval.queries': (1, 2)}}, 'cannot be compared'),
         ({'fields': {'num_steps': (3,)}}, 'must be a multiple of config.steps_per_call=2'),
         ({**ONE, 'overrides': ('eval_every=0',)}, 'never validates'),
         ({**ONE, 'overrides': ('eval.select=4-way 1-shot',)}, "did you mean '3-way 1-shot'"),

@@ -13,7 +13,7 @@ import pytest
 import tiny_sweep
 from tiny_sweep import GRID, ONE, ROOT, finish, made, rows
 
-from anyshot_jax.sweep import cli, local, run
+from anyshot_jax.sweep import command, local, run
 from anyshot_jax.training import logbook
 from anyshot_jax.types import InputError
 
@@ -62,7 +62,7 @@ def test_bad_calls(sweep_file, tmp_path):
         ([file, '--jobs=-1'], 'must be >= 0'),
     ):
         with pytest.raises(InputError, match=said):
-            run.run(cli.parse([*argv, workdir]))
+            run.run(command.parse([*argv, workdir]))
     assert not (tmp_path / 'out').exists()
 
 
@@ -91,7 +91,7 @@ def test_local_engine_from_start_to_end(python, sweep_file, tmp_path, capsys):
     assert f'{good["trial"]}: finished' in done.stdout
 
     before = {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
-    call = lambda file, *flags: run.run(cli.parse([str(file), f'--workdir={workdir}', *flags]))
+    call = lambda file, *flags: run.run(command.parse([str(file), f'--workdir={workdir}', *flags]))
     assert list(call(file)) == [bad['trial']]
     assert 'mine: 1 of 2 trials are over' in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()} == before
@@ -167,7 +167,7 @@ def test_a_process_has_the_cores_that_it_is_told(python):
 
 def test_without_ray_the_extra_is_named(python, sweep_file, tmp_path):
     """Hidden, for it may be installed here."""
-    code = 'import sys; sys.modules["ray"] = None\nfrom anyshot_jax.sweep.cli import cli; cli()'
+    code = 'import sys; sys.modules["ray"] = None\nfrom anyshot_jax.sweep.command import cli; cli()'
     done = python('-c', code, sweep_file(**ONE), f'--workdir={tmp_path / "out"}', '--engine=ray')
     assert done.returncode == 2 and "pip install 'anyshot-jax[sweep]'" in done.stderr
     assert not (tmp_path / 'out').exists()

@@ -155,9 +155,9 @@ def test_refusals():
     said = data['test'].replace(texts=('a', 'b', '', 'd', 'e', 'f'))
     with pytest.raises(InputError, match="test class '2' has no description"):
         built({**data, 'test': said})
-    pictures = data['test'].replace(x=np.zeros((48, 4, 4, 1), np.uint8))
+    images = data['test'].replace(x=np.zeros((48, 4, 4, 1), np.uint8))
     with pytest.raises(InputError, match=r'set config.encoder or config.features_from'):
-        built({**data, 'test': pictures})
+        built({**data, 'test': images})
     with pytest.raises(InputError, match='penalty must be > 0'):
         built(data, penalty=0.0)
     with pytest.raises(InputError, match=r'set config.num_steps=0'):

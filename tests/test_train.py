@@ -150,7 +150,7 @@ def test_damaged_checkpoints_are_passed_over(tiny_config, tmp_path, finished, ca
         truncate(workdir / 'checkpoints' / str(step))
     loop.run(config, workdir)
     for step in damaged:
-        assert f'checkpoints/{step} can not be used' in caplog.text
+        assert f'checkpoints/{step} cannot be used' in caplog.text
     assert sorted(p.name for p in workdir.glob('unusable-*/*')) == [str(s) for s in damaged]
     assert_same_run(workdir, good, config)
 
@@ -166,7 +166,7 @@ def test_a_foreign_checkpoint_is_passed_over(tiny_config, tmp_path, finished, ca
     shutil.rmtree(workdir / 'checkpoints' / '8')
     shutil.copytree(other / 'checkpoints' / '8', workdir / 'checkpoints' / '8')
     loop.run(config, workdir)
-    assert 'checkpoints/8 can not be used' in caplog.text
+    assert 'checkpoints/8 cannot be used' in caplog.text
     assert_same_run(workdir, good, config)
 
 
@@ -177,7 +177,7 @@ def test_a_damaged_best_step_is_not_passed_over_in_silence(tiny_config, tmp_path
     [best] = steps_in(workdir / 'best')
     truncate(workdir / 'best' / str(best))
     loop.run(config, workdir)
-    assert f'best/{best} can not be used' in caplog.text
+    assert f'best/{best} cannot be used' in caplog.text
     assert result_in(workdir)['step'] == 8
 
 
@@ -218,12 +218,12 @@ def test_a_changed_config_is_refused_with_its_fields(tiny_config, tmp_path, fini
         ({'eval__tasks': ()}, r'config\.eval\.tasks=\(\) must be pairs'),
         ({'eval__role': 'tets'}, "role='tets' must be test or val"),
         ({'encoder_parts': ('stride8',)}, r'set config\.encoder'),
-        ({'encoder': 'resnet18', 'residual__encoder': 'resnet18'}, r'pictures pass through one'),
+        ({'encoder': 'resnet18', 'residual__encoder': 'resnet18'}, r'images pass through one'),
         ({'eval__select': '3-way 1-shto'}, r"select='3-way 1-shto'; did you mean '3-way 1-shot'"),
         ({'train__ways': 9}, r'9-way episodes need 9 classes, but train has 6'),
         ({'eval__tasks': ((5, 1),)}, r'5-way episodes need 5 classes, but val has 4'),
         ({'eval__queries': 15}, r"need 16 items a class, but in val class 'val class 0' has \d"),
-        ({'augment__shift': 1.0}, r'config\.augment moves pictures, but the data are features'),
+        ({'augment__shift': 1.0}, r'config\.augment moves images, but the data are features'),
         ({'features_from': 'first'}, r"config\.features_from='first' is no earlier stage"),
         ({'optim__frozen': ('Dense0',)}, r"frozen names \['Dense0'\]"),
     ],
@@ -237,7 +237,7 @@ def test_what_can_not_be_run_is_refused(tiny_config, tmp_path, fields, message):
 def test_a_file_in_place_of_the_workdir(tiny_config, tmp_path):
     (tmp_path / 'file').write_text('mine')
     for workdir in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-        refused(tiny_config(), workdir, r'--workdir .*file.* can not be written')
+        refused(tiny_config(), workdir, r'--workdir .*file.* cannot be written')
     assert (tmp_path / 'file').read_text() == 'mine'
 
 

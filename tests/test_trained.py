@@ -19,7 +19,7 @@ from anyshot_jax.types import InputError
 SIZE = 6
 
 
-def pictures(kinds, each, seed=0):
+def images(kinds, each, seed=0):
     """[N, SIZE, SIZE] uint8: each kind a random pattern, with noise; and the kinds."""
     rng = np.random.default_rng(seed)
     pattern = np.random.default_rng(7).integers(40, 215, (20, SIZE, SIZE))
@@ -33,7 +33,7 @@ def pictures(kinds, each, seed=0):
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('folder')
     for role, kinds in (('train', range(8)), ('val', range(8, 12)), ('test', range(12, 16))):
-        for x, kind in zip(*pictures(kinds, 6), strict=True):
+        for x, kind in zip(*images(kinds, 6), strict=True):
             path = root / role / f'kind{kind}'
             path.mkdir(parents=True, exist_ok=True)
             Image.fromarray(x).save(path / f'{len(list(path.iterdir()))}.png')
@@ -60,8 +60,8 @@ def protonet(folder, tmp_path_factory):
 
 
 def test_a_protonet_takes_the_means_of_its_net(protonet):
-    x, label = pictures((15, 13, 14), 4)
-    asked, truth = pictures((13, 14, 15), 5, seed=1)
+    x, label = images((15, 13, 14), 4)
+    asked, truth = images((13, 14, 15), 5, seed=1)
     model = AnyShotClassifier(method=protonet).fit(x, label)
     found = trained.trained(protonet)
     net = configs.build_net(configs.from_json((Path(protonet) / 'config.json').read_text()).net)
@@ -75,7 +75,7 @@ def test_a_protonet_takes_the_means_of_its_net(protonet):
     want = -(dist - dist[:, :1]) / model.temperature_
     np.testing.assert_allclose(np.log(p / p[:, :1]), want, rtol=1e-3, atol=1e-3)
     # Any number of classes, and of queries.
-    model.add_class(16, pictures((16,), 3)[0])
+    model.add_class(16, images((16,), 3)[0])
     assert model.predict(np.concatenate([asked] * 4)).shape == (60,)
 
 
@@ -103,8 +103,8 @@ def test_of_a_population_the_best_member_answers(folder, tmp_path):
 
 def test_maml_adapts_to_the_support(folder, tmp_path):
     workdir = run(folder, tmp_path / 'maml', 'maml', inner_lr=0.5, inner_steps=5)
-    x, label = pictures((13, 14, 15), 5)
-    asked, truth = pictures((13, 14, 15), 5, seed=1)
+    x, label = images((13, 14, 15), 5)
+    asked, truth = images((13, 14, 15), 5, seed=1)
     model = AnyShotClassifier(method=workdir).fit(x, label)
     assert model.score(asked, truth) > 0.6
     # The support decides: with its labels changed round, the answers are.
@@ -115,10 +115,10 @@ def test_maml_adapts_to_the_support(folder, tmp_path):
 
 
 def test_what_it_can_not_do(folder, protonet, tmp_path):
-    x, label = pictures((13, 14), 2)
-    with pytest.raises(InputError, match=r'needs pictures of every class'):
+    x, label = images((13, 14), 2)
+    with pytest.raises(InputError, match=r'needs images of every class'):
         AnyShotClassifier(method=protonet).fit(None, None, {'a': 'words'})
-    with pytest.raises(InputError, match='needs pictures of every class, 15 has none'):
+    with pytest.raises(InputError, match='needs images of every class, 15 has none'):
         AnyShotClassifier(method=protonet).fit(x, label, {15: 'words'})
     with pytest.raises(InputError, match='a trained run is not part of a model'):
         AnyShotClassifier(method=protonet).fit(x, label).save(tmp_path / 'm.safetensors')
@@ -130,7 +130,7 @@ def test_what_it_can_not_do(folder, protonet, tmp_path):
 
 
 def test_ink_is_bright_on_black():
-    """Omniglot's nets see it so, whichever way the picture was taken."""
+    """Omniglot's nets see it so, whichever way the image was taken."""
     paper = np.full((1, SIZE, SIZE, 3), 250, np.uint8)
     paper[0, 2, 1:4] = 20
     net = trained.Trained(None, None, (SIZE, SIZE, 1), True, '', 0)
@@ -141,16 +141,16 @@ def test_ink_is_bright_on_black():
 
 
 def test_the_local_page_asks_it(protonet):
-    """Pictures sent to it are what the net takes; no map of its net is averaged to features."""
+    """Images sent to it are what the net takes; no map of its net is averaged to features."""
     from local_server import png, served
 
-    x, label = pictures((13, 14, 15), 4)
-    asked, truth = pictures((13, 14, 15), 1, seed=1)
+    x, label = images((13, 14, 15), 4)
+    asked, truth = images((13, 14, 15), 1, seed=1)
     model = AnyShotClassifier(method=protonet).fit(x, label)
     with served(model) as client:
         state = client.get('/state').json()
         assert state['by'] == 'trained run protonet' and not state['heat']
-        sent = [('pictures', (f'{i}.png', png(one))) for i, one in enumerate(asked)]
+        sent = [('images', (f'{i}.png', png(one))) for i, one in enumerate(asked)]
         answers = client.post('/predict', files=sent).json()
     assert [a['label'] for a in answers] == [str(c) for c in truth]
     shares = model.predict_proba(asked)

@@ -262,7 +262,7 @@ def test_blocks_change_nothing(monkeypatch):
 
 
 def test_memory_of_a_large_class():
-    """1,000 pictures of a class, the paper's head: what XLA plans for a block."""
+    """1,000 images of a class, the paper's head: what XLA plans for a block."""
     head = PairHead((4096, 2048, 2048))
     shape = lambda *s: jax.ShapeDtypeStruct(s, jnp.float32)
     z = shape(1, 2, 2048)
@@ -294,7 +294,7 @@ def test_weights_find_wrong_labels(kind):
     np.testing.assert_allclose(means, 1, rtol=1e-5)
     values = method.evaluate(state, data, KEY, 'test')
     assert values['AUROC of the weights'][0] > (0.6 if kind == 'density' else 0.9)
-    assert ((values['pictures that count'] > 0) & (values['pictures that count'] <= 1 + 1e-6)).all()
+    assert ((values['images that count'] > 0) & (values['images that count'] <= 1 + 1e-6)).all()
     assert made['similarity'].shape == (len(label), np.bincount(label).max())
 
 
@@ -302,7 +302,7 @@ def test_unknown_truth_gives_no_auroc():
     data = data_of()
     data['web'] = data['web'].replace(clean=None)
     method, state = built(config_of('weigh'), jax.device_put(data))
-    assert list(method.evaluate(state, data, KEY, 'test')) == ['pictures that count']
+    assert list(method.evaluate(state, data, KEY, 'test')) == ['images that count']
 
 
 def test_truth_changes_no_weight():
@@ -450,14 +450,14 @@ def test_other_data_are_refused(method):
         built(config, {'train': data['base'], 'test': data['test']})
 
 
-def test_pictures_need_a_net():
+def test_images_need_a_net():
     with pytest.raises(InputError, match=r'set config\.encoder, or config\.net'):
         built(config_of('simnet'), data_of(shape=(8, 8, 1)))
 
 
-def test_weights_of_other_pictures_are_refused():
+def test_weights_of_other_images_are_refused():
     data = {**data_of(), 'weights': {'weight': np.ones(3)}}
-    with pytest.raises(InputError, match='holds no weights of these 24 web pictures'):
+    with pytest.raises(InputError, match='holds no weights of these 24 web images'):
         built(config_of('weakshot', method__weights_from='weights'), data)
 
 
@@ -472,7 +472,7 @@ def test_truth_that_is_not_known_is_refused():
 
 
 def recipe():
-    """Pretrained, then fine-tuned nets on tiny pictures: no encoder."""
+    """Pretrained, then fine-tuned nets on tiny images: no encoder."""
     stages = {
         'pretrain': config_of('pretrain', 'conv4'),
         'simnet': config_of('simnet', 'conv4', method__start_from='pretrain'),
@@ -500,7 +500,7 @@ def finished(tmp_path_factory):
     return workdir, means
 
 
-def test_the_whole_recipe_runs_on_pictures(finished):
+def test_the_whole_recipe_runs_on_images(finished):
     workdir, means = finished
     assert set(means) == {'accuracy'} and 0 <= means['accuracy'] <= 1
     weights = files.load_artifacts(workdir / 'weights' / 'artifacts.npz')

@@ -71,7 +71,7 @@ def test_normalised_weights_have_mean_one_in_every_class():
     np.testing.assert_allclose(got, [0.5, 1.5, 1, 1, 1], rtol=1e-6)  # all dissimilar: all count
 
 
-def test_a_single_picture_of_a_class_counts():
+def test_a_single_image_of_a_class_counts():
     sim = jnp.array([[0.2]])
     for diagonal in (True, False):
         weight = weighting.mean_similarity(sim, diagonal=diagonal)
@@ -126,7 +126,7 @@ def test_votes_and_their_rounds():
     np.testing.assert_allclose(got, weight, rtol=1e-4)
 
 
-def test_votes_find_a_picture_of_another_class():
+def test_votes_find_a_image_of_another_class():
     """Item 3 is called 0, looks like the 1s, and like the 0s as much as an odd right one does."""
     label = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     true = np.array([0, 0, 0, 1, 1, 1, 1, 1])

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 
-from anyshot_jax.encoders import PictureEncoder
+from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.ops.preprocess import resize
 
 
 def net(which='tiny', *, size=0, dtype='float32'):
-    """Two maps: twice the picture's 2x2 means, and the means of 4x4 with their squares."""
+    """Two maps: twice the image's 2x2 means, and the means of 4x4 with their squares."""
 
     def maps(params, x):
         pool = lambda s: x.reshape(len(x), x.shape[1] // s, s, x.shape[2] // s, s, 3).mean((2, 4))
@@ -16,11 +16,11 @@ def net(which='tiny', *, size=0, dtype='float32'):
         return {'stride2': params * pool(2), 'stride4': jnp.concatenate([coarse, coarse**2], -1)}
 
     ready = lambda x: jnp.repeat(resize(x, size or 16).mean(-1, keepdims=True), 3, -1) / 255
-    return PictureEncoder('tiny', None, jnp.float32(2), ready, 0, f'tiny{size}', maps=maps)
+    return ImageEncoder('tiny', None, jnp.float32(2), ready, 0, f'tiny{size}', maps=maps)
 
 
 def named(which='tiny', *, size=0, dtype='float32'):
-    """Maps by the names that the real nets have, 128 channels each: the picture's means."""
+    """Maps by the names that the real nets have, 128 channels each: the image's means."""
 
     def maps(params, x):
         cut = lambda s: x[:, : x.shape[1] // s * s, : x.shape[2] // s * s]
@@ -29,7 +29,7 @@ def named(which='tiny', *, size=0, dtype='float32'):
         return {f'stride{s}': repeated(s) for s in (8, 16, 32)}
 
     ready = lambda x: resize(x, size or 64).mean(-1, keepdims=True) / 255
-    return PictureEncoder('tiny', None, {}, ready, 0, f'named{size}', maps=maps)
+    return ImageEncoder('tiny', None, {}, ready, 0, f'named{size}', maps=maps)
 
 
 def bright_squares(n, seed, bright=0):

@@ -1,9 +1,9 @@
-"""Classify pictures from any number of examples: a scikit-learn estimator.
+"""Classify images from any number of examples: a scikit-learn estimator.
 
     classifier = AnyShotClassifier().fit(paths, labels, descriptions={'dent': 'a hollow, ...'})
     classifier.predict(more_paths)
 
-Pictures pass a frozen encoder; classes are told by the nearest mean (`nearest_mean.py`). A class
+Images pass a frozen encoder; classes are told by the nearest mean (`nearest_mean.py`). A class
 may have no example, only words (`word_means.py`), one, or many.
 """
 
@@ -25,7 +25,7 @@ except ImportError as e:
 from anyshot_jax.classify import fitting, model_file, nearest_mean
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.labels import check_labels, one_of_each
-from anyshot_jax.classify.picture_input import THUMBNAIL, are_pictures, name_of, thumbnails
+from anyshot_jax.classify.picture_input import THUMBNAIL, are_images, name_of, thumbnails
 from anyshot_jax.classify.trained import Trained, trained
 from anyshot_jax.classify.transduce import transduced
 from anyshot_jax.types import Array, InputError
@@ -53,7 +53,7 @@ class Answers(NamedTuple):
 class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     """The nearest class mean of frozen features, calibrated, with classes of words and 'unknown'.
 
-    X is pictures (paths, PIL images, uint8 arrays [N, H, W], [N, H, W, C] or a list of such), or
+    X is images (paths, PIL images, uint8 arrays [N, H, W], [N, H, W, C] or a list of such), or
     feature vectors [N, D], such as `embed` gives.
 
     Args:
@@ -65,13 +65,13 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
       text_encoder: of names and descriptions, for `encoders.load`, or 'tfidf'.
       unknown: the answer to what is unlike all classes; None: the nearest class whatever it is.
       false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
-      power, normalise, shrink: see `nearest_mean.fit_space`; None: 0.5 and True for pictures, 1 and
+      power, normalise, shrink: see `nearest_mean.fit_space`; None: 0.5 and True for images, 1 and
         False for feature vectors.
 
     Attributes:
       classes_: [C]. head_: `nearest_mean.Head`. temperature_, threshold_ (None: no class has two
       examples, so nothing tells), false_alarm_ (what to expect of the threshold).
-      support_features_ [N, D], support_labels_ [N], support_names_, support_pictures_
+      support_features_ [N, D], support_labels_ [N], support_names_, support_images_
       [N, 64, 64, 3] uint8 (black for feature vectors).
     """
 
@@ -104,9 +104,9 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         """Learns classes from examples X, y and from descriptions; either may be empty.
 
         Args:
-          features: [N, D], what `embed` gives for pictures X, where that is known already.
+          features: [N, D], what `embed` gives for images X, where that is known already.
         Raises:
-          InputError: a picture that can't be read, a field that can't be; says which.
+          InputError: an image that can't be read, a field that can't be; says which.
           ValueError: feature vectors or labels that scikit-learn refuses.
         """
         self._check()
@@ -118,29 +118,29 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
             if not descriptions:
                 raise ValueError('nothing to learn from: give X and y, or descriptions')
             if self._is_trained():
-                raise InputError(f'method={self.method!r} needs pictures of every class')
-            self.of_pictures_, y = True, np.array([], dtype=str)
-            x, names, pictures = np.zeros((0, self._net().dim), np.float32), [], _no_pictures()
+                raise InputError(f'method={self.method!r} needs images of every class')
+            self.of_images_, y = True, np.array([], dtype=str)
+            x, names, images = np.zeros((0, self._net().dim), np.float32), [], _no_images()
             self.n_features_in_ = x.shape[1]
         else:
             if y is None:
                 raise ValueError('requires y to be passed, but the target y is None')
-            self.of_pictures_ = are_pictures(X)
-            x, y, names, pictures = self._examples(X, y, features)
+            self.of_images_ = are_images(X)
+            x, y, names, images = self._examples(X, y, features)
         self.support_features_, self.support_names_ = x, names
-        self.support_pictures_, self.descriptions_ = pictures, descriptions
+        self.support_images_, self.descriptions_ = images, descriptions
         self.classes_ = one_of_each([*np.unique(y).tolist(), *descriptions], y.dtype)
         self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
         return self._learn()
 
     def _examples(self, X, y, features=None):
-        if not self.of_pictures_:
+        if not self.of_images_:
             x, y = validate_data(self, X, y, dtype=np.float64)
             check_labels(y)
-            return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_pictures(len(x))
+            return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_images(len(x))
         y = np.asarray(y)
         if y.shape != (len(X),):
-            raise ValueError(f'{len(X)} pictures, but labels of shape {y.shape}')
+            raise ValueError(f'{len(X)} images, but labels of shape {y.shape}')
         check_labels(y)
         net = self._net()
         if features is None:
@@ -148,16 +148,16 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         else:
             features, small = np.asarray(features, np.float32), net.of_all(X, thumbnails)
             if features.shape != (len(X), net.dim):
-                raise ValueError(f'{len(X)} pictures, but features {features.shape}')
+                raise ValueError(f'{len(X)} images, but features {features.shape}')
         self.n_features_in_ = net.dim
         return features, y, [name_of(item, i) for i, item in enumerate(X)], small
 
     def _learn(self):
         """The head, of what is kept of the support and said of the classes."""
-        power = self.power if self.power is not None else 0.5 if self.of_pictures_ else 1.0
-        normalise = self.of_pictures_ if self.normalise is None else self.normalise
+        power = self.power if self.power is not None else 0.5 if self.of_images_ else 1.0
+        normalise = self.of_images_ if self.normalise is None else self.normalise
         how = {'power': power, 'normalise': normalise, 'shrink': self.shrink}
-        net = self._net() if self.of_pictures_ or self._is_trained() else None
+        net = self._net() if self.of_images_ or self._is_trained() else None
         self.head_, found = fitting.learn(
             self.support_features_, self._label(), self.classes_.tolist(), self.descriptions_,
             net=net, how=how, text_encoder=self.text_encoder, false_alarm=self.false_alarm,
@@ -180,9 +180,9 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         """One more class, or more examples of one that is there; the others' stay.
 
         Args:
-          images: pictures or feature vectors as for `fit`. description: of a class without any.
+          images: images or feature vectors as for `fit`. description: of a class without any.
         Raises:
-          InputError: neither is given, pictures where there are vectors, or a name of another kind
+          InputError: neither is given, images where there are vectors, or a name of another kind
             than the others; the classifier is as it was then.
         """
         check_is_fitted(self)
@@ -193,15 +193,15 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         if not number and not description:
             raise InputError(f'class {name!r}: give images, a description, or both')
         if number:
-            if are_pictures(images) and not self.of_pictures_:
+            if are_images(images) and not self.of_images_:
                 raise InputError(f'class {name!r}: this classifier knows feature vectors only')
-            pictures = are_pictures(images)
+            from_images = are_images(images)
             x, small = self._features(images, keep=True)
             at = len(self.support_names_)
-            names = [name_of(item, at + i) if pictures else f'#{at + i}'
+            names = [name_of(item, at + i) if from_images else f'#{at + i}'
                      for i, item in enumerate(images)]  # fmt: skip
             self.support_features_ = np.concatenate([self.support_features_, x])
-            self.support_pictures_ = np.concatenate([self.support_pictures_, small])
+            self.support_images_ = np.concatenate([self.support_images_, small])
             self.support_names_ = [*self.support_names_, *names]
             labels = [*self.support_labels_.tolist(), *[name] * number]
         else:
@@ -234,7 +234,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     def _without(self, name):
         kept = self.support_labels_ != name
         self.support_features_ = self.support_features_[kept]
-        self.support_pictures_ = self.support_pictures_[kept]
+        self.support_images_ = self.support_images_[kept]
         self.support_names_ = [n for n, k in zip(self.support_names_, kept, strict=True) if k]
         self.support_labels_ = self.support_labels_[kept]
         self.descriptions_ = {c: t for c, t in self.descriptions_.items() if c != name}
@@ -244,7 +244,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     # Answering.
 
     def embed(self, X) -> Array:
-        """[N, D] float32, the encoder's features of pictures; vectors as they are."""
+        """[N, D] float32, the encoder's features of images; vectors as they are."""
         return self._features(X)[0]
 
     def predict(self, X) -> Array:
@@ -307,13 +307,13 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     def _features(self, X, keep: bool = False) -> tuple[Array, Array]:
         """Features [N, D], and thumbnails if they are to be kept."""
         check_is_fitted(self)
-        if are_pictures(X):
-            if not self.of_pictures_:
-                raise InputError('this classifier was fitted on feature vectors, X is pictures')
+        if are_images(X):
+            if not self.of_images_:
+                raise InputError('this classifier was fitted on feature vectors, X is images')
             net = self._net()
-            return net.features_and(X, thumbnails) if keep else (net.features(X), _no_pictures())
+            return net.features_and(X, thumbnails) if keep else (net.features(X), _no_images())
         x = validate_data(self, X, dtype=np.float64, reset=False).astype(np.float32)
-        return x, _no_pictures(len(x))
+        return x, _no_images(len(x))
 
     def _is_trained(self) -> bool:
         return self.method not in METHODS
@@ -355,5 +355,5 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         return model_file.read(Path(path), cls)
 
 
-def _no_pictures(num: int = 0) -> Array:
+def _no_images(num: int = 0) -> Array:
     return np.zeros((num, THUMBNAIL, THUMBNAIL, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Features of picture files, kept in the cache directory by the hash of each file's bytes.
+"""Features of image files, kept in the cache directory by the hash of each file's bytes.
 
     store = FeatureStore(encoder.name, encoder.digest, encoder.dim, read, embed)
     for chunk in store.chunks(paths):
@@ -26,23 +26,23 @@ from absl import logging
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.picture_input import MAX_PIXELS, square
 from anyshot_jax.classify.trained import Trained
-from anyshot_jax.data.readers.images import read_picture
+from anyshot_jax.data.readers.images import open_image
 from anyshot_jax.storage.files import write_whole
 from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import Array, InputError
 
-CHUNK = 128  # pictures of a shard: what a killed run loses at most
-BATCH = 16  # pictures that are embedded at once
-MAX_FILE = 500_000_000  # bytes of a picture file
+CHUNK = 128  # images of a shard: what a killed run loses at most
+BATCH = 16  # images that are embedded at once
+MAX_FILE = 500_000_000  # bytes of an image file
 MAGIC, HEAD, KEY = b'anyshot1', struct.Struct('<8sQQ'), 16
 
 
 class Chunk(NamedTuple):
-    """Some of the pictures that were asked for, in their order."""
+    """Some of the images that were asked for, in their order."""
 
     paths: Sequence[Path]
     features: Array  # [n, D] float32; NaN in rows of `errors`
-    errors: dict[int, InputError]  # row -> why the picture has no features; names the file
+    errors: dict[int, InputError]  # row -> why the image has no features; names the file
 
 
 class _Shard(NamedTuple):
@@ -61,17 +61,17 @@ class FeatureStore:
         read: Callable[[bytes, str], Array],
         embed: Callable[[Array], Array],
     ):
-        """Reads which pictures are stored (16 bytes of each), not their features.
+        """Reads which images are stored (16 bytes of each), not their features.
 
         Args:
           name: of the encoder, for people. digest: hex digits of all that features depend on
-            besides the picture: weights, preprocessing, how pictures are brought to size.
-          dim: D. read: (a file's bytes, its name for messages) -> a picture [...] of one shape;
+            besides the image: weights, preprocessing, how images are brought to size.
+          dim: D. read: (a file's bytes, its name for messages) -> an image [...] of one shape;
             InputError where it can't. embed: [n, ...], n <= BATCH -> [n, D].
         """
-        self.folder = cache_dir() / 'pictures' / re.sub(r'[^\w.-]', '_', f'{name}-{digest}')
+        self.folder = cache_dir() / 'images' / re.sub(r'[^\w.-]', '_', f'{name}-{digest}')
         self.dim, self.read, self.embed = dim, read, embed
-        self.embedded = 0  # pictures that this object had to embed
+        self.embedded = 0  # images that this object had to embed
         self._places: dict[bytes, tuple[_Shard, int]] = {}
         self._keeps = True
         for path in sorted(self.folder.glob('*.shard')):
@@ -101,7 +101,7 @@ class FeatureStore:
         features = np.full((len(paths), self.dim), np.nan, np.float32)
         fresh: dict[bytes, Array] = {}
         left = [i for i, key in enumerate(keys) if i not in errors and key not in found]
-        while left:  # again only for copies of a picture that failed: each is named
+        while left:  # again only for copies of an image that failed: each is named
             first = {keys[i]: i for i in reversed(left)}
             for i, key, z in self._embedded(sorted(first.values()), paths, pool):
                 if isinstance(z, InputError):
@@ -139,7 +139,7 @@ class FeatureStore:
                     yield i, key, InputError(f'{paths[i]} has features that are not finite')
 
     def _read(self, path: Path) -> tuple[bytes, Array] | InputError:
-        """The key and the picture of the same bytes: the file may have changed since."""
+        """The key and the image of the same bytes: the file may have changed since."""
         try:
             with path.open('rb') as f:
                 content = f.read(MAX_FILE)
@@ -207,7 +207,7 @@ def _open(path: Path, dim: int) -> tuple[_Shard, list[bytes]]:
 
 
 def _remove(path: Path, why: Exception) -> None:
-    logging.warning('damaged features, embedding their pictures again: %s: %s', path, why)
+    logging.warning('damaged features, embedding their images again: %s: %s', path, why)
     try:
         path.unlink(missing_ok=True)
     except OSError as e:
@@ -215,7 +215,7 @@ def _remove(path: Path, why: Exception) -> None:
 
 
 def _key(path: Path) -> bytes | InputError:
-    """Of the file's bytes, read in pieces: it may be something huge that is no picture."""
+    """Of the file's bytes, read in pieces: it may be something huge that is no image."""
     try:
         with path.open('rb') as f:
             size = os.fstat(f.fileno()).st_size
@@ -246,6 +246,6 @@ def store_of(net: Frozen | Trained) -> FeatureStore:
         digest = f'{net.encoder.digest}-{net.size}'
 
     def read(content: bytes, path: str) -> np.ndarray:
-        return square(read_picture(content, MAX_PIXELS, path), size, path)
+        return square(open_image(content, MAX_PIXELS, path), size, path)
 
     return FeatureStore(name, digest, net.dim, read, net.of_squares)

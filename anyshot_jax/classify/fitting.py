@@ -43,21 +43,21 @@ def learn(
 
     Args:
       x: [N, D] features. label: [N] places in classes. said: descriptions of some.
-      net: what made the features of pictures, or the trained method; None: they are vectors.
+      net: what made the features of images, or the trained method; None: they are vectors.
       how: of `nearest_mean.fit_space`. text_encoder: see `word_means.class_words`.
     Raises:
-      InputError: a class with neither, or no picture where a trained method needs one; names it.
+      InputError: a class with neither, or no image where a trained method needs one; names it.
     """
     given = x, label, len(classes)
     empty = np.bincount(label, minlength=len(classes)) == 0
     bare = [c for c, e in zip(classes, empty, strict=True) if e]
     if isinstance(net, Trained):
         if bare:
-            raise InputError(f'a trained run needs pictures of every class, {bare[0]!r} has none')
+            raise InputError(f'a trained run needs images of every class, {bare[0]!r} has none')
         return fit_trained(net.scores, *given, how=how, false_alarm=false_alarm)
     silent = [c for c in bare if not said.get(c, '')]
     if silent:
-        raise InputError(f'class {silent[0]!r} has neither a picture nor a description')
+        raise InputError(f'class {silent[0]!r} has neither an image nor a description')
     words = known = None
     if bare:
         texts = [said.get(c, '') for c in classes]
@@ -119,12 +119,12 @@ def choose_bias(score: Array, said: Array, y: Array, of_words: Array) -> float:
     num, classes = np.arange(len(y)), np.unique(y)
     own, others = score[num, y], score.astype(np.float64)
     others[num, y] = -np.inf
-    pictured = np.where(of_words, -np.inf, others).max(1)
+    imaged = np.where(of_words, -np.inf, others).max(1)
     worded = np.where(of_words, others, -np.inf).max(1)
     share = lambda right: np.mean([right[y == c].mean() for c in classes])
     best, chosen = 0.0, 0.0
     for bias in np.linspace(0, 1, 101) * float(np.ptp(own) + np.ptp(said)):
-        rival = np.maximum(pictured, worded + bias)
+        rival = np.maximum(imaged, worded + bias)
         seen, unseen = share(own > rival), share(said + bias > rival)
         both = 2 * seen * unseen / max(seen + unseen, 1e-12)
         if both > best:

@@ -1,4 +1,4 @@
-"""A frozen encoder that is loaded and compiled once a process, for pictures as they come."""
+"""A frozen encoder that is loaded and compiled once a process, for images as they come."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,20 +12,20 @@ from tqdm import tqdm
 from anyshot_jax import encoders
 from anyshot_jax.classify import word_means
 from anyshot_jax.classify.picture_input import squares
-from anyshot_jax.encoders import PictureEncoder
+from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.encoders.catalogue import last_layer
 from anyshot_jax.types import Array, InputError
 
-BATCH = 16  # pictures at once; fewer than half of that pass one by one
+BATCH = 16  # images at once; fewer than half of that pass one by one
 
 
 class Frozen(NamedTuple):
-    """An encoder of pictures and its compiled function."""
+    """An encoder of images and its compiled function."""
 
     which: str
-    encoder: PictureEncoder
-    size: int  # pixels of a side as it takes pictures
-    apply: Callable  # (params, pictures [N, size, size, 3] uint8) -> [N, D]
+    encoder: ImageEncoder
+    size: int  # pixels of a side as it takes images
+    apply: Callable  # (params, images [N, size, size, 3] uint8) -> [N, D]
     params: Any
 
     @property
@@ -42,7 +42,7 @@ class Frozen(NamedTuple):
         return np.asarray(self.apply(self.params, x[rows]))[: len(x)]
 
     def features(self, items: Sequence[Any]) -> Array:
-        """[N, D] float32 of pictures, read and embedded a few at a time.
+        """[N, D] float32 of images, read and embedded a few at a time.
 
         Raises:
           InputError: one that can't be read; says which.
@@ -60,7 +60,7 @@ class Frozen(NamedTuple):
         return np.concatenate([what(x) for x in self._read(items)])
 
     def _read(self, items: Sequence[Any]) -> Iterator[Array]:
-        with tqdm(total=len(items), desc='embed pictures', disable=None, leave=False) as bar:
+        with tqdm(total=len(items), desc='embed images', disable=None, leave=False) as bar:
             for start in range(0, max(len(items), 1), BATCH):
                 yield squares(items[start : start + BATCH], self.size, start)
                 bar.update(BATCH)
@@ -85,8 +85,8 @@ def frozen(which: str) -> Frozen:
     """
     name, parts = _parts(which)
     encoder = encoders.load(name, parts=parts)
-    if not isinstance(encoder, PictureEncoder):
-        raise InputError(f'encoder={which!r} reads texts, not pictures')
+    if not isinstance(encoder, ImageEncoder):
+        raise InputError(f'encoder={which!r} reads texts, not images')
     apply = jax.jit(lambda params, x: encoder.apply(params, encoder.preprocess(x)))
     return Frozen(which, encoder, encoder.size, apply, jax.device_put(encoder.params))
 

@@ -1,4 +1,4 @@
-"""Where in a picture its answer comes from, for nets whose features are the mean of a map."""
+"""Where in an image its answer comes from, for nets whose features are the mean of a map."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from anyshot_jax.classify.nearest_mean import Head, place, scores
-from anyshot_jax.encoders import PictureEncoder
+from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.types import Array
 
 
@@ -15,7 +15,7 @@ def left_out(cells: Array, score: Callable[[Array], Array]) -> np.ndarray:
 
     Above 0: the cell speaks for what is scored; below 0: against it; the sizes are those of the
     score. Each cell is left out alone, so that two that say the same hide each other in part. A
-    cell has seen more of the picture than the square that it stands for, and speaking for a class
+    cell has seen more of the image than the square that it stands for, and speaking for a class
     of defects doesn't make it one: background counts that comes with a class, too.
 
     Args:
@@ -45,8 +45,8 @@ def lead(head: Head, winner: int) -> Callable[[Array], Array]:
     return of
 
 
-def last_map(encoder: PictureEncoder, side: int = 224) -> Callable[[Array], np.ndarray] | None:
-    """A function: pictures [1, side, side, 3] uint8 -> the map [1, h, w, dim] whose mean is theirs.
+def last_map(encoder: ImageEncoder, side: int = 224) -> Callable[[Array], np.ndarray] | None:
+    """A function: images [1, side, side, 3] uint8 -> the map [1, h, w, dim] whose mean is theirs.
 
     None for a net whose features are the mean of no map (a transformer), and for features joined
     of several parts.

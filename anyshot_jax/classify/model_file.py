@@ -40,7 +40,7 @@ def write(path: Path, classifier: Any) -> None:
         )
     labels = classifier.classes_.tolist()
     if not all(isinstance(c, (str, int, float, bool)) for c in labels):
-        raise InputError(f'labels like {labels[0]!r} can not be kept: use texts or numbers')
+        raise InputError(f'labels like {labels[0]!r} cannot be kept: use texts or numbers')
     said = {
         'format': FORMAT,
         'params': classifier.get_params(),
@@ -48,22 +48,22 @@ def write(path: Path, classifier: Any) -> None:
         'dtype': 'object' if classifier.classes_.dtype == object else classifier.classes_.dtype.str,
         'descriptions': [[c, t] for c, t in classifier.descriptions_.items()],
         'names': list(classifier.support_names_),
-        'of_pictures': bool(classifier.of_pictures_),
+        'of_pictures': bool(classifier.of_images_),
         'false_alarm': classifier.false_alarm_,
-        'encoder': classifier._net().encoder.digest if classifier.of_pictures_ else '',
+        'encoder': classifier._net().encoder.digest if classifier.of_images_ else '',
     }
     head = {f'head.{k}': v for k, v in _flat(classifier.head_).items()}
     arrays = {
         'support_features': classifier.support_features_,
         'support_label': np.searchsorted(classifier.classes_, classifier.support_labels_),
-        'support_pictures': classifier.support_pictures_,
+        'support_pictures': classifier.support_images_,
         'held_out': classifier.held_out_,
         **head,
     }
     try:
         header = {KEY: json.dumps(said, allow_nan=False)}
     except (TypeError, ValueError) as e:
-        raise InputError(f'{path}: a parameter or label can not be kept: {e}') from e
+        raise InputError(f'{path}: a parameter or label cannot be kept: {e}') from e
     data = save({k: np.array(v, order='C') for k, v in arrays.items()}, header)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.tmp')
@@ -120,8 +120,8 @@ def _restore(path: Path, cls: type) -> Any:
         raise InputError(f'{path}: method={made.method!r} is none that a model can have')
     made._check()
     made.classes_ = _classes(path, said)
-    made.of_pictures_, made.n_features_in_ = bool(said['of_pictures']), dim
-    made.support_features_, made.support_pictures_ = x, arrays['support_pictures']
+    made.of_images_, made.n_features_in_ = bool(said['of_pictures']), dim
+    made.support_features_, made.support_images_ = x, arrays['support_pictures']
     made.support_labels_ = made.classes_[label]
     made.support_names_ = [str(n) for n in said['names']]
     made.descriptions_ = {c: str(t) for c, t in said['descriptions']}

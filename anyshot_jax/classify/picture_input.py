@@ -1,4 +1,4 @@
-"""Pictures as people hand them over (paths, PIL images, arrays) -> uint8 squares of one size."""
+"""Images as people hand them over (paths, PIL images, arrays) -> uint8 squares of one size."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from anyshot_jax.data.readers.images import fit, read_picture, to_eight_bits
+from anyshot_jax.data.readers.images import fit, open_image, to_eight_bits
 from anyshot_jax.types import Array, InputError
 
-MAX_PIXELS = 50_000_000  # a picture that unpacks to more is refused
+MAX_PIXELS = 50_000_000  # an image that unpacks to more is refused
 THUMBNAIL = 64  # pixels of what is kept of the support
 
 
-def are_pictures(x: Any) -> bool:
-    """Whether X holds pictures rather than feature vectors."""
+def are_images(x: Any) -> bool:
+    """Whether X holds images rather than feature vectors."""
     if isinstance(x, np.ndarray):
         if x.dtype == np.uint8 and x.ndim in (3, 4):
             return True
-        return x.ndim == 1 and len(x) > 0 and x.dtype.kind in 'UO' and _is_picture(x[0])
-    return isinstance(x, Sequence) and len(x) > 0 and not isinstance(x, str) and _is_picture(x[0])
+        return x.ndim == 1 and len(x) > 0 and x.dtype.kind in 'UO' and _is_image(x[0])
+    return isinstance(x, Sequence) and len(x) > 0 and not isinstance(x, str) and _is_image(x[0])
 
 
-def _is_picture(item: Any) -> bool:
+def _is_image(item: Any) -> bool:
     pixels = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim in (2, 3)
     return isinstance(item, (str, Path, Image.Image)) or pixels
 
@@ -38,27 +38,27 @@ def square(item: Any, size: int, name: str) -> Array:
     """[size, size, 3] uint8: the largest centred square.
 
     Raises:
-      InputError: no picture, damaged or too large; says which.
+      InputError: no image, damaged or too large; says which.
     """
     if isinstance(item, (str, Path)):
         path = Path(item)
         if not path.is_file():
             raise InputError(f'{name}: there is no such file')
-        picture = read_picture(path, MAX_PIXELS, name)
+        image = open_image(path, MAX_PIXELS, name)
     elif isinstance(item, Image.Image):
-        picture = to_eight_bits(item, name)
+        image = to_eight_bits(item, name)
     elif isinstance(item, np.ndarray) and item.dtype == np.uint8:
         pixels = item[..., 0] if item.ndim == 3 and item.shape[-1] == 1 else item
         if pixels.ndim not in (2, 3) or 0 in pixels.shape or (
             pixels.ndim == 3 and pixels.shape[-1] not in (3, 4)
         ):  # fmt: skip
-            raise InputError(f'{name}: a uint8 picture is [H, W] or [H, W, 1, 3 or 4], got '
+            raise InputError(f'{name}: a uint8 image is [H, W] or [H, W, 1, 3 or 4], got '
                              f'{item.shape}')  # fmt: skip
-        picture = to_eight_bits(Image.fromarray(np.ascontiguousarray(pixels)), name)
+        image = to_eight_bits(Image.fromarray(np.ascontiguousarray(pixels)), name)
     else:
-        raise InputError(f'{name} is no picture: give paths, PIL images or uint8 arrays, got '
+        raise InputError(f'{name} is no image: give paths, PIL images or uint8 arrays, got '
                          f'{type(item).__name__}')  # fmt: skip
-    return fit(picture.convert('RGB'), size)
+    return fit(image.convert('RGB'), size)
 
 
 def squares(items: Iterable[Any], size: int, first: int = 0) -> Array:
@@ -73,8 +73,8 @@ def squares(items: Iterable[Any], size: int, first: int = 0) -> Array:
         return np.stack(list(found)) if numbered else np.zeros((0, size, size, 3), np.uint8)
 
 
-def thumbnails(pictures: Array) -> Array:
+def thumbnails(images: Array) -> Array:
     """[N, THUMBNAIL, THUMBNAIL, 3] uint8 of squares [N, S, S, 3]."""
-    if not len(pictures):
+    if not len(images):
         return np.zeros((0, THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    return np.stack([fit(Image.fromarray(x), THUMBNAIL) for x in pictures])
+    return np.stack([fit(Image.fromarray(x), THUMBNAIL) for x in images])

@@ -1,4 +1,4 @@
-"""A method that was trained in a workdir, as it answers new classes from their pictures.
+"""A method that was trained in a workdir, as it answers new classes from their images.
 
 MAML and its kin adapt to the support, a relation network compares with it, prototypical networks
 take its means: whatever the method's `predict` does with an episode.
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
         return int(np.prod(self.shape))
 
     def features(self, items: Sequence[Any]) -> Array:
-        """[N, dim] float32; raises InputError for a picture that can't be read."""
+        """[N, dim] float32; raises InputError for an image that can't be read."""
         return self.features_and(items, lambda x: x[:, :0])[0]
 
     def features_and(self, items: Sequence[Any], also: Callable[[Array], Array]):
@@ -100,7 +100,7 @@ def trained(workdir: str) -> Trained:
 
     Raises:
       InputError: no run there, of several stages, of a method that answers no episodes, of parts
-        of an encoder or data that pictures can't be made into, or without a checkpoint.
+        of an encoder or data that images can't be made into, or without a checkpoint.
     """
     folder = Path(workdir).expanduser()
     if not (folder / 'config.json').is_file():
@@ -110,7 +110,7 @@ def trained(workdir: str) -> Trained:
     except InputError as e:
         raise InputError(f'{folder}/config.json: {e}') from e
     if config.encoder_parts or config.features_from or config.residual.encoder:
-        raise InputError(f'{folder} was trained on features that a picture alone does not have')
+        raise InputError(f'{folder} was trained on features that an image alone does not have')
     shape = _item_shape(config, folder)
     config.eval.within = config.train.within = ''
     config.eval.tasks = config.eval.tasks or ((2, 1),)
@@ -143,7 +143,7 @@ def _item_shape(config, folder: Path) -> tuple[int, ...]:
         return (frozen(config.encoder).dim,)
     size = config.data.get('size', 0)
     if not size:
-        raise InputError(f'{folder}: pictures can not be made into {config.data.name} items')
+        raise InputError(f'{folder}: images cannot be made into {config.data.name} items')
     return (size, size, config.data.get('channels', 1))
 
 

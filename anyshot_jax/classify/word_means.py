@@ -1,9 +1,9 @@
-"""Means of classes that have no pictures, from what they are called and said to be.
+"""Means of classes that have no images, from what they are called and said to be.
 
 Ridge regression from vectors of words to class means (as methods/ridge.py), learnt from the
-classes that have pictures and, where the encoder was trained on ImageNet, from that: the weights of
+classes that have images and, where the encoder was trained on ImageNet, from that: the weights of
 its last layer say where each of those 1000 classes lies, and their names are words. So a class can
-be described when there is no picture at all, if far less well.
+be described when there is no image at all, if far less well.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ class Known(NamedTuple):
 class Found(NamedTuple):
     """Means by words, all of length 1."""
 
-    means: Array  # [U, D] of the classes without pictures
-    left_out: Array  # [H, D] of those with pictures, each as if it had none
+    means: Array  # [U, D] of the classes without images
+    left_out: Array  # [H, D] of those with images, each as if it had none
 
 
 def class_words(names: Sequence[str], texts: Sequence[str], text_encoder: str) -> Array:
@@ -73,16 +73,16 @@ def _text(which: str) -> TextEncoder:
     return text
 
 
-def fit_means(words: Array, has_pictures: Array, means: Array, known: Known | None) -> Found:
-    """The means of the classes that have no pictures.
+def fit_means(words: Array, has_images: Array, means: Array, known: Known | None) -> Found:
+    """The means of the classes that have no images.
 
     Args:
-      words: [C, A] of all classes. has_pictures: [C] bool. means: [C, D] of those that have them.
+      words: [C, A] of all classes. has_images: [C] bool. means: [C, D] of those that have them.
       known: with directions as the space has them.
     Raises:
-      InputError: nothing to learn from: no pictures, and nothing known.
+      InputError: nothing to learn from: no images, and nothing known.
     """
-    have = np.flatnonzero(has_pictures)
+    have = np.flatnonzero(has_images)
     a = unit(words - words.mean(0)) if len(words) > 1 else words
     rows, targets, weight = [a[have]], [unit(means[have])], [np.full(len(have), OWN_WEIGHT)]
     if known is not None:
@@ -91,11 +91,11 @@ def fit_means(words: Array, has_pictures: Array, means: Array, known: Known | No
         weight.append(np.ones(len(known.words)))
     x, y, w = np.concatenate(rows), np.concatenate(targets), np.concatenate(weight)
     if not len(x):
-        raise InputError('nothing says what descriptions look like: give pictures of some classes')
+        raise InputError('nothing says what descriptions look like: give images of some classes')
     weighed = (x * w[:, None]).T
     solved = np.linalg.solve(weighed @ x + PENALTY * np.eye(x.shape[1]), weighed)
     slope = solved @ y
     # The closed form of leaving one row out.
     leverage = np.einsum('ia,ai->i', x, solved)[: len(have), None]
     left_out = (x[: len(have)] @ slope - leverage * y[: len(have)]) / (1 - leverage)
-    return Found(unit(a[~has_pictures] @ slope), unit(left_out))
+    return Found(unit(a[~has_images] @ slope), unit(left_out))

@@ -1,8 +1,8 @@
-"""Your own pictures, one folder a class: <class>/<image>, folders below a class taken with it.
+"""Your own images, one folder a class: <class>/<image>, folders below a class taken with it.
 
 Either the directory holds `train`, `val` and `test` with class folders in each, or class folders
 only, which config splits (fractions and seed, or lists of names). Classes are sorted by name,
-pictures by path. Hidden files, system files and files that are no pictures are passed over and
+images by path. Hidden files, system files and files that are no images are passed over and
 counted. Links may lead to anywhere inside the directory.
 
 A `classes.json` beside the class folders may describe the classes, see `descriptions.py`.
@@ -25,10 +25,10 @@ from anyshot_jax.types import Array, Data, InputError
 
 DEFAULTS = {
     **FIELDS,
-    'size': 84,  # pictures are centre-cropped and resized to size x size
+    'size': 84,  # images are centre-cropped and resized to size x size
     'channels': 3,  # 3 colour | 1 grey
-    'on_error': 'raise',  # raise | skip (and count) pictures that can't be read
-    'max_pixels': 50_000_000,  # a picture that unpacks to more is refused
+    'on_error': 'raise',  # raise | skip (and count) images that can't be read
+    'max_pixels': 50_000_000,  # an image that unpacks to more is refused
     'turns': 1,
     'turns_eval': 1,
 }
@@ -40,8 +40,8 @@ def load(config: ConfigDict) -> Data:
     """Data of uint8 [N, size, size, channels]; names are the folders' names.
 
     Raises:
-      InputError: no directory, no class, a class without pictures or in two roles, a damaged
-        picture (unless on_error='skip'), a link out of the directory; names it.
+      InputError: no directory, no class, a class without images or in two roles, a damaged
+        image (unless on_error='skip'), a link out of the directory; names it.
     """
     check_fields(config)
     root = find_dir(config.dir, 'folder', LAYOUT)
@@ -74,15 +74,15 @@ def read_classes(
     Args:
       classes: (role or '', class) -> its files. ignored: files passed over before, to be counted.
     Raises:
-      InputError: a class of no readable picture, a damaged one (unless on_error='skip'); names it.
+      InputError: a class of no readable image, a damaged one (unless on_error='skip'); names it.
     """
     files = [(f, c) for c, of_class in enumerate(classes.values()) for f in of_class]
     x = np.empty((len(files), config.size, config.size, config.channels), np.uint8)
     label: list[int] = []
     skipped, others = 0, ignored
-    pictures = read_images(len(files), lambda i: (files[i][0], ''), config)
-    with closing(pictures):
-        for (file, c), found in zip(files, pictures, strict=True):
+    images = read_images(len(files), lambda i: (files[i][0], ''), config)
+    with closing(images):
+        for (file, c), found in zip(files, images, strict=True):
             if isinstance(found, NotAnImage) and file.suffix.lower() not in SUFFIXES:
                 others += 1
             elif isinstance(found, InputError):
@@ -94,12 +94,12 @@ def read_classes(
                 x[len(label)] = found
                 label.append(c)
     if skipped or others:
-        logging.info('%s: skipped %d pictures, passed over %d files', root, skipped, others)
+        logging.info('%s: skipped %d images, passed over %d files', root, skipped, others)
     present = np.bincount(label, minlength=len(classes)) > 0
     if not present.all():
         empty = '/'.join(p for p in list(classes)[int(np.argmin(present))] if p)
         raise InputError(
-            f'class {empty!r} in {root} has no readable picture '
+            f'class {empty!r} in {root} has no readable image '
             f'({skipped} skipped, {others} files passed over in all)'
         )
     return x[: len(label)], np.array(label, np.int64)

@@ -1,7 +1,7 @@
 """The embedded data set: Unicode characters drawn from matplotlib's DejaVu fonts.
 
 A class is a character, with 20 images: up to 12 fonts (sans, serif, mono; bold, oblique, italic),
-each time slightly turned, sheared, stretched and shifted. Ink is 255 on 0, fitted to the picture,
+each time slightly turned, sheared, stretched and shifted. Ink is 255 on 0, fitted to the image,
 so size and position say nothing about the class. Characters that look like one with a smaller code
 (Greek Alpha and Latin A, x and X, faint differences of accents) are left out, as are blank ones.
 
@@ -49,7 +49,7 @@ ROLE = {
     'HEBREW': 'test',
     'TIFINAGH': 'test',
 }  # by script, which is the first word of the Unicode name
-SYMBOLS = ((0x2190, 0x22FF), (0x25A0, 0x27BF))  # arrows, operators, geometric, pictures, dingbats
+SYMBOLS = ((0x2190, 0x22FF), (0x25A0, 0x27BF))  # arrows, operators, geometric, images, dingbats
 FIRST_LIGATURE = 0xA800  # beyond are forms of letters that are there already
 FILLERS = frozenset(('LETTER', 'SYLLABICS', 'SIGN', 'SYMBOL', 'CAPITAL', 'SMALL'))
 

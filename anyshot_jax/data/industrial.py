@@ -1,7 +1,7 @@
 """Industrial sets: MSD (metal surface defects), KTD (Kylberg textures), and others laid out so.
 
-The directory holds `classes.json` and `images/<class>/<picture>`, see `industrial_files.py`.
-Classes are sorted by name, pictures by path.
+The directory holds `classes.json` and `images/<class>/<image>`, see `industrial_files.py`.
+Classes are sorted by name, images by path.
 
 Which classes are novel, in role 'test' (config.data.classes): 'A' those with seen = false. Of MSD
 other sets are in circulation too, and publications don't say which is theirs: 'B' the last five by
@@ -10,7 +10,7 @@ sorted names shuffled by split_seed. Of the others the first `val`, shuffled by 
 
 With held_out a part of every class of train and val is kept back as role 'test_seen', for
 generalised zero-shot: its classes are train's and then val's. In A these are the files that
-classes.json names, if it does. Else a class's n pictures are cut into max(2, n / 5) equal runs, and
+classes.json names, if it does. Else a class's n images are cut into max(2, n / 5) equal runs, and
 the last of each run is kept back.
 
 texts are 'what it is: description'. What it is: the long_name without its remark, else the class's
@@ -39,10 +39,10 @@ DEFAULTS = {
     'val': 3,  # how many of the seen classes validate (MSD and KTD have 15); 0: all train
     'val_seed': 0,  # which these are
     'held_out': False,  # True: keeps back items of the seen classes, in role test_seen
-    'size': 224,  # pictures are centre-cropped and resized to size x size
+    'size': 224,  # images are centre-cropped and resized to size x size
     'channels': 3,  # 3 colour | 1 grey
-    'on_error': 'raise',  # raise | skip (and count) pictures that can't be read
-    'max_pixels': 50_000_000,  # a picture that unpacks to more is refused
+    'on_error': 'raise',  # raise | skip (and count) images that can't be read
+    'max_pixels': 50_000_000,  # an image that unpacks to more is refused
 }
 
 # fmt: off
@@ -64,7 +64,7 @@ def load(config: ConfigDict) -> Data:
 
     Raises:
       InputError: nothing there, a classes.json that doesn't fit the folders, a class set that this
-        set doesn't have, too many validation classes, a damaged picture, a link out of the
+        set doesn't have, too many validation classes, a damaged image, a link out of the
         directory; names the file, class or field.
     """
     check_fields(config)
@@ -170,7 +170,7 @@ def _held_out(
         if not 0 < len(kept[name]) < len(of_class):
             raise InputError(
                 f'config.data.held_out=True would keep back {len(kept[name])} of the '
-                f'{len(of_class)} pictures of class {name!r}: some of every seen class are '
+                f'{len(of_class)} images of class {name!r}: some of every seen class are '
                 'needed, and some for training'
             )
     return kept

@@ -1,10 +1,10 @@
-"""One product category: pictures without defects, and defects of several types with their masks.
+"""One product category: images without defects, and defects of several types with their masks.
 
 The directory is in MVTec AD's or MVTec 3D AD's layout, with a manifest.csv or not, see
 `mvtec_files.py`. Roles: 'good' (one class, train/good), 'good_test' (test/good, if there is any),
 'test' (the types of defect, with masks), and with config.data.pseudo.classes 'train' and 'val':
-made-up defects on pictures of 'good', see `pseudo.py`, whose group is the row of their picture in
-'good'. Elsewhere group says which pictures are near copies (of one part, say): support and query
+made-up defects on images of 'good', see `pseudo.py`, whose group is the row of their image in
+'good'. Elsewhere group says which images are near copies (of one part, say): support and query
 must not share one, and 'good', 'good_test' and 'test' number them alike.
 
 Bergmann, Fauser, Sattlegger, Steger, "MVTec AD - a comprehensive real-world dataset for
@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from anyshot_jax.data.pseudo import classes
-from anyshot_jax.data.readers.images import check_fields, read_images, read_picture
+from anyshot_jax.data.readers.images import check_fields, open_image, read_images
 from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.readers.mvtec import GOOD, LAYOUT, Item, find_items
 from anyshot_jax.storage.folders import data_root
@@ -39,7 +39,7 @@ DEFAULTS = {
     'drop_ambiguous': True,  # leaves out groups that show more than one type of defect
     'detect_only': False,  # one type of defect is enough: good is told from bad, not type from type
     'on_error': 'raise',
-    'max_pixels': 50_000_000,  # a picture that unpacks to more is refused
+    'max_pixels': 50_000_000,  # an image that unpacks to more is refused
     'pseudo': classes.FIELDS,
 }
 
@@ -49,7 +49,7 @@ def load(config: ConfigDict) -> Data:
 
     Raises:
       InputError: nothing there, one type of defect only (unless detect_only), a manifest that
-        doesn't fit, a damaged picture, a link out of the directory; names the file or field.
+        doesn't fit, a damaged image, a link out of the directory; names the file or field.
     """
     check(config)
     root = _find(config)
@@ -66,7 +66,7 @@ def load(config: ConfigDict) -> Data:
         raise InputError(
             f'{root} has {len(kinds)} type{"" if len(kinds) == 1 else "s"} of defect'
             f'{f" ({kinds[0]})" if kinds else ""}: there is nothing to tell apart'
-            + ('' if not kinds else '; --config.data.detect_only=True tells it from good pictures')
+            + ('' if not kinds else '; --config.data.detect_only=True tells it from good images')
         )
     number = {g: n for n, g in enumerate(sorted({item.group for item in items}))}
     data: dict[str, Dataset] = {
@@ -82,7 +82,7 @@ def check(config: ConfigDict) -> None:
     """Refuses (InputError) values that no category can be loaded with; names the field."""
     check_fields(config)
     if config.on_error != 'raise':
-        raise InputError("config.data.on_error: only 'raise', a category's pictures are few")
+        raise InputError("config.data.on_error: only 'raise', a category's images are few")
     if config.fit not in ('stretch', 'crop'):
         raise InputError(f"config.data.fit = {config.fit!r}: need 'stretch' or 'crop'")
     if config.fit == 'crop' and not 1 <= config.crop <= config.size:
@@ -120,7 +120,7 @@ def without_ambiguous(items: Sequence[Item], group: str) -> list[Item]:
     kept = [item for item in items if item.group not in strange]
     if strange:
         logging.warning(
-            'left out %d pictures whose %s shows more than one type of defect: %s '
+            'left out %d images whose %s shows more than one type of defect: %s '
             '(config.data.drop_ambiguous=False keeps them)',
             len(items) - len(kept), group, ', '.join(f'{g} ({k})' for g, k in strange.items()),
         )  # fmt: skip
@@ -133,14 +133,14 @@ def _read(items: Sequence[Item], number: dict[str, int], config: ConfigDict) -> 
     side = config.size if config.fit == 'stretch' else config.crop
     x = np.empty((len(items), side, side, config.channels), np.uint8)
     mask = np.zeros(x.shape[:3], bool) if any(item.mask for item in items) else None
-    of_picture = {item.path: item.mask for item in items}
+    of_image = {item.path: item.mask for item in items}
 
     def read(path, name):
-        picture = read_picture(path, config.max_pixels)
-        pixels = np.asarray(fitted(picture.convert('RGB' if config.channels == 3 else 'L'), config))
+        image = open_image(path, config.max_pixels)
+        pixels = np.asarray(fitted(image.convert('RGB' if config.channels == 3 else 'L'), config))
         if mask is None:
             return pixels, None
-        return pixels, read_mask(of_picture[path], config, picture.size)
+        return pixels, read_mask(of_image[path], config, image.size)
 
     with closing(read_images(len(items), lambda i: (items[i].path, ''), config, read)) as found:
         for i, both in enumerate(found):
@@ -158,31 +158,31 @@ def _read(items: Sequence[Item], number: dict[str, int], config: ConfigDict) -> 
     )
 
 
-def fitted(picture: Image.Image, config, how=Image.Resampling.BICUBIC) -> Image.Image:
-    """The picture at the size that config.fit, size and crop say; bicubic, averaging."""
+def fitted(image: Image.Image, config, how=Image.Resampling.BICUBIC) -> Image.Image:
+    """The image at the size that config.fit, size and crop say; bicubic, averaging."""
     if config.fit == 'stretch':
-        return picture.resize((config.size, config.size), how)
-    width, height = picture.size
+        return image.resize((config.size, config.size), how)
+    width, height = image.size
     short = min(width, height)
     size = tuple(max(config.size, round(s * config.size / short)) for s in (width, height))
     left, top = ((s - config.crop) // 2 for s in size)
-    return picture.resize(size, how).crop((left, top, left + config.crop, top + config.crop))
+    return image.resize(size, how).crop((left, top, left + config.crop, top + config.crop))
 
 
 def read_mask(path: Path, config, size: tuple[int, int]) -> Array:
     """[S, S] bool: above half of the mask's largest value (0 or 1, 0 or 255, or JPEG's greys).
 
-    It is fitted like its picture, but nearest.
+    It is fitted like its image, but nearest.
 
     Args:
-      size: width and height of its picture.
+      size: width and height of its image.
     Raises:
-      InputError: the mask is not of that size, or as `read_picture`.
+      InputError: the mask is not of that size, or as `open_image`.
     """
-    found = read_picture(path, config.max_pixels).convert('L')
+    found = open_image(path, config.max_pixels).convert('L')
     if found.size != size:
         raise InputError(
-            f'the mask {path} has {found.size[0]} x {found.size[1]} pixels, but its picture '
+            f'the mask {path} has {found.size[0]} x {found.size[1]} pixels, but its image '
             f'{size[0]} x {size[1]}'
         )
     grey = np.asarray(found)

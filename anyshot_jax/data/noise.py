@@ -47,7 +47,7 @@ def corrupt(rng: np.random.Generator, label: Array, share: float, num_outside: i
         given[i] = (label[i] + rng.integers(1, num)) % num
     if len(replaced) > num_outside:
         raise InputError(
-            f'config.data.noise={share} needs {len(replaced)} pictures of no novel class, but '
+            f'config.data.noise={share} needs {len(replaced)} images of no novel class, but '
             f'{num_outside} are kept for that: raise config.data.outside'
         )
     stranger = np.isin(row, replaced)

@@ -1,10 +1,10 @@
-"""Pictures packed in one .npz file: encoded as they were (JPEG, PNG, ...), end to end.
+"""Images packed in one .npz file: encoded as they were (JPEG, PNG, ...), end to end.
 
-Keys: jpeg (or picture) [bytes] uint8, the files one after another; offset [N + 1], where each
+Keys: jpeg (or image) [bytes] uint8, the files one after another; offset [N + 1], where each
 begins and the last ends; label [N] whole numbers; optionally name [C], what number c in label is
 called, and description [C]. config.data.group names one more [N], whole numbers whose names are in
-<group>_name, such as who drew a picture: retrieval doesn't ask for items of the query's own group.
-The classes are split by config as for `folder`: a split by picture
+<group>_name, such as who drew an image: retrieval doesn't ask for items of the query's own group.
+The classes are split by config as for `folder`: a split by image
 that the file may have is of no use where test classes must be new.
 """
 
@@ -25,24 +25,24 @@ DEFAULTS = {
     'group': '',  # key of the items' groups; '': an item is only like itself
     'merge': (),  # ((name, name, ...), ...): groups that count as one
     'set': '',  # the folder under ANYSHOT_DATA_DIR where config.data.dir is empty
-    'size': 84,  # pictures are centre-cropped and resized to size x size
+    'size': 84,  # images are centre-cropped and resized to size x size
     'channels': 3,  # 3 colour | 1 grey
-    'on_error': 'raise',  # raise | skip (and count) pictures that can't be read
-    'max_pixels': 50_000_000,  # a picture that unpacks to more is refused
+    'on_error': 'raise',  # raise | skip (and count) images that can't be read
+    'max_pixels': 50_000_000,  # an image that unpacks to more is refused
     'max_bytes': 16_000_000_000,  # the largest size of the file, unpacked
     'turns': 1,
     'turns_eval': 1,
 }
 
 LAYOUT = 'an .npz with jpeg [bytes], offset [N + 1] and label [N]'
-KEYS = ('jpeg', 'picture', 'offset', 'label', 'name', 'description')
+KEYS = ('jpeg', 'image', 'offset', 'label', 'name', 'description')
 
 
 def load(config: ConfigDict) -> Data:
     """Data of uint8 [N, size, size, channels].
 
     Raises:
-      InputError: names the file, and the key or picture that can't be used.
+      InputError: names the file, and the key or image that can't be used.
     """
     check_fields(config)
     path = find_dir(config.dir, config.set or 'packed', LAYOUT)
@@ -53,7 +53,7 @@ def load(config: ConfigDict) -> Data:
         path = files[0]
     own = (config.group, f'{config.group}_name') if config.group else ()
     z = read_npz(path, config.max_bytes, (*KEYS, *own))
-    z = {'jpeg': z['picture'], **z} if 'picture' in z else z
+    z = {'jpeg': z['image'], **z} if 'image' in z else z
     missing = [k for k in ('jpeg', 'offset', 'label') if k not in z]
     if missing:
         raise InputError(f'{path} has no array {" and none called ".join(missing)}: need {LAYOUT}')
@@ -71,17 +71,17 @@ def load(config: ConfigDict) -> Data:
     group = _groups(path, z, len(label), config) if config.group else None
     role = split_classes(names, config)
     roles = [role[n] for n in names]
-    # By role and class: then no role's pictures are copied.
+    # By role and class: then no role's images are copied.
     order = np.lexsort((label, np.array(roles)[label]))
 
     def source(i: int) -> tuple[bytes, str]:
         at = order[i]
-        return files[offset[at] : offset[at + 1]].tobytes(), f'{path}, picture {at}'
+        return files[offset[at] : offset[at + 1]].tobytes(), f'{path}, image {at}'
 
     x = np.empty((len(label), config.size, config.size, config.channels), np.uint8)
     kept: list[int] = []
-    with closing(read_images(len(label), source, config)) as pictures:
-        for i, found in zip(order, pictures, strict=True):
+    with closing(read_images(len(label), source, config)) as images:
+        for i, found in zip(order, images, strict=True):
             if not isinstance(found, InputError):
                 x[len(kept)] = found
                 kept.append(i)
@@ -92,7 +92,7 @@ def load(config: ConfigDict) -> Data:
     label = label[kept].astype(np.int64)
     present = np.bincount(label, minlength=len(names)) > 0
     if not present.all():
-        raise InputError(f'{path}: class {names[int(np.argmin(present))]!r} has no picture')
+        raise InputError(f'{path}: class {names[int(np.argmin(present))]!r} has no image')
     return split_items(
         x[: len(kept)],
         label,

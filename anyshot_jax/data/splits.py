@@ -149,7 +149,7 @@ def split_items(
 
 
 def _as_slice(rows: Array) -> Array | slice:
-    """Rows that follow one another as a slice, which copies nothing: pictures are large."""
+    """Rows that follow one another as a slice, which copies nothing: images are large."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows

@@ -24,7 +24,7 @@ DEFAULTS = {
     'splits': ('train', 'test'),  # which of its splits to take together
     'image': 'image',  # its features
     'label': 'label',
-    'size': 84,  # pictures are centre-cropped and resized to size x size
+    'size': 84,  # images are centre-cropped and resized to size x size
     'channels': 3,
     'turns': 1,
     'turns_eval': 1,
@@ -55,8 +55,8 @@ def load(config: ConfigDict) -> Data:
         for i, item in enumerate(read_split(builder, split)):
             if not 0 <= int(item[config.label]) < len(names):
                 raise InputError(f'{config.dataset}/{split}: item {i} has no label')
-            picture = _picture(item[config.image], f'{config.dataset}/{split}, item {i}')
-            x.append(fit(picture.convert('RGB' if config.channels == 3 else 'L'), config.size))
+            image = _image(item[config.image], f'{config.dataset}/{split}, item {i}')
+            x.append(fit(image.convert('RGB' if config.channels == 3 else 'L'), config.size))
             label.append(int(item[config.label]))
     if not x:
         raise InputError(f'{config.dataset}: no items in {", ".join(config.splits)}')
@@ -101,20 +101,20 @@ def read_split(builder: Any, split: str) -> Iterator[dict[str, Any]]:
         source = builder.as_data_source(split)
     except Exception as e:  # another file format, missing files
         raise InputError(
-            f'{builder.name}/{split} in {builder.data_path} can not be read: {_first_line(e)}. '
+            f'{builder.name}/{split} in {builder.data_path} cannot be read: {_first_line(e)}. '
             'Files in array_record format are needed (tfds build --file_format=array_record)'
         ) from e
     for i in tqdm(range(len(source)), f'read {builder.name}/{split}', disable=None):
         try:
             item = source[i]
-        except Exception as e:  # damaged records and pictures, whatever the decoder makes of them
+        except Exception as e:  # damaged records and images, whatever the decoder makes of them
             raise InputError(
                 f'{builder.name}/{split}, item {i} is damaged: {_first_line(e)}'
             ) from e
         yield item
 
 
-def _picture(image: Any, name: str) -> Image.Image:
+def _image(image: Any, name: str) -> Image.Image:
     image = np.asarray(image)
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16) or not image.size:
         raise InputError(f'{name}: the image is {image.dtype} {image.shape}, expected [H, W, C]')

@@ -1,9 +1,9 @@
-"""Weak-shot data: clean pictures of base classes, web pictures of novel ones, a clean test.
+"""Weak-shot data: clean images of base classes, web images of novel ones, a clean test.
 
 `layout` says how they lie (see `weak_files.py`): base/<class>/*, web/<class>/*, test/<class>/* or
-an official data set. Test pictures of novel classes become the role test, those of base classes
-test_base. Web pictures that are too near to a test picture of their class can be left out
-(`near_encoder`): a search finds the very pictures that a data set was once made of.
+an official data set. Test images of novel classes become the role test, those of base classes
+test_base. Web images that are too near to a test image of their class can be left out
+(`near_encoder`): a search finds the very images that a data set was once made of.
 """
 
 import numpy as np
@@ -18,14 +18,14 @@ from anyshot_jax.types import Array, Data, InputError, from_arrays, nearest
 
 DEFAULTS = {
     'layout': 'folders',  # folders | cub | car | aircraft
-    'size': 224,  # pictures are centre-cropped and resized to size x size
+    'size': 224,  # images are centre-cropped and resized to size x size
     'channels': 3,  # 3 colour | 1 grey
-    'on_error': 'raise',  # raise | skip (and count) pictures that can't be read
-    'max_pixels': 50_000_000,  # a picture that unpacks to more is refused
-    'near_encoder': '',  # in whose features pictures are near, e.g. resnet50; '': none is left out
-    'near_distance': 9.0,  # a web picture nearer than this to a test picture of its class goes
+    'on_error': 'raise',  # raise | skip (and count) images that can't be read
+    'max_pixels': 50_000_000,  # an image that unpacks to more is refused
+    'near_encoder': '',  # in whose features images are near, e.g. resnet50; '': none is left out
+    'near_distance': 9.0,  # a web image nearer than this to a test image of its class goes
     'near_keep': 0,  # instead: of every class keep so many, the farthest; 0: go by the distance
-    'hold_out': 0.0,  # share of the web pictures of a class that become val, labels as they are
+    'hold_out': 0.0,  # share of the web images of a class that become val, labels as they are
     'seed': 0,  # which these are
 }
 LAYOUTS = ('folders', 'cub', 'car', 'aircraft')
@@ -46,7 +46,7 @@ def load(config: ConfigDict) -> Data:
     files, ignored = find(root, config.layout)
     check(files, root)
     novel = {c for role, c in files if role == 'web'}
-    # Where an item's class goes decides its role: test pictures of base classes are test_base.
+    # Where an item's class goes decides its role: test images of base classes are test_base.
     of = {'base': 'base', 'web': 'web'}
     role = {k: of.get(k[0], 'test' if k[1] in novel else 'test_base') for k in files}
     keys = sorted(files, key=lambda k: (role[k], k[1]))
@@ -70,7 +70,7 @@ def load(config: ConfigDict) -> Data:
     made = {r: from_arrays(d[0], d[1], tuple(d[2])) for r, d in data.items()}
     if 'test_base' in made and made['test_base'].names != made['base'].names:
         raise InputError(
-            f'{root}: {len(made["test_base"].names)} base classes have test pictures, of '
+            f'{root}: {len(made["test_base"].names)} base classes have test images, of '
             f'{len(made["base"].names)}: need all or none'
         )
     made['web'] = from_arrays(web_x[~later], web_label[~later], tuple(names))
@@ -89,7 +89,7 @@ def _some_of_each(rng, label: Array, share: float) -> Array:
 
 
 def _far(web, test, config: ConfigDict):
-    """The web pictures without those that are near to a test picture of their class."""
+    """The web images without those that are near to a test image of their class."""
     from anyshot_jax import encoders
     from anyshot_jax.encoders import embedding
 
@@ -100,12 +100,12 @@ def _far(web, test, config: ConfigDict):
     keep = far_from_test(
         z_web, web[1], z_test, test[1], distance=config.near_distance, keep=config.near_keep
     )
-    logging.info('left out %d of %d web pictures near to a test picture', (~keep).sum(), len(keep))
+    logging.info('left out %d of %d web images near to a test image', (~keep).sum(), len(keep))
     for c, name in enumerate(web[2]):
         if not keep[web[1] == c].any():
             raise InputError(
-                f'every web picture of class {name!r} is nearer than '
-                f'config.data.near_distance={config.near_distance} to a test picture: lower it'
+                f'every web image of class {name!r} is nearer than '
+                f'config.data.near_distance={config.near_distance} to a test image: lower it'
             )
     return web[0][keep], web[1][keep], web[2]
 

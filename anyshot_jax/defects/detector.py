@@ -16,23 +16,23 @@ AUROC = Measure('area under the curve', percent=True, larger_is_better=True)
 def score_patches(
     patcher: memory_bank.Patcher,
     params,
-    pictures: Array,
+    images: Array,
     bank: Array,
     *,
     k: int = 1,
     reweight: int = 0,
 ) -> dict[str, jax.Array]:
-    """Anomaly scores of pictures, for use inside jit.
+    """Anomaly scores of images, for use inside jit.
 
     Args:
-      pictures: [N, H, W, C] uint8. bank: [K, D]. k: nearest patches whose mean distance counts.
+      images: [N, H, W, C] uint8. bank: [K, D]. k: nearest patches whose mean distance counts.
       reweight: b of the paper's equation 7, the nearest in the bank (itself included) of the
-        patch that is nearest to the picture's worst; 0: its score stays as it is.
+        patch that is nearest to the image's worst; 0: its score stays as it is.
     Returns:
       'map' [N, h, w], distances; 'image' [N], the largest, times 1 - exp(d*) / sum exp(d_m) over
       those b, d_m the distances from the worst patch to them.
     """
-    patches = patcher.apply(params, pictures)
+    patches = patcher.apply(params, images)
     dist, row = memory_bank.nearest_patches(bank, patches, k)
     maps = jnp.sqrt(dist).mean(-1)
     flat = maps.reshape(len(maps), -1)
@@ -51,7 +51,7 @@ def score_patches(
 
 
 def told_apart(good: dict, bad: dict, mask: Array | None, smooth: float) -> dict[str, Array]:
-    """The values of pictures without and with a defect.
+    """The values of images without and with a defect.
 
     Args:
       good, bad: 'image' [N], 'map' [N, h, w]. mask: [N, H, W] bool of the bad ones, or none.
@@ -66,8 +66,8 @@ def told_apart(good: dict, bad: dict, mask: Array | None, smooth: float) -> dict
     return {name: v for name, v in values.items() if len(v)}
 
 
-def check_pictures(config, data, roles: Sequence[str]) -> None:
-    """Refuses (InputError) other items than pictures, a role that is missing, fields out of range.
+def check_images(config, data, roles: Sequence[str]) -> None:
+    """Refuses (InputError) other items than images, a role that is missing, fields out of range.
 
     Args:
       roles: what the method needs.
@@ -82,11 +82,11 @@ def check_pictures(config, data, roles: Sequence[str]) -> None:
         if role not in data:
             raise InputError(
                 f'{name} needs the role {role!r}, but config.data.name={config.data.name!r} '
-                f'gives {", ".join(data)}: good and good_test are pictures without a defect'
+                f'gives {", ".join(data)}: good and good_test are images without a defect'
             )
         if data[role].x.ndim != 4 or data[role].x.dtype != np.uint8:
             raise InputError(
-                f'{name} looks at pictures, but the {role} items are {data[role].x.dtype} '
+                f'{name} looks at images, but the {role} items are {data[role].x.dtype} '
                 f'{data[role].x.shape[1:]}'
             )
     if fields.neighbours < 1 or fields.smooth < 0:

@@ -1,4 +1,4 @@
-"""A memory of what is normal: patch features of good pictures, and how others differ from them.
+"""A memory of what is normal: patch features of good images, and how others differ from them.
 
 Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022.
 
@@ -7,7 +7,7 @@ Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore),
     r = residuals(patcher, bank, data['test'].x)           # [N, h, w, D]
     s = anomaly_maps(patcher, bank, data['test'].x)        # [N, h, w]
 
-Pictures pass a few at a time on every device, so that all patches of them are never there at once.
+Images pass a few at a time on every device, so that all patches of them are never there at once.
 """
 
 import math
@@ -30,17 +30,17 @@ from anyshot_jax.storage.cache import cached
 from anyshot_jax.types import Array, InputError
 from anyshot_jax.types import nearest as nearest_name
 
-CHUNK, CHUNK_CPU = 64, 4  # pictures on a device at once
+CHUNK, CHUNK_CPU = 64, 4  # images on a device at once
 
 
 class Patcher(NamedTuple):
-    """Pictures into patch features."""
+    """Images into patch features."""
 
-    apply: Callable  # (params, pictures [N, H, W, C] uint8) -> [N, h, w, D] float32
+    apply: Callable  # (params, images [N, H, W, C] uint8) -> [N, h, w, D] float32
     params: Any
     shape: tuple[int, int, int]  # h, w, D
     digest: str  # equal digests give equal patches
-    maps: Callable = lambda params, x: {}  # (params, pictures) -> the encoder's maps by name
+    maps: Callable = lambda params, x: {}  # (params, images) -> the encoder's maps by name
     patches: Callable = lambda maps: None  # maps -> [N, h, w, D]: apply is this after maps
 
 
@@ -51,14 +51,14 @@ def load_patcher(
 
     Args:
       encoder, dtype: as for `encoders.load`. layers: names of its maps, such as 'stride8'.
-      size: pixels of the pictures' shorter side as the net sees them; 0: what it was trained on.
+      size: pixels of the images' shorter side as the net sees them; 0: what it was trained on.
       dim: numbers a patch; 0: all channels of the layers.
     Raises:
       InputError: no such encoder or layer, or a size or dim that they can't have.
     """
     net = load(encoder, dtype=dtype, size=size)
     if isinstance(net, TextEncoder):
-        raise InputError(f'config.method.encoder={encoder!r} reads texts, not pictures')
+        raise InputError(f'config.method.encoder={encoder!r} reads texts, not images')
 
     def maps(params, x):
         return net.maps(params, net.preprocess(x))
@@ -84,19 +84,19 @@ def load_patcher(
 
 def fit(
     patcher: Patcher,
-    pictures: Array,
+    images: Array,
     *,
     ratio: float = 0.1,
     projection: int = 128,
     seed: int = 0,
 ) -> Array:
-    """The memory bank: patches of good pictures, thinned out to a greedy k-centre coreset.
+    """The memory bank: patches of good images, thinned out to a greedy k-centre coreset.
 
-    Two passes over the pictures: the first keeps a random projection of every patch, on which the
+    Two passes over the images: the first keeps a random projection of every patch, on which the
     coreset is chosen, the second fetches the chosen ones whole. Kept in the cache directory.
 
     Args:
-      pictures: [N, H, W, C] uint8. ratio: share of the patches to keep, 0 < ratio <= 1; at 1 all
+      images: [N, H, W, C] uint8. ratio: share of the patches to keep, 0 < ratio <= 1; at 1 all
         of them stay, in their order. projection: numbers of that projection; 0: none, the patches
         themselves are compared. seed: of the projection and the start points.
     Returns:
@@ -107,39 +107,39 @@ def fit(
     if not 0 < ratio <= 1 or projection < 0:
         raise InputError(f'config.method.ratio={ratio} must be > 0 and <= 1, and '
                          f'config.method.projection={projection} >= 0')  # fmt: skip
-    key = [patcher.digest, digest(pictures, ()), ratio, projection, seed]
-    chosen = lambda: {'x': choose(patcher, pictures, ratio, projection, seed)[0]}
+    key = [patcher.digest, digest(images, ()), ratio, projection, seed]
+    chosen = lambda: {'x': choose(patcher, images, ratio, projection, seed)[0]}
     return cached('bank', key, chosen)['x']
 
 
 def choose(
-    patcher: Patcher, pictures: Array, ratio: float, projection: int, seed: int
+    patcher: Patcher, images: Array, ratio: float, projection: int, seed: int
 ) -> tuple[Array, Array]:
     """`fit` without its cache, and which patches the bank has: rows of all [N * h * w], [K]."""
     h, w, d = patcher.shape
-    total = len(pictures) * h * w
+    total = len(images) * h * w
     num = max(1, int(ratio * total))
     bank = np.empty((num, d), np.float32)
     whole = lambda params, x: patcher.apply(params, x).reshape(len(x), h * w, d)
     if num == total:
-        for rows, found in _over(patcher, whole, pictures, (), 'remember'):
-            bank.reshape(len(pictures), h * w, d)[rows] = found
+        for rows, found in _over(patcher, whole, images, (), 'remember'):
+            bank.reshape(len(images), h * w, d)[rows] = found
         return bank, np.arange(total)
     key_projection, key_start = jax.random.split(jax.random.key(seed))
     matrix = random_projection(key_projection, d, projection) if 0 < projection < d else None
-    small = _aligned((len(pictures), h * w, d if matrix is None else projection))
+    small = _aligned((len(images), h * w, d if matrix is None else projection))
     project = whole if matrix is None else lambda params, x, matrix: whole(params, x) @ matrix
     args = () if matrix is None else (matrix,)
-    for rows, found in _over(patcher, project, pictures, args, 'project'):
+    for rows, found in _over(patcher, project, images, args, 'project'):
         small[rows] = found
     shared = jax.device_put(small.reshape(total, -1), jax.local_devices()[0], may_alias=True)
     chosen = np.asarray(greedy_coreset(key_start, shared, num))
     del small, shared
-    # Only pictures that have a chosen patch are looked at again.
-    picture, patch = np.divmod(chosen, h * w)
-    for rows, found in _over(patcher, whole, pictures, (), 'remember', np.unique(picture)):
+    # Only images that have a chosen patch are looked at again.
+    image, patch = np.divmod(chosen, h * w)
+    for rows, found in _over(patcher, whole, images, (), 'remember', np.unique(image)):
         for row, patches in zip(rows, found, strict=True):
-            here = np.flatnonzero(picture == row)
+            here = np.flatnonzero(image == row)
             bank[here] = patches[patch[here]]
     return bank, chosen
 
@@ -162,53 +162,53 @@ def nearest_patches(bank: Array, patches: Array, k: int = 1) -> tuple[Array, Arr
     return dist.reshape(shape), index.reshape(shape)
 
 
-def residuals(patcher: Patcher, bank: Array, pictures: Array) -> Array:
+def residuals(patcher: Patcher, bank: Array, images: Array) -> Array:
     """What every patch has that its nearest normal one has not, phi_p(x) - m(p): [N, h, w, D].
 
     A patch that is in the bank has residual 0.
 
     Args:
-      bank: [K, D] as from `fit`. pictures: [N, H, W, C] uint8.
+      bank: [K, D] as from `fit`. images: [N, H, W, C] uint8.
     """
 
     def of(params, x, bank):
         patches = patcher.apply(params, x)
         return patches - bank[nearest_patches(bank, patches)[1][..., 0]]
 
-    return over_pictures(patcher, of, pictures, bank, what='compare')
+    return over_images(patcher, of, images, bank, what='compare')
 
 
-def anomaly_maps(patcher: Patcher, bank: Array, pictures: Array, k: int = 1) -> Array:
+def anomaly_maps(patcher: Patcher, bank: Array, images: Array, k: int = 1) -> Array:
     """Distance of every patch to its k nearest normal ones, the mean over them: [N, h, w]."""
 
     def of(params, x, bank):
         return jnp.sqrt(nearest_patches(bank, patcher.apply(params, x), k)[0]).mean(-1)
 
-    return over_pictures(patcher, of, pictures, bank, what='compare')
+    return over_images(patcher, of, images, bank, what='compare')
 
 
-def over_pictures(
-    patcher: Patcher, function: Callable, pictures: Array, *args: Array, what: str = ''
+def over_images(
+    patcher: Patcher, function: Callable, images: Array, *args: Array, what: str = ''
 ) -> Any:
-    """function(params, pictures, *args) -> arrays [N, ...], a few pictures at a time.
+    """function(params, images, *args) -> arrays [N, ...], a few images at a time.
 
     Args:
-      function: jittable and picture by picture; args: what else it needs, whole on every device.
+      function: jittable and image by image; args: what else it needs, whole on every device.
       what: the verb of the progress bar.
     """
     result: Any = None
-    for rows, found in _over(patcher, function, pictures, args, what):
+    for rows, found in _over(patcher, function, images, args, what):
         if result is None:
-            full = lambda a: np.empty((len(pictures), *a.shape[1:]), a.dtype)
+            full = lambda a: np.empty((len(images), *a.shape[1:]), a.dtype)
             result = jax.tree.map(full, found)
         for whole, part in zip(*map(jax.tree.leaves, (result, found)), strict=True):
             whole[rows] = part
     return result
 
 
-def _over(patcher: Patcher, function: Callable, pictures: Array, args: tuple, what: str, rows=None):
-    """Rows and results of chunks of pictures (those of `rows`, or all), split over the devices."""
-    rows = np.arange(len(pictures)) if rows is None else rows
+def _over(patcher: Patcher, function: Callable, images: Array, args: tuple, what: str, rows=None):
+    """Rows and results of chunks of images (those of `rows`, or all), split over the devices."""
+    rows = np.arange(len(images)) if rows is None else rows
     devices = jax.local_devices()
     mesh = Mesh(np.array(devices), (AXIS,))
     whole, shared = PartitionSpec(), PartitionSpec(AXIS)
@@ -224,11 +224,11 @@ def _over(patcher: Patcher, function: Callable, pictures: Array, args: tuple, wh
         )
     )
     size = (CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK) * len(devices)
-    with tqdm(total=len(rows), desc=f'{what} pictures', disable=None) as bar:
+    with tqdm(total=len(rows), desc=f'{what} images', disable=None) as bar:
         for start in range(0, len(rows), size):
             # Filled up from the start: there is one shape only.
             filled = rows[np.arange(start, start + size) % len(rows)]
-            x = jax.device_put(np.asarray(pictures[filled]), NamedSharding(mesh, shared))
+            x = jax.device_put(np.asarray(images[filled]), NamedSharding(mesh, shared))
             found = jax.device_get(apply(params, x, *args))
             count = min(size, len(rows) - start)
             yield filled[:count], jax.tree.map(lambda a, count=count: a[:count], found)

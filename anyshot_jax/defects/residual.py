@@ -1,14 +1,14 @@
-"""Pictures seen as what sets them apart from good ones, through a frozen encoder.
+"""Images seen as what sets them apart from good ones, through a frozen encoder.
 
-The patches of a picture are compared with those of good pictures (`memory_bank.py`): what a patch
+The patches of an image are compared with those of good images (`memory_bank.py`): what a patch
 has that its nearest normal one has not is its residual. 'map' keeps the residuals where they are,
 for nets of convolutions (Anomaly multi-classification in industrial scenarios, arXiv 2406.05645).
-'peak' makes one vector of them: the residual where the picture is most unlike the good ones, the
-encoder's last map there, and that map's mean over the whole picture, which knows what surrounds a
-defect and how far it reaches. Each of the three is taken relative to the mean of the good pictures
+'peak' makes one vector of them: the residual where the image is most unlike the good ones, the
+encoder's last map there, and that map's mean over the whole image, which knows what surrounds a
+defect and how far it reaches. Each of the three is taken relative to the mean of the good images
 and counts by how far it is from them.
 
-The paper's prototypes are made of mean pictures: data['averaged'] has them for drawn support.
+The paper's prototypes are made of mean images: data['averaged'] has them for drawn support.
 """
 
 import dataclasses
@@ -29,18 +29,18 @@ CHOICES = {'output': ('peak', 'map'), 'made_up_against': ('nearest', 'source')}
 
 
 def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
-    """The roles of defects with residuals in place of pictures; good pictures are used up.
+    """The roles of defects with residuals in place of images; good images are used up.
 
     Args:
-      data: 'good', and others of uint8 pictures [N, H, W, C]. In made-up ones (train, val) `group`
-        is the row of an item's clean picture in 'good'.
+      data: 'good', and others of uint8 images [N, H, W, C]. In made-up ones (train, val) `group`
+        is the row of an item's clean image in 'good'.
       fields: config.residual. seed: of the draws in 'averaged'; the bank is the same for all.
     Returns:
       x is [N, D] float32 with its parts, or [N, h, w, D] float16. With fields.average_shots also
       'averaged': {'support': rows of test [draws, C, S], '2-shot': [draws, C, D] or
-      [draws, C, h, w, D], what the mean pictures of the first 2 are seen as, ...}.
+      [draws, C, h, w, D], what the mean images of the first 2 are seen as, ...}.
     Raises:
-      InputError: an unknown value, no good pictures, or as `memory_bank`.
+      InputError: an unknown value, no good images, or as `memory_bank`.
     """
     for name, choices in CHOICES.items():
         if fields[name] not in choices:
@@ -50,7 +50,7 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
         raise InputError(f'config.residual.sharpness={fields.sharpness} must be >= 0')
     if not isinstance(data.get('good'), Dataset) or data['good'].x.dtype != np.uint8:
         raise InputError(
-            f'config.residual.encoder={fields.encoder!r} compares with good pictures, but the data '
+            f'config.residual.encoder={fields.encoder!r} compares with good images, but the data '
             f'have the roles {", ".join(data)}: use config.data.name=mvtec'
         )
     patcher = memory_bank.load_patcher(
@@ -58,7 +58,7 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
     )
     good = data['good'].x
     bank = memory_bank.fit(patcher, good, ratio=fields.ratio)
-    # Not which pictures are averaged: those are looked at like any others.
+    # Not which images are averaged: those are looked at like any others.
     settings = [(k, v) for k, v in fields.items() if not k.startswith('average_')]
     key = [patcher.digest, digest(bank, ()), repr(sorted(settings))]
     describe = (_peak if fields.output == 'peak' else _map)(patcher, fields)
@@ -67,7 +67,7 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
         given = x if source is None else np.concatenate([x, good[source]], -1)
 
         def found():
-            parts = memory_bank.over_pictures(patcher, describe, given, bank, what=what)
+            parts = memory_bank.over_images(patcher, describe, given, bank, what=what)
             return {str(i): part for i, part in enumerate(parts)}
 
         kept = cached('residual', [*key, digest(given, ())], found)
@@ -87,7 +87,7 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
         by_source = fields.made_up_against == 'source' and role in ('train', 'val')
         if by_source and dataset.group is None:
             raise InputError(
-                f"config.residual.made_up_against='source': nothing says which good picture an "
+                f"config.residual.made_up_against='source': nothing says which good image an "
                 f"item of {role} was made on (its group); use 'nearest'"
             )
         parts = seen(dataset.x, dataset.group if by_source else None, f'see {role}')
@@ -98,7 +98,7 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
         support = draws_of(test, max(shots), fields.average_draws, seed)
         seen_as['averaged'] = {'support': support}
         for k in shots:
-            x = mean_pictures(test.x, support[:, :, :k])
+            x = mean_images(test.x, support[:, :, :k])
             found = features(seen(x.reshape(-1, *x.shape[2:]), None, f'see means of {k}'))
             seen_as['averaged'][f'{k}-shot'] = found.reshape(*x.shape[:2], *found.shape[1:])
     return seen_as
@@ -111,13 +111,13 @@ def draws_of(dataset: Dataset, shots: int, draws: int, seed: int) -> Array:
     return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(keys))
 
 
-def mean_pictures(x: Array, support: Array) -> Array:
+def mean_images(x: Array, support: Array) -> Array:
     """Means over shots, rounded to whole grey levels: uint8 [draws, C, H, W, channels].
 
     Args:
       x: [N, H, W, channels] uint8. support: [draws, C, shots] rows.
     Reference:
-      arXiv 2406.05645's code averages the normalised pictures, which is the same but for rounding.
+      arXiv 2406.05645's code averages the normalised images, which is the same but for rounding.
     """
     one = lambda rows: np.rint(x[rows].mean(1)).astype(np.uint8)
     return np.stack([one(rows) for rows in support])
@@ -127,7 +127,7 @@ def _relative(x: Array, usual: Array) -> Array:
     """[N, D] around the mean of the usual ones [M, D], in units of how far those are from it."""
     mean = usual.mean(0)
     far = np.linalg.norm(usual - mean, axis=1).mean()
-    # Good pictures that are remembered whole have residual 0, which says nothing of a unit.
+    # Good images that are remembered whole have residual 0, which says nothing of a unit.
     return (x - mean) / (far if far > 1e-6 else 1)
 
 

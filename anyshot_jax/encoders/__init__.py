@@ -2,10 +2,10 @@
 
 from anyshot_jax.encoders.pretrained import (
     NAMES,
-    PictureEncoder,
+    ImageEncoder,
     TextEncoder,
     load,
     texts_to_vectors,
 )
 
-__all__ = ['NAMES', 'PictureEncoder', 'TextEncoder', 'load', 'texts_to_vectors']
+__all__ = ['NAMES', 'ImageEncoder', 'TextEncoder', 'load', 'texts_to_vectors']

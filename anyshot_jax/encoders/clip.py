@@ -1,7 +1,7 @@
-"""CLIP's two towers: pictures and texts into one space, for inference.
+"""CLIP's two towers: images and texts into one space, for inference.
 
 Radford et al., "Learning transferable visual models from natural language supervision", 2021,
-section 2.4; Dosovitskiy et al., "An image is worth 16x16 words", 2021, for the picture tower.
+section 2.4; Dosovitskiy et al., "An image is worth 16x16 words", 2021, for the image tower.
 The defaults are those of ViT-B/32. Tokens come from `anyshot_jax.tokens.clip_tokenizer`.
 """
 
@@ -30,7 +30,7 @@ class ImageTower(nn.Module):
     """Vision transformer; the class token's last state, normalised and projected.
 
     Args of the call:
-      x: pictures [N, size, size, 3], scaled and normalised, float32 or bfloat16 (it computes in
+      x: images [N, size, size, 3], scaled and normalised, float32 or bfloat16 (it computes in
         that).
     Returns:
       [N, features], not of unit length.
@@ -48,9 +48,7 @@ class ImageTower(nn.Module):
     def __call__(self, x: Array) -> Array:
         n, h, w, c = x.shape
         if (h, w) != (self.size, self.size):
-            raise InputError(
-                f'this picture tower takes {self.size}x{self.size} pixels, got {h}x{w}'
-            )
+            raise InputError(f'this image tower takes {self.size}x{self.size} pixels, got {h}x{w}')
         p, side = self.patch, self.size // self.patch
         x = x.reshape(n, side, p, side, p, c).swapaxes(2, 3).reshape(n, side * side, p * p * c)
         x = nn.Dense(self.width, use_bias=False, dtype=x.dtype, name='patches')(x)
@@ -113,17 +111,17 @@ def convert(tensors: Mapping[str, np.ndarray], tower: ImageTower | TextTower) ->
     """Parameters of one tower from the state dict of Hugging Face's CLIPModel.
 
     Args:
-      tensors: 'vision_model.*' and 'visual_projection.weight' for pictures, 'text_model.*' and
+      tensors: 'vision_model.*' and 'visual_projection.weight' for images, 'text_model.*' and
         'text_projection.weight' for texts; the other tower's may be there and are left out.
     Returns:
       {'params': ...} for `tower.apply`, NumPy arrays in float32.
     Raises:
       InputError: a tensor is missing, unexpected or of another shape; names it.
     """
-    picture = isinstance(tower, ImageTower)
-    model, project = ('vision', 'visual') if picture else ('text', 'text')
+    image = isinstance(tower, ImageTower)
+    model, project = ('vision', 'visual') if image else ('text', 'text')
     ours, width = f'{model}_model', tower.width
-    embed, out = f'{ours}.embeddings', 'post_layernorm' if picture else 'final_layer_norm'
+    embed, out = f'{ours}.embeddings', 'post_layernorm' if image else 'final_layer_norm'
     wanted: dict[str, tuple[int, ...]] = {
         f'{project}_projection.weight': (tower.features, width),
         f'{ours}.{out}.weight': (width,),
@@ -146,7 +144,7 @@ def convert(tensors: Mapping[str, np.ndarray], tower: ImageTower | TextTower) ->
     names = [_layer_names(f'{ours}.encoder.layers.{i}') for i in range(tower.layers)]
     for layer in names:
         wanted |= layer_shapes(layer, width, tower.hidden)
-    theirs = r'text_(model|projection)\.' if picture else r'(vision_model|visual_projection)\.'
+    theirs = r'text_(model|projection)\.' if image else r'(vision_model|visual_projection)\.'
     ignore = rf'{theirs}.*|logit_scale|{re.escape(embed)}\.position_ids'
     check_names(tensors, wanted, what=f"CLIP's {model} tower", ignore=ignore)
 
@@ -155,7 +153,7 @@ def convert(tensors: Mapping[str, np.ndarray], tower: ImageTower | TextTower) ->
         'norm_out': norm(tensors, f'{ours}.{out}'),
         'project': dense(tensors, f'{project}_projection'),
     }
-    if picture:
+    if image:
         kernel = np.asarray(tensors[f'{embed}.patch_embedding.weight'], np.float32)
         kernel = kernel.transpose(2, 3, 1, 0).reshape(-1, width)  # [p * p * 3, D]
         params['class'] = np.asarray(tensors[f'{embed}.class_embedding'], np.float32)

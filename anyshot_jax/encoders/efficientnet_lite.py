@@ -1,10 +1,10 @@
-"""EfficientNet-Lite0, a small frozen net for pictures with ImageNet weights.
+"""EfficientNet-Lite0, a small frozen net for images with ImageNet weights.
 
 Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019,
 table 1, in the Lite form that TensorFlow's authors published: no squeeze-and-excitation, and ReLU6.
 Padding is TensorFlow's SAME: where it is odd, the extra zero comes last.
 
-On a CPU each block runs in a loop over a few pictures, so that its widest map stays in the cache,
+On a CPU each block runs in a loop over a few images, so that its widest map stays in the cache,
 and the depthwise convolution is a sum of shifted slices (XLA:CPU's grouped one is slow). To use
 several CPU devices, put `shard_map` outside: a batch split by sharding alone is gathered again by
 the loops.
@@ -73,7 +73,7 @@ class EfficientNetLite(nn.Module):
     """EfficientNet-Lite without its classifier, for inference; the defaults are Lite0.
 
     Args of the call:
-      x: pictures [N, H, W, 3], as Lite0's weights want them (RGB 0..255 - 127) / 128, float32 or
+      x: images [N, H, W, 3], as Lite0's weights want them (RGB 0..255 - 127) / 128, float32 or
         bfloat16 (it computes in that).
     Returns:
       {'stride8', 'stride16', 'stride32': maps [N, ceil(H / s), ceil(W / s), 40, 112 or 320], each

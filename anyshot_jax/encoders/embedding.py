@@ -1,4 +1,4 @@
-"""A dataset seen through a frozen encoder: every picture embedded once, kept for later runs."""
+"""A dataset seen through a frozen encoder: every image embedded once, kept for later runs."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -8,42 +8,42 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from anyshot_jax.encoders import PictureEncoder, TextEncoder, load
+from anyshot_jax.encoders import ImageEncoder, TextEncoder, load
 from anyshot_jax.encoders.pretrained import digest
 from anyshot_jax.episodes.sampling import expand_turns
 from anyshot_jax.runtime.devices import AXIS
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.types import Array, Data, Dataset, Episode, InputError
 
-CHUNK, CHUNK_CPU = 128, 8  # pictures on a device at once; on a CPU more need memory, not less time
+CHUNK, CHUNK_CPU = 128, 8  # images on a device at once; on a CPU more need memory, not less time
 
 
 def embed(data: Data, which: str, *, dtype: str = 'float32', parts: Sequence[str] = ()) -> Data:
-    """The same classes, with the encoder's features for pictures. Turned classes become items.
+    """The same classes, with the encoder's features for images. Turned classes become items.
 
-    Features lie in the cache directory under the hash of pictures, weights and preprocessing.
+    Features lie in the cache directory under the hash of images, weights and preprocessing.
 
     Args:
       which, dtype, parts: as for `encoders.load`.
     Raises:
-      InputError: the data aren't pictures, or the encoder isn't one of pictures.
+      InputError: the data aren't images, or the encoder isn't one of images.
     """
     encoder = load(which, dtype=dtype, parts=parts)
     if isinstance(encoder, TextEncoder):
-        raise InputError(f'config.encoder={which!r} reads texts, not pictures')
+        raise InputError(f'config.encoder={which!r} reads texts, not images')
     tasks = {name: e for name, e in data.items() if isinstance(e, Episode)}
     data = {role: dataset for role, dataset in data.items() if role not in tasks}
     for role, dataset in data.items():
         if dataset.x.ndim != 4 or dataset.x.dtype != np.uint8:
             raise InputError(
-                f'config.encoder={which!r} embeds pictures, but the {role} items are features '
+                f'config.encoder={which!r} embeds images, but the {role} items are features '
                 f'{dataset.x.shape[1:]}: leave config.encoder empty'
             )
     embedded: Data = {role: _embedded(d, encoder, role) for role, d in data.items()}
     return {**embedded, **{name: _embedded_tasks(e, encoder, name) for name, e in tasks.items()}}
 
 
-def _embedded(dataset: Dataset, encoder: PictureEncoder, role: str) -> Dataset:
+def _embedded(dataset: Dataset, encoder: ImageEncoder, role: str) -> Dataset:
     key = [encoder.digest, digest(dataset.x, dataset.turns)]
     dataset = expand_turns(dataset)
     kept = cached(
@@ -52,8 +52,8 @@ def _embedded(dataset: Dataset, encoder: PictureEncoder, role: str) -> Dataset:
     return dataclasses.replace(dataset, x=kept['x'], parts=encoder.parts)
 
 
-def _embedded_tasks(tasks: Episode, encoder: PictureEncoder, name: str) -> Episode:
-    """Few pictures, so not kept."""
+def _embedded_tasks(tasks: Episode, encoder: ImageEncoder, name: str) -> Episode:
+    """Few images, so not kept."""
 
     def of(x):
         z = features(encoder, x.reshape(-1, *x.shape[2:]), name)
@@ -62,8 +62,8 @@ def _embedded_tasks(tasks: Episode, encoder: PictureEncoder, name: str) -> Episo
     return tasks._replace(x_s=of(tasks.x_s), x_q=of(tasks.x_q))
 
 
-def features(encoder: PictureEncoder, x: Array, what: str = '') -> Array:
-    """[N, dim] float32 of pictures [N, H, W, C] uint8, a few at a time on every device."""
+def features(encoder: ImageEncoder, x: Array, what: str = '') -> Array:
+    """[N, dim] float32 of images [N, H, W, C] uint8, a few at a time on every device."""
     devices = jax.local_devices()
     mesh = Mesh(np.array(devices), (AXIS,))
     whole, shared = PartitionSpec(), PartitionSpec(AXIS)
@@ -81,7 +81,7 @@ def features(encoder: PictureEncoder, x: Array, what: str = '') -> Array:
     )
     chunk = CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK
     result = np.empty((len(x), encoder.dim), np.float32)
-    with tqdm(total=len(x), desc=f'embed {what} pictures', disable=None) as bar:
+    with tqdm(total=len(x), desc=f'embed {what} images', disable=None) as bar:
         for rows, filled in _chunks(len(x), chunk * len(devices)):
             z = apply(params, jax.device_put(np.asarray(x[filled]), split))
             result[rows] = np.asarray(z)[: len(rows)]

@@ -1,7 +1,7 @@
-"""Pretrained encoders: where their weights are, and how pictures and texts become what they take.
+"""Pretrained encoders: where their weights are, and how images and texts become what they take.
 
     encoder = load('efficientnet_lite0')
-    features = jax.jit(encoder.apply)(encoder.params, encoder.preprocess(pictures))
+    features = jax.jit(encoder.apply)(encoder.params, encoder.preprocess(images))
 
 Weights come from an installed package, from ANYSHOT_DATA_DIR, or from the Hugging Face hub.
 """
@@ -34,8 +34,8 @@ class TextEncoder(NamedTuple):
     digest: str  # of the weights and the vocabulary: equal digests give equal vectors
 
 
-class PictureEncoder(NamedTuple):
-    """Pictures into features."""
+class ImageEncoder(NamedTuple):
+    """Images into features."""
 
     name: str
     apply: Callable  # (params, what preprocess gives) -> [N, dim] float32
@@ -46,9 +46,9 @@ class PictureEncoder(NamedTuple):
     text: TextEncoder | None = None  # its partner in the same space (CLIP)
     parts: tuple[int, ...] = ()  # sizes of what makes up dim, the net's own features first
     # (params, what preprocess gives) -> the net's maps by name ('stride8', ...) [N, h, w, C]
-    # float32, h and w the picture's size over the stride, rounded up; {} of a net without any
+    # float32, h and w the image's size over the stride, rounded up; {} of a net without any
     maps: Callable = lambda params, x: {}
-    size: int = 224  # pixels that pictures' shorter side is brought to
+    size: int = 224  # pixels that images' shorter side is brought to
 
 
 IMAGENET = Preprocessing(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -60,18 +60,18 @@ CLIP = Preprocessing(
 
 def load(
     which: str, *, dtype: str = 'float32', parts: Sequence[str] = (), size: int = 0
-) -> PictureEncoder | TextEncoder:
+) -> ImageEncoder | TextEncoder:
     """A frozen encoder with its weights.
 
     Args:
       which: a name of `NAMES`; a weights file (or a folder with model.safetensors), whose net is
         told by its tensors; or NAME=PATH.
       dtype: what it computes in, float32 or bfloat16. Features are float32 either way.
-      parts: what is joined to the features of an encoder of pictures, in this order: maps of a
+      parts: what is joined to the features of an encoder of images, in this order: maps of a
         convolutional net by name ('stride8', ...; the means over space, then the standard
-        deviations), and 'colours' (square roots of `colour_shares` of the whole picture), which
+        deviations), and 'colours' (square roots of `colour_shares` of the whole image), which
         come last wherever they are named.
-      size: pixels that pictures' shorter side is brought to, for a convolutional net; 0: its own.
+      size: pixels that images' shorter side is brought to, for a convolutional net; 0: its own.
     Raises:
       InputError: no such encoder or part, a size that the net can't take, weights that can't be
         had (says what would do), or a file of another net (names the first missing and the first
@@ -99,11 +99,11 @@ def build(
     dtype: str = 'float32',
     parts: Sequence[str] = (),
     size: int = 0,
-) -> PictureEncoder | TextEncoder:
+) -> ImageEncoder | TextEncoder:
     """The encoder `name` with these tensors; `folder` holds the tokenizer of a text encoder."""
     parts = tuple(parts)
     if size and (name in ('minilm_l6', 'clip_vit_b32') or size < 32):
-        raise InputError(f'{name} can not take pictures of size {size}: a convolutional net takes '
+        raise InputError(f'{name} cannot take images of size {size}: a convolutional net takes '
                          '32 and more')  # fmt: skip
     if name == 'minilm_l6':
         if parts:
@@ -115,14 +115,14 @@ def build(
         tower = clip.ImageTower()
         text, params = _clip_text(found, folder, dtype), clip.convert(found, tower)
         apply = lambda params, x: {'features': tower.apply(params, x)}
-        return _picture_encoder(name, apply, params, CLIP, dtype, parts, text)
+        return _image_encoder(name, apply, params, CLIP, dtype, parts, text)
     if name == 'efficientnet_lite0':
         lite, params = efficientnet_lite.EfficientNetLite(), efficientnet_lite.convert(found)
-        return _picture_encoder(name, lite.apply, params, _sized(TFLITE, size), dtype, parts)
+        return _image_encoder(name, lite.apply, params, _sized(TFLITE, size), dtype, parts)
     if name in HUB:
         residual = getattr(resnet, name)()
         params = resnet.convert(found, residual)
-        return _picture_encoder(name, residual.apply, params, _sized(IMAGENET, size), dtype, parts)
+        return _image_encoder(name, residual.apply, params, _sized(IMAGENET, size), dtype, parts)
     raise InputError(f'there is no encoder {name!r}{nearest(name, NAMES)}')
 
 
@@ -144,7 +144,7 @@ def _clip_text(found, folder: Path, dtype: str) -> TextEncoder | None:
     return _text_encoder('clip_vit_b32', apply, params, tokenizer, tower.features, dtype)
 
 
-def _picture_encoder(name, apply, params, how, dtype, parts=(), text=None) -> PictureEncoder:
+def _image_encoder(name, apply, params, how, dtype, parts=(), text=None) -> ImageEncoder:
     """By apply: (params, x) -> {'features': [N, D], and maps [N, H, W, C] by name}."""
     x = jax.ShapeDtypeStruct((1, how.size, how.size, 3), jnp.float32)
     channels = {k: v.shape[-1] for k, v in jax.eval_shape(apply, params, x).items()}
@@ -174,7 +174,7 @@ def _picture_encoder(name, apply, params, how, dtype, parts=(), text=None) -> Pi
         return (z, colour_shares(x)) if 'colours' in parts else z
 
     all_sizes = (dim, *(sizes[p] for p in parts))
-    return PictureEncoder(
+    return ImageEncoder(
         name=name,
         apply=features,
         params=params,

@@ -78,7 +78,7 @@ class ResNet(nn.Module):
     """Residual net without its classifier, for inference.
 
     Args of the call:
-      x: pictures [N, H, W, 3], scaled and normalised, float32 or bfloat16 (it computes in that).
+      x: images [N, H, W, 3], scaled and normalised, float32 or bfloat16 (it computes in that).
     Returns:
       {'stride4', 'stride8', 'stride16', 'stride32': maps [N, ceil(H / s), ceil(W / s), .],
       'features': [N, D], the mean of the last map over space}, all in the dtype of x.

@@ -1,4 +1,4 @@
-"""The transformer layer that the frozen text and picture encoders share.
+"""The transformer layer that the frozen text and image encoders share.
 
 Vaswani et al., "Attention is all you need", 2017, section 3.
 """

@@ -19,7 +19,7 @@ def pays(x: Array, w: Array, stride: int) -> bool:
 
 
 def winograd(x: Array, w: Array) -> Array:
-    """Convolution with zero padding 1 and stride 1, picture by picture, so that it stays in cache.
+    """Convolution with zero padding 1 and stride 1, image by image, so that it stays in cache.
 
     Args:
       x: [N, H, W, C] float32. w: [3, 3, C, O].
@@ -29,7 +29,7 @@ def winograd(x: Array, w: Array) -> Array:
     c, o = w.shape[2:]
     u = jnp.stack([t for row in _kernel(w) for t in _kernel(row)])  # [16, C, O]
 
-    def picture(x: Array) -> Array:
+    def image(x: Array) -> Array:
         h, width = x.shape[:2]
         rows, columns = -(-h // 2), -(-width // 2)
         x = jnp.pad(x, ((1, 2 * rows - h + 1), (1, 2 * columns - width + 1), (0, 0)))
@@ -41,7 +41,7 @@ def winograd(x: Array, w: Array) -> Array:
         whole = jnp.stack([jnp.stack(row, 2) for row in y], 1)  # [rows, 2, columns, 2, O]
         return whole.reshape(2 * rows, 2 * columns, o)[:h, :width]
 
-    return lax.map(picture, x)
+    return lax.map(image, x)
 
 
 def _kernel(g) -> list[Array]:

@@ -1,4 +1,4 @@
-"""Transforms of pictures on the device."""
+"""Transforms of images on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from anyshot_jax.types import Array
 
 
 def turn(x: Array, k: Array) -> Array:
-    """Turns pictures anticlockwise by k * 90 degrees.
+    """Turns images anticlockwise by k * 90 degrees.
 
     Args:
       x: [N, H, H, C]. k: [] integer 0..3, may be traced.
@@ -27,7 +27,7 @@ def affine(
     scale: float = 0.0,
     shift: float = 0.0,
 ) -> Array:
-    """Moves each picture by a random affine map of its own; bilinear, zeros come in from outside.
+    """Moves each image by a random affine map of its own; bilinear, zeros come in from outside.
 
     Args:
       key: JAX key. x: [N, H, W, C], uint8 or float.

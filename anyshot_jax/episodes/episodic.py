@@ -124,7 +124,7 @@ def episodic(
                 task = {'ways': ways, 'shots': least, 'queries': config.eval.queries}
                 sampling.check(data, role, **task, within=within)
     if any(moves.values()) and _some_items(data).ndim != 4:
-        raise InputError('config.augment moves pictures, but the data are features: set it to 0')
+        raise InputError('config.augment moves images, but the data are features: set it to 0')
     if config.eval.retrieval and batch_norm == 'transductive':
         raise InputError(
             'config.eval.retrieval=True needs features of an item by itself: use '

@@ -1,4 +1,4 @@
-"""Anomaly multi-classification: the type of a defect, from one, two or five pictures of each.
+"""Anomaly multi-classification: the type of a defect, from one, two or five images of each.
 
 After arXiv 2406.05645: what distinguishes types is learnt on made-up defects (data['train'],
 `data/pseudo.py`), stopped before it knows those too well, and carried over to the real ones. Items
@@ -7,7 +7,7 @@ are residuals from what is normal (config.residual). By `loss`:
 - 'infonce' (the paper's): with every shot by itself, which is not moved by the gradient;
 - 'relation' (its baseline): binary cross-entropy of all pairs, a right one weighing W - 1.
 Queries are told by the mean of their class's embeddings, or of its pairs' logits; with
-`prototypes='pixels'` (the paper's) by their class's mean picture. `adapt_steps` fine-tunes on the
+`prototypes='pixels'` (the paper's) by their class's mean image. `adapt_steps` fine-tunes on the
 shots of each task, each being told by the others; one shot has no others.
 
 Real types are drawn so that support and query share no group (config.data.group), all others of
@@ -40,7 +40,7 @@ DEFAULTS = {
     'temperature': 0.1,  # of the cosines in the loss (the paper: 0.07)
     'shots': (1, 2, 5),  # examples of each real type
     'draws': 100,  # of them
-    'prototypes': 'embeddings',  # their mean | pixels: of the mean picture (residual.average_shots)
+    'prototypes': 'embeddings',  # their mean | pixels: of the mean image (residual.average_shots)
     'adapt_steps': 0,  # of Adam on each task's shots (the paper: 45)
     'adapt_lr': 1e-4,
 }
@@ -137,7 +137,7 @@ def build(config, data):
         """Draws of the types `kept`, as many as `draws`.
 
         Args:
-          data: 'test', and 'averaged' if its mean pictures stand for the types.
+          data: 'test', and 'averaged' if its mean images stand for the types.
         Returns:
           Shares of queries named right, over all (micro) and over types (macro), [draws] each; the
           support's rows [draws, W, S]; the type that each item is called [draws, N], not asked: -1.
@@ -258,7 +258,7 @@ def _check(config, data) -> None:
         lack = [k for k in fields.shots if len(found.get(f'{k}-shot', ())) < fields.draws]
         if lack:
             raise InputError(
-                f"config.method.prototypes='pixels' needs {fields.draws} mean pictures of "
+                f"config.method.prototypes='pixels' needs {fields.draws} mean images of "
                 f'{lack[0]} shots: set config.residual.average_shots={tuple(fields.shots)} and '
                 f'config.residual.average_draws={fields.draws}'
             )

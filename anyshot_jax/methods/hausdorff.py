@@ -18,9 +18,7 @@ def build(config, data):
     for given in data.values():
         shape = given.x.shape[1:] if isinstance(given, Dataset) else given.x_s.shape[2:]
         if len(shape) != 3 or shape[-1] != 1:
-            raise InputError(
-                f"config.method.name='hausdorff' needs grey pictures, got items {shape}"
-            )
+            raise InputError(f"config.method.name='hausdorff' needs grey images, got items {shape}")
 
     def init(key, x):
         return {}, {}

@@ -4,7 +4,7 @@ What the items of a training class differ by says which directions matter little
 told apart where that scatter has been made the same in all directions (`ops/whitening.py`), on
 vectors of length 1. Of an encoder with several parts (config.encoder_parts) every one counts alike.
 Its share of colours is left out of that and only handed on, for `ridge` and `generator`: a class
-of a few pictures is not known by its colours, a description may be by nothing else.
+of a few images is not known by its colours, a description may be by nothing else.
 Nothing is learnt by steps: config.num_steps is 0.
 """
 

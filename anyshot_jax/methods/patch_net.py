@@ -1,17 +1,17 @@
-"""Which pictures have a defect, and where: PatchCore beside a net that has learnt made-up defects.
+"""Which images have a defect, and where: PatchCore beside a net that has learnt made-up defects.
 
 A small net on patches of a frozen encoder (`memory_bank.py`) learns to tell those in made-up
-defects (`data/pseudo.py`) from all others. Defects on pictures are DRAEM's idea (Zavrtanik,
+defects (`data/pseudo.py`) from all others. Defects on images are DRAEM's idea (Zavrtanik,
 Kristan, Skocaj, ICCV 2021), a small net on frozen patches SimpleNet's (Liu et al., CVPR 2023); both
 together are neither. PatchCore (`patchcore.py`) is asked beside it. A place's score is the sum of
-the two maps, each less its mean and over its deviation on good pictures that neither has seen.
+the two maps, each less its mean and over its deviation on good images that neither has seen.
 
-Data have the roles good, train and val, made-up defects whose group is the row of their picture in
-good, good_test and test. The pictures that val is made on, with their near copies, are held out:
+Data have the roles good, train and val, made-up defects whose group is the row of their image in
+good, good_test and test. The images that val is made on, with their near copies, are held out:
 neither remembered nor trained on. Validation tells val from those. Values as of `patchcore`.
 
 The state's extra holds the bank [K, D], the encoder's parameters and what the net's patches are on
-good pictures.
+good images.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.defects.detector import AUROC, check_pictures, score_patches, told_apart
+from anyshot_jax.defects.detector import AUROC, check_images, score_patches, told_apart
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.nets.mlp import MLP
@@ -35,18 +35,18 @@ DEFAULTS = {
     'layers': ('stride16', 'stride32'),  # its maps that remembered patches are made of
     'net_layers': ('stride8', 'stride16', 'stride32'),  # those of the net's patches, no coarser
     'hidden': (256, 256),  # units of the net's layers
-    'size': 0,  # pixels of the pictures' shorter side as the encoder sees them; 0: its own
+    'size': 0,  # pixels of the images' shorter side as the encoder sees them; 0: its own
     'dim': 0,  # numbers a patch, by adaptive pooling; 0: all channels
     'ratio': 0.02,  # share of the good patches to remember
     'projection': 128,  # numbers of the random projection on which these are chosen; 0: none
     'neighbours': 1,  # whose mean distance is a patch's score
-    'smooth': 4.0,  # standard deviation of the Gaussian over the maps, in pixels of the pictures
+    'smooth': 4.0,  # standard deviation of the Gaussian over the maps, in pixels of the images
     'score': 'both',  # both | net | bank: what is judged by
 }
 DRAWS_WHEN_BUILT = True  # the bank, by config.seed: seeds can't share one program
 PARTS = {'both': ('bank', 'net'), 'net': ('net',), 'bank': ('bank',)}
-LEAST = 2  # good pictures that are held out, and that are not
-MEASURED = 64  # good pictures by whose patches those of all are standardised
+LEAST = 2  # good images that are held out, and that are not
+MEASURED = 64  # good images by whose patches those of all are standardised
 
 
 def build(config, data):
@@ -81,7 +81,7 @@ def build(config, data):
         return TrainState(step, params, tx.init(params), extra)
 
     def sample(key, data):
-        """A made-up defect and a good picture: [2, H, W, C], and where a defect is [2, H, W]."""
+        """A made-up defect and a good image: [2, H, W, C], and where a defect is [2, H, W]."""
         keys = jax.random.split(key)
         made, x = data['train'], data['good'].x
         row = jax.random.randint(keys[0], (), 0, len(made.x))
@@ -134,7 +134,7 @@ def patchers(fields) -> tuple[memory_bank.Patcher, memory_bank.Patcher]:
 
 
 def kept_and_held(data: Data) -> tuple[Array, Array]:
-    """Rows of good to remember and train on; and those held out, near copies of val's pictures."""
+    """Rows of good to remember and train on; and those held out, near copies of val's images."""
     good = data['good']
     group = np.arange(len(good.x)) if good.group is None else np.asarray(good.group)
     held = np.isin(group, group[np.asarray(data['val'].group)])
@@ -142,14 +142,14 @@ def kept_and_held(data: Data) -> tuple[Array, Array]:
 
 
 def usual_patches(patcher: memory_bank.Patcher, good: Array) -> tuple[Array, Array]:
-    """Mean and deviation [D] of the patches of good pictures [N, H, W, C], of MEASURED at most."""
+    """Mean and deviation [D] of the patches of good images [N, H, W, C], of MEASURED at most."""
     rows = np.unique(np.linspace(0, len(good) - 1, MEASURED).astype(int))
 
     def moments(params, x):
         patches = patcher.apply(params, x)
         return patches.mean((1, 2)), jnp.square(patches).mean((1, 2))
 
-    found = memory_bank.over_pictures(patcher, moments, good[rows], what='measure')
+    found = memory_bank.over_images(patcher, moments, good[rows], what='measure')
     mean, square = (np.asarray(m, np.float64).mean(0) for m in found)
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     # A channel that is always the same says nothing.
@@ -189,7 +189,7 @@ def balanced(values: Array, label: Array) -> jax.Array:
 
 
 def judged(near, fine, net, state: TrainState, config) -> Callable:
-    """(pictures, what to say) -> 'bank', 'net': the maps [N, h, w] that config.method.score asks.
+    """(images, what to say) -> 'bank', 'net': the maps [N, h, w] that config.method.score asks.
 
     All have the places of the net's patches.
     """
@@ -206,11 +206,11 @@ def judged(near, fine, net, state: TrainState, config) -> Callable:
 
     own = {name: state.extra[name] for name in ('mean', 'deviation')} | {'params': state.params}
     given = jax.tree.map(np.asarray, (state.extra['bank'], own))
-    return lambda x, what: memory_bank.over_pictures(fine, parts, x, *given, what=what)
+    return lambda x, what: memory_bank.over_images(fine, parts, x, *given, what=what)
 
 
 def usual_maps(maps: dict[str, Array]) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of each map's values on good pictures."""
+    """Mean and deviation of each map's values on good images."""
     return {name: (float(m.mean()), max(float(m.std()), 1e-6)) for name, m in maps.items()}
 
 
@@ -247,7 +247,7 @@ def check(config, data) -> None:
         )
     if config.num_steps and fields.score == 'bank':
         raise InputError("config.method.score='bank' has nothing to train: set config.num_steps=0")
-    check_pictures(config, data, ('good', 'train', 'val', 'good_test', config.eval.role))
+    check_images(config, data, ('good', 'train', 'val', 'good_test', config.eval.role))
     if not fields.hidden or min(fields.hidden) < 1:
         raise InputError(
             f'config.method.hidden={tuple(fields.hidden)}: need one width of units or more, each '
@@ -257,17 +257,17 @@ def check(config, data) -> None:
         if data[role].mask is None or data[role].group is None:
             raise InputError(
                 f'patch_net needs to know where the defects of {role} are and on which good '
-                'pictures they were made: use made-up ones, config.data.pseudo.classes=40'
+                'images they were made: use made-up ones, config.data.pseudo.classes=40'
             )
     kept, held = kept_and_held(data)
     if np.isin(np.asarray(data['train'].group), held).any():
         raise InputError(
-            'train and val are made on the same good pictures, so none are held out: set '
+            'train and val are made on the same good images, so none are held out: set '
             'config.data.pseudo.held_out=0.1'
         )
     if min(len(kept), len(held)) < LEAST:
         raise InputError(
-            f'of {len(data["good"].x)} good pictures {len(held)} are held out and {len(kept)} are '
-            f'not: patch_net needs {LEAST} of both or more, more good pictures or another '
+            f'of {len(data["good"].x)} good images {len(held)} are held out and {len(kept)} are '
+            f'not: patch_net needs {LEAST} of both or more, more good images or another '
             'config.data.pseudo.held_out'
         )

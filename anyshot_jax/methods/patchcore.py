@@ -1,11 +1,11 @@
-"""PatchCore: which pictures are not like the good ones, and where. No defect is ever learnt from.
+"""PatchCore: which images are not like the good ones, and where. No defect is ever learnt from.
 
-Roth et al., "Towards total recall in industrial anomaly detection", CVPR 2022. Good pictures are
+Roth et al., "Towards total recall in industrial anomaly detection", CVPR 2022. Good images are
 remembered as patches (`memory_bank.py`); a patch is anomalous by its distance to the nearest of
-those, a picture by its worst patch.
+those, an image by its worst patch.
 
-Data have the roles good (to remember), good_test and, of pictures with defects, test or val.
-Values: 'image AUROC', one a picture with a defect, the share of the good ones that score lower; and
+Data have the roles good (to remember), good_test and, of images with defects, test or val.
+Values: 'image AUROC', one an image with a defect, the share of the good ones that score lower; and
 where the data have masks 'pixel AUROC' and 'PRO' (`ops/detection.py`). Nothing is learnt by steps:
 config.num_steps is 0. The state's extra holds the bank [K, D].
 """
@@ -17,20 +17,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.defects.detector import AUROC, check_pictures, score_patches, told_apart
+from anyshot_jax.defects.detector import AUROC, check_images, score_patches, told_apart
 from anyshot_jax.types import InputError, Method, TrainState
 
 DEFAULTS = {
     'encoder': 'efficientnet_lite0',  # encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
     'layers': ('stride8', 'stride16'),  # its maps that patches are made of
-    'size': 0,  # pixels of the pictures' shorter side as the encoder sees them; 0: its own
+    'size': 0,  # pixels of the images' shorter side as the encoder sees them; 0: its own
     'dim': 0,  # numbers a patch, by adaptive pooling (the papers': 1024); 0: all channels
     'ratio': 0.1,  # share of the good patches to remember
     'projection': 128,  # numbers of the random projection on which these are chosen; 0: none
     'neighbours': 1,  # whose mean distance is a patch's score
-    'reweight': 0,  # nearest remembered patches that re-weight a picture's score; 0: not
-    'smooth': 4.0,  # standard deviation of the Gaussian over the maps, in pixels of the pictures
+    'reweight': 0,  # nearest remembered patches that re-weight an image's score; 0: not
+    'smooth': 4.0,  # standard deviation of the Gaussian over the maps, in pixels of the images
 }
 
 
@@ -40,7 +40,7 @@ def build(config, data):
     patcher = memory_bank.load_patcher(
         fields.encoder, fields.layers, size=fields.size, dim=fields.dim, dtype=fields.encoder_dtype
     )
-    # Here and not in init, which is compiled as a whole: the pictures pass a few at a time.
+    # Here and not in init, which is compiled as a whole: the images pass a few at a time.
     bank = memory_bank.fit(
         patcher,
         data['good'].x,
@@ -61,7 +61,7 @@ def build(config, data):
 
     def evaluate(state, data, key, role):
         good, bad = (
-            memory_bank.over_pictures(
+            memory_bank.over_images(
                 patcher, scores, data[name].x, state.extra['bank'], what=f'judge {name}'
             )
             for name in ('good_test', role)
@@ -72,14 +72,14 @@ def build(config, data):
 
 
 def scorer(state: TrainState, data, config) -> tuple[memory_bank.Patcher, Callable]:
-    """What the bank's patches are made by, and pictures [N, H, W, C] -> {'map', 'image'}."""
+    """What the bank's patches are made by, and images [N, H, W, C] -> {'map', 'image'}."""
     fields = config.method
     patcher = memory_bank.load_patcher(
         fields.encoder, fields.layers, size=fields.size, dim=fields.dim, dtype=fields.encoder_dtype
     )
     score = partial(score_patches, patcher, k=fields.neighbours, reweight=fields.reweight)
     bank = np.asarray(state.extra['bank'])
-    return patcher, lambda x: memory_bank.over_pictures(patcher, score, x, bank, what='draw')
+    return patcher, lambda x: memory_bank.over_images(patcher, score, x, bank, what='draw')
 
 
 def _check(config, data) -> None:
@@ -90,6 +90,6 @@ def _check(config, data) -> None:
     """
     if config.num_steps:
         raise InputError('patchcore has nothing to train: set config.num_steps=0')
-    check_pictures(config, data, ('good', 'good_test', config.eval.role))
+    check_images(config, data, ('good', 'good_test', config.eval.role))
     if config.method.reweight < 0:
         raise InputError('config.method.reweight must be >= 0')

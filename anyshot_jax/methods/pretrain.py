@@ -57,7 +57,7 @@ def build(config, data):
     chunk = jax.jit(lambda state, x: scores(state.params, state.extra, x, 'inductive')[0])
 
     def evaluate(state, data, key, role):
-        # Without clean pictures of these classes it can only tell how well it fits.
+        # Without clean images of these classes it can only tell how well it fits.
         judged = data.get(tests.get(fields.role, ''), data[fields.role])
         found = jnp.concatenate([chunk(state, judged.x[i : i + 256])
                                  for i in range(0, len(judged.x), 256)])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Siamese networks: twins that say whether two pictures show the same thing.
+"""Siamese networks: twins that say whether two images show the same thing.
 
 By `loss`:
 - 'bce': Koch, Zemel, Salakhutdinov, "Siamese neural networks for one-shot image recognition", ICML

@@ -1,17 +1,17 @@
-"""A classifier of novel classes from web pictures that count by weights, smoothed by a graph.
+"""A classifier of novel classes from web images that count by weights, smoothed by a graph.
 
 The main classifier of Chen, Niu, Liu, Zhang, "Weak-shot fine-grained classification via similarity
 transfer", NeurIPS 2021, sections 3.3 and 3.4: weighted cross-entropy plus `alpha` times a penalty
-on how much the features of similar pictures differ, similarity being that of a frozen SimNet on the
-same pictures. A unit is one picture; the graph is that of the whole batch over all devices.
+on how much the features of similar images differ, similarity being that of a frozen SimNet on the
+same images. A unit is one image; the graph is that of the whole batch over all devices.
 
 `schedule`: 'plain', one update a step, with the penalty if alpha > 0; or 'paper': weighted
 cross-entropy in batches of `small_batch` for `first_epochs`, then graph epochs (one update of the
-whole batch a step) in turn with epochs of small batches, which take as many pictures a step. There
+whole batch a step) in turn with epochs of small batches, which take as many images a step. There
 the learning rate is halved every `halve_epochs` epochs. Of the paper's code the restart of momentum
-every epoch is left out, and pictures are drawn independently.
+every epoch is left out, and images are drawn independently.
 
-`generalised`: base classes are learnt with the novel ones, from clean pictures of weight 1, and the
+`generalised`: base classes are learnt with the novel ones, from clean images of weight 1, and the
 test asks for all of them. `balance` evens classes out: 'sample' draws the class first, 'loss'
 weighs by mean(count) / count.
 """
@@ -35,7 +35,7 @@ from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState, ne
 DEFAULTS = {
     'batch_norm': 'inductive',
     'start_from': '',  # the stage that pretrained config.net; '': from random numbers
-    'weights_from': '',  # the stage that weighed the web pictures; 'truth': 0/1; '': all count
+    'weights_from': '',  # the stage that weighed the web images; 'truth': 0/1; '': all count
     'simnet_from': '',  # the stage that learnt the similarity of the graph; '': cosine of items
     'alpha': 0.0,  # the weight of the graph's penalty; the paper's 0.1 is for features of a ResNet
     'penalty': 'smoothness',  # smoothness | cosine
@@ -55,7 +55,7 @@ CHOICES = {
 }
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     """One unit."""
 
     x: Array
@@ -108,9 +108,9 @@ def build(config, data):
         x = take(data, roles, row)
         if any(moves.values()):
             x = augment.affine(keys[2], x[None], **moves)[0]
-        return Picture(x, given.label[row], given.weight[row])
+        return Image(x, given.label[row], given.weight[row])
 
-    def loss(params, stats, frozen, batch: Picture, alpha: float):
+    def loss(params, stats, frozen, batch: Image, alpha: float):
         """Of the batch on this device; the graph is of the batches on all."""
         h, stats = net.apply(params['net'], stats, batch.x, 'train')
         scores = h @ params['head']['kernel'] + params['head']['bias'][None]
@@ -142,7 +142,7 @@ def build(config, data):
             rate = 0.5 ** (epoch // fields.halve_epochs).astype(jnp.float32)
             later = epoch - fields.first_epochs
             pieces = config.batch_size // fields.small_batch
-            # Every pieces-th picture: the same small batches on any number of devices.
+            # Every pieces-th image: the same small batches on any number of devices.
             deal = lambda a: jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0)
             small = jax.tree.map(deal, batch)
 
@@ -218,10 +218,10 @@ def training(fields, data, roles) -> Training:
 
 
 def web_weights(fields, data) -> Array:
-    """[N] of the web pictures.
+    """[N] of the web images.
 
     Raises:
-      InputError: weights that don't belong to these pictures, or truth that isn't known.
+      InputError: weights that don't belong to these images, or truth that isn't known.
     """
     web = data['web']
     if not fields.weights_from:
@@ -237,7 +237,7 @@ def web_weights(fields, data) -> Array:
     if weight is None or len(weight) != len(web.label):
         raise InputError(
             f'config.method.weights_from={fields.weights_from!r} holds no weights of these '
-            f'{len(web.label)} web pictures: name a stage of weigh with the same config.data'
+            f'{len(web.label)} web images: name a stage of weigh with the same config.data'
         )
     return jnp.asarray(weight, jnp.float32)
 
@@ -277,7 +277,7 @@ def _check(config, data) -> None:
     for role in ('base', 'test_base') if fields.generalised else ():
         if not isinstance(data.get(role), Dataset):
             raise InputError(
-                f'config.method.generalised=True needs the role {role!r}: clean pictures of base '
+                f'config.method.generalised=True needs the role {role!r}: clean images of base '
                 'classes, in training and test'
             )
     if fields.alpha and not config.net.name:

@@ -1,4 +1,4 @@
-"""Weights of web pictures from how like they are to the others of their name.
+"""Weights of web images from how like they are to the others of their name.
 
 A learnt similarity (config.method.simnet_from) or, as a baseline, the cosine of the items'
 features gives one matrix; `kind` makes weights of it (ops/weighting.py): 'mean' of row and column
@@ -7,7 +7,7 @@ also looks at the other classes. `bound` then makes all alike that are surely ri
 have mean 1 in every class, unless normalise=False. Nothing is trained by steps.
 
 It is judged by the AUROC of right against wrong labels, where these are known, before `bound`
-makes ties, and by the share of the pictures of every class that count: (sum w)^2 / (N sum w^2).
+makes ties, and by the share of the images of every class that count: (sum w)^2 / (N sum w^2).
 """
 
 import jax
@@ -55,7 +55,7 @@ def build(config, data):
             values['AUROC of the weights'] = weighting.auroc(even, web.clean)[None]
         total = np.bincount(label, weight, num)
         square = np.bincount(label, np.square(weight, dtype=np.float64), num)
-        values['pictures that count'] = total**2 / (np.bincount(label) * np.maximum(square, 1e-12))
+        values['images that count'] = total**2 / (np.bincount(label) * np.maximum(square, 1e-12))
         return values
 
     def export(state, data, key):

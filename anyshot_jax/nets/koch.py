@@ -32,7 +32,7 @@ class Koch(nn.Module):
         del train, transductive  # no batch statistics here
         if min(x.shape[-3:-1]) < 85:
             raise InputError(
-                f'nets/koch.py needs pictures of 85x85 or more, got {x.shape[-3:-1]}: set '
+                f'nets/koch.py needs images of 85x85 or more, got {x.shape[-3:-1]}: set '
                 "config.data.size=105, or use config.net.name='conv4'"
             )
         if x.dtype == jnp.uint8:

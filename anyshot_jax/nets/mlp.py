@@ -1,4 +1,4 @@
-"""Multi-layer perceptron for feature vectors (or small pictures, flattened)."""
+"""Multi-layer perceptron for feature vectors (or small images, flattened)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jax import Array
 class MLP(nn.Module):
     """Dense layers with ReLU between them.
 
-    Call: x [..., N, D] float (uint8 pictures [..., N, H, W, C] are scaled to 0..1 and flattened)
+    Call: x [..., N, D] float (uint8 images [..., N, H, W, C] are scaled to 0..1 and flattened)
     -> [..., N, features].
     """
 

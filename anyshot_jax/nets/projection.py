@@ -1,4 +1,4 @@
-"""A linear map of frozen features: what is learnt on top of an encoder where pictures are few."""
+"""A linear map of frozen features: what is learnt on top of an encoder where images are few."""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -33,7 +33,7 @@ class Relation(nn.Module):
         if min(x_s.shape[-3:-1]) < 4:
             raise InputError(
                 f'the relation module pools twice and needs maps of 4x4 or more, got {x_s.shape}; '
-                'set config.net.flatten=False, use fewer pools or larger pictures'
+                'set config.net.flatten=False, use fewer pools or larger images'
             )
         c, f = x_s.shape[-1], self.features
         init = nn.initializers.he_normal()

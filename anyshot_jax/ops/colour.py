@@ -1,4 +1,4 @@
-"""The colours of a picture, in words."""
+"""The colours of an image, in words."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ _HUES = (4, 11, 19, 44, 53, 72, 93)  # hundredths of a turn: where orange, ..., 
 
 
 def colour_shares(x: Array) -> jax.Array:
-    """How much of each picture has each colour of `COLOURS`.
+    """How much of each image has each colour of `COLOURS`.
 
     Regions of hue, saturation and value: black V < .2; else with S < .15 grey V < .75, white; else
     by hue in turns red from .93 and < .04, orange < .11 (brown V < .6), yellow < .19, green < .44,
@@ -26,14 +26,14 @@ def colour_shares(x: Array) -> jax.Array:
     Returns:
       [N, 11] float32, rows sum to 1.
     Raises:
-      InputError: not pictures of 1 or 3 channels.
+      InputError: not images of 1 or 3 channels.
     Reference:
       Berlin and Kay, "Basic color terms", 1969. Van de Weijer et al., "Learning color names for
       real-world applications", 2009, learn the regions; these are set by hand.
     """
     if x.ndim != 4 or x.shape[-1] not in (1, 3) or x.dtype != jnp.uint8:
         raise InputError(
-            f'colours are those of uint8 pictures [N, H, W, 1 or 3], got {x.dtype} {x.shape}'
+            f'colours are those of uint8 images [N, H, W, 1 or 3], got {x.dtype} {x.shape}'
         )
     # In whole numbers, so that a pixel on a border is on the same side everywhere.
     r, g, b = (x[..., i % x.shape[-1]].astype(jnp.int32) for i in range(3))

@@ -1,6 +1,6 @@
 """Measures of anomaly detection, and the maps that they judge. Higher scores are more anomalous.
 
-All of them are means of values, one a picture or region, so that a confidence interval comes along.
+All of them are means of values, one an image or region, so that a confidence interval comes along.
 """
 
 from collections.abc import Sequence
@@ -43,12 +43,12 @@ def pixel_values(maps: Array, mask: Array, limit: float = MAX_RATE) -> dict[str,
     """Pixel AUROC and per-region overlap (PRO) of anomaly maps.
 
     Args:
-      maps: [N, H, W] scores, of good pictures too. mask: [N, H, W] bool, the defects.
+      maps: [N, H, W] scores, of good images too. mask: [N, H, W] bool, the defects.
       limit: PRO counts false positive rates up to this one.
     Returns:
-      'pixel AUROC' [pictures with a defect] float64: their mean is the area under the ROC curve of
-      all pixels (each is the picture's mean over its defect's pixels, times how many those are,
-      over how many there are on average: above 1 in pictures of large defects).
+      'pixel AUROC' [images with a defect] float64: their mean is the area under the ROC curve of
+      all pixels (each is the image's mean over its defect's pixels, times how many those are,
+      over how many there are on average: above 1 in images of large defects).
       'PRO' [regions]: of each 8-connected region the area under its overlap against the false
       positive rate of all pixels, up to `limit`, over `limit`; their mean is the PRO of Bergmann et
       al., "The MVTec anomaly detection dataset", IJCV 2021, section 5.2.
@@ -94,6 +94,6 @@ def enlargement(old: int, new: int, sigma: float) -> Array:
 
 
 def enlarge(maps: Array, shape: Sequence[int], sigma: float) -> Array:
-    """Anomaly maps [N, h, w] at the pictures' size [N, *shape], smoothed (see `enlargement`)."""
+    """Anomaly maps [N, h, w] at the images' size [N, *shape], smoothed (see `enlargement`)."""
     rows, columns = (enlargement(o, n, sigma) for o, n in zip(maps.shape[1:], shape, strict=True))
     return np.stack([rows @ m @ columns.T for m in np.asarray(maps)])

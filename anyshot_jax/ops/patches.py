@@ -23,7 +23,7 @@ def locally_aware(maps: Sequence[jax.Array], dim: int = 0) -> jax.Array:
     """Patch features at the places of the largest map.
 
     Args:
-      maps: float32 [N, h, w, C], of the same pictures, each with its own h, w and C.
+      maps: float32 [N, h, w, C], of the same images, each with its own h, w and C.
       dim: numbers a patch. 0: all channels, each averaged over the 3x3 neighbourhood (outside of a
         map are zeros, which count) and joined, without any pooling over channels.
     Returns:

@@ -1,4 +1,4 @@
-"""Pictures as a pretrained net was trained on them: resized, cropped, scaled, on the device."""
+"""Images as a pretrained net was trained on them: resized, cropped, scaled, on the device."""
 
 from typing import NamedTuple
 
@@ -24,10 +24,10 @@ def preprocess(x: Array, *, how: Preprocessing) -> Array:
     Returns:
       [N, size, size, 3] float32, (x / 255 - mean) / std.
     Raises:
-      InputError: not pictures of 1 or 3 channels.
+      InputError: not images of 1 or 3 channels.
     """
     if x.ndim != 4 or x.shape[-1] not in (1, 3) or x.dtype != jnp.uint8:
-        raise InputError(f'an encoder takes uint8 pictures [N, H, W, 1 or 3], got {x.dtype} '
+        raise InputError(f'an encoder takes uint8 images [N, H, W, 1 or 3], got {x.dtype} '
                          f'{x.shape}')  # fmt: skip
     mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, 3) for v in (how.mean, how.std))
     x = resize(x, how.size) / 255

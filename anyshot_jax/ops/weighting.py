@@ -1,4 +1,4 @@
-"""How much a picture with a doubtful label should count, from its similarity to the others.
+"""How much an image with a doubtful label should count, from its similarity to the others.
 
 Chen, Niu, Liu, Zhang, "Weak-shot fine-grained classification via similarity transfer", NeurIPS
 2021, section 3.3, and variants; `vote_weights` is not from there.
@@ -128,7 +128,7 @@ def vote_weights(sim: jax.Array, label: jax.Array, num_classes: int, rounds: int
 
     w_i = v_i,y * v_i,y / sum_c v_i,c with v = `votes` and y the item's name: how like it is to its
     namesakes, times their share in what it is like. Namesakes that are wrong lose their vote round
-    by round, and a picture of another known class is found out by the votes for that one, which
+    by round, and an image of another known class is found out by the votes for that one, which
     the mean similarity within a class can't see.
 
     Args:

@@ -1,6 +1,6 @@
-"""A classifier's answers to picture files, a few at a time, and what is kept of them for a report.
+"""A classifier's answers to image files, a few at a time, and what is kept of them for a report.
 
-Memory grows with the number of pictures by a few hundred bytes each, not by their features.
+Memory grows with the number of images by a few hundred bytes each, not by their features.
 """
 
 import hashlib
@@ -16,15 +16,13 @@ from anyshot_jax.classify.feature_store import CHUNK, FeatureStore
 from anyshot_jax.data.readers.images import SUFFIXES, NotAnImage
 from anyshot_jax.types import Array, InputError
 
-TOGETHER = (
-    1024  # pictures that a transductive method answers in one call: its memory is their square
-)
-UNSURE, UNKNOWN, WRONG, EACH, ERRORS = 200, 60, 60, 4, 50  # pictures kept for a report
-COPY = 0.9999  # similarity from which a picture is one of the support
+TOGETHER = 1024  # images that a transductive method answers in one call: its memory is their square
+UNSURE, UNKNOWN, WRONG, EACH, ERRORS = 200, 60, 60, 4, 50  # images kept for a report
+COPY = 0.9999  # similarity from which an image is one of the support
 
 
 class Answer(NamedTuple):
-    """To one picture file."""
+    """To one image file."""
 
     path: str  # inside the query folder, with / between folders
     label: str | None = None  # true class, where the folder tells
@@ -33,7 +31,7 @@ class Answer(NamedTuple):
     unknown: bool = False
     second: str = ''
     second_probability: float = 0.0
-    nearest: int = -1  # row of the support; -1: it has no pictures
+    nearest: int = -1  # row of the support; -1: it has no images
     similarity: float = 0.0
     error: str = ''  # why there is no prediction
 
@@ -56,14 +54,14 @@ def answers(
 ) -> Iterator[list[Answer]]:
     """Answers in the order of `paths`, some at a time.
 
-    A transductive method answers up to TOGETHER pictures in a call. It takes them to be spread over
-    the classes, so each call gets pictures from everywhere, and answers come when all are done.
+    A transductive method answers up to TOGETHER images in a call. It takes them to be spread over
+    the classes, so each call gets images from everywhere, and answers come when all are done.
 
     Args:
       root: the folder of `paths`. unknown: the prediction for what is of no class, '' for none.
-      on_error: raise | skip. seen: is told how many pictures were just embedded.
+      on_error: raise | skip. seen: is told how many images were just embedded.
     Raises:
-      InputError: a picture that can't be read (unless on_error='skip'); names it.
+      InputError: an image that can't be read (unless on_error='skip'); names it.
     """
     names = [str(c) for c in classifier.classes_]
 
@@ -114,7 +112,7 @@ def answers(
 
 
 def is_other_file(path: Path, error: InputError) -> bool:
-    """Whether what couldn't be read is a note or a table among the pictures."""
+    """Whether what couldn't be read is a note or a table among the images."""
     return isinstance(error, NotAnImage) and path.suffix.lower() not in SUFFIXES
 
 
@@ -183,7 +181,7 @@ class Tally:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of right answers among pictures whose class is known, if there are any."""
+        """Share of right answers among images whose class is known, if there are any."""
         asked = self.confusion.total()
         return sum(n for (y, p), n in self.confusion.items() if y == p) / asked if asked else None
 
@@ -203,7 +201,7 @@ class Tally:
         return self._wrong.sorted()
 
     def samples(self, name: str) -> list[Answer]:
-        """A few of the other pictures that were given this class."""
+        """A few of the other images that were given this class."""
         shown = {a.path for a in self.unsure}
         found = self._samples[name].sorted() if name in self._samples else []
         return [a for a in found if a.path not in shown]

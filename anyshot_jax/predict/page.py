@@ -1,4 +1,4 @@
-"""The page of `predict`: what the pictures of a folder are, and how sure that is."""
+"""The page of `predict`: what the images of a folder are, and how sure that is."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,7 +11,7 @@ from anyshot_jax.data.readers.images import read_images
 from anyshot_jax.predict import page_classes
 from anyshot_jax.predict.answers import EACH, Answer, Tally
 from anyshot_jax.predict.page_classes import Support
-from anyshot_jax.report import pictures
+from anyshot_jax.report import figures
 from anyshot_jax.report.page import (
     document,
     escape,
@@ -24,7 +24,7 @@ from anyshot_jax.report.page import (
 from anyshot_jax.report.summary import duration
 from anyshot_jax.types import InputError
 
-THUMB = 72  # pixels of a picture
+THUMB = 72  # pixels of an image
 SAMPLED = 60  # classes with samples
 
 
@@ -39,7 +39,7 @@ def page(
     """The whole page.
 
     Args:
-      root: where the pictures of the tally are, of which those that are shown are read again.
+      root: where the images of the tally are, of which those that are shown are read again.
       settings: what was asked. seconds: from start to answers.
     """
     samples = {c: found for c in tally.names if (found := tally.samples(c))}
@@ -57,14 +57,14 @@ def page(
         _errors(tally),
         section('settings', 'Settings', fields(settings.items())),
     ]
-    title = f'Pictures of {root.name or root}'
+    title = f'Images of {root.name or root}'
     head = _headline(title, tally, classifier, seconds, [p for p in parts if p])
     return document(title, head + ''.join(parts))
 
 
 def _headline(title: str, tally: Tally, classifier: Any, seconds: float, parts: list[str]) -> str:
     tiles = [
-        ('pictures', f'{tally.total:,}', f'{tally.failed:,} unreadable' if tally.failed else ''),
+        ('images', f'{tally.total:,}', f'{tally.failed:,} unreadable' if tally.failed else ''),
         ('classes', f'{len(tally.names):,}', ''),
         ('of no known class', f'{tally.unknown:,}', ''),
         ('time', duration(seconds), ''),
@@ -81,17 +81,17 @@ def _headline(title: str, tally: Tally, classifier: Any, seconds: float, parts: 
         said.append('No class has two examples, so nothing tells what is of no known class.')
     elif classifier.false_alarm_ is not None:
         said.append(
-            f'About {classifier.false_alarm_ * 100:.1f} % of pictures of the known classes may be '
+            f'About {classifier.false_alarm_ * 100:.1f} % of images of the known classes may be '
             'called of no known class, by the examples themselves, each held out in turn.'
         )
     if tally.strangers:
         said.append(
-            f'{tally.strangers:,} pictures lie in folders that name no class here; '
+            f'{tally.strangers:,} images lie in folders that name no class here; '
             f'{tally.strangers_found:,} of them were found to be of no known class.'
         )
     if tally.copies:
         said.append(
-            f'{tally.copies:,} pictures are examples themselves, or copies: their answers say '
+            f'{tally.copies:,} images are examples themselves, or copies: their answers say '
             'nothing about how well others are told.'
         )
     links = ''.join(_link(part) for part in parts)
@@ -108,7 +108,7 @@ def _link(part: str) -> str:
 
 
 class _Cards:
-    """Pictures beside what was said of them."""
+    """Images beside what was said of them."""
 
     def __init__(self, root: Path, shown: Sequence[Answer], support: Support, known: set[str]):
         self.support, self.known, self.thumbs = support, known, dict[str, str]()
@@ -117,9 +117,7 @@ class _Cards:
         with closing(read_images(len(paths), lambda i: (root / paths[i], ''), size)) as found:
             for path, x in zip(paths, found, strict=True):
                 gone = isinstance(x, InputError)  # since it was classified
-                self.thumbs[path] = (
-                    '<span class="item"></span>' if gone else pictures.photo(x, path)
-                )
+                self.thumbs[path] = '<span class="item"></span>' if gone else figures.photo(x, path)
 
     def of(self, found: Sequence[Answer]) -> str:
         """A card for each answer."""
@@ -148,7 +146,7 @@ class _Cards:
 
 
 CARD = (
-    'Beside each picture: the nearest example, the answer with its probability, the second best, '
+    'Beside each image: the nearest example, the answer with its probability, the second best, '
     'and the similarity to that example (cosine).'
 )
 
@@ -184,7 +182,7 @@ def _strange(tally: Tally, classifier: Any, show: _Cards) -> str:
     if not found:
         return ''
     intro = (
-        f'{tally.unknown:,} pictures are less like any class than examples are like their own; '
+        f'{tally.unknown:,} images are less like any class than examples are like their own; '
         f'those least like any example first{_cut(found, tally.unknown)}. The probability is among '
         f'the known classes. {CARD}'
     )
@@ -195,7 +193,7 @@ def _sampled(samples: dict[str, list[Answer]], total: int, show: _Cards) -> str:
     if not samples:
         return ''
     left = total - len(samples)
-    intro = f'Up to {EACH} of the other pictures of each class, drawn by chance' + (
+    intro = f'Up to {EACH} of the other images of each class, drawn by chance' + (
         f'; {left:,} more classes are not shown.' if left else '.'
     )
     body = ''.join(f'<h3 class="sub">{name(c)}</h3>{show.of(a)}' for c, a in samples.items())

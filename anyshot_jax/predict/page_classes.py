@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anyshot_jax.predict.answers import Tally
-from anyshot_jax.report import pictures, tasks
+from anyshot_jax.report import figures, tasks
 from anyshot_jax.report.page import meter, name, note, percent, section, table
 from anyshot_jax.types import Array
 
@@ -19,7 +19,7 @@ class Support(NamedTuple):
 
     names: list[str]  # [M] inside the support folder, where there is one
     labels: list[str]  # [M]
-    pictures: Array  # [M, H, W, 3] uint8
+    images: Array  # [M, H, W, 3] uint8
 
     @classmethod
     def of(cls, classifier: Any, folder: str = '') -> 'Support':
@@ -31,21 +31,21 @@ class Support(NamedTuple):
             for p in named
         ]
         labels = [str(label) for label in classifier.support_labels_]
-        return cls(names, labels, classifier.support_pictures_)
+        return cls(names, labels, classifier.support_images_)
 
     def thumb(self, row: int) -> str:
-        """The picture of a row."""
-        return pictures.photo(self.pictures[row], f'example of {self.labels[row]}')
+        """The image of a row."""
+        return figures.photo(self.images[row], f'example of {self.labels[row]}')
 
     def thumb_of(self, label: str) -> str:
-        """The first picture of a class, if it has one."""
+        """The first image of a class, if it has one."""
         return self.thumb(self.labels.index(label)) if label in self.labels else ''
 
 
 def classes(tally: Tally, classifier: Any, support: Support) -> str:
     """The classes with their counts and descriptions."""
     said = {str(c): text for c, text in classifier.descriptions_.items()}
-    head = ['class', 'examples', 'pictures called so']
+    head = ['class', 'examples', 'images called so']
     labelled = tally.accuracy is not None
     head += ['recall', 'precision'] if labelled else ['']
     described = any(said.values())
@@ -70,14 +70,14 @@ def classes(tally: Tally, classifier: Any, support: Support) -> str:
             row.append(f'<div class="text">{name(said.get(c, ""))}</div>')
         rows.append(row)
     more = (
-        '<p>Recall: how many of the pictures in the folder of that name were called so. Precision: '
+        '<p>Recall: how many of the images in the folder of that name were called so. Precision: '
         'how many that were called so lie in that folder, among those whose class is known.</p>'
     )
     return section('classes', 'Classes', more * labelled, table(head, rows, 'classes'))
 
 
 def _sums(tally: Tally) -> tuple[dict[str, int], dict[str, int]]:
-    """How many pictures of known class have each label, and each answer."""
+    """How many images of known class have each label, and each answer."""
     of_label: dict[str, int] = {}
     of_answer: dict[str, int] = {}
     for (label, answer), count in tally.confusion.items():
@@ -101,21 +101,21 @@ def confusion(tally: Tally, support: Support) -> str:
         thumbs = [support.thumb_of(c) for c in labels]
         shares = count / np.maximum(count.sum(1, keepdims=True), 1)
         intro = (
-            'A row is the folder that pictures lie in, a column what they were called, in per cent '
+            'A row is the folder that images lie in, a column what they were called, in per cent '
             'of the row. Blue is right, red is wrong; cells without a number are zero.'
         )
         grid = tasks.matrix(labels, thumbs, shares, count)
         return section('confusion', title, f'<p>{intro}</p>', grid)
     pairs = sorted(((n, *pair) for pair, n in tally.confusion.items() if len(set(pair)) > 1))[::-1]
     if not pairs:
-        return section('confusion', title, note('No picture was called by a wrong name.'))
+        return section('confusion', title, note('No image was called by a wrong name.'))
     rows = [
         (name(label), name(answer), f'{n:,}', percent(n / of_label[label]))
         for n, label, answer in pairs[:PAIRS]
     ]
     intro = f'{len(labels):,} classes are too many for a matrix: the most frequent confusions of '
     intro += f'{len(pairs):,}.'
-    head = ('is', 'called', 'pictures', 'of the class')
+    head = ('is', 'called', 'images', 'of the class')
     return section('confusion', title, f'<p>{intro}</p>', table(head, rows))
 
 
@@ -147,7 +147,7 @@ def suspicious(classifier: Any, support: Support) -> str:
     left = len(rows) - len(cards)
     intro = (
         f'{len(rows):,} of {len(number):,} examples would get less than half of the probability '
-        'for their own class if they were no examples: a wrong label, or an unusual picture. '
+        'for their own class if they were no examples: a wrong label, or an unusual image. '
         'Beside each: the nearest example of another class.'
         + (f' {left:,} more are not shown.' if left else '')
     )

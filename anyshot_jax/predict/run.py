@@ -1,4 +1,4 @@
-"""Classifies the pictures of a folder, and writes what was found: the work of `predict`."""
+"""Classifies the images of a folder, and writes what was found: the work of `predict`."""
 
 import time
 from collections.abc import Sequence
@@ -45,10 +45,10 @@ def run(ask: Request) -> dict[str, Any]:
     While it works, the rows so far are in .predictions.part.csv there.
 
     Returns:
-      counts: pictures, unreadable, unknown, embedded (in this call); accuracy (None without
+      counts: images, unreadable, unknown, embedded (in this call); accuracy (None without
       labels), seconds.
     Raises:
-      InputError: flags that don't go together, folders without pictures, a picture that can't be
+      InputError: flags that don't go together, folders without images, an image that can't be
         read (unless on_error='skip'), a file in the way; says which.
     """
     start = time.monotonic()
@@ -73,7 +73,7 @@ def run(ask: Request) -> dict[str, Any]:
     with outputs.replacing(table=table, report=report) as fresh:
         with (
             fresh['table'].open('w', encoding='utf-8', errors='backslashreplace', newline='') as f,
-            tqdm(total=len(paths), desc='classify pictures', disable=None) as bar,
+            tqdm(total=len(paths), desc='classify images', disable=None) as bar,
         ):
             write_head(f)
             told = answers(
@@ -86,12 +86,12 @@ def run(ask: Request) -> dict[str, Any]:
                 for answer in some:
                     tally.add(answer)
         if not tally.total:
-            raise InputError(f'{root} holds {len(paths)} files and no picture among them')
+            raise InputError(f'{root} holds {len(paths)} files and no image among them')
         seconds = time.monotonic() - start
         text = page(tally, classifier, support, root, _shown(ask), seconds)
         fresh['report'].write_bytes(text.encode('utf-8'))
     return {
-        'pictures': tally.total,
+        'images': tally.total,
         'unreadable': tally.failed,
         'unknown': tally.unknown,
         'embedded': store.embedded,
@@ -149,9 +149,9 @@ def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
     classifier._check()
     store = store_of(classifier._net())
     found = _support(ask, described, store) if ask.support else ([], [], None)
-    pictures, labels, features = found
+    images, labels, features = found
     try:
-        classifier.fit(pictures, labels, descriptions=described, features=features)
+        classifier.fit(images, labels, descriptions=described, features=features)
     except InputError:
         raise
     except ValueError as e:  # scikit-learn's
@@ -161,8 +161,8 @@ def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
 
 def _loaded(path: Path) -> tuple[AnyShotClassifier, FeatureStore]:
     classifier = AnyShotClassifier.load(path)
-    if not classifier.of_pictures_:
-        raise InputError(f'{path} was fitted on feature vectors: it can not read pictures')
+    if not classifier.of_images_:
+        raise InputError(f'{path} was fitted on feature vectors: it cannot read images')
     try:
         return classifier, store_of(classifier._net())
     except InputError as e:
@@ -200,11 +200,11 @@ def _support(
     empty = [name for _, name in tree.classes if name not in have]
     if empty:
         raise InputError(
-            f'class {empty[0]!r} in {root} has no readable picture and no description '
+            f'class {empty[0]!r} in {root} has no readable image and no description '
             f'({failed} skipped in all)'
         )
     if not have:
-        raise InputError(f'{root} holds no class folder with pictures in it; expected {LAYOUT}')
+        raise InputError(f'{root} holds no class folder with images in it; expected {LAYOUT}')
     return [files[i] for i in kept], [names[i] for i in kept], np.concatenate(features)
 
 
@@ -214,12 +214,12 @@ def _support(
 def _query(root: Path) -> list[Path]:
     paths, _ = find_files(root)
     if not paths:
-        raise InputError(f'{root} holds no pictures')
+        raise InputError(f'{root} holds no images')
     return paths
 
 
 def _labels(root: Path, paths: Sequence[Path], names: Sequence[str]) -> list[str | None]:
-    """True classes: names of the top folders, if there are no loose pictures and one is a class."""
+    """True classes: names of the top folders, if there are no loose images and one is a class."""
     parts = [path.relative_to(root).parts for path in paths]
     loose = any(len(p) == 1 and Path(p[0]).suffix.lower() in SUFFIXES for p in parts)
     labels = [p[0] if len(p) > 1 else None for p in parts]

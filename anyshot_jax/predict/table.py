@@ -30,7 +30,7 @@ def write_rows(file: TextIO, found: Sequence[Answer], support: Sequence[str]) ->
     A label gets an apostrophe before it, a path ./ so that it still is one.
 
     Args:
-      support: what the pictures of the support are called.
+      support: what the images of the support are called.
     """
     for a in found:
         path, label = _harmless(a.path, './'), _harmless(a.label or '')
@@ -87,7 +87,7 @@ class Outputs:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise InputError(f'--out={folder} can not be a folder: {e}') from e
+            raise InputError(f'--out={folder} cannot be a folder: {e}') from e
         self._known: dict[str, list[str]] = {}
         self._record = folder / RECORD
         if not os.path.lexists(self._record) or overwrite:
@@ -134,7 +134,7 @@ class Outputs:
             for k, path in paths.items():
                 os.replace(fresh[k], path)
         except OSError as e:
-            raise InputError(f'{e.filename or self.folder} can not be written: {e}') from e
+            raise InputError(f'{e.filename or self.folder} cannot be written: {e}') from e
         finally:
             for path in fresh.values():
                 path.unlink(missing_ok=True)

@@ -32,12 +32,12 @@ def write(
     state: TrainState,
     data: Data,
     config: ConfigDict,
-    pictures: Array | None = None,
+    images: Array | None = None,
     web: Array | None = None,
 ) -> Path:
     """Writes <workdir>/report.html, complete in itself, and returns its path.
 
-    `pictures` [N, H, W, C] are drawn for the test items, where those are features of them, and
+    `images` [N, H, W, C] are drawn for the test items, where those are features of them, and
     `web` for the items of the role web.
     Reads config.json, metrics.jsonl and result.json from the workdir; what is missing there, or
     what the method can't do, becomes a line on the page. The same run gives the same bytes.
@@ -48,7 +48,7 @@ def write(
     state = jax.device_put(state, jax.local_devices()[0])
     rng = np.random.default_rng(abs(int(config.get('seed', 0))))
     functions = data.get('test') if isinstance(data.get('test'), Sinusoids) else None
-    test = None if functions else probe.Pool.of(data, config, pictures)
+    test = None if functions else probe.Pool.of(data, config, images)
 
     parts = [summary.curves(run), members.part(run, config_hash(config))]
     of_method = config.get('method', {}).get('name')
@@ -56,13 +56,13 @@ def write(
         parts += detection.parts(state, data, config, rng)
     elif of_method == 'anomaly':
         # Other tasks would have near copies of one part on both sides.
-        parts += defect_types.parts(method, state, data, config, pictures)
+        parts += defect_types.parts(method, state, data, config, images)
         if test is not None and method.embed is not None:
             parts.append(tasks.map_of(test, probe.embeddings(method, state, test, rng)))
     elif functions is not None:
         parts.append(regression.functions(method, state, functions, config))
     elif test is None:
-        parts.append(page.note('No pictures of tasks: the data has no test classes to draw from.'))
+        parts.append(page.note('No images of tasks: the data has no test classes to draw from.'))
     else:
         if method.predict is None:
             parts.append(page.note('No tasks are drawn: this method has no predict function.'))
@@ -80,7 +80,7 @@ def write(
         parts += anyshot.parts(method, state, data, config)
         parts += weak.parts(method, state, data, config, workdir, web)
     if config.get('eval', {}).get('retrieval') and method.similarity and method.embed:
-        parts.append(search.results(method, state, data['test'], pictures, rng))
+        parts.append(search.results(method, state, data['test'], images, rng))
     parts.append(summary.settings(run, workdir))
 
     text = page.document(run.title, summary.headline(run, data, parts) + ''.join(parts))

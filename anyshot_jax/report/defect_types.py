@@ -5,15 +5,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax.methods.anomaly import askable
-from anyshot_jax.report import overlay, pictures, tasks
+from anyshot_jax.report import figures, overlay, tasks
 from anyshot_jax.report.page import escape, name, section
 from anyshot_jax.types import Array, Data, Dataset, Method, TrainState
 
-QUERIES, SIDE = 6, 120  # of a type in the task that is shown, and pixels of their pictures
+QUERIES, SIDE = 6, 120  # of a type in the task that is shown, and pixels of their images
 
 
 def parts(
-    method: Method, state: TrainState, data: Data, config: ConfigDict, pictures_of: Array | None
+    method: Method, state: TrainState, data: Data, config: ConfigDict, images_of: Array | None
 ) -> list[str]:
     """The sections for a run of `anomaly`, one for each number of shots."""
     # One device answers, as for the other parts.
@@ -21,7 +21,7 @@ def parts(
     key = jax.random.split(jax.random.key(int(config.get('seed', 0))), 4)[3]  # the test's
     found = jax.device_get(method.export(state, data, key))
     test = data['test']
-    shown = np.asarray(test.x if pictures_of is None else pictures_of)
+    shown = np.asarray(test.x if images_of is None else images_of)
     return [
         _types(test, shown, shots, found[f'{shots}-shot support'], found[f'{shots}-shot answers'])
         for shots in config.method.shots
@@ -87,9 +87,7 @@ def _types(test: Dataset, shown: Array, shots: int, support: Array, answers: Arr
         'other (how many queries, if pointed at), and each row sums to 100.'
     )
     labels = [test.names[c] for c in kept]
-    thumbs = [
-        pictures.item(shown[int(test.offset[c])], f'example of {test.names[c]}') for c in kept
-    ]
+    thumbs = [figures.item(shown[int(test.offset[c])], f'example of {test.names[c]}') for c in kept]
     return section(
         f'types-{shots}',
         f'Types from {shots} example{"" if shots == 1 else "s"}',
@@ -107,10 +105,10 @@ def _row(
     right = answer[mine] == c
     group = np.asarray(test.group)[mine]
     picked = mine[some_of(right, group, QUERIES)]
-    picture = lambda row, alt: _picture(test, shown, int(row), alt)
-    examples = ''.join(picture(row, f'example of {label}') for row in support)
+    image = lambda row, alt: _image(test, shown, int(row), alt)
+    examples = ''.join(image(row, f'example of {label}') for row in support)
     queries = ''.join(
-        _query(picture(row, f'query of {label}'), int(answer[row]) == c, test.names[answer[row]])
+        _query(image(row, f'query of {label}'), int(answer[row]) == c, test.names[answer[row]])
         for row in picked
     )
     return (
@@ -121,20 +119,20 @@ def _row(
     )
 
 
-def _query(picture: str, right: bool, answer: str) -> str:
+def _query(image: str, right: bool, answer: str) -> str:
     style, sign = ('query', '✓') if right else ('query wrong', '✗')
     short = answer if len(answer) < 11 else f'{answer[:9]}…'
     return (
-        f'<figure class="{style}" title="{escape(f"called {answer}")}">{picture}'
+        f'<figure class="{style}" title="{escape(f"called {answer}")}">{image}'
         f'<figcaption>{sign} {name(short)}</figcaption></figure>'
     )
 
 
-def _picture(test: Dataset, shown: Array, row: int, alt: str) -> str:
+def _image(test: Dataset, shown: Array, row: int, alt: str) -> str:
     x = shown[row]
     if x.ndim != 3 or x.dtype != np.uint8 or x.shape[-1] not in (1, 3):
-        return pictures.item(x, alt)
-    picture = overlay.on_page(x, SIDE)
+        return figures.item(x, alt)
+    image = overlay.on_page(x, SIDE)
     if test.mask is not None and np.shape(test.mask)[1:] == x.shape[:2]:
-        picture = overlay.with_outline(picture, np.asarray(test.mask[row]))
-    return overlay.img(picture, alt)
+        image = overlay.with_outline(image, np.asarray(test.mask[row]))
+    return overlay.img(image, alt)

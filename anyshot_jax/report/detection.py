@@ -1,6 +1,6 @@
-"""The part of the page about a detector: what is told from good, and where pictures are unlike it.
+"""The part of the page about a detector: what is told from good, and where images are unlike it.
 
-Bounded in pictures: at most MOST of each role are scored, NORMAL good ones looked through for the
+Bounded in images: at most MOST of each role are scored, NORMAL good ones looked through for the
 patch that a defect was compared with, and a few of each of TYPES types of defect drawn.
 """
 
@@ -13,24 +13,24 @@ from ml_collections import ConfigDict
 from anyshot_jax.config import find
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.ops.detection import enlarge
-from anyshot_jax.report import overlay, pictures
+from anyshot_jax.report import figures, overlay
 from anyshot_jax.report.page import name, note, section
 from anyshot_jax.report.search import roc
 from anyshot_jax.types import Array, Data, Dataset, TrainState
 
 MOST, NORMAL, TYPES, DRAWN = 500, 1000, 12, 2
 BINS = 24
-FAR = "how far a picture's worst patch is from every patch of the remembered good ones"
+FAR = "how far an image's worst patch is from every patch of the remembered good ones"
 LEARNT = 'how much it looks like a made-up defect'
-SCORES = {  # what tells a picture's defect, by config.method.score
+SCORES = {  # what tells an image's defect, by config.method.score
     'bank': FAR,
     'net': f'of its worst patch, {LEARNT}',
-    'both': f'{FAR}, and {LEARNT}, each in deviations from the mean of good pictures held out',
+    'both': f'{FAR}, and {LEARNT}, each in deviations from the mean of good images held out',
 }
 
 
 class Scored(NamedTuple):
-    """Pictures of a role with their scores."""
+    """Images of a role with their scores."""
 
     dataset: Dataset
     rows: np.ndarray  # [n], of the dataset
@@ -39,15 +39,15 @@ class Scored(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A patch: the picture that it is in, and its cell there."""
+    """A patch: the image that it is in, and its cell there."""
 
-    picture: np.ndarray  # [H, W, C]
+    image: np.ndarray  # [H, W, C]
     cell: tuple[int, int]
     grid: tuple[int, int]  # rows and columns of cells
 
 
 def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Generator) -> list[str]:
-    """The sections for a run of a detector: curves of the scores, and pictures with heat maps."""
+    """The sections for a run of a detector: curves of the scores, and images with heat maps."""
     patcher, score = find('methods', config.method.name).scorer(state, data, config)
     bank = np.asarray(state.extra['bank'])
     found = []
@@ -72,7 +72,7 @@ def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Gene
 
 
 def choose(score: Array, rng: np.random.Generator) -> list[tuple[int, str]]:
-    """Which of [n] scored pictures are drawn, and why: the lowest, the highest, DRAWN others."""
+    """Which of [n] scored images are drawn, and why: the lowest, the highest, DRAWN others."""
     order = np.argsort(score, kind='stable').tolist()
     others = rng.permutation(order[1:-1])[:DRAWN]
     ends = [(order[0], 'lowest'), (order[-1], 'highest')] if len(order) > 1 else [(order[0], '')]
@@ -84,29 +84,29 @@ def _curves(good: Scored, bad: Scored, told_by: str) -> str:
     false, true = roc(scores, np.arange(len(scores)) >= len(good.image))
     area = float(np.trapezoid(true, false))
     grid = np.linspace(0, 1, 101)
-    label = f'Defects found over good pictures taken for defects: area {area:.4f}.'
-    series = [pictures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
-    left = pictures.chart(series, label=label, mark=None, percent=True, axis='false alarms')
+    label = f'Defects found over good images taken for defects: area {area:.4f}.'
+    series = [figures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
+    left = figures.chart(series, label=label, mark=None, percent=True, axis='false alarms')
     low, high = min(float(scores.min()), 0), float(scores.max())
     edges = np.linspace(low, high + 1e-4 * abs(high) or 1.0, BINS + 1)
     middle = ((edges[1:] + edges[:-1]) / 2).tolist()
     series = [
-        pictures.Series(title, middle, (np.histogram(own, edges)[0] / len(own)).tolist(), colour)
+        figures.Series(title, middle, (np.histogram(own, edges)[0] / len(own)).tolist(), colour)
         for title, own, colour in (('good', good.image, 3), ('with a defect', bad.image, 2))
     ]
     medians = np.median(good.image), np.median(bad.image)
-    label = 'Shares of the pictures by score; median of good ones {:.3g}, others {:.3g}.'
+    label = 'Shares of the images by score; median of good ones {:.3g}, others {:.3g}.'
     label = label.format(*medians)
-    right = pictures.chart(series, label=label, mark=None, percent=True, axis='score')
+    right = figures.chart(series, label=label, mark=None, percent=True, axis='score')
     intro = (
-        f'{len(bad.image):,} pictures with a defect and {len(good.image):,} good ones that were '
+        f'{len(bad.image):,} images with a defect and {len(good.image):,} good ones that were '
         f'not remembered, told apart by one number: {told_by}.'
     )
     return section(
         'detection',
         'Good or not',
         f'<p>{intro}</p><div class="charts"><figure><figcaption>ROC, area {area:.4f}</figcaption>'
-        f'{left}</figure><figure><figcaption>Scores</figcaption>{pictures.key(series)}{right}'
+        f'{left}</figure><figure><figcaption>Scores</figcaption>{figures.key(series)}{right}'
         '</figure></div>',
     )
 
@@ -122,7 +122,7 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
     coarse = ((np.array(cells) + 0.5) * patcher.shape[:2] / grid).astype(int)
     origin = nearest_normal(patcher, bank, x, coarse, np.asarray(normal.x)[rows])
     large = enlarge(maps, x.shape[1:3], config.method.smooth)
-    # One scale for all: what 19 of 20 places of good pictures stay below has no colour.
+    # One scale for all: what 19 of 20 places of good images stay below has no colour.
     low = float(np.quantile(good.maps, 0.95))
     high = max(float(np.quantile(bad.maps.max((1, 2)), 0.9)), low + 1e-6)
     shown, at = [], 0
@@ -141,9 +141,9 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
         shown.append(f'<h3 class="sub">{name(title)}</h3><div class="finds">{"".join(cards)}</div>')
     left = len(np.unique(np.asarray(bad.dataset.label)[bad.rows])) - (len(groups) - 1)
     intro = (
-        'Of good pictures and of every type'
+        'Of good images and of every type'
         + (f' (but {left} further ones)' if left > 0 else '')
-        + f' the lowest and the highest score, and {DRAWN} drawn by lot. Each: the picture; how '
+        + f' the lowest and the highest score, and {DRAWN} drawn by lot. Each: the image; how '
         'unlike the good ones its places are, from no colour (usual) over red to yellow, all on '
         "one scale, with the defect's mask outlined in green and the worst patch in white; on the "
         'right what surrounds that patch, and below it the remembered normal patch that is nearest'
@@ -157,8 +157,8 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
 
 
 def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> str:
-    size = place.picture.shape[:2]
-    plain = overlay.on_page(place.picture)
+    size = place.image.shape[:2]
+    plain = overlay.on_page(place.image)
     hot = overlay.with_heat(plain, heat, *scale)
     if mask is not None and mask.any():
         hot = overlay.with_outline(hot, mask)
@@ -178,13 +178,13 @@ def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> s
 def nearest_normal(
     patcher: memory_bank.Patcher, bank: Array, x: Array, cells: Array, good: Array
 ) -> list[Place]:
-    """Where in good pictures the remembered patch is that is nearest to a patch of each picture.
+    """Where in good images the remembered patch is that is nearest to a patch of each image.
 
     Args:
       bank: [K, D]. x: [N, H, W, C] uint8. cells: [N, 2], of the patches asked for.
       good: [M, H, W, C] uint8, where it is looked for, by its patch.
     Returns:
-      N places. If the picture that the patch was remembered of isn't among `good`, the most
+      N places. If the image that the patch was remembered of isn't among `good`, the most
       similar patch there.
     """
 
@@ -192,7 +192,7 @@ def nearest_normal(
         patches = patcher.apply(params, x)
         return bank[memory_bank.nearest_patches(bank, patches)[1][..., 0]]
 
-    every = memory_bank.over_pictures(patcher, remembered, x, bank, what='compare')
+    every = memory_bank.over_images(patcher, remembered, x, bank, what='compare')
     wanted = every[np.arange(len(x)), cells[:, 0], cells[:, 1]]
 
     def seek(params, x, wanted):
@@ -201,7 +201,7 @@ def nearest_normal(
         dist, cell = jax.vmap(lambda own: memory_bank.nearest_patches(own, wanted))(flat)
         return dist[..., 0], cell[..., 0]
 
-    dist, cell = memory_bank.over_pictures(patcher, seek, good, wanted, what='look through good')
+    dist, cell = memory_bank.over_images(patcher, seek, good, wanted, what='look through good')
     best = dist.argmin(0)
     grid = every.shape[1:3]
     return [Place(good[m], divmod(int(cell[m, n]), grid[1]), grid) for n, m in enumerate(best)]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from anyshot_jax.report import logs, pictures
+from anyshot_jax.report import figures, logs
 from anyshot_jax.report.page import amount, escape, note, section, table
 
 COLOURS = 5  # of the page's palette
@@ -71,13 +71,13 @@ def _figure(run, members, names, records, key: str, title: str, *, percent: bool
         label = (own or 'a seed') if own not in named else ''
         if x:
             named.add(own)
-            series.append(pictures.Series(label, x, y, colour))
+            series.append(figures.Series(label, x, y, colour))
     if not series:
         return note(f'{escape(title)}: nothing to draw, no member has values.')
     label = f'{title} of {len(series)} members over training steps.'
-    svg = pictures.chart(series, label=label, mark=None, percent=percent)
+    svg = figures.chart(series, label=label, mark=None, percent=percent)
     caption = f'<figcaption>{escape(title)}</figcaption>'
-    return f'<figure>{caption}{pictures.key(series)}{svg}</figure>'
+    return f'<figure>{caption}{figures.key(series)}{svg}</figure>'
 
 
 def _settings(run: logs.Run, settings: list[dict], tasks: list[str]):

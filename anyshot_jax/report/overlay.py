@@ -1,4 +1,4 @@
-"""Pictures of defects for the page: heat over them, the outline of a mask, and parts cut out."""
+"""Images of defects for the page: heat over them, the outline of a mask, and parts cut out."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from scipy import ndimage
 from anyshot_jax.report.page import escape
 from anyshot_jax.types import Array
 
-SIDE = 224  # pixels of a picture's longer side on the page, at most
+SIDE = 224  # pixels of an image's longer side on the page, at most
 GREEN, WHITE = (0, 235, 120), (255, 255, 255)
 # From what is usual to the most unlike: dark purple, red, orange, light yellow, as matplotlib's
 # inferno, whose lightness rises evenly, so that it also reads in grey.
@@ -20,42 +20,42 @@ HEAT = np.array([[40, 11, 84], [120, 28, 109], [190, 55, 82], [237, 105, 37], [2
 def outline(mask: Array) -> np.ndarray:
     """The pixels just outside of a mask [H, W] bool, beside it by an edge: what is in stays seen.
 
-    Where a mask ends at the picture's border there is none.
+    Where a mask ends at the image's border there is none.
     """
     mask = np.asarray(mask, bool)
     return ndimage.binary_dilation(mask) & ~mask
 
 
 def on_page(x: Array, side: int = SIDE) -> np.ndarray:
-    """A picture [H, W, 1 or 3] uint8 as colours [h, w, 3], no side above `side`; not enlarged."""
+    """An image [H, W, 1 or 3] uint8 as colours [h, w, 3], no side above `side`; not enlarged."""
     image = Image.fromarray(np.broadcast_to(np.asarray(x), (*x.shape[:2], 3)))
     return np.asarray(image.resize(_size(x, side), Image.Resampling.LANCZOS))
 
 
-def with_outline(picture: np.ndarray, mask: Array, colour=GREEN) -> np.ndarray:
-    """The picture [h, w, 3] with the outline of a mask [H, W] of any size drawn on it."""
-    size = picture.shape[1::-1]
+def with_outline(image: np.ndarray, mask: Array, colour=GREEN) -> np.ndarray:
+    """The image [h, w, 3] with the outline of a mask [H, W] of any size drawn on it."""
+    size = image.shape[1::-1]
     # Largest of the pixels that fall on one, not one of them: a thin scratch is not lost.
     small = Image.fromarray(np.asarray(mask, np.uint8) * 255).resize(size, Image.Resampling.BOX)
-    picture = picture.copy()
-    picture[outline(np.asarray(small) > 0)] = colour
-    return picture
+    image = image.copy()
+    image[outline(np.asarray(small) > 0)] = colour
+    return image
 
 
-def with_heat(picture: np.ndarray, scores: Array, low: float, high: float) -> np.ndarray:
-    """The picture [h, w, 3] under colours of scores [H, W]: none up to low, the last from high."""
+def with_heat(image: np.ndarray, scores: Array, low: float, high: float) -> np.ndarray:
+    """The image [h, w, 3] under colours of scores [H, W]: none up to low, the last from high."""
     share = np.clip((np.asarray(scores, np.float32) - low) / max(high - low, 1e-12), 0, 1)
-    image = Image.fromarray(share).resize(picture.shape[1::-1], Image.Resampling.BILINEAR)
-    share = np.clip(np.asarray(image), 0, 1)[..., None]
+    heat = Image.fromarray(share).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
+    share = np.clip(np.asarray(heat), 0, 1)[..., None]
     at = np.linspace(0, 1, len(HEAT))
     colour = np.concatenate([np.interp(share, at, HEAT[:, c]) for c in range(3)], -1)
-    # Half of the picture is left to be seen at the hottest places.
+    # Half of the image is left to be seen at the hottest places.
     alpha = 0.55 * np.minimum(share * 2, 1)
-    return np.round(picture * (1 - alpha) + colour * alpha).astype(np.uint8)
+    return np.round(image * (1 - alpha) + colour * alpha).astype(np.uint8)
 
 
 def box(cell: tuple[int, int], grid: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
-    """The pixels of a picture of `size` [H, W] that a cell (row, column) of a grid stands for."""
+    """The pixels of an image of `size` [H, W] that a cell (row, column) of a grid stands for."""
     ends = [
         (c * s // g, max(-(-(c + 1) * s // g), c * s // g + 1))
         for c, g, s in zip(cell, grid, size, strict=True)
@@ -79,10 +79,10 @@ def around(x: Array, cell: tuple[int, int], grid: tuple[int, int]) -> np.ndarray
     return np.asarray(x)[starts[0] : starts[0] + side, starts[1] : starts[1] + side]
 
 
-def img(picture: np.ndarray, alt: str) -> str:
-    """HTML of a picture [h, w, 3] uint8: a JPEG, since such a page has many."""
+def img(image: np.ndarray, alt: str) -> str:
+    """HTML of an image [h, w, 3] uint8: a JPEG, since such a page has many."""
     data = io.BytesIO()
-    Image.fromarray(picture).save(data, 'jpeg', quality=85, subsampling=0)
+    Image.fromarray(image).save(data, 'jpeg', quality=85, subsampling=0)
     source = 'data:image/jpeg;base64,' + base64.b64encode(data.getvalue()).decode()
     return f'<img class="shot" src="{source}" alt="{escape(alt)}" title="{escape(alt)}">'
 

@@ -28,14 +28,14 @@ class Pool(NamedTuple):
 
     dataset: Dataset
     x: np.ndarray
-    shown: np.ndarray  # what to draw of every item: its picture, where x are features of it
+    shown: np.ndarray  # what to draw of every item: its image, where x are features of it
     names: tuple[str, ...]  # turned classes included
     ways: int
     shots: int
     queries: int
 
     @classmethod
-    def of(cls, data: Data, config: ConfigDict, pictures: Array | None = None) -> 'Pool | None':
+    def of(cls, data: Data, config: ConfigDict, images: Array | None = None) -> 'Pool | None':
         """The first of config.eval.tasks with shots, made smaller where the classes are small."""
         if 'test' not in data:
             return None
@@ -55,7 +55,7 @@ class Pool(NamedTuple):
         return cls(
             dataset=dataset,
             x=np.asarray(dataset.x),
-            shown=np.asarray(dataset.x if pictures is None else pictures),
+            shown=np.asarray(dataset.x if images is None else images),
             names=class_names(dataset),
             ways=min(ways, dataset.num_classes),
             shots=shots,
@@ -68,7 +68,7 @@ class Pool(NamedTuple):
         return f'{self.ways}-way {self.shots}-shot'
 
     @property
-    def pictured(self) -> bool:
+    def imaged(self) -> bool:
         """Whether the items can be drawn."""
         return self.shown.ndim == 4 and self.shown.shape[-1] in (1, 3)
 

@@ -8,7 +8,7 @@ import numpy as np
 from anyshot_jax.episodes import retrieval
 from anyshot_jax.episodes.sampling import class_names, expand_turns
 from anyshot_jax.ops import metric
-from anyshot_jax.report import pictures, probe
+from anyshot_jax.report import figures, probe
 from anyshot_jax.report.page import escape, name, note, section
 from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState
 
@@ -23,7 +23,7 @@ def results(
     method: Method,
     state: TrainState,
     test: Dataset,
-    pictures_of: Array | None,
+    images_of: Array | None,
     rng: np.random.Generator,
 ) -> str:
     """Queries of different classes, their first answers framed by right and wrong, and curves."""
@@ -31,7 +31,7 @@ def results(
     title = 'Retrieval'
     names = class_names(test)
     test = expand_turns(test)
-    shown = np.asarray(test.x if pictures_of is None else pictures_of)
+    shown = np.asarray(test.x if images_of is None else images_of)
     rows = np.sort(rng.permutation(len(test.x))[:MOST])
     z = probe.embed_rows(method, state, np.asarray(test.x)[rows], rng)
     if not np.isfinite(z).all():
@@ -88,7 +88,7 @@ def _line(own, shown, rows, names, query: int, sim: np.ndarray) -> str:
         f'<div class="way"><div><h3>{name(label)}</h3><p>{hits} of {len(first)} right, '
         f'{int(right.sum())} there are</p></div>'
         '<div class="strip support"><span class="label">query</span>'
-        f'{pictures.item(shown[rows[query]], f"query of {label}")}</div>'
+        f'{figures.item(shown[rows[query]], f"query of {label}")}</div>'
         f'<div class="strip"><span class="label">answers</span>{answers}</div></div>'
     )
 
@@ -98,7 +98,7 @@ def _answer(x: np.ndarray, label: str, right: bool) -> str:
     short = label if len(label) < 10 else f'{label[:8]}…'
     caption = sign if right else f'{sign} {name(short)}'
     return (
-        f'<figure class="{style}" title="{escape(label)}">{pictures.item(x, f"answer: {said}")}'
+        f'<figure class="{style}" title="{escape(label)}">{figures.item(x, f"answer: {said}")}'
         f'<figcaption>{caption}</figcaption></figure>'
     )
 
@@ -110,8 +110,8 @@ def _precision(curve: np.ndarray) -> str:
         f'{mean[0] * 100:.1f} % at the first answers, {mean[10] * 100:.1f} % at half of the right '
         f'ones, {mean[-1] * 100:.1f} % at all of them.'
     )
-    series = [pictures.Series('precision', RECALLS.tolist(), mean, 1)]
-    svg = pictures.chart(series, label=label, mark=None, percent=True, axis='recall')
+    series = [figures.Series('precision', RECALLS.tolist(), mean, 1)]
+    svg = figures.chart(series, label=label, mark=None, percent=True, axis='recall')
     return f'<figure><figcaption>Precision at recall, mean over queries</figcaption>{svg}</figure>'
 
 
@@ -126,8 +126,8 @@ def _verifier(own: retrieval.Items, similarity, state, rng: np.random.Generator)
     area = float(np.trapezoid(true, false))
     grid = np.linspace(0, 1, 101)
     label = f'Pairs of one class accepted over pairs of two accepted: area {area:.3f}.'
-    series = [pictures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
-    svg = pictures.chart(series, label=label, mark=None, percent=True, axis='false accepts')
+    series = [figures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
+    svg = figures.chart(series, label=label, mark=None, percent=True, axis='false accepts')
     return (
         f'<figure><figcaption>Same class or not: ROC, area {area:.3f}, of {len(same):,} pairs'
         f'</figcaption>{svg}</figure>'

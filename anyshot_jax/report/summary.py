@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anyshot_jax.report import logs, pictures
+from anyshot_jax.report import figures, logs
 from anyshot_jax.report.page import amount, escape, fields, meter, name, note, section, table
 from anyshot_jax.types import Data, Dataset
 
@@ -107,8 +107,8 @@ def _counted(run: logs.Run) -> str:
     """What the values are of that aren't of tasks of so many ways."""
     if run.seeds > 1:
         return 'seeds'
-    pictures = 'pictures or regions'
-    counted = {'anomaly': 'draws', 'patchcore': pictures, 'patch_net': pictures}
+    images = 'images or regions'
+    counted = {'anomaly': 'draws', 'patchcore': images, 'patch_net': images}
     return counted.get(run.part('method'), 'queries')
 
 
@@ -127,16 +127,16 @@ def curves(run: logs.Run) -> str:
             # Errors may span orders of magnitude: their axis is a logarithm, which has no bands.
             banded = half and run.measure.percent
             band = [half.get(step, 0.0) for step in x] if banded else None
-            shown.append(pictures.Series(f'validation {key}', x, y, 1 + i % 5, band))
+            shown.append(figures.Series(f'validation {key}', x, y, 1 + i % 5, band))
     if not (loss or accuracy or shown):
         return section(
             'curves', title, note('Nothing to draw: the run logged no training metrics.')
         )
     mark = best if run.val else None
-    figures = _figure('Loss', loss, mark, percent=False)
+    drawn = _figure('Loss', loss, mark, percent=False)
     measure = run.measure
     title_of = measure.name.capitalize()
-    figures += _figure(title_of, accuracy + shown, mark, percent=measure.percent)
+    drawn += _figure(title_of, accuracy + shown, mark, percent=measure.percent)
     intro = 'Grey: training, each logged value thin and their running mean thick. '
     if shown:
         what = 'classes' if measure.percent else 'functions'
@@ -145,24 +145,24 @@ def curves(run: logs.Run) -> str:
     if mark is not None:
         intro += 'The dashed line marks the step whose parameters were kept.'
     return section(
-        'curves', title, f'<p>{intro}</p><div class="charts">{figures}</div>', _numbers(run, keys)
+        'curves', title, f'<p>{intro}</p><div class="charts">{drawn}</div>', _numbers(run, keys)
     )
 
 
-def _with_mean(label: str, x: list[float], y: list[float]) -> list[pictures.Series]:
+def _with_mean(label: str, x: list[float], y: list[float]) -> list[figures.Series]:
     """The values and, when there are many, their running mean."""
     if not x:
         return []
     if len(x) < 12:
-        return [pictures.Series(label, x, y, 0)]
-    mean = pictures.smooth(y, max(5, len(y) // 15))
+        return [figures.Series(label, x, y, 0)]
+    mean = figures.smooth(y, max(5, len(y) // 15))
     return [
-        pictures.Series('', pictures.thin(x, 600), pictures.thin(y, 600), 0, faint=True),
-        pictures.Series(label, pictures.thin(x, 300), pictures.thin(mean, 300), 0),
+        figures.Series('', figures.thin(x, 600), figures.thin(y, 600), 0, faint=True),
+        figures.Series(label, figures.thin(x, 300), figures.thin(mean, 300), 0),
     ]
 
 
-def _figure(title: str, series: list[pictures.Series], mark: float | None, percent: bool) -> str:
+def _figure(title: str, series: list[figures.Series], mark: float | None, percent: bool) -> str:
     if not series:
         return ''
     named = [s for s in series if s.name]
@@ -170,8 +170,8 @@ def _figure(title: str, series: list[pictures.Series], mark: float | None, perce
         f'{s.name} from {_value(s.y[0], percent)} to {_value(s.y[-1], percent)}' for s in named
     )
     label = f'{title} over training steps: {ends}.'
-    svg = pictures.chart(series, label=label, mark=mark, percent=percent)
-    return f'<figure><figcaption>{title}</figcaption>{pictures.key(named)}{svg}</figure>'
+    svg = figures.chart(series, label=label, mark=mark, percent=percent)
+    return f'<figure><figcaption>{title}</figcaption>{figures.key(named)}{svg}</figure>'
 
 
 def _numbers(run: logs.Run, keys: list[str]) -> str:

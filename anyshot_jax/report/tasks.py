@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anyshot_jax.report import pictures, probe
+from anyshot_jax.report import figures, probe
 from anyshot_jax.report.page import escape, meter, name, note, section, table
 from anyshot_jax.types import Episode
 
@@ -21,7 +21,7 @@ def task(test: probe.Pool, drawn: tuple[Episode, probe.Answers]) -> str:
     for w in range(ways):
         label = test.names[int(episode.class_id[w])]
         support = ''.join(
-            pictures.item(x, f'example of {label}')
+            figures.item(x, f'example of {label}')
             for x in episode.x_s[w * shots : w * shots + min(shots, 5)]
         )
         more = f'<span class="dim">+ {shots - 5}</span>' if shots > 5 else ''
@@ -64,7 +64,7 @@ def _query(x: np.ndarray, label: str, w: int, p: int, answer: str, chance: float
         alt = f'query of {label}: wrong, taken for {answer}, {share}'
         style, text = 'query wrong', f'✗ {p + 1} · {share}'
     return (
-        f'<figure class="{style}" title="{escape(alt)}">{pictures.item(x, alt)}'
+        f'<figure class="{style}" title="{escape(alt)}">{figures.item(x, alt)}'
         f'<figcaption>{text}</figcaption></figure>'
     )
 
@@ -73,7 +73,7 @@ def confusion(test: probe.Pool, answers: probe.Answers) -> str:
     """The confusion matrix of one set of classes."""
     ids, shares = probe.confusion(answers)
     labels = [test.names[c] for c in ids]
-    thumbs = [pictures.item(test.first(c), f'example of {test.names[c]}') for c in ids]
+    thumbs = [figures.item(test.first(c), f'example of {test.names[c]}') for c in ids]
     intro = (
         f'The same {len(ids)} test classes in {len(answers.class_id):,} {test.size} tasks, with '
         'other examples each time. A row is the true class, a column the answer; a cell says in '
@@ -145,7 +145,7 @@ def map_of(test: probe.Pool, found: probe.Map | None) -> str:
     if found is None:
         return section('map', title, note('The embeddings are not finite: there is no map.'))
     labels = [test.names[int(c)] for c in found.class_id]
-    items = [test.first(int(c)) for c in found.class_id] if test.pictured else None
+    items = [test.first(int(c)) for c in found.class_id] if test.imaged else None
     total = sum(len(p) for p in found.points)
     intro = (
         f'{total} test items of {len(labels)} classes, their {found.dim:,} embedding numbers '
@@ -154,7 +154,7 @@ def map_of(test: probe.Pool, found: probe.Map | None) -> str:
         'other are classes that are easily told apart. Stars that overlap here may still be apart '
         'in the axes that a plane leaves out.'
     )
-    svg = pictures.scatter(
+    svg = figures.scatter(
         found.points, items, label=f'Map of {total} embeddings of the classes {", ".join(labels)}.'
     )
     key = ''.join(
@@ -191,5 +191,5 @@ def hardest(test: probe.Pool, answers: probe.Answers) -> str:
 
 def _who(test: probe.Pool, class_id: int) -> str:
     label = test.names[class_id]
-    thumb = pictures.item(test.first(class_id), f'example of {label}')
+    thumb = figures.item(test.first(class_id), f'example of {label}')
     return f'<span class="who">{thumb}<span>{name(label)}</span></span>'

@@ -1,4 +1,4 @@
-"""The part of the page about weak-shot runs: what weights say of the web pictures, and rungs."""
+"""The part of the page about weak-shot runs: what weights say of the web images, and rungs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.episodes.episodic import embed_dataset
 from anyshot_jax.ops.distance import cosine
-from anyshot_jax.report import pictures
+from anyshot_jax.report import figures
 from anyshot_jax.report.page import escape, meter, name, note, percent, section, table
 from anyshot_jax.storage import files
 from anyshot_jax.types import Array, Data, Dataset, Method, TrainState
 
-CLASSES, EACH = 8, 6  # shown, and best and worst pictures of each
+CLASSES, EACH = 8, 6  # shown, and best and worst images of each
 BINS, MOST = 20, 120  # of the histogram; items of the matrix of a class
 WIDE, HIGH, LEFT, BELOW, TOP = 460, 250, 46, 40, 12
 
@@ -39,12 +39,12 @@ def parts(
         weight, within = np.asarray(made['weight']), np.asarray(made['similarity'])
         score = np.asarray(made['score'])  # tells apart what `bound` made alike
         web = data['web']
-        pictured = np.asarray(web.x if shown is None else shown)
+        imaged = np.asarray(web.x if shown is None else shown)
         if not (np.isfinite(weight).all() and np.isfinite(within).all()):
             return [section('weights', 'Weights', note('The weights are not finite.'))]
         return [
             _histogram(web, weight),
-            _ends(web, weight, score, pictured),
+            _ends(web, weight, score, imaged),
             _matrices(web, weight, score, within),
         ]
     if fields.get('name') == 'weakshot':
@@ -53,9 +53,9 @@ def parts(
 
 
 def _histogram(web: Dataset, weight: np.ndarray) -> str:
-    """How many pictures have which weight, right and wrong ones apart where that is known."""
+    """How many images have which weight, right and wrong ones apart where that is known."""
     if web.clean is None:
-        kinds = [('web pictures', np.ones(len(weight), bool), 1)]
+        kinds = [('web images', np.ones(len(weight), bool), 1)]
         told = 'Which labels are right is not known here.'
     else:
         clean = np.asarray(web.clean)
@@ -90,23 +90,23 @@ def _histogram(web: Dataset, weight: np.ndarray) -> str:
         f'<text x="{LEFT - 7}" y="{HIGH - BELOW - tall(n) + 4:.1f}" text-anchor="end">{n}</text>'
         for n in (0, most)
     ]
-    label = f'Histogram of the weights of {len(weight):,} web pictures. {told}'
+    label = f'Histogram of the weights of {len(weight):,} web images. {told}'
     svg = (
         f'<svg class="chart" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(label)}">'
         f'{"".join(ticks + bars)}<text x="{WIDE - 12}" y="{HIGH - 3}" text-anchor="end">weight, '
         'mean 1 in every class</text></svg>'
     )
-    names = [pictures.Series(n, (), (), colour, joined=False) for n, _, colour in kinds]
-    figure = f'<figure style="max-width:36rem">{svg}{pictures.key(names)}</figure>'
-    return section('weights', 'Weights of the web pictures', f'<p>{escape(told)}</p>', figure)
+    names = [figures.Series(n, (), (), colour, joined=False) for n, _, colour in kinds]
+    figure = f'<figure style="max-width:36rem">{svg}{figures.key(names)}</figure>'
+    return section('weights', 'Weights of the web images', f'<p>{escape(told)}</p>', figure)
 
 
 def _mean(values: np.ndarray) -> str:
     return f'{values.mean():.2f}' if len(values) else 'not defined'
 
 
-def _ends(web: Dataset, weight: np.ndarray, score: np.ndarray, pictured: np.ndarray) -> str:
-    """The pictures of the highest and the lowest weight of some classes."""
+def _ends(web: Dataset, weight: np.ndarray, score: np.ndarray, imaged: np.ndarray) -> str:
+    """The images of the highest and the lowest weight of some classes."""
     rows = []
     for c in range(min(CLASSES, len(web.count))):
         own = np.asarray(web.offset)[c] + np.arange(np.asarray(web.count)[c])
@@ -115,12 +115,12 @@ def _ends(web: Dataset, weight: np.ndarray, score: np.ndarray, pictured: np.ndar
         best, worst = order[: min(EACH, half)], order[half:][-EACH:]
         strips = ''.join(
             f'<div class="strip{" support" * (not k)}"><span class="label">{title}</span>'
-            f'{"".join(_picture(web, weight, pictured, i) for i in chosen)}</div>'
+            f'{"".join(_image(web, weight, imaged, i) for i in chosen)}</div>'
             for k, (title, chosen) in enumerate((('highest', best), ('lowest', worst)))
             if len(chosen)
         )
         rows.append(
-            f'<div class="way"><div><h3>{name(web.names[c])}</h3><p>{len(own)} pictures</p></div>'
+            f'<div class="way"><div><h3>{name(web.names[c])}</h3><p>{len(own)} images</p></div>'
             f'{strips}</div>'
         )
     more = f' The first {CLASSES} of {len(web.count)} classes.' if len(web.count) > CLASSES else ''
@@ -129,16 +129,16 @@ def _ends(web: Dataset, weight: np.ndarray, score: np.ndarray, pictured: np.ndar
         if web.clean is None
         else ' A dashed red frame and ✗ mark a label that is wrong, which only this page knows.'
     )
-    intro = f'Web pictures by their weight, which stands below each.{known}{more}'
-    return section('best-worst', 'Best and worst pictures', f'<p>{escape(intro)}</p>', *rows)
+    intro = f'Web images by their weight, which stands below each.{known}{more}'
+    return section('best-worst', 'Best and worst images', f'<p>{escape(intro)}</p>', *rows)
 
 
-def _picture(web: Dataset, weight: np.ndarray, pictured: np.ndarray, i: int) -> str:
+def _image(web: Dataset, weight: np.ndarray, imaged: np.ndarray, i: int) -> str:
     right = web.clean is None or bool(np.asarray(web.clean)[i])
     style, sign = ('query', '') if right else ('query wrong', '✗ ')
     said = f'weight {weight[i]:.2f}' + ('' if right else ', label wrong')
     return (
-        f'<figure class="{style}" title="{said}">{pictures.item(pictured[i], said)}'
+        f'<figure class="{style}" title="{said}">{figures.item(imaged[i], said)}'
         f'<figcaption>{sign}{weight[i]:.2f}</figcaption></figure>'
     )
 
@@ -167,7 +167,7 @@ def _matrices(web: Dataset, weight: np.ndarray, score: np.ndarray, within: np.nd
         else f' {int(np.asarray(web.clean)[own].sum())} of its {len(own)} labels are right.'
     )
     intro = (
-        f'All pairs of pictures of {web.names[c]}, whose weights differ most{many}; from the '
+        f'All pairs of images of {web.names[c]}, whose weights differ most{many}; from the '
         f'highest weight (top left) to the lowest. Dark is like.{known}'
     )
     return section(
@@ -179,7 +179,7 @@ def _matrices(web: Dataset, weight: np.ndarray, score: np.ndarray, within: np.nd
 
 
 def _matrix(title: str, sim: np.ndarray) -> str:
-    """A matrix as a picture, from its lowest (white) to its highest entry."""
+    """A matrix as an image, from its lowest (white) to its highest entry."""
     low, high = float(sim.min()), float(sim.max())
     shade = (sim - low) / ((high - low) or 1)
     ends = np.array([[255, 255, 255], [18, 52, 120]])
@@ -188,7 +188,7 @@ def _matrix(title: str, sim: np.ndarray) -> str:
     image = image.repeat(times, 0).repeat(times, 1)
     caption = f'{title}, {low:.2f} to {high:.2f}'
     img = (
-        f'<img src="{pictures.png(image, most=480)}" alt="{escape(caption)}" '
+        f'<img src="{figures.png(image, most=480)}" alt="{escape(caption)}" '
         'style="width:100%;max-width:24rem;border:1px solid var(--rule)">'
     )
     return f'<figure><figcaption>{escape(caption)}</figcaption>{img}</figure>'
@@ -218,8 +218,8 @@ def _rungs(workdir: Path) -> str:
     if not rows:
         return section('rungs', 'Ablation', note('No stage of this recipe is finished yet.'))
     intro = (
-        'The classifiers among the stages of this run: which stage weighed the web pictures '
-        '(truth: an oracle), how much the graph counts, and what share of the clean test pictures '
+        'The classifiers among the stages of this run: which stage weighed the web images '
+        '(truth: an oracle), how much the graph counts, and what share of the clean test images '
         'of novel classes is named rightly.'
     )
     head = ('stage', 'weights', 'graph', 'accuracy', '0 to 100 %')

@@ -4,6 +4,6 @@ import os
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
-from anyshot_jax.serve.cli import cli
+from anyshot_jax.serve import cli
 
 cli()

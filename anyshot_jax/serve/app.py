@@ -1,4 +1,4 @@
-"""The app behind the page: a few addresses that take and give JSON, forms and pictures."""
+"""The app behind the page: a few addresses that take and give JSON, forms and images."""
 
 from collections.abc import Callable
 from importlib import resources
@@ -34,9 +34,9 @@ def create_app(
 ) -> FastAPI:
     """The app for one model.
 
-    GET / the page; /state the model as JSON; /thumbnails/DIGEST a support picture as PNG.
-    POST, as multipart forms: /classes (name, description, pictures) adds to a class, new or not;
-    /remove (name); /predict (pictures); /save. They give the new state, or the predictions.
+    GET / the page; /state the model as JSON; /thumbnails/DIGEST a support image as PNG.
+    POST, as multipart forms: /classes (name, description, images) adds to a class, new or not;
+    /remove (name); /predict (images); /save. They give the new state, or the predictions.
     What can't be done gives {"error": what to do} with 400, 403 (`guard.Guard`), 404, 405 or 413.
 
     Args:
@@ -66,7 +66,7 @@ def create_app(
     def thumbnail(digest: str) -> Response:
         found = served.thumbnail(digest)
         if found is None:
-            raise HTTPException(404, 'the model has no such support picture: load the page again')
+            raise HTTPException(404, 'the model has no such support image: load the page again')
         # The address is the content's digest, so that it never changes.
         forever = {'cache-control': 'private, max-age=31536000, immutable'}
         return Response(found, media_type='image/png', headers=forever)
@@ -86,7 +86,7 @@ def create_app(
     async def predict(request: Request) -> Any:
         _, uploads = await _form(request, limits)
         if not uploads:
-            raise InputError('no picture came: send files as "pictures"')
+            raise InputError('no image came: send files as "images"')
         return _json(await run_in_threadpool(served.predict, uploads))
 
     @app.post('/save')
@@ -110,20 +110,20 @@ def create_app(
 
 
 async def _form(request: Request, limits: Limits) -> tuple[dict[str, str], list[Upload]]:
-    """The text fields by name, and the files sent as "pictures", of a multipart form."""
+    """The text fields by name, and the files sent as "images", of a multipart form."""
     if not request.headers.get('content-type', '').startswith('multipart/form-data'):
         raise HTTPException(415, 'send a form as multipart/form-data')
     # Starlette cuts the files' number off by an error; a text is longer than its characters.
     most = 4 * limits.description
-    form = request.form(max_files=limits.pictures, max_fields=8, max_part_size=most)
+    form = request.form(max_files=limits.images, max_fields=8, max_part_size=most)
     async with form as found:
         fields: dict[str, str] = {}
         uploads = []
         for key, value in found.multi_items():
             if isinstance(value, UploadFile):
-                if key != 'pictures':
-                    raise InputError(f'a file came as {key[:50]!r}: send files as "pictures"')
-                name = (value.filename or 'picture')[-limits.name :]
+                if key != 'images':
+                    raise InputError(f'a file came as {key[:50]!r}: send files as "images"')
+                name = (value.filename or 'image')[-limits.name :]
                 uploads.append(Upload(name, await value.read()))
             elif key in fields:
                 raise InputError(f'{key[:50]!r} came twice')

@@ -53,9 +53,7 @@ class Guard:
         if reason := self._refusal(scope):
             await _answer(with_headers, 403, reason)
             return
-        too_large = (
-            f'more than {self.max_bytes:,} bytes in one request: send fewer pictures at once'
-        )
+        too_large = f'more than {self.max_bytes:,} bytes in one request: send fewer images at once'
         length = _header(scope, b'content-length')
         if length is not None and not (length.isdigit() and int(length) <= self.max_bytes):
             await _answer(with_headers, 413, too_large)

@@ -30,20 +30,20 @@ function dropInto(zone, take) {
 
 // A request has more in it than the files.
 const batches = (files, most) => groups(files, most, state.limits.bytes * 0.95);
-const pictures = (files) => files.map((file) => ['pictures', file]);
+const images = (files) => files.map((file) => ['images', file]);
 
 // The model.
 
 function show(found) {
   Object.assign(state, found);
   const rate = ((state.false_alarm || 0) * 100).toFixed(0);
-  const support = state.classes.reduce((sum, c) => sum + c.pictures.length, 0);
+  const support = state.classes.reduce((sum, c) => sum + c.images.length, 0);
   by('about').textContent = [
     state.by,
     state.together ? 'queries of one go help each other' : null,
     plural(support, 'example'),
     state.unknown
-      ? `about ${rate} % of known classes’ pictures are called unknown`
+      ? `about ${rate} % of known classes’ images are called unknown`
       : 'nothing is called unknown before a class has two examples',
     state.file ? null : 'changes end with the server (started with --save it can keep them)',
   ].filter(Boolean).join(' · ');
@@ -55,14 +55,14 @@ function show(found) {
   hint.hidden = state.classes.length > 1;
   hint.textContent = state.classes.length
     ? 'With one class there is nothing to tell apart: add another below.'
-    : 'No classes yet. Add two or more below: each with a few pictures, or a description.';
+    : 'No classes yet. Add two or more below: each with a few images, or a description.';
   by('classes').hidden = by('links').hidden = !state.classes.length;
   by('cards').replaceChildren(...state.classes.map(card));
 }
 
 function card(of) {
-  const shown = of.pictures.slice(0, 12);
-  const more = of.pictures.length - shown.length;
+  const shown = of.images.slice(0, 12);
+  const more = of.images.length - shown.length;
   const most = state.limits.description;
   const label = `Description of ${of.name}`;
   const text = make('textarea', { rows: 3, maxlength: most, 'aria-label': label });
@@ -79,10 +79,10 @@ function card(of) {
       make('h3', {}, name(of.name)),
       make('button', { ...removing, onclick: () => remove(of.name) }, 'Remove')),
     of.description ? make('p', { class: 'dim' }, name(of.description)) : null,
-    of.pictures.length
+    of.images.length
       ? make('div', { class: 'strip' }, ...shown.map((digest) => thumbnail(digest, of.name)),
         more > 0 ? make('span', { class: 'more' }, `+ ${more}`) : null)
-      : make('p', { class: 'dim' }, 'No pictures: known by its description.'),
+      : make('p', { class: 'dim' }, 'No images: known by its description.'),
     make('details', {},
       make('summary', {}, of.description ? 'Change description' : 'Describe'), form),
     dropInto(make('label', { class: 'drop' },
@@ -94,24 +94,24 @@ function card(of) {
 const thumbnail = (digest, label) =>
   make('img', { class: 'item', src: `/thumbnails/${digest}`, alt: `example of ${label}` });
 
-// Sends a change; a picture that can't be read doesn't keep the others out.
+// Sends a change; an image that can't be read doesn't keep the others out.
 function change(fields, files = []) {
   working = working.then(async () => {
     const problems = [];
     let changed = false;
     const send = async (group) => {
       try {
-        show(await ask('/classes', [...fields, ...pictures(group)]));
+        show(await ask('/classes', [...fields, ...images(group)]));
         changed = true;
       } catch (error) {
         if (group.length < 2) problems.push(error.message);
         else for (const file of group) await send([file]);
       }
     };
-    const all = batches(files, state.limits.pictures);
+    const all = batches(files, state.limits.images);
     if (!all.length) await send([]);
     for (const [i, group] of all.entries()) {
-      if (all.length > 1) say(`Adding pictures: part ${i + 1} of ${all.length}…`);
+      if (all.length > 1) say(`Adding images: part ${i + 1} of ${all.length}…`);
       await send(group);
     }
     say(problems.slice(0, 5).join('\n'), problems.length > 0);
@@ -123,7 +123,7 @@ function change(fields, files = []) {
 
 function remove(label) {
   const of = state.classes.find((c) => c.name === label);
-  const count = of.pictures.length;
+  const count = of.images.length;
   const what = count ? `its ${plural(count, 'example')}` : 'its description';
   if (!window.confirm(`Remove “${label}” and ${what}?`)) return;
   working = working.then(async () => {
@@ -135,7 +135,7 @@ function remove(label) {
   });
 }
 
-// Pictures to classify.
+// Images to classify.
 
 function query(files) {
   const added = files.map((file) => {
@@ -147,7 +147,7 @@ function query(files) {
   askAgain(state.together ? queries : queries.filter((q) => !q.answer));
 }
 
-// Asks about all pictures on the page, or some; a later call puts an end to this one.
+// Asks about all images on the page, or some; a later call puts an end to this one.
 async function askAgain(wanted = queries) {
   const mine = ++round;
   by('tools').hidden = !queries.length;
@@ -155,17 +155,17 @@ async function askAgain(wanted = queries) {
     if (q.answer) q.element.classList.add('old');
     q.answer = null;
   }
-  by('progress').textContent = plural(queries.length, 'picture');
+  by('progress').textContent = plural(queries.length, 'image');
   if (!state.classes.length) return;
   const open = queries.filter((q) => !q.answer);
   let done = 0;
-  const most = state.together ? state.limits.pictures : 1;
+  const most = state.together ? state.limits.images : 1;
   for (const group of batches(open.map((q) => q.file), most)) {
     const asked = open.slice(done, done + group.length);
     if (open.length > 1) by('progress').textContent = `${done} of ${open.length} answered…`;
     let answers;
     try {
-      answers = await ask('/predict', pictures(group));
+      answers = await ask('/predict', images(group));
     } catch (error) {
       answers = asked.map(() => ({ error: error.message }));
     }
@@ -173,7 +173,7 @@ async function askAgain(wanted = queries) {
     asked.forEach((q, i) => { q.answer = answers[i]; draw(q); });
     done += group.length;
   }
-  by('progress').textContent = plural(queries.length, 'picture');
+  by('progress').textContent = plural(queries.length, 'image');
 }
 
 function draw(q) {
@@ -196,12 +196,12 @@ function draw(q) {
       make('span', { class: 'part' }, `${(share * 100).toFixed(1)} %`)];
   });
   const near = answer.nearest.map((n) => make('li', {},
-    n.picture ? make('img', { src: `/thumbnails/${n.picture}`, alt: '' }) : null,
+    n.image ? make('img', { src: `/thumbnails/${n.image}`, alt: '' }) : null,
     make('span', {}, name(n.label), make('br'),
       make('span', { class: 'dim' }, name(n.name), ` · ${n.similarity.toFixed(2)}`))));
   const unlike = 'Less like any class than nearly all examples are. Of the known classes:';
   element.replaceChildren(
-    make('div', { class: 'seen' }, figure(answer.picture, q.file.name, name(q.file.name)), heat),
+    make('div', { class: 'seen' }, figure(answer.image, q.file.name, name(q.file.name)), heat),
     make('div', {},
       make('h3', {}, name(answer.unknown ? 'unknown' : answer.label)),
       answer.unknown ? make('p', { class: 'small' }, unlike) : null,
@@ -211,7 +211,7 @@ function draw(q) {
   element.classList.toggle('unknown', answer.unknown);
 }
 
-// A picture that misses its zone would else be opened in place of the page.
+// An image that misses its zone would else be opened in place of the page.
 for (const kind of ['dragover', 'drop']) {
   window.addEventListener(kind, (event) => event.preventDefault());
 }

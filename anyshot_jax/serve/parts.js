@@ -34,7 +34,7 @@ export async function ask(address, fields) {
   return found;
 }
 
-// Files in groups of at most so many pictures and bytes.
+// Files in groups of at most so many images and bytes.
 export function groups(files, most, mostBytes) {
   const found = [];
   let bytes = Infinity;
@@ -67,7 +67,7 @@ export function dropZone(zone, take, refuse) {
     zone.classList.remove('over');
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.());
     if (entries.some((entry) => entry?.isDirectory)) {
-      refuse('A folder can not be dropped: open it and drop the pictures in it.');
+      refuse('A folder cannot be dropped: open it and drop the images in it.');
     } else use(event.dataTransfer.files);
   });
   return zone;

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from anyshot_jax.classify.classifier import METHODS, AnyShotClassifier
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.heat_map import last_map, lead, left_out
-from anyshot_jax.data.readers.images import fit, read_picture
+from anyshot_jax.data.readers.images import fit, open_image
 from anyshot_jax.report.overlay import with_heat
 from anyshot_jax.types import Array, InputError
 
@@ -28,16 +28,16 @@ class Limits(NamedTuple):
     """What a request may bring, and what a model may hold."""
 
     bytes: int = 64 * 2**20
-    pictures: int = 16
-    pixels: int = 50_000_000  # of one picture, unpacked
+    images: int = 16
+    pixels: int = 50_000_000  # of one image, unpacked
     name: int = 100  # characters
     description: int = 2000
     classes: int = 1000
-    support: int = 10_000  # pictures
+    support: int = 10_000  # images
 
 
 class Upload(NamedTuple):
-    """A picture file as it came; its name is shown, and never a path."""
+    """An image file as it came; its name is shown, and never a path."""
 
     name: str
     content: bytes
@@ -74,9 +74,9 @@ class Served:
             by = f'trained run {Path(model.method).name}'
         rows = self._rows()
         labels = [str(c) for c in model.support_labels_] if rows else []
-        pictures: dict[str, list[str]] = {}
+        images: dict[str, list[str]] = {}
         for digest, label in zip(rows, labels, strict=True):
-            pictures.setdefault(label, []).append(digest)
+            images.setdefault(label, []).append(digest)
         texts = {str(c): text for c, text in model.descriptions_.items()} if self._fitted() else {}
         return {
             'by': by,
@@ -88,23 +88,23 @@ class Served:
             'unsaved': self._unsaved,
             'limits': self.limits._asdict(),
             'classes': [
-                {'name': c, 'description': texts.get(c, ''), 'pictures': pictures.get(c, [])}
+                {'name': c, 'description': texts.get(c, ''), 'images': images.get(c, [])}
                 for c in self._classes()
             ],
         }
 
     def thumbnail(self, digest: str) -> bytes | None:
-        """PNG of the support picture of this digest; None if there is none."""
+        """PNG of the support image of this digest; None if there is none."""
         with self._lock:
             if digest not in (rows := self._rows()):
                 return None
-            return _file(self.classifier.support_pictures_[rows.index(digest)], 'png')
+            return _file(self.classifier.support_images_[rows.index(digest)], 'png')
 
     def predict(self, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
-        """The model's answers about pictures, as JSON.
+        """The model's answers about images, as JSON.
 
         Raises:
-          InputError: there is no class yet, or a file is no picture, damaged or too large.
+          InputError: there is no class yet, or a file is no image, damaged or too large.
         """
         with self._lock:
             if not self._fitted():
@@ -130,18 +130,18 @@ class Served:
                     'label': str(n.label),
                     'name': str(n.name),
                     'similarity': round(float(n.similarity), 4),
-                    'picture': rows[n.row],
+                    'image': rows[n.row],
                 }
                 for n in nearest
             ],
-            'picture': _uri(square),
+            'image': _uri(square),
             'heat': None if heat is None else _uri(heat),
         }
 
     def _heat(self, square: np.ndarray, winner: int) -> np.ndarray | None:
-        """The picture under the heat of what puts the class ahead; None where nothing can tell.
+        """The image under the heat of what puts the class ahead; None where nothing can tell.
 
-        From 0 to the picture's own maximum: what speaks against the class has no colour. It is
+        From 0 to the image's own maximum: what speaks against the class has no colour. It is
         about the nearest class mean, also where queries help each other.
         """
         if self._cells is None:
@@ -152,22 +152,22 @@ class Served:
     # What it may do.
 
     def add(self, name: str, description: str, uploads: Sequence[Upload]) -> dict[str, Any]:
-        """Adds pictures or a description, or both, to a class, new or not; gives the new state.
+        """Adds images or a description, or both, to a class, new or not; gives the new state.
 
         Raises:
           InputError: neither came, a text or a number is beyond the limits, or a file is no
-            picture; the model is as it was then.
+            image; the model is as it was then.
         """
         name, limits = _line(name, 'the name of the class', self.limits.name), self.limits
         text = _line(description, f'the description of {name!r}', limits.description, empty=True)
         if not uploads and not text:
-            raise InputError(f'class {name!r}: choose pictures or write a description')
+            raise InputError(f'class {name!r}: choose images or write a description')
         with self._lock:
             squares, names = self._squares(uploads), self._classes()
             if name not in names and len(names) >= limits.classes:
                 raise InputError(f'the model has {len(names)} classes, no more fit')
             if len(self._rows()) + len(squares) > limits.support:
-                raise InputError(f'a model holds {limits.support:,} support pictures at most')
+                raise InputError(f'a model holds {limits.support:,} support images at most')
             label = self._label(name)
             model = copy.copy(self.classifier)  # add_class puts new arrays in place of old ones
             if self._fitted():
@@ -241,21 +241,21 @@ class Served:
             raise InputError(f'class {name!r}: the classes of this model are numbers') from None
 
     def _rows(self) -> list[str]:
-        """Of every support picture a digest of its content, which is its address."""
+        """Of every support image a digest of its content, which is its address."""
         if not self._fitted():
             return []
-        pictures = self.classifier.support_pictures_
-        if self._digests[0] is not pictures:  # a change of the support makes a new array
-            found = [hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest() for x in pictures]
-            self._digests = pictures, found
+        images = self.classifier.support_images_
+        if self._digests[0] is not images:  # a change of the support makes a new array
+            found = [hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest() for x in images]
+            self._digests = images, found
         return self._digests[1]
 
     def _squares(self, uploads: Sequence[Upload]) -> list[Array]:
-        """[side, side, 3] uint8 of each picture, what the encoder sees of it.
+        """[side, side, 3] uint8 of each image, what the encoder sees of it.
 
         Called under the lock, so that only one is ever unpacked: it may be large.
         """
-        read = lambda upload: read_picture(upload.content, self.limits.pixels, upload.name)
+        read = lambda upload: open_image(upload.content, self.limits.pixels, upload.name)
         return [fit(read(upload).convert('RGB'), self._side) for upload in uploads]
 
 
@@ -277,12 +277,12 @@ def _stamp(path: Path | None) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _file(picture: np.ndarray, kind: str) -> bytes:
+def _file(image: np.ndarray, kind: str) -> bytes:
     data = io.BytesIO()
     how = {} if kind == 'png' else {'quality': 85, 'subsampling': 0}
-    Image.fromarray(picture).save(data, kind, **how)
+    Image.fromarray(image).save(data, kind, **how)
     return data.getvalue()
 
 
-def _uri(picture: np.ndarray) -> str:
-    return 'data:image/jpeg;base64,' + base64.b64encode(_file(picture, 'jpeg')).decode()
+def _uri(image: np.ndarray) -> str:
+    return 'data:image/jpeg;base64,' + base64.b64encode(_file(image, 'jpeg')).decode()

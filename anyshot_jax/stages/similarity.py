@@ -27,10 +27,10 @@ class Backbone(NamedTuple):
 
 
 def backbone(net: ConfigDict | Mapping[str, Any], method: str) -> Backbone:
-    """The function and the parameters of features, of vectors or pictures.
+    """The function and the parameters of features, of vectors or images.
 
     Raises:
-      InputError: pictures without a net, at init; or a net whose features aren't flat.
+      InputError: images without a net, at init; or a net whose features aren't flat.
     """
     fields = net if isinstance(net, ConfigDict) else ConfigDict(dict(net))
     if not fields.name:
@@ -42,7 +42,7 @@ def backbone(net: ConfigDict | Mapping[str, Any], method: str) -> Backbone:
             if x.ndim != 2:
                 raise InputError(
                     f'config.method.name={method!r} got items {x.shape[1:]}: set config.encoder, '
-                    'or config.net to a net for pictures'
+                    'or config.net to a net for images'
                 )
             return {}, {}
 
@@ -145,7 +145,7 @@ def rows_at_once(num: int, others: int) -> int:
 
 
 def novel(data: Data, method: str) -> Dataset:
-    """The web pictures.
+    """The web images.
 
     Raises:
       InputError: the data have none.

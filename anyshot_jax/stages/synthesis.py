@@ -72,7 +72,7 @@ def check(config: ConfigDict, data: Data) -> None:
     """Says before any work starts what is missing.
 
     Raises:
-      InputError: pictures instead of features, classes without a vector, or a class without a
+      InputError: images instead of features, classes without a vector, or a class without a
         description where others have one (named).
     """
     for role, dataset in data.items():
@@ -144,7 +144,7 @@ def synthesiser(
 
     @jax.jit
     def generalised(state, data, key, novel, roles):
-        """Seen classes go by the means of their pictures, novel ones by what was made for them."""
+        """Seen classes go by the means of their images, novel ones by what was made for them."""
         held_out, x, label, start = data[TEST_SEEN], [], [], 0
         for known in roles:
             x, label, start = [*x, known.x], [*label, known.label + start], start + len(known.count)

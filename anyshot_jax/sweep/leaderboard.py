@@ -132,7 +132,7 @@ def as_csv(entries: Sequence[Entry], sweep: Sweep) -> str:
 
 
 def as_html(entries: Sequence[Entry], sweep: Sweep, measure: Measure) -> str:
-    """One page without any load: the picture, the trials, and the settings over their seeds."""
+    """One page without any load: the image, the trials, and the settings over their seeds."""
     done = [e for e in entries if e.status == 'finished']
     best = next((e for e in done if e.value is not None), None)
     selected = _selected(entries)
@@ -143,7 +143,7 @@ def as_html(entries: Sequence[Entry], sweep: Sweep, measure: Measure) -> str:
     parts = [
         f'<p class="kicker">Sweep of {page.name(sweep.config)}</p>',
         f'<h1>{page.name(sweep.name)}</h1>{intro}</p>',
-        _picture(entries, sweep, selected, measure),
+        _image(entries, sweep, selected, measure),
         _trials(entries, sweep, selected, measure),
     ]
     if len(sweep.seeds) > 1:
@@ -151,7 +151,7 @@ def as_html(entries: Sequence[Entry], sweep: Sweep, measure: Measure) -> str:
     return page.document(f'Sweep {sweep.name}', ''.join(parts))
 
 
-def _picture(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> str:
+def _image(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> str:
     lines = [
         parallel_coordinates.Polyline(
             e.trial.name, [*e.trial.setting.values(), e.value], dashed=e.status != 'finished'

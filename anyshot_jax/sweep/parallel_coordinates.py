@@ -1,13 +1,13 @@
 """Parallel coordinates: an axis a field, a line a trial, the last axis the value that ranks them.
 
-The lines' colours follow the page's theme like those of report/pictures.py.
+The lines' colours follow the page's theme like those of report/images.py.
 """
 
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from anyshot_jax.report import pictures
+from anyshot_jax.report import figures
 from anyshot_jax.report.page import escape
 
 APART, HIGH, SIDE, TOP, BELOW = 220, 330, 100, 40, 16
@@ -48,7 +48,7 @@ class _Axis:
         return math.log10(value) if self.log else value
 
     def _round(self, low: float, high: float) -> list[float]:
-        return pictures.log_ticks(low, high) if self.log else pictures.ticks(low, high, 5)
+        return figures.log_ticks(low, high) if self.log else figures.ticks(low, high, 5)
 
     def share(self, value: Any) -> float:
         """0 at the bottom, 1 at the top."""
@@ -58,7 +58,7 @@ class _Axis:
 def draw(
     axes: Sequence[str], lines: Sequence[Polyline], *, label: str, best_low: bool, percent: bool
 ) -> str:
-    """The picture as SVG; the better a trial, the nearer its colour to the page's first.
+    """The image as SVG; the better a trial, the nearer its colour to the page's first.
 
     Args:
       percent: the ranking value is a share, told in per cent.

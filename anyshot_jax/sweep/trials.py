@@ -142,7 +142,7 @@ def _wrong(sweep: Sweep) -> Iterator[str]:
         if field == 'seed' or field.endswith('.seed'):
             yield f'{field} is no field to search: use SEEDS'
         if field.split('.')[0] in ('eval', 'eval_only') or '.eval.' in field:
-            yield f'FIELDS has {field}, but trials that are judged differently can not be compared'
+            yield f'FIELDS has {field}, but trials that are judged differently cannot be compared'
         if isinstance(values, dict):
             ranges.append(field)
             if not _is_range(values):

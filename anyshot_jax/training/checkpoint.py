@@ -76,7 +76,7 @@ def restore_or_init(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, di
             return _restore(manager, step, abstract)
         except Exception as e:  # whatever is wrong with one, the one before may serve
             logging.warning(
-                'checkpoint %s/%d can not be used (%s): trying the one before it',
+                'checkpoint %s/%d cannot be used (%s): trying the one before it',
                 manager.directory, step, _first_line(e),
             )  # fmt: skip
             with contextlib.suppress(Exception):

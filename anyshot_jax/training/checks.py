@@ -23,7 +23,7 @@ def check(config: ConfigDict, *, in_stages: bool) -> None:
         if config.eval[name] < 1:
             raise InputError(f'config.eval.{name} must be >= 1, got {config.eval[name]}')
     if config.encoder and config.residual.encoder:
-        raise InputError('config.encoder and config.residual.encoder: pictures pass through one')
+        raise InputError('config.encoder and config.residual.encoder: images pass through one')
     if config.encoder_parts and not config.encoder:
         raise InputError(
             f'config.encoder_parts={tuple(config.encoder_parts)} need an encoder: '

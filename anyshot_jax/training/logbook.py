@@ -36,7 +36,7 @@ def locked(workdir: Path):
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / '.lock').open('w') if files.on_disk(workdir) else None
     except OSError as e:
-        raise InputError(f'--workdir {workdir} can not be written: {e.strerror}') from e
+        raise InputError(f'--workdir {workdir} cannot be written: {e.strerror}') from e
     if lock is None:
         yield
         return

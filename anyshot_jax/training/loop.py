@@ -229,7 +229,7 @@ def _keep(best, step: int, states, better, come) -> None:
         old, kept = _restored(best, states)
         if not kept:
             raise InputError(
-                f'{best.directory} can not be read any more, and with it the best states of the '
+                f'{best.directory} cannot be read any more, and with it the best states of the '
                 'other members; restore it, or train in another --workdir'
             )
         states = population.where(better, states, old)

@@ -20,7 +20,7 @@ def load(config: ConfigDict, exported: Mapping | None) -> tuple[Data, dict[str, 
     Args:
       exported: stage -> what it exported, of the earlier stages.
     Returns:
-      The data, and what `report.write` shows in place of features: pictures of the items.
+      The data, and what `report.write` shows in place of features: images of the items.
     Raises:
       InputError: it can't be loaded, or not be made into what the config asks for.
     """
@@ -32,7 +32,7 @@ def load(config: ConfigDict, exported: Mapping | None) -> tuple[Data, dict[str, 
             raise InputError(f'config.{field}={given!r} needs classes, config.data has functions')
     shown = {}
     if config.encoder or config.features_from or config.residual.encoder:
-        roles = {'pictures': 'test', 'web': 'web'}
+        roles = {'images': 'test', 'web': 'web'}
         shown = {to: expand_turns(data[r]).x for to, r in roles.items() if r in data}
     if config.features_from:
         data = _with_features(data, config.features_from, exported)

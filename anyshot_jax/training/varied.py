@@ -38,7 +38,7 @@ class Varied:
     def _refusal(self) -> InputError:
         values = ', '.join(f'{value:g}' for value in self._every)
         return InputError(
-            f'config.vary: {self._path} = {values} can not vary within one program, for it is '
+            f'config.vary: {self._path} = {values} cannot vary within one program, for it is '
             'another one for some of these values; vary it with python -m anyshot_jax.sweep'
         )
 

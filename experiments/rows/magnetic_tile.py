@@ -41,7 +41,7 @@ ROWS = (
     _row('drawn', 'The same, 40 made-up types with drawn textures', 'types', TILES),
     _row('types_infonce', 'The same, 40 made-up types, InfoNCE', 'types', (*DTD, *INFONCE)),
     _row('types_pairs', 'The same, 40 made-up types, RelationNet', 'pairs'),
-    _row('types_pixels', 'The same, prototypes of mean pictures', 'pixels', DTD, THREE),
+    _row('types_pixels', 'The same, prototypes of mean images', 'pixels', DTD, THREE),
     _row('infonce', "The paper's encoder of maps, InfoNCE", 'infonce', DTD, (0,), (37.16,), GAO),
     _row('relation', "The paper's RelationNet on maps", 'relation'),
 )  # fmt: skip

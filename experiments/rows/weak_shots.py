@@ -70,7 +70,7 @@ def table(lines, root: Path = tables.ROOT) -> str:
     seconds = statistics.mean(line['seconds'] for line in lines) if lines else 0
     note = (
         f'In per cent, mean over {counts} problems (splits of the classes, and seeds of noise and '
-        "training) with a 95 % interval (Student's t). Accuracy is on clean test pictures of the "
+        "training) with a 95 % interval (Student's t). Accuracy is on clean test images of the "
         f'21 novel classes, after the last step. All rungs of a problem: {seconds:.0f} s on '
         f'{machines}, other programs beside it.'
     )

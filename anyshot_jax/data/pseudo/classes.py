@@ -1,11 +1,11 @@
-"""Classes of made-up defects on pictures without any: what to pretrain a classifier of defects on.
+"""Classes of made-up defects on images without any: what to pretrain a classifier of defects on.
 
 config.data.pseudo.kind says what a class is. 'mixed': a shape and an appearance, with a look of its
-own (`shapes.py`, `paint.py`). 'texture': one picture of a texture, pasted into
+own (`shapes.py`, `paint.py`). 'texture': one image of a texture, pasted into
 Perlin noise. 'category': any texture of a category, pasted likewise. 'polygon': any of a category,
 pasted into a regular polygon with a certain number of corners.
 
-Item j of every class of a role is made on the same picture, so that a set of one item a class
+Item j of every class of a role is made on the same image, so that a set of one item a class
 differs in nothing but the defects. Categories of textures that classes of 'val' use are not used by
 'train', and neither are their pairs of shape and appearance.
 """
@@ -27,18 +27,18 @@ FIELDS = {
     'classes': 0,  # of role train; 0: none are made, and the other fields are not looked at
     'val_classes': 10,  # of role val
     'per_class': 40,
-    # Share of the good pictures, near copies together, that val's are made on and train's are not;
+    # Share of the good images, near copies together, that val's are made on and train's are not;
     # 0: both are made on the same.
     'held_out': 0.0,
     'kind': 'mixed',  # mixed | texture | category | polygon
-    'textures': '',  # a folder of <category>/<picture>, such as DTD's; '': drawn ones
-    'beta': 0.5,  # a pasted texture lets through up to this share of the picture
+    'textures': '',  # a folder of <category>/<image>, such as DTD's; '': drawn ones
+    'beta': 0.5,  # a pasted texture lets through up to this share of the image
     'foreground': 'none',  # none | grabcut | flood: how the object is found, defects lie on it
     'seed': 0,
 }
 KINDS = ('mixed', 'texture', 'category', 'polygon')
 CORNERS = (3, 4, 5, 6)
-SHOWN = 20  # pictures of a category that a class of 'category' or 'polygon' draws from
+SHOWN = 20  # images of a category that a class of 'category' or 'polygon' draws from
 AT_ONCE = 8  # items made together
 
 
@@ -74,15 +74,15 @@ def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> Da
     """Roles train and val of made-up defects.
 
     Args:
-      good: [N, S, S, C] uint8, pictures without defects.
+      good: [N, S, S, C] uint8, images without defects.
       fields: see FIELDS. max_pixels: a texture with more is refused.
       group: [N], equal for near copies, which are held out together; none: there are none.
     Returns:
       Datasets of uint8 [classes * per_class, S, S, C] with mask, where an item differs from its
-      picture, and group, that picture's row in `good`.
+      image, and group, that image's row in `good`.
     Raises:
       InputError: too few textures for that many classes, or a damaged one (named); too few groups
-        of good pictures to hold some out.
+        of good images to hold some out.
     """
     rows_of = sources_of(len(good), fields, group)
     classes = plan(fields, find_textures(fields.textures))
@@ -123,10 +123,10 @@ def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> Da
 
 
 def sources_of(num: int, fields, group: Array | None = None) -> dict[str, Array]:
-    """The good pictures that train and val are made on: rows [per_class] of 0..num-1 each.
+    """The good images that train and val are made on: rows [per_class] of 0..num-1 each.
 
     Raises:
-      InputError: with held_out, there are fewer than two groups of pictures.
+      InputError: with held_out, there are fewer than two groups of images.
     """
     if not fields.held_out:
         return dict.fromkeys(('train', 'val'), source_rows(num, fields.per_class, fields.seed))
@@ -134,12 +134,12 @@ def sources_of(num: int, fields, group: Array | None = None) -> dict[str, Array]
     groups = np.random.default_rng(fields.seed).permutation(np.unique(group))
     if len(groups) < 2:
         raise InputError(
-            f'config.data.pseudo.held_out = {fields.held_out}: all good pictures are of one group '
+            f'config.data.pseudo.held_out = {fields.held_out}: all good images are of one group '
             '(config.data.group), so none can be held out'
         )
-    # As many groups as it takes to have that share of the pictures; one stays at least.
-    pictures = np.cumsum([(group == g).sum() for g in groups])
-    cut = min(int(np.searchsorted(pictures, fields.held_out * num)) + 1, len(groups) - 1)
+    # As many groups as it takes to have that share of the images; one stays at least.
+    images = np.cumsum([(group == g).sum() for g in groups])
+    cut = min(int(np.searchsorted(images, fields.held_out * num)) + 1, len(groups) - 1)
     held = np.isin(group, groups[:cut])
     rows = {'train': np.flatnonzero(~held), 'val': np.flatnonzero(held)}
     return {
@@ -238,22 +238,22 @@ def _covers(keys, look, allowed, shape):
 
 
 @partial(jax.jit, static_argnames='appearance')
-def _paints(keys, look, pictures, textures, covered, appearance):
+def _paints(keys, look, images, textures, covered, appearance):
     of_one = lambda item: paint.paint(item[0], look, *item[1:], appearance)
-    return jax.lax.map(of_one, (keys, pictures, textures, covered), batch_size=AT_ONCE)
+    return jax.lax.map(of_one, (keys, images, textures, covered), batch_size=AT_ONCE)
 
 
 @partial(jax.jit, static_argnames='corners')
-def _pastes(keys, pictures, textures, allowed, beta, corners):
+def _pastes(keys, images, textures, allowed, beta, corners):
     of_one = lambda item: paint.pasted(*item, beta, corners)
-    return jax.lax.map(of_one, (keys, pictures, textures, allowed), batch_size=AT_ONCE)
+    return jax.lax.map(of_one, (keys, images, textures, allowed), batch_size=AT_ONCE)
 
 
-def _items(key, pictures, textures, allowed, beta, look, c):
-    """The items [n, S, S, C] of class c and their masks, one of each picture."""
-    keys = jax.random.split(key, len(pictures))
+def _items(key, images, textures, allowed, beta, look, c):
+    """The items [n, S, S, C] of class c and their masks, one of each image."""
+    keys = jax.random.split(key, len(images))
     if not c.shape:
-        return _pastes(keys, pictures, textures, allowed, beta, c.corners)
+        return _pastes(keys, images, textures, allowed, beta, c.corners)
     keys = jax.vmap(jax.random.split)(keys)
     covered = _covers(keys[:, 0], look, allowed, c.shape)
-    return _paints(keys[:, 1], look, pictures, textures, covered, c.appearance)
+    return _paints(keys[:, 1], look, images, textures, covered, c.appearance)

@@ -1,4 +1,4 @@
-"""Where the object is in a picture, so that made-up defects lie on it and not beside it.
+"""Where the object is in an image, so that made-up defects lie on it and not beside it.
 
 The settings are those of the published code of "An anomaly multi-classification method", 2024.
 """
@@ -10,7 +10,7 @@ from absl import logging
 
 from anyshot_jax.types import Array, InputError
 
-LEAST = 0.01  # of the picture: a smaller object was probably not found
+LEAST = 0.01  # of the image: a smaller object was probably not found
 
 
 def check(how: str) -> None:
@@ -21,26 +21,26 @@ def check(how: str) -> None:
         _opencv()
 
 
-def find(pictures: Array, how: str) -> Array:
-    """[N, S, S] bool of pictures [N, S, S, 1 or 3] uint8; all of a picture where how is 'none'.
+def find(images: Array, how: str) -> Array:
+    """[N, S, S] bool of images [N, S, S, 1 or 3] uint8; all of an image where how is 'none'.
 
-    Where less than 1 % is found all of the picture is taken, and the log says how often.
+    Where less than 1 % is found all of the image is taken, and the log says how often.
 
     Raises:
       InputError: OpenCV is not installed.
     """
-    found = np.ones(pictures.shape[:3], bool)
+    found = np.ones(images.shape[:3], bool)
     if how == 'none':
         return found
     cv2 = _opencv()
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         # Rows of one memory order, and three channels, are what OpenCV takes.
-        colour = np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+        colour = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
         found[i] = WAYS[how](cv2, colour)
     lost = found.mean((1, 2)) < LEAST
     if lost.any():
         logging.warning(
-            'config.data.pseudo.foreground=%r found nothing in %d of %d pictures: all of them is '
+            'config.data.pseudo.foreground=%r found nothing in %d of %d images: all of them is '
             'taken',
             how, lost.sum(), len(lost),
         )  # fmt: skip
@@ -48,24 +48,24 @@ def find(pictures: Array, how: str) -> Array:
     return found
 
 
-def _grabcut(cv2, picture: Array) -> Array:
+def _grabcut(cv2, image: Array) -> Array:
     """What GrabCut takes for probable foreground, beginning with all but the outermost pixels."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # its first clusters are drawn
-    cv2.grabCut(picture, mask, (1, 1, width - 2, height - 2), *models, 10, cv2.GC_INIT_WITH_RECT)
+    cv2.grabCut(image, mask, (1, 1, width - 2, height - 2), *models, 10, cv2.GC_INIT_WITH_RECT)
     return mask == cv2.GC_PR_FGD
 
 
-def _flood(cv2, picture: Array) -> Array:
+def _flood(cv2, image: Array) -> Array:
     """What isn't reached from the upper left and lower right corner by similar pixels."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     reached = np.zeros((height, width), bool)
     for corner in ((0, 0), (width - 1, height - 1)):
         mask = np.zeros((height + 2, width + 2), np.uint8)  # with a rim, as it wants it
         flags = 4 | (1 << 8) | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY
-        cv2.floodFill(picture.copy(), mask, corner, 0, (80,) * 3, (50,) * 3, flags)
+        cv2.floodFill(image.copy(), mask, corner, 0, (80,) * 3, (50,) * 3, flags)
         reached |= mask[1:-1, 1:-1] > 0
     return ~reached
 

@@ -1,4 +1,4 @@
-"""Made-up defects on pictures, on the device: what they look like.
+"""Made-up defects on images, on the device: what they look like.
 
 `pasted` is the way of the literature: a texture in Perlin noise or a polygon. `paint` gives a class
 a shape (`pseudo_shapes.py`) and an appearance, with a look of its own: numbers in 0..1 that fix
@@ -17,29 +17,29 @@ LEAST_SEEN = 0.04  # a defect's root mean square change, of white; weaker ones a
 
 
 def pasted(
-    key: Array, picture: Array, texture: Array, allowed: Array, beta: Array, corners: int
+    key: Array, image: Array, texture: Array, allowed: Array, beta: Array, corners: int
 ) -> tuple[Array, Array]:
-    """The picture with a texture in Perlin noise, or in a polygon if it has corners.
+    """The image with a texture in Perlin noise, or in a polygon if it has corners.
 
-    Inside it is (1 - b) texture + b picture, b uniform in 0..beta.
+    Inside it is (1 - b) texture + b image, b uniform in 0..beta.
 
     Args:
-      picture, texture: [S, S, C] uint8. allowed: [S, S] bool, where a defect may be: what the
+      image, texture: [S, S, C] uint8. allowed: [S, S] bool, where a defect may be: what the
         noise has outside is cut off.
     Returns:
-      uint8 [S, S, C], bool [S, S]; the picture is unchanged outside.
+      uint8 [S, S, C], bool [S, S]; the image is unchanged outside.
     Reference:
       Zavrtanik, Kristan, Skocaj, "DRAEM", 2021, equation 1.
     """
     keys = jax.random.split(key)
     mask = polygon_mask(keys[0], allowed, corners) if corners else perlin_mask(keys[0], allowed)
     b = jax.random.uniform(keys[1], maxval=beta)
-    x, other = (jnp.asarray(a, jnp.float32) / 255 for a in (picture, texture))
-    return to_bytes((1 - b) * other + b * x, picture, mask)
+    x, other = (jnp.asarray(a, jnp.float32) / 255 for a in (image, texture))
+    return to_bytes((1 - b) * other + b * x, image, mask)
 
 
-# Appearances: (key, look [16], picture [S, S, C], texture [S, S, C]) -> [S, S, C], in 0..1: what
-# the picture would be if all of it were defect.
+# Appearances: (key, look [16], image [S, S, C], texture [S, S, C]) -> [S, S, C], in 0..1: what
+# the image would be if all of it were defect.
 
 
 def _tone(u: Array) -> Array:
@@ -55,51 +55,51 @@ def _moved(x: Array, by: Array) -> Array:
     return x[row][:, col]
 
 
-def _texture(key, look, picture, texture):
+def _texture(key, look, image, texture):
     """Pasted, or as a relief that takes the brightness around it."""
-    moved = _moved(texture, jax.random.randint(key, (2,), 0, 2 * picture.shape[0]))
+    moved = _moved(texture, jax.random.randint(key, (2,), 0, 2 * image.shape[0]))
     b = between(look[8], 0, 0.5)
-    pasted = (1 - b) * moved + b * picture
+    pasted = (1 - b) * moved + b * image
     relief = (moved - moved.mean()) / (moved.std() + 1e-3) * between(look[10], 0.15, 0.5)
-    relief = smooth(picture, 0.02, 0.02) * (1 + relief) * _tone(look[11])
+    relief = smooth(image, 0.02, 0.02) * (1 + relief) * _tone(look[11])
     return jnp.where(look[9] < 0.5, pasted, relief)
 
 
-def _shade(key, look, picture, texture):
-    """Darker or brighter, with a tint where the picture has colours."""
+def _shade(key, look, image, texture):
+    """Darker or brighter, with a tint where the image has colours."""
     strength = between(look[8], 0.25, 0.85) * between(jax.random.uniform(key), 0.85, 1.15)
-    grey = picture.mean(-1, keepdims=True)
-    coloured = jnp.clip(20 * jnp.abs(picture - grey).mean(), 0, 1)
-    tint = 1 + coloured * (look[10:13][: picture.shape[-1]] - 0.5)
+    grey = image.mean(-1, keepdims=True)
+    coloured = jnp.clip(20 * jnp.abs(image - grey).mean(), 0, 1)
+    tint = 1 + coloured * (look[10:13][: image.shape[-1]] - 0.5)
     strength = jnp.clip(strength * tint, 0, 0.95)[None, None]
-    return jnp.where(look[9] < 0.6, picture * (1 - strength), picture + (1 - picture) * strength)
+    return jnp.where(look[9] < 0.6, image * (1 - strength), image + (1 - image) * strength)
 
 
-def _blur(key, look, picture, texture):
+def _blur(key, look, image, texture):
     """Out of focus, and darker or brighter."""
     sigma = log_between(look[8], 2.0, 8.0) / 256
-    return smooth(picture, sigma, sigma) * _tone(look[9])
+    return smooth(image, sigma, sigma) * _tone(look[9])
 
 
-def _streak(key, look, picture, texture):
+def _streak(key, look, image, texture):
     """Drawn out along rows or columns, and darker or brighter."""
     long, thin = log_between(look[8], 6.0, 25.0) / 256, 0.3 / 256
-    across = smooth(picture, thin, long), smooth(picture, long, thin)
+    across = smooth(image, thin, long), smooth(image, long, thin)
     return jnp.where(look[9] < 0.5, *across) * _tone(look[10])
 
 
-def _noise(key, look, picture, texture):
+def _noise(key, look, image, texture):
     """Grain, coarse or fine, dark, bright or neither."""
     grain = log_between(look[8], 0.3, 3.0) / 256
-    noise = smooth(jax.random.normal(key, (*picture.shape[:2], 1)), grain, grain)
+    noise = smooth(jax.random.normal(key, (*image.shape[:2], 1)), grain, grain)
     noise = noise / (noise.std() + 1e-6)
-    return picture + between(look[9], 0.06, 0.25) * noise + between(look[10], -0.2, 0.2)
+    return image + between(look[9], 0.06, 0.25) * noise + between(look[10], -0.2, 0.2)
 
 
-def _copy(key, look, picture, texture):
-    """Another part of the same picture, turned (CutPaste: Li, Sohn, Yoon, Pfister, 2021)."""
-    size = picture.shape[0]
-    turned = jnp.stack([jnp.rot90(picture, k) for k in range(4)])
+def _copy(key, look, image, texture):
+    """Another part of the same image, turned (CutPaste: Li, Sohn, Yoon, Pfister, 2021)."""
+    size = image.shape[0]
+    turned = jnp.stack([jnp.rot90(image, k) for k in range(4)])
     turned = turned[jnp.floor(between(look[8], 0, 3.99)).astype(jnp.int32)]
     by = jax.random.randint(key, (2,), size // 4, size - size // 4)
     return _moved(turned, by) * between(look[9], 0.7, 1.3)
@@ -128,25 +128,25 @@ def smooth(x: Array, down: Array, across: Array) -> Array:
     return jnp.einsum('lk,ikc->ilc', weights(across), x)
 
 
-def paint(key, look, picture, texture, covered, appearance: str) -> tuple[Array, Array]:
-    """The picture with the defect, and where it may have changed.
+def paint(key, look, image, texture, covered, appearance: str) -> tuple[Array, Array]:
+    """The image with the defect, and where it may have changed.
 
     Args:
-      picture: [S, S, C] uint8. texture: the same. covered: [S, S] in 0..1.
+      image: [S, S, C] uint8. texture: the same. covered: [S, S] in 0..1.
     Returns:
-      uint8 [S, S, C], bool [S, S]; the picture is unchanged outside.
+      uint8 [S, S, C], bool [S, S]; the image is unchanged outside.
     """
-    x, other = (jnp.asarray(a, jnp.float32) / 255 for a in (picture, texture))
+    x, other = (jnp.asarray(a, jnp.float32) / 255 for a in (image, texture))
     change = jnp.clip(APPEARANCES[appearance](key, look, x, other), 0, 1) - x
     change = covered[..., None] * change
     # What can't be seen can't be told apart, such as a blur of what is smooth already.
     weight = x.shape[-1] * jnp.square(covered).sum() + 1e-6
     seen = jnp.sqrt(jnp.square(change).sum() / weight)
     change = change * jnp.clip(LEAST_SEEN / (seen + 1e-6), 1, 5)
-    return to_bytes(x + change, picture, covered > 0)
+    return to_bytes(x + change, image, covered > 0)
 
 
-def to_bytes(changed: Array, picture: Array, mask: Array) -> tuple[Array, Array]:
-    """`changed` [S, S, C] in 0..1 as uint8 inside the mask, `picture` outside; and the mask."""
+def to_bytes(changed: Array, image: Array, mask: Array) -> tuple[Array, Array]:
+    """`changed` [S, S, C] in 0..1 as uint8 inside the mask, `image` outside; and the mask."""
     rounded = jnp.round(jnp.clip(changed, 0, 1) * 255).astype(jnp.uint8)
-    return jnp.where(mask[..., None], rounded, picture), mask
+    return jnp.where(mask[..., None], rounded, image), mask

@@ -2,7 +2,7 @@
 
 A class of them has a shape and `look`, uniform numbers in 0..1 that fix what its items share (how
 long, how wide, how ragged); place, direction and size vary from item to item by their keys. Sizes
-are in shares of the picture's side, so they hold at every resolution.
+are in shares of the image's side, so they hold at every resolution.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def perlin(key: Array, size: int, rows: Array, cols: Array) -> Array:
 def perlin_mask(key: Array, allowed: Array) -> Array:
     """Perlin noise of 2^u x 2^v cells, u and v uniform in 0..5, where it is above 0.35.
 
-    Drawn anew until it has 0.1 to 0.4 of the picture and some of what is allowed, at most 16 times:
+    Drawn anew until it has 0.1 to 0.4 of the image and some of what is allowed, at most 16 times:
     then the last one is taken, which without limits happens once in 10^12.
 
     Args:
@@ -90,7 +90,7 @@ def first_fitting(key: Array, draw: Callable, fits: Callable) -> Array:
 
 
 def polygon_mask(key: Array, allowed: Array, corners: int) -> Array:
-    """[S, S] bool: a regular polygon in a circle of a fifth of the picture, which is wholly in it.
+    """[S, S] bool: a regular polygon in a circle of a fifth of the image, which is wholly in it.
 
     What it has outside of `allowed` [S, S] is cut off; drawn as `perlin_mask` until some is left.
     """
@@ -158,7 +158,7 @@ def _polygon(key, look, anchor, size):
 
 
 def _spot(key, look, anchor, size):
-    """One to three dots, 0.03 to 1 % of the picture in all."""
+    """One to three dots, 0.03 to 1 % of the image in all."""
     keys = jax.random.split(key, 4)
     num = jnp.floor(between(look[0], 1, 3.99))
     area = log_between(look[1], 3e-4, 1e-2) * between(jax.random.uniform(keys[0]), 0.7, 1.4)

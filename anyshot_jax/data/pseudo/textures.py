@@ -1,6 +1,6 @@
 """Textures to paste: a folder in DTD's layout, or drawn ones where none is given.
 
-The folder holds `<category>/<picture>`, or `images` with that in it (Cimpoi, Maji, Kokkinos,
+The folder holds `<category>/<image>`, or `images` with that in it (Cimpoi, Maji, Kokkinos,
 Mohamed, Vedaldi, "Describing textures in the wild", 2014).
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from anyshot_jax.data.readers.folder_tree import find_classes
-from anyshot_jax.data.readers.images import SUFFIXES, read_images, read_picture
+from anyshot_jax.data.readers.images import SUFFIXES, open_image, read_images
 from anyshot_jax.storage.folders import data_root
 from anyshot_jax.types import Array, InputError
 
@@ -21,7 +21,7 @@ PER_CATEGORY = 40  # drawn ones
 
 
 class Texture(NamedTuple):
-    """One picture of a texture, not opened yet."""
+    """One image of a texture, not opened yet."""
 
     category: str
     name: str
@@ -32,7 +32,7 @@ def find_textures(folder: str) -> list[Texture]:
     """Those of a folder, also of that name in $ANYSHOT_DATA_DIR, by category and name; '': drawn.
 
     Raises:
-      InputError: no such folder, or no picture in it; names it.
+      InputError: no such folder, or no image in it; names it.
     """
     if not folder:
         return [Texture(c, f'{c} {i}', None) for c in DRAWN for i in range(PER_CATEGORY)]
@@ -41,7 +41,7 @@ def find_textures(folder: str) -> list[Texture]:
         path = root / folder
     if not path.is_dir():
         raise InputError(
-            f'config.data.pseudo.textures: {path} is no folder; expected <category>/<picture> in '
+            f'config.data.pseudo.textures: {path} is no folder; expected <category>/<image> in '
             "it, or '' for drawn textures"
         )
     path = path / 'images' if (path / 'images').is_dir() else path
@@ -52,7 +52,7 @@ def find_textures(folder: str) -> list[Texture]:
         if file.suffix.lower() in SUFFIXES
     ]
     if not found:
-        raise InputError(f'{path} holds no texture: expected <category>/<picture>')
+        raise InputError(f'{path} holds no texture: expected <category>/<image>')
     return found
 
 
@@ -62,13 +62,13 @@ def read_textures(textures: Sequence[Texture], size: int, channels: int, max_pix
     mode = 'RGB' if channels == 3 else 'L'
 
     def stretched(source, name):
-        picture = read_picture(source, max_pixels, name).convert(mode)
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-        return np.asarray(picture).reshape(x.shape[1:])
+        image = open_image(source, max_pixels, name).convert(mode)
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(image).reshape(x.shape[1:])
 
     files = [(t, texture.file) for t, texture in enumerate(textures) if texture.file]
-    with closing(read_images(len(files), lambda i: (files[i][1], ''), None, stretched)) as pictures:
-        for (t, _), found in zip(files, pictures, strict=True):
+    with closing(read_images(len(files), lambda i: (files[i][1], ''), None, stretched)) as images:
+        for (t, _), found in zip(files, images, strict=True):
             if isinstance(found, InputError):
                 raise found
             x[t] = found

@@ -80,6 +80,6 @@ def warn_same(texts: Mapping[str, str]) -> None:
     for text, same in names.items():
         if text and len(same) > 1:
             logging.warning(
-                'the same description for %s: it can not tell them apart',
+                'the same description for %s: it cannot tell them apart',
                 ', '.join(map(repr, same)),
             )

@@ -116,7 +116,7 @@ class _Walk:
                 found.append(file)
             elif first != owner:
                 raise InputError(
-                    f'{file} is also in {first}: a picture in two classes would leak from one '
+                    f'{file} is also in {first}: an image in two classes would leak from one '
                     'into the other'
                 )
         for sub in folders:
@@ -135,7 +135,7 @@ class _Walk:
             hidden = entry.name.startswith('.') or entry.name.lower() in SYSTEM_FILES
             if entry.is_symlink() and not hidden:
                 self._check_link(path)
-            broken = entry.is_symlink() and not path.exists()  # told when it is read, if a picture
+            broken = entry.is_symlink() and not path.exists()  # told when it is read, if an image
             if not hidden and path.is_dir():
                 folders.append(path)
             elif not hidden and (path.is_file() or (broken and path.suffix.lower() in SUFFIXES)):

@@ -17,7 +17,7 @@ FONTS = tuple(
     for family in ('Sans', 'Serif', 'SansMono')
 )  # upright ones first; those that don't exist are passed over
 UPRIGHT = FONTS[:3]
-FILL = 0.72  # the part of the picture's side that the longer side of a glyph takes
+FILL = 0.72  # the part of the image's side that the longer side of a glyph takes
 ALIKE = 0.94  # cosine similarity of two drawings from which they count as the same
 NEAR = 0.35  # difference of log(width / height) that the random changes can hide
 SIDE = 28  # at which drawings are compared
@@ -55,10 +55,10 @@ def place(ink: Image.Image, size: int, change: Sequence[float] = (0, 0, 0, 0, 0,
 
     Args:
       change: rotation (radians), shear, log of width, log of height, shift right and down (as a
-        part of the picture's side).
+        part of the image's side).
     """
     angle, shear, width, height, right, down = change
-    # From a point of the (doubled) picture back to one of the ink.
+    # From a point of the (doubled) image back to one of the ink.
     scale = max(ink.size) / (FILL * 2 * size)
     cos, sin = math.cos(angle), math.sin(angle)
     a, b = scale * math.exp(-width), scale * math.exp(-height)

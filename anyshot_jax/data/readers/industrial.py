@@ -1,9 +1,9 @@
-"""The layout of the industrial sets: classes.json and images/<class>/<picture>.
+"""The layout of the industrial sets: classes.json and images/<class>/<image>.
 
 {"name": "MSD", "classes": [{"name": "Rs", "seen": false, "long_name": "rolled-in scale",
 "description": "White, hole, ...", "folder": "images/Rs", "files": ["Rs/1.jpg", ...]}, ...],
 "splits": {"files_by_convention": {"test_seen": ["Am/13.jpg", ...]}}}, of which every class must
-have name and seen; without files these are all pictures in its folder. Nothing is opened that
+have name and seen; without files these are all images in its folder. Nothing is opened that
 classes.json says: it is only looked up among the files that lie below images.
 """
 
@@ -18,7 +18,7 @@ from anyshot_jax.data.readers.folder_tree import find_classes
 from anyshot_jax.data.readers.images import SUFFIXES
 from anyshot_jax.types import TEST_SEEN, InputError
 
-LAYOUT = 'classes.json and images/<class>/<picture>'
+LAYOUT = 'classes.json and images/<class>/<image>'
 KINDS = {  # of a class's fields; null and absent are the same
     'name': (str, 'text'),
     'seen': (bool, 'true or false'),
@@ -83,10 +83,10 @@ def _test_seen(content: Any, root: Path) -> tuple[str, ...]:
 
 
 def find_files(root: Path, classes: Mapping[str, dict[str, Any]]) -> dict[str, list[Path]]:
-    """The pictures of every class, sorted.
+    """The images of every class, sorted.
 
     Raises:
-      InputError: a class without folder or pictures, a file that isn't there, or a link out of the
+      InputError: a class without folder or images, a file that isn't there, or a link out of the
         directory; names it.
     """
     images = root / 'images'
@@ -111,25 +111,25 @@ def find_files(root: Path, classes: Mapping[str, dict[str, Any]]) -> dict[str, l
     }
 
 
-def _listed(name: str, files: list | None, there: Iterable[Path], images: Path) -> list[Path]:
+def _listed(name: str, files: list | None, there: Iterable[Path], folder: Path) -> list[Path]:
     """Those of the files in a class's folder that classes.json lists."""
-    pictures = {f.relative_to(images).as_posix(): f for f in there if f.suffix.lower() in SUFFIXES}
-    if not pictures or files == []:
-        raise InputError(f'class {name!r} has no picture in {images / name}, or lists none')
+    images = {f.relative_to(folder).as_posix(): f for f in there if f.suffix.lower() in SUFFIXES}
+    if not images or files == []:
+        raise InputError(f'class {name!r} has no image in {folder / name}, or lists none')
     if files is None:
-        return sorted(pictures.values())
+        return sorted(images.values())
     for file in files:
-        if not isinstance(file, str) or file not in pictures:
+        if not isinstance(file, str) or file not in images:
             raise InputError(
-                f'classes.json lists {short(file)} for class {name!r}, which is no picture in '
-                f'{images / name}; expected one like {min(pictures)!r}'
+                f'classes.json lists {short(file)} for class {name!r}, which is no image in '
+                f'{folder / name}; expected one like {min(images)!r}'
             )
-    found = sorted({pictures[file] for file in files})
+    found = sorted({images[file] for file in files})
     if len(found) < len(files):
         raise InputError(f'classes.json lists a file of class {name!r} twice')
-    if len(found) < len(pictures):
-        num = len(pictures) - len(found)
-        logging.warning('%s: %d pictures that classes.json does not list', images / name, num)
+    if len(found) < len(images):
+        num = len(images) - len(found)
+        logging.warning('%s: %d images that classes.json does not list', folder / name, num)
     return found
 
 

@@ -3,7 +3,7 @@
 MVTec AD: `train/good/000.png`, `test/<type>/000.png`, `ground_truth/<type>/000_mask.png`.
 MVTec 3D AD: `<split>/<type>/rgb/000.png` and `<split>/<type>/gt/000.png`.
 
-A manifest.csv beside them may say which pictures to take and which belong together: columns path,
+A manifest.csv beside them may say which images to take and which belong together: columns path,
 split, class, mask ('' : none) and one that names an item's group. Nothing is opened that it says:
 its paths are only looked up among the files that lie in the category's folder.
 """
@@ -20,36 +20,36 @@ from anyshot_jax.data.readers.folder_tree import find_classes
 from anyshot_jax.data.readers.images import SUFFIXES
 from anyshot_jax.types import InputError, nearest
 
-LAYOUT = 'train/good/<picture>, test/<type>/<picture>, ground_truth/<type>/<picture>_mask.png'
+LAYOUT = 'train/good/<image>, test/<type>/<image>, ground_truth/<type>/<image>_mask.png'
 GOOD = 'good'
 MAX_MANIFEST = 50_000_000  # bytes
 COLUMNS = ('path', 'split', 'class', 'mask')
 
 
 class Item(NamedTuple):
-    """One picture of the category."""
+    """One image of the category."""
 
     path: Path
     split: str  # train | test
     kind: str  # good, or the type of its defect
     mask: Path | None
-    group: str  # pictures of one group are near copies
+    group: str  # images of one group are near copies
 
 
 def find_items(root: Path, group: str) -> list[Item]:
-    """The pictures of a category in the order of their paths; nothing is opened but manifest.csv.
+    """The images of a category in the order of their paths; nothing is opened but manifest.csv.
 
     Args:
-      group: the manifest's column; '' or no manifest: every picture is a group of its own.
+      group: the manifest's column; '' or no manifest: every image is a group of its own.
     Raises:
-      InputError: no train/good, no pictures, a link out of the folder, a defect without its mask
+      InputError: no train/good, no images, a link out of the folder, a defect without its mask
         where others have one, or a manifest that doesn't fit the files; names it.
     """
     items = _in_layout(root)
     if (root / 'manifest.csv').exists():
         items = _as_listed(root, items, group)
     if not any(item.split == 'train' for item in items):
-        raise InputError(f'{root} has no picture in train/good: expected {LAYOUT}')
+        raise InputError(f'{root} has no image in train/good: expected {LAYOUT}')
     _check_masks(items)
     return items
 
@@ -57,10 +57,10 @@ def find_items(root: Path, group: str) -> list[Item]:
 def _in_layout(root: Path) -> list[Item]:
     if not (root / 'train' / GOOD).is_dir():
         raise InputError(f'{root} has no folder train/good: expected {LAYOUT}')
-    masks = _pictures(root / 'ground_truth', root)
+    masks = _images(root / 'ground_truth', root)
     items = []
     for split in ('train', 'test'):
-        kinds = _pictures(root / split, root)
+        kinds = _images(root / split, root)
         for kind, files in kinds.items():
             if split == 'train' and kind != GOOD:
                 raise InputError(f'{root / split / kind}: train may hold the folder good only')
@@ -79,7 +79,7 @@ def _of_kind(root: Path, split: str, kind: str, files: list[Path], masks: list[P
         files = [f for f in files if f.is_relative_to(folder / 'rgb')]
         folder, of_masks = folder / 'rgb', folder / 'gt'
     name = lambda file, folder: file.relative_to(folder).with_suffix('').as_posix()
-    # MVTec 3D has masks of good pictures, too, all black.
+    # MVTec 3D has masks of good images, too, all black.
     by_name = {name(f, of_masks).removesuffix('_mask'): f for f in masks if kind != GOOD}
     for file in files:
         yield Item(file, split, kind, by_name.get(name(file, folder)), _posix(file, root))
@@ -95,8 +95,8 @@ def _check_masks(items: list[Item]) -> None:
         )
 
 
-def _pictures(folder: Path, root: Path) -> dict[str, list[Path]]:
-    """Folder name -> pictures in it and below, sorted; {} where there is no such folder."""
+def _images(folder: Path, root: Path) -> dict[str, list[Path]]:
+    """Folder name -> images in it and below, sorted; {} where there is no such folder."""
     if not folder.is_dir():
         return {}
     if not folder.resolve().is_relative_to(root.resolve()):
@@ -112,7 +112,7 @@ def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
     """Those of the items that manifest.csv lists, with its masks and groups."""
     path = root / 'manifest.csv'
     there = {_posix(item.path, root): item for item in items}
-    files = [f for of_kind in _pictures(root / 'ground_truth', root).values() for f in of_kind]
+    files = [f for of_kind in _images(root / 'ground_truth', root).values() for f in of_kind]
     files += [item.mask for item in items if item.mask]
     masks = {_posix(f, root): f for f in files}
     found: dict[str, Item] = {}
@@ -120,7 +120,7 @@ def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
         where, name = f'{path}, line {number}', row['path']
         if name not in there:
             raise InputError(
-                f'{where}: {_short(name)} is no picture in {root}; expected one like {min(there)!r}'
+                f'{where}: {_short(name)} is no image in {root}; expected one like {min(there)!r}'
             )
         item = there[name]
         for column, want in (('split', item.split), ('class', item.kind)):
@@ -136,11 +136,11 @@ def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
         own = masks[row['mask']] if row['mask'] else None
         found[name] = item._replace(mask=own, group=row[group] if group else item.group)
         if group and not row[group].strip():
-            raise InputError(f'{where}: {group} is empty; give every picture its group')
+            raise InputError(f'{where}: {group} is empty; give every image its group')
     if not found:
-        raise InputError(f'{path} lists no picture: add them, or remove the file')
+        raise InputError(f'{path} lists no image: add them, or remove the file')
     if len(found) < len(items):
-        logging.warning('%s does not list %d pictures', path, len(items) - len(found))
+        logging.warning('%s does not list %d images', path, len(items) - len(found))
     return [found[name] for name in there if name in found]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from anyshot_jax.data.readers.images import read_picture
+from anyshot_jax.data.readers.images import open_image
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import Array, InputError, nearest
@@ -72,8 +72,8 @@ def shrink(bits: Array, size: int, resample: Image.Resampling) -> Array:
     """[N, 1379] packed bits -> [N, size, size] uint8, ink = 255."""
     x = np.empty((len(bits), size, size), np.uint8)
     for i in tqdm(range(len(bits)), 'resize Omniglot', disable=None):
-        picture = Image.fromarray(255 * unpack(bits[i]))
-        x[i] = np.asarray(picture.resize((size, size), resample))
+        image = Image.fromarray(255 * unpack(bits[i]))
+        x[i] = np.asarray(image.resize((size, size), resample))
     return x
 
 
@@ -122,7 +122,7 @@ def png_sources(path: Path) -> list[Path]:
 
 
 def from_png(sources: list[Path]) -> Drawings:
-    """The official pictures below folders and in zips."""
+    """The official images below folders and in zips."""
     files = {p: sorted(p.rglob('*.png')) for p in sources if p.is_dir()}
     key = [
         [str(p.resolve()), [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files[p]]]
@@ -135,8 +135,8 @@ def from_png(sources: list[Path]) -> Drawings:
         bits, classes, drawers = [], [], []
         seen = set()
         for source in sources:
-            pictures = _from_folder(files[source]) if source in files else _from_zip(source)
-            for name, match, content in pictures:
+            images = _from_folder(files[source]) if source in files else _from_zip(source)
+            for name, match, content in images:
                 character, drawer = f'{match[1]}/{match[2]}', int(match[3])
                 if (character, drawer) in seen:
                     raise InputError(f'{source}: drawer {drawer} of {character} is there twice')
@@ -149,14 +149,14 @@ def from_png(sources: list[Path]) -> Drawings:
     return Drawings(key, read)
 
 
-Pictures = Iterator[tuple[str, re.Match[str], bytes]]
+Images = Iterator[tuple[str, re.Match[str], bytes]]
 
 
 def _match(name: str) -> re.Match[str] | None:
     return None if '__MACOSX' in name else MEMBER.search(name)
 
 
-def _from_folder(files: list[Path]) -> Pictures:
+def _from_folder(files: list[Path]) -> Images:
     for f in tqdm(files, 'read Omniglot', disable=None):
         if match := _match(f.as_posix()):
             try:
@@ -166,7 +166,7 @@ def _from_folder(files: list[Path]) -> Pictures:
             yield str(f), match, content
 
 
-def _from_zip(path: Path) -> Pictures:
+def _from_zip(path: Path) -> Images:
     try:
         with zipfile.ZipFile(path) as z:
             for info in tqdm(z.infolist(), f'read {path.name}', disable=None):
@@ -184,12 +184,12 @@ def pack(content: bytes, name: str) -> Array:
     """A drawing's file -> [1379] packed bits, 1 = ink.
 
     Raises:
-      InputError: no picture, or one of another size.
+      InputError: no image, or one of another size.
     """
-    picture = read_picture(content, SIDE * SIDE, name)
-    if picture.size != (SIDE, SIDE):
-        raise InputError(f'{name} has {picture.size} pixels, expected {(SIDE, SIDE)}')
-    return np.packbits(np.asarray(picture.convert('L')) < 128)
+    image = open_image(content, SIDE * SIDE, name)
+    if image.size != (SIDE, SIDE):
+        raise InputError(f'{name} has {image.size} pixels, expected {(SIDE, SIDE)}')
+    return np.packbits(np.asarray(image.convert('L')) < 128)
 
 
 def from_tfds(data_dir: str) -> Drawings:

@@ -76,7 +76,7 @@ def _episodes(
             raise InputError(f'{path}: {name} has characters with more test drawings than others')
         test = [pairs[i][0] for i in order]
         bits = np.stack([pack(read(p), f'{path}: {p}') for p in (*training, *test)])
-        runs.append((_pictures(bits, size, how), label[order], len(training)))
+        runs.append((_images(bits, size, how), label[order], len(training)))
     if not runs:
         raise InputError(f'{path} holds no runNN/class_labels.txt')
     if len({(x.shape, ways) for x, _, ways in runs}) > 1:
@@ -87,6 +87,6 @@ def _episodes(
     return Episode(x[:, :ways], relative, x[:, ways:], y_q, relative)
 
 
-def _pictures(bits: Array, size: int, how) -> Array:
+def _images(bits: Array, size: int, how) -> Array:
     x = 255 * unpack(bits) if size == SIDE else shrink(bits, size, how)
     return x[..., None]

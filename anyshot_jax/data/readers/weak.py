@@ -1,4 +1,4 @@
-"""Which pictures are base, web and test: folders, or the official lists of three data sets.
+"""Which images are base, web and test: folders, or the official lists of three data sets.
 
 The splits are those of the SimTrans paper: Chen, Niu, Liu, Zhang, "Weak-shot fine-grained
 classification via similarity transfer", NeurIPS 2021. None of these sets was at hand: the readers
@@ -44,7 +44,7 @@ def find(root: Path, layout: str) -> tuple[Files, int]:
         files = {}
         for path, name, train in rows:
             if name in novel and train:
-                continue  # the novel classes have no clean training picture
+                continue  # the novel classes have no clean training image
             files.setdefault(('base' if train else 'test', name), []).append(path)
         tree = find_roles(root, ('web',))
         # A folder can't be called F-16A/B: there / is written as _.
@@ -58,7 +58,7 @@ def check(files: Files, root: Path) -> None:
     """Refuses what can't be learnt from.
 
     Raises:
-      InputError: an empty role, a class both base and web, or a web class without test pictures.
+      InputError: an empty role, a class both base and web, or a web class without test images.
     """
     of = {r: {c for role, c in files if role == r} for r in ('base', 'web', 'test')}
     for role, names in of.items():
@@ -67,7 +67,7 @@ def check(files: Files, root: Path) -> None:
     if both := sorted(of['base'] & of['web']):
         raise InputError(
             f'class {both[0]!r} stands in base and in web ({len(both)} do): a base class is clean, '
-            'a novel one has web pictures only; move one of the folders'
+            'a novel one has web images only; move one of the folders'
         )
     if lost := sorted(of['web'] - of['test']):
         raise InputError(f'web class {lost[0]!r} has no folder in test: nothing would judge it')
@@ -83,18 +83,18 @@ def _cub(root: Path) -> tuple[Iterable[tuple[Path, str, bool]], set[str]]:
     try:
         rows = [(root / 'images' / path[i], names[of_class[i]], train[i] == '1') for i in path]
     except KeyError as e:
-        raise InputError(f"{root}: the lists of pictures and classes don't agree at {e}") from e
+        raise InputError(f"{root}: the lists of images and classes don't agree at {e}") from e
     return rows, {name for number, name in names.items() if int(number) in CUB_NOVEL}
 
 
 def _car(root: Path) -> tuple[Iterable[tuple[Path, str, bool]], set[str]]:
-    """CompCars' classification task: lines make/model/year/picture.jpg."""
+    """CompCars' classification task: lines make/model/year/image.jpg."""
     rows = []
     for part in ('train', 'test'):
         for (line,) in _columns(root / 'train_test_split' / 'classification' / f'{part}.txt', 1):
             pieces = line.split('/')
             if len(pieces) != 4:
-                raise InputError(f'{root}: {line!r} is not make/model/year/picture in {part}.txt')
+                raise InputError(f'{root}: {line!r} is not make/model/year/image in {part}.txt')
             rows.append((root / 'image' / line, pieces[1], part == 'train'))
     models = sorted({name for _, name, _ in rows})
     return rows, set(models[::4])
@@ -113,7 +113,7 @@ def _columns(path: Path, number: int) -> list[tuple[str, ...]]:
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f'{path} can not be read: {e}') from e
+        raise InputError(f'{path} cannot be read: {e}') from e
     rows = []
     for i, line in enumerate(lines, 1):
         if not line.strip():

@@ -1,6 +1,6 @@
 """python -m anyshot_jax.serve --model=FILE [--port=8000] [--save]
 
-A page on this machine's own address (127.0.0.1) that shows a classifier, answers about pictures
+A page on this machine's own address (127.0.0.1) that shows a classifier, answers about images
 dropped on it, and takes new classes, examples and descriptions.
 """
 
@@ -72,7 +72,7 @@ def listen(port: int) -> socket.socket:
         server.listen()
     except OSError as e:
         server.close()
-        raise InputError(f'--port={port} can not be had ({e.strerror}): try another') from e
+        raise InputError(f'--port={port} cannot be had ({e.strerror}): try another') from e
     return server
 
 
@@ -94,8 +94,8 @@ def classifier(path: Path | None, encoder: str, may_be_new: bool):
     if encoder:
         raise InputError(f'{path} says which encoder it has: leave out --encoder')
     found = AnyShotClassifier.load(path)
-    if not found.of_pictures_:
-        raise InputError(f'{path} classifies feature vectors; the page needs one of pictures')
+    if not found.of_images_:
+        raise InputError(f'{path} classifies feature vectors; the page needs one of images')
     return found
 
 

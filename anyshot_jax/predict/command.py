@@ -1,6 +1,6 @@
 """python -m anyshot_jax.predict --support=DIR --query=DIR [--descriptions=classes.json] --out=OUT
 
-Classifies the pictures of a folder from a few examples of each class, from descriptions, or both,
+Classifies the images of a folder from a few examples of each class, from descriptions, or both,
 into OUT/predictions.csv and OUT/report.html. The same command goes on after a stop, and what was
 embedded once is not embedded again.
 """
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     done = run.run(ask)
     accuracy = done['accuracy']
     print(
-        f'{done["pictures"]:,} pictures, {done["unknown"]:,} of no known class, '
+        f'{done["images"]:,} images, {done["unknown"]:,} of no known class, '
         f'{done["unreadable"]:,} unreadable; {done["embedded"]:,} embedded now'
         + (f'; accuracy {accuracy * 100:.2f} %' if accuracy is not None else '')
         + f'; {done["seconds"]:.1f} s\npredictions: {Path(ask.out) / "predictions.csv"}\n'
@@ -46,15 +46,15 @@ def _define_flags() -> None:
     """Here, so that whoever imports this module has flags of its own."""
     text = lambda name, default, said: flags.DEFINE_string(name, default, said)
     text('support', '', 'Folder of examples: <class>/<image>.')
-    text('query', '', 'Folder of pictures to classify; <class>/<image> where the class is known.')
+    text('query', '', 'Folder of images to classify; <class>/<image> where the class is known.')
     text('model', '', 'A fitted classifier (.safetensors), instead of --support.')
     text('descriptions', '', 'JSON {"class": "description"}, also of classes without examples.')
-    text('encoder', 'efficientnet_lite0', 'Of the pictures; a name, a weights file or NAME=FILE.')
-    text('method', 'prototypes', 'prototypes | refine (all pictures together) | workdir of a run.')
-    text('unknown', '', 'The answer to pictures of no class. Default: the nearest class.')
+    text('encoder', 'efficientnet_lite0', 'Of the images; a name, a weights file or NAME=FILE.')
+    text('method', 'prototypes', 'prototypes | refine (all images together) | workdir of a run.')
+    text('unknown', '', 'The answer to images of no class. Default: the nearest class.')
     text('out', '', 'Folder of predictions.csv and report.html.')
     text('save', '', 'Keeps the fitted classifier in this file (.safetensors).')
-    flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'A picture that can not be read.')
+    flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'An image that cannot be read.')
     flags.DEFINE_bool('overwrite', False, 'Replaces files in --out that others made.')
 
 

@@ -24,10 +24,10 @@ def table(lines, root: Path = tables.ROOT) -> str:
     several = [f'{title}: {text}' for name, title in SETS.items() if (text := said(name, lines))]
     machines = ', '.join(dict.fromkeys(x['machine'] for x in lines))
     note = (
-        'Right answers in per cent, the mean over classes, of all pictures that are not support, '
+        'Right answers in per cent, the mean over classes, of all images that are not support, '
         "with a 95 % interval (Student's t): over ten draws of the support, or over the classes "
         'where all icons or descriptions are the support. In brackets seconds, features given, to '
-        f'fit and to answer all (of Grocery Store some 5,000 pictures). Machine: {machines}.'
+        f'fit and to answer all (of Grocery Store some 5,000 images). Machine: {machines}.'
     )
     return '\n\n'.join([tables.markdown(('', *methods), body).rstrip(), *several, note]) + '\n'
 
@@ -54,7 +54,7 @@ def said(name: str, lines) -> str:
     found = []
     if x := of.get('5 a class, words of a quarter'):
         found.append(
-            'with five pictures of three quarters of the classes and words of the others, all '
+            'with five images of three quarters of the classes and words of the others, all '
             f'being answers, {interval(x["seen"])} of the former and {interval(x["accuracy"])} of '
             'the latter'
         )
@@ -68,9 +68,9 @@ def said(name: str, lines) -> str:
     if errors:
         each = ' and '.join(f'{interval(x["error"])} at {x["shots"]} a class' for x in errors)
         found.append(f'expected calibration error {each}')
-    if x := of.get('one picture'):
+    if x := of.get('one image'):
         found.append(
-            f'one picture, encoder included, {1000 * x["median"]:.0f} ms (median of 100; the '
+            f'one image, encoder included, {1000 * x["median"]:.0f} ms (median of 100; the '
             f'slowest {1000 * x["slowest"]:.0f})'
         )
     return '; '.join(found) + '.' if found else ''

@@ -1,4 +1,4 @@
-"""Pictures for the page: PNG of items, and charts as SVG whose colours follow the page's theme."""
+"""Images for the page: PNG of items, and charts as SVG whose colours follow the page's theme."""
 
 import base64
 import io
@@ -47,7 +47,7 @@ def item(x: np.ndarray, alt: str) -> str:
 
 
 def photo(x: np.ndarray, alt: str) -> str:
-    """A picture [H, W, 3] uint8 as JPEG: a fifth of PNG's bytes, where there are hundreds."""
+    """An image [H, W, 3] uint8 as JPEG: a fifth of PNG's bytes, where there are hundreds."""
     data = io.BytesIO()
     Image.fromarray(x).save(data, 'jpeg', quality=88)
     source = 'data:image/jpeg;base64,' + base64.b64encode(data.getvalue()).decode()
@@ -232,7 +232,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def _apart(places: np.ndarray, gap: float, size: Sequence[float]) -> np.ndarray:
-    """Places pushed apart until none overlap, inside the picture."""
+    """Places pushed apart until none overlap, inside the image."""
     places = places + np.arange(len(places))[:, None] * [1e-3, 2e-3]  # no two at the same place
     for _ in range(200):
         delta = places[:, None] - places[None]
