@@ -11,7 +11,6 @@ import os
 import re
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +20,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
 from anyshot_jax.config import ASIDE, config_hash
+from anyshot_jax.storage import files
 from anyshot_jax.sweep.recipes import load_config, load_module
 from anyshot_jax.training.intervals import interval_over_seeds
 from anyshot_jax.types import ACCURACY, InputError, Measure
@@ -57,11 +57,7 @@ def read_lines(path: Path) -> list[Line]:
 
 def write_lines(path: Path, lines: Iterable[Line]) -> None:
     """Replaces the file as a whole, so that an interruption leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False, encoding='utf-8') as f:
-        f.writelines(json.dumps(line) + '\n' for line in lines)
-    os.chmod(f.name, 0o644)
-    os.replace(f.name, path)
+    files.write_text(path, ''.join(json.dumps(line) + '\n' for line in lines))
 
 
 def machine(device: str, num_devices: int) -> str:
@@ -294,7 +290,7 @@ def main() -> None:
     except InputError as e:
         sys.exit(f'error: {e}')
     if not args.check:
-        readme.write_text(new, encoding='utf-8')
+        files.write_text(readme, new)
     elif new != old:
         sys.exit('README.md differs from experiments/results: run python experiments/tables.py')
 

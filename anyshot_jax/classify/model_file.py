@@ -5,10 +5,7 @@ support_pictures, and head.<field> as nearest_mean.Head has them
 """
 
 import json
-import os
 import re
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import numpy as np
 
 from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import THUMBNAIL
+from anyshot_jax.storage.files import write_bytes
 from anyshot_jax.types import InputError
 
 FORMAT = 1
@@ -27,7 +25,7 @@ def write(path: Path, classifier: Any) -> None:
     """The file, whole or not at all.
 
     Raises:
-      InputError: another suffix, or labels that JSON can't keep.
+      InputError: another suffix, labels that JSON can't keep, or it can't be written.
     """
     from safetensors.numpy import save
 
@@ -64,17 +62,7 @@ def write(path: Path, classifier: Any) -> None:
         header = {KEY: json.dumps(said, allow_nan=False)}
     except (TypeError, ValueError) as e:
         raise InputError(f'{path}: a parameter or label cannot be kept: {e}') from e
-    data = save({k: np.array(v, order='C') for k, v in arrays.items()}, header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.tmp')
-    try:
-        with os.fdopen(handle, 'wb') as f:
-            f.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_bytes(path, save({k: np.array(v, order='C') for k, v in arrays.items()}, header))
 
 
 def _flat(head: Head) -> dict[str, np.ndarray]:

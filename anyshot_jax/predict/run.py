@@ -42,7 +42,7 @@ class Request(NamedTuple):
 def run(ask: Request) -> dict[str, Any]:
     """Writes predictions.csv and report.html into ask.out.
 
-    While it works, the rows so far are in .predictions.part.csv there.
+    While it works, the rows so far are in .unfinished-.../predictions.csv there.
 
     Returns:
       counts: images, unreadable, unknown, embedded (in this call); accuracy (None without
@@ -55,8 +55,23 @@ def run(ask: Request) -> dict[str, Any]:
     _check(ask)
     root, out = Path(ask.query).expanduser(), Path(ask.out).expanduser()
     paths = _query(root)
-    outputs = Outputs(out, _settings(ask), ask.overwrite)
-    table, report = out / 'predictions.csv', out / 'report.html'
+    with Outputs(out, _settings(ask), ask.overwrite) as outputs:
+        tally, embedded = _classify(ask, root, paths, outputs, start)
+    return {
+        'images': tally.total,
+        'unreadable': tally.failed,
+        'unknown': tally.unknown,
+        'embedded': embedded,
+        'accuracy': tally.accuracy,
+        'seconds': time.monotonic() - start,
+    }
+
+
+def _classify(
+    ask: Request, root: Path, paths: Sequence[Path], outputs: Outputs, start: float
+) -> tuple[Tally, int]:
+    """The answers, which are in the files then, and the number of images that were embedded."""
+    table, report = outputs.folder / 'predictions.csv', outputs.folder / 'report.html'
     for path in (table, report, *([Path(ask.save).expanduser()] if ask.save else [])):
         outputs.check(path)  # before any work
 
@@ -87,17 +102,9 @@ def run(ask: Request) -> dict[str, Any]:
                     tally.add(answer)
         if not tally.total:
             raise InputError(f'{root} holds {len(paths)} files and no image among them')
-        seconds = time.monotonic() - start
-        text = page(tally, classifier, support, root, _shown(ask), seconds)
+        text = page(tally, classifier, support, root, _shown(ask), time.monotonic() - start)
         fresh['report'].write_bytes(text.encode('utf-8'))
-    return {
-        'images': tally.total,
-        'unreadable': tally.failed,
-        'unknown': tally.unknown,
-        'embedded': store.embedded,
-        'accuracy': tally.accuracy,
-        'seconds': seconds,
-    }
+    return tally, store.embedded
 
 
 def _check(ask: Request) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from anyshot_jax.runtime import start
+from anyshot_jax.storage.files import append_to
 from anyshot_jax.sweep.trials import Trial
 from anyshot_jax.types import InputError
 
@@ -37,7 +38,7 @@ class _Process:
 
     def _start(self) -> None:
         self._run = run = self._left.pop(0)
-        with self.trial.log.open('a') as log:
+        with append_to(self.trial.log) as log:
             self._popen = subprocess.Popen(
                 [sys.executable, *run.command],
                 env={**os.environ, **self.share.env},
