@@ -67,7 +67,7 @@ def tampered(path, change_arrays=lambda a: None, change_said=lambda s: None):
         (lambda a: a.pop('head.means'), None, 'damaged, or no model'),
         (lambda a: a.update({'head.axes': a['head.axes'][:2]}), None, 'axes'),
         (lambda a: a.update({'head.bias': a['head.bias'] * np.nan}), None, 'bias'),
-        (lambda a: a.update(support_images=np.zeros((1, 2), np.uint8)), None, 'support_pictures'),
+        (lambda a: a.update(support_pictures=np.zeros((1, 2), np.uint8)), None, 'support_pictures'),
         (lambda a: a['support_features'].fill(np.inf), None, 'support_features'),
         (None, lambda s: s.update(format=99), 'has format 99, this reads 1'),
         (None, lambda s: s.update(classes=[]), 'do not fit'),

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.feature_store import FeatureStore, store_of
+from anyshot_jax.classify.trained import import_code
 from anyshot_jax.data.readers import descriptions as texts
 from anyshot_jax.data.readers.folder_tree import find_classes, find_files
 from anyshot_jax.data.readers.images import SUFFIXES
@@ -37,6 +38,7 @@ class Request(NamedTuple):
     save: str = ''
     on_error: str = 'raise'
     overwrite: bool = False
+    allow_code: bool = False
 
 
 def run(ask: Request) -> dict[str, Any]:
@@ -134,7 +136,9 @@ def _shown(ask: Request) -> dict[str, str]:
     """The fields that were given, for people."""
     hidden = ('encoder', 'method') if ask.model else ()
     return {
-        k: str(v) for k, v in ask._asdict().items() if v and k not in hidden and k != 'overwrite'
+        k: str(v)
+        for k, v in ask._asdict().items()
+        if v and k not in hidden and k not in ('overwrite', 'allow_code')
     }
 
 
@@ -152,6 +156,8 @@ def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
             raise InputError(f'--descriptions={file}: there is no such file')
         described = {k: text for k, text in texts.descriptions(file).items() if text.strip()}
         texts.warn_same(described)
+    if ask.allow_code and Path(ask.method).expanduser().is_dir():
+        import_code(ask.method)
     classifier = AnyShotClassifier(encoder=ask.encoder, method=ask.method)
     classifier._check()
     store = store_of(classifier._net())

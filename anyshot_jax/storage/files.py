@@ -148,9 +148,11 @@ def read_json(path: Path) -> Any:
       InputError: it is not JSON, too large or too deep.
     """
     try:
-        if path.stat().st_size > MAX_JSON:
+        with path.open('rb') as f:
+            content = f.read(MAX_JSON + 1)
+        if len(content) > MAX_JSON:
             raise InputError(f'{path} is larger than {MAX_JSON:,} bytes: restore or remove it')
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as e:
