@@ -326,6 +326,11 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(
                 f'this model was fitted with other weights of {self.encoder}: fit it again'
             )
+        if getattr(self, 'encoder_digest_', '') and net.dim != self.n_features_in_:
+            raise InputError(
+                f'this model has features of {self.n_features_in_} numbers, {self.encoder} gives '
+                f'{net.dim}: fit it again'
+            )
         return net
 
     def _check(self) -> None:

@@ -191,8 +191,10 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _lines(path: Path):
-    """The whole lines of metrics.jsonl; a kill may have cut the last one."""
+    """The whole records of metrics.jsonl; a kill may have cut the last one."""
     if path.exists():
         for line in path.read_bytes().decode(errors='replace').splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                yield json.loads(line)
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(line)
+                if isinstance(record, dict) and isinstance(record.get('step'), int):
+                    yield record
