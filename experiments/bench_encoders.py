@@ -139,7 +139,8 @@ def vision(batch: int, name: str) -> Pair:
         sizes |= hidden | {'num_register_tokens': 4} if vit.family == 'dinov3' else {}
         config = getattr(transformers, f'{kind[vit.family]}Config')(**sizes)
         model = getattr(transformers, f'{kind[vit.family]}Model')(config)
-    net, model = vit.net(), model.eval()
+    net: Any = vit.net()
+    model = model.eval()
     params = vit_weights.convert(_arrays(model), net, vit.family)
     ours = lambda params, x: net.apply(params, x)['features']
     last = 'image_embeds' if vit.family == 'clip' else 'pooler_output'

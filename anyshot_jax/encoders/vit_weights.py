@@ -11,7 +11,7 @@ from anyshot_jax.encoders.positions import resize_grid
 from anyshot_jax.encoders.transformer import dense, layer_params, layer_shapes, norm
 from anyshot_jax.encoders.vit import VisionTransformer
 from anyshot_jax.encoders.weights import check_names
-from anyshot_jax.types import InputError
+from anyshot_jax.types import ArgumentError
 
 
 class Family(NamedTuple):
@@ -258,8 +258,8 @@ def check_size(size: int, patch: int) -> int:
     """The largest multiple of the patch that is not above `size`.
 
     Raises:
-      InputError: there is none.
+      ArgumentError: there is none.
     """
     if size < patch:
-        raise InputError(f'images of size {size} hold no patch of {patch} pixels')
+        raise ArgumentError('size', f'={size}: such images hold no patch of {patch} pixels')
     return size // patch * patch
