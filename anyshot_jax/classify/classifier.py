@@ -7,6 +7,7 @@ Images pass a frozen encoder; classes are told by the nearest mean (`nearest_mea
 may have no example, only words (`word_means.py`), one, or many.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,10 @@ class AnyShotClassifier(SupportClassifier):
           InputError: no such file, damaged, or no classifier; says which.
         """
         return model_file.read(Path(path), cls)
+
+
+# scikit-learn reads parameters off the class, where Python would show those of __new__.
+AnyShotClassifier.__signature__ = inspect.signature(AnyShotClassifier.__init__.__get__(object()))  # type: ignore[attr-defined]
 
 
 def _is_folder(method: Any) -> bool:
