@@ -129,6 +129,19 @@ def in_stages(**stages: ConfigDict) -> ConfigDict:
     return ConfigDict({'stages': tuple(stages), **shared, **stages}).lock()
 
 
+def variant(arg: str, *known: str) -> str:
+    """The argument of a recipe's `get_config`, checked: '' or one of `known`.
+
+    Raises:
+      InputError: another one; names the nearest.
+    """
+    if arg and not known:
+        raise InputError(f'this recipe has no variants, got :{arg}')
+    if arg and arg not in known:
+        raise InputError(f'this recipe has no variant :{arg}{nearest(arg, known)}')
+    return arg
+
+
 def check(config: ConfigDict) -> ConfigDict:
     """A locked copy of `config` in which every field is known, typed and present.
 

@@ -12,6 +12,7 @@ from anyshot_jax.classify import nearest_mean, word_means
 from anyshot_jax.classify.frozen import Frozen
 from anyshot_jax.classify.nearest_mean import Head
 from anyshot_jax.classify.trained import Trained
+from anyshot_jax.ops import calibration
 from anyshot_jax.types import Array, InputError
 
 # Of cosines where no example can be held out: the likeliest of 0.05 to 0.3 in one-shot tasks of
@@ -76,7 +77,7 @@ def fit(
     known: word_means.Known | None = None,
     false_alarm: float = 0.05,
 ) -> tuple[Head, Calibrated]:
-    """A head, its temperature and threshold by `nearest_mean.held_out` examples.
+    """A head, its temperature and threshold by `calibration.held_out` examples.
 
     Args:
       x: [N, D] features. label: [N] in 0..C-1. how: of `nearest_mean.fit_space`.
@@ -86,7 +87,7 @@ def fit(
     told = {'how': how, 'words': words, 'known': known}
     head, _ = head_of(x, label, num_classes, **told)
     scored, said = [], []
-    for rows in nearest_mean.held_out(label):
+    for rows in calibration.held_out(label):
         kept = np.setdiff1d(np.arange(len(x)), rows)
         part, by_words = head_of(x[kept], label[kept], num_classes, **told)
         z = nearest_mean.place(part.space, x[rows])
@@ -142,7 +143,7 @@ def fit_trained(
     """
     head, _ = head_of(x, label, num_classes, how=how, words=None, known=None)
     scored = []
-    for rows in nearest_mean.held_out(label):
+    for rows in calibration.held_out(label):
         kept = np.setdiff1d(np.arange(len(x)), rows)
         scored.append((rows, answer(x[kept], label[kept], num_classes, x[rows])))
     found = calibrate(scored, label, num_classes, 1.0, false_alarm)
@@ -162,9 +163,9 @@ def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> C
     score = score.astype(np.float64)
     temperature = usual
     if num_classes > 1:
-        temperature = nearest_mean.fit_temperature(score, label[rows])
+        temperature = calibration.fit_temperature(score, label[rows])
     held_out[rows] = nearest_mean.probabilities(score, temperature)
-    limit, expected = nearest_mean.fit_threshold(score.max(1), false_alarm)
+    limit, expected = calibration.fit_threshold(score.max(1), false_alarm)
     return Calibrated(temperature, limit, expected, held_out)
 
 

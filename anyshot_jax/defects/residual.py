@@ -164,7 +164,7 @@ def _peak(patcher, fields):
             whole = jnp.zeros_like(dist)
             # Square roots even out what is large after ReLU (nets/projection.py).
             for of in (dist, whole):
-                mean = weighted_mean(head, _pooled(of, head.shape[1:3]), fields.sharpness)
+                mean = weighted_mean(head, pooled(of, head.shape[1:3]), fields.sharpness)
                 parts.append(jnp.sqrt(jnp.maximum(mean, 0)))
         return tuple(parts)
 
@@ -186,7 +186,7 @@ def weighted_mean(x: Array, dist: Array, sharpness: float) -> Array:
     return jnp.einsum('nhw,nhwd->nd', weight, x)
 
 
-def _pooled(dist: Array, shape: tuple[int, int]) -> Array:
+def pooled(dist: Array, shape: tuple[int, int]) -> Array:
     """[N, h, w] -> [N, *shape]: the largest of each cell, or the nearest where cells are finer."""
     for axis, size in ((1, shape[0]), (2, shape[1])):
         given = dist.shape[axis]
