@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from anyshot_jax import __version__
+import anyshot_jax
 from anyshot_jax.types import nearest
 
 COMMANDS = {
@@ -18,7 +18,7 @@ COMMANDS = {
     'sweep': ('sweep.command', 'runs many trials of a recipe, with a leaderboard'),
 }
 USAGE = (
-    f"""anyshot {__version__}
+    f"""anyshot {anyshot_jax.__version__}
 
 """
     + '\n'.join(f'  anyshot {name:8} {does}' for name, (_, does) in COMMANDS.items())
@@ -36,7 +36,7 @@ def cli() -> None:
         print(USAGE)
         return
     if name == '--version':
-        print(__version__)
+        print(anyshot_jax.__version__)
         return
     if name not in COMMANDS:
         print(f'error: no command {name!r}{nearest(name, COMMANDS)}', file=sys.stderr)
