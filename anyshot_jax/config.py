@@ -4,18 +4,20 @@ A recipe starts from `defaults(...)` and assigns what differs. The result is loc
 misspelt field or a wrong type fails where it is written, and every field can be set by a flag.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
 import os
 import pkgutil
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from anyshot_jax.types import InputError, nearest
+from anyshot_jax.types import ArgumentError, InputError, nearest
 
 # The spine's own fields. Counts of steps are optimiser steps; 0 switches a periodic thing off.
 SPINE: dict[str, Any] = {
@@ -166,6 +168,40 @@ def variant(arg: str, *known: str) -> str:
     if arg and arg not in known:
         raise InputError(f'this recipe has no variant :{arg}{nearest(arg, known)}')
     return arg
+
+
+def check_choices(
+    fields: Mapping[str, Any], choices: Mapping[str, Collection[str]], path: str = 'config.method'
+) -> None:
+    """Refuses a field whose value is none of its choices.
+
+    Args:
+      fields: a section of a config. choices: by field, the values that it may have.
+      path: the section's name.
+    Raises:
+      InputError: another value; names the field and the nearest choice.
+    """
+    for name, known in choices.items():
+        if fields[name] not in known:
+            value = fields[name]
+            raise InputError(f'{path}.{name}={value!r} is unknown{nearest(str(value), known)}')
+
+
+@contextlib.contextmanager
+def under(path: str, **renamed: str) -> Iterator[None]:
+    """Errors about an argument of what is called inside name the field that the user has set.
+
+    Args:
+      path: a section of the config, whose field has the argument's name; '': none, names stay.
+      renamed: by argument, the whole name where it is another.
+    Raises:
+      ArgumentError: with that name.
+    """
+    try:
+        yield
+    except ArgumentError as e:
+        name = renamed.get(e.name, f'{path}.{e.name}' if path else e.name)
+        raise ArgumentError(name, e.problem) from e
 
 
 def check(config: ConfigDict) -> ConfigDict:
