@@ -20,7 +20,7 @@ from anyshot_jax.encoders import clip, efficientnet_lite, minilm, resnet, tokens
 from anyshot_jax.encoders.catalogue import HUB, NAMES, find_weights, net_of, weights_file
 from anyshot_jax.ops.colour import COLOURS, colour_shares
 from anyshot_jax.ops.preprocess import Preprocessing, preprocess
-from anyshot_jax.types import Array, InputError, nearest
+from anyshot_jax.types import ArgumentError, Array, InputError, nearest
 
 
 class TextEncoder(NamedTuple):
@@ -73,12 +73,12 @@ def load(
         come last wherever they are named.
       size: pixels that images' shorter side is brought to, for a convolutional net; 0: its own.
     Raises:
-      InputError: no such encoder or part, a size that the net can't take, weights that can't be
-        had (says what would do), or a file of another net (names the first missing and the first
-        unexpected tensor).
+      ArgumentError: no such dtype or part, or a size that the net can't take.
+      InputError: no such encoder, weights that can't be had (says what would do), or a file of
+        another net (names the first missing and the first unexpected tensor).
     """
     if dtype not in ('float32', 'bfloat16'):
-        raise InputError(f'config.encoder_dtype={dtype!r}: need float32 or bfloat16')
+        raise ArgumentError('dtype', f'={dtype!r}: need float32 or bfloat16')
     name, _, given = which.rpartition('=')
     if not name and which in NAMES:
         name, given = which, ''
@@ -87,6 +87,8 @@ def load(
     try:
         name = name or net_of(found, path)
         return build(name, found, path.parent, dtype=dtype, parts=parts, size=size)
+    except ArgumentError:
+        raise
     except InputError as e:
         raise InputError(f'{path}: {e}') from e
 
@@ -103,11 +105,11 @@ def build(
     """The encoder `name` with these tensors; `folder` holds the tokenizer of a text encoder."""
     parts = tuple(parts)
     if size and (name in ('minilm_l6', 'clip_vit_b32') or size < 32):
-        raise InputError(f'{name} cannot take images of size {size}: a convolutional net takes '
-                         '32 and more')  # fmt: skip
+        raise ArgumentError('size', f'={size}: {name} cannot take images of size {size}; a '
+                            'convolutional net takes 32 and more')  # fmt: skip
     if name == 'minilm_l6':
         if parts:
-            raise InputError(f'{name} reads texts: leave config.encoder_parts={parts!r} empty')
+            raise ArgumentError('parts', f'={parts!r}: {name} reads texts, so leave it empty')
         net = minilm.MiniLM(dtype=dtype)
         params, tokenizer = minilm.convert(found, net), tokens.wordpiece_tokenizer(folder)
         return _text_encoder(name, net.apply, params, tokenizer, net.width, dtype)
@@ -152,11 +154,10 @@ def _image_encoder(name, apply, params, how, dtype, parts=(), text=None) -> Imag
     sizes = {k: 2 * c for k, c in channels.items()} | {'colours': len(COLOURS)}
     for i, part in enumerate(parts):
         if part not in sizes:
-            raise InputError(
-                f'{name} has no {part!r} for config.encoder_parts{nearest(str(part), sizes)}'
-            )
+            hint = nearest(str(part), sizes)
+            raise ArgumentError('parts', f': {name} has no {part!r}{hint}')
         if part in parts[:i]:
-            raise InputError(f'config.encoder_parts={parts!r} names {part!r} twice')
+            raise ArgumentError('parts', f' names {part!r} twice')
     parts = tuple(sorted(parts, key=lambda part: part == 'colours'))  # methods find them at the end
 
     def features(params, x):
