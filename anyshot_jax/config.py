@@ -328,7 +328,7 @@ def from_json(text: str) -> ConfigDict:
     full = defaults(**names)
     try:
         full.update(_tuples(fields))
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as e:
         raise InputError(f'a config of another version: {e}') from e
     return check(full)
 

@@ -18,6 +18,7 @@ from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.support_classifier import SupportClassifier
 from anyshot_jax.classify.trained_classifier import TrainedClassifier
 from anyshot_jax.classify.transduce import transduced
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array, InputError
 
 METHODS = ('prototypes', 'refine')
@@ -149,4 +150,4 @@ AnyShotClassifier.__signature__ = inspect.signature(AnyShotClassifier.__init__._
 
 def _is_folder(method: Any) -> bool:
     texts = isinstance(method, (str, Path)) and method not in METHODS
-    return texts and Path(method).expanduser().is_dir()
+    return texts and user_path(method).is_dir()

@@ -19,6 +19,7 @@ from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
 from anyshot_jax.classify.picture_input import squares
 from anyshot_jax.storage import files
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.training import checkpoint, population
 from anyshot_jax.training.progress import Progress
 from anyshot_jax.types import Array, Episode, InputError, from_arrays
@@ -104,7 +105,7 @@ def import_code(workdir: str) -> None:
     Raises:
       InputError: there is no such module.
     """
-    path = Path(workdir).expanduser() / 'config.json'
+    path = user_path(workdir) / 'config.json'
     for name in configs.user_modules(files.read_json(path) if path.is_file() else {}):
         try:
             importlib.import_module(name)
@@ -121,7 +122,7 @@ def trained(workdir: str) -> Trained:
         of an encoder or data that images can't be made into, without a checkpoint, or whose config
         names code that is not the package's own.
     """
-    folder = Path(workdir).expanduser()
+    folder = user_path(workdir)
     path = folder / 'config.json'
     if not path.is_file():
         raise InputError(f'{folder} is no workdir: there is no config.json in it')

@@ -8,6 +8,7 @@ import numpy as np
 from anyshot_jax.predict.answers import Tally
 from anyshot_jax.report import figures, tasks
 from anyshot_jax.report.page import meter, name, note, percent, section, table
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array
 
 MATRIX, PAIRS = 40, 40  # classes of the matrix at most; else so many pairs
@@ -24,7 +25,7 @@ class Support(NamedTuple):
     @classmethod
     def of(cls, classifier: Any, folder: str = '') -> 'Support':
         """Those of a fitted classifier."""
-        root = Path(folder).expanduser() if folder else None
+        root = user_path(folder) if folder else None
         named = [Path(text) for text in classifier.support_names_]
         names = [
             (p.relative_to(root) if root and p.is_relative_to(root) else p).as_posix()

@@ -19,6 +19,7 @@ from anyshot_jax.predict.answers import Tally, answers, is_other_file
 from anyshot_jax.predict.page import page
 from anyshot_jax.predict.page_classes import Support
 from anyshot_jax.predict.table import Outputs, write_head, write_rows
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
 
 LAYOUT = '<class>/<image>'
@@ -55,7 +56,7 @@ def run(ask: Request) -> dict[str, Any]:
     """
     start = time.monotonic()
     _check(ask)
-    root, out = Path(ask.query).expanduser(), Path(ask.out).expanduser()
+    root, out = user_path(ask.query), user_path(ask.out)
     paths = _query(root)
     with Outputs(out, _settings(ask), ask.overwrite) as outputs:
         tally, embedded = _classify(ask, root, paths, outputs, start)
@@ -74,7 +75,7 @@ def _classify(
 ) -> tuple[Tally, int]:
     """The answers, which are in the files then, and the number of images that were embedded."""
     table, report = outputs.folder / 'predictions.csv', outputs.folder / 'report.html'
-    for path in (table, report, *([Path(ask.save).expanduser()] if ask.save else [])):
+    for path in (table, report, *([user_path(ask.save)] if ask.save else [])):
         outputs.check(path)  # before any work
 
     classifier, store = _classifier(ask)
@@ -82,7 +83,7 @@ def _classify(
     if ask.unknown in names:
         raise InputError(f'--unknown={ask.unknown}: there is a class of that name')
     if ask.save:
-        with outputs.replacing(model=Path(ask.save).expanduser()) as fresh:
+        with outputs.replacing(model=user_path(ask.save)) as fresh:
             classifier.save(fresh['model'])
     support = Support.of(classifier, ask.support)
     labels = _labels(root, paths, names)
@@ -126,7 +127,7 @@ def _check(ask: Request) -> None:
 
 def _settings(ask: Request) -> dict[str, Any]:
     """What predictions depend on, besides the files inside the folders."""
-    place = lambda text: str(Path(text).expanduser().resolve()) if text else ''
+    place = lambda text: str(user_path(text).resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'support', 'model')}
     made |= {'descriptions': place(ask.descriptions), 'unknown': ask.unknown}
     return made if ask.model else {**made, 'encoder': ask.encoder, 'method': ask.method}
@@ -148,15 +149,15 @@ def _shown(ask: Request) -> dict[str, str]:
 def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
     """Fitted, or read from its file; and the features that it takes."""
     if ask.model:
-        return _loaded(Path(ask.model).expanduser())
+        return _loaded(user_path(ask.model))
     described = {}
     if ask.descriptions:
-        file = Path(ask.descriptions).expanduser()
+        file = user_path(ask.descriptions)
         if not file.is_file():
             raise InputError(f'--descriptions={file}: there is no such file')
         described = {k: text for k, text in texts.descriptions(file).items() if text.strip()}
         texts.warn_same(described)
-    if ask.allow_code and Path(ask.method).expanduser().is_dir():
+    if ask.allow_code and user_path(ask.method).is_dir():
         import_code(ask.method)
     classifier = AnyShotClassifier(encoder=ask.encoder, method=ask.method)
     classifier.check_params()
@@ -186,7 +187,7 @@ def _support(
     ask: Request, described: dict[str, str], store: FeatureStore
 ) -> tuple[list[Path], list[str], np.ndarray]:
     """The examples, sorted, their classes, and their features."""
-    root = Path(ask.support).expanduser()
+    root = user_path(ask.support)
     tree = find_classes(root)
     if tree.has_roles:
         raise InputError(f'{root} holds train, val and test: give one of them, as {root}/train')

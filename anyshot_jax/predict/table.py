@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from anyshot_jax.predict.answers import Answer
 from anyshot_jax.storage import files
 from anyshot_jax.storage.lock import Lock, beside
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, printable
 
 COLUMNS = (
     'path', 'prediction', 'probability', 'unknown', 'second', 'second_probability', 'nearest',
@@ -31,7 +31,8 @@ def write_head(file: TextIO) -> None:
 def write_rows(file: TextIO, found: Sequence[Answer], support: Sequence[str]) -> None:
     """A row for each answer. Texts are quoted, and none begins like a formula.
 
-    A label gets an apostrophe before it, a path ./ so that it still is one.
+    A label gets an apostrophe before it, a path ./ so that it still is one. Control characters
+    are written out, as \\x1b.
 
     Args:
       support: what the images of the support are called.
@@ -64,6 +65,7 @@ def _writer(file: TextIO) -> Any:
 
 def _harmless(text: str, before: str = "'") -> str:
     first = text.lstrip(' ')[:1]
+    text = printable(text)
     return before + text if first and first in FORMULA else text
 
 

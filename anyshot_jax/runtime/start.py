@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
 from anyshot_jax.storage.folders import cache_dir
+from anyshot_jax.types import InputError
 
 MAX_CPU_DEVICES = 8  # each holds a copy of the data
 
@@ -42,9 +43,17 @@ def split_cpu(config: ConfigDict) -> None:
 
 
 def cores() -> int:
-    """The cores that this process may use: PJRT_NPROC, XLA's number of threads, goes before."""
+    """The cores that this process may use: PJRT_NPROC, XLA's number of threads, goes before.
+
+    Raises:
+      InputError: PJRT_NPROC is no number of them.
+    """
     if given := os.environ.get('PJRT_NPROC', ''):
-        return int(given)
+        if not (given.isascii() and given.isdigit() and int(given[:9])):
+            raise InputError(
+                f'the environment variable PJRT_NPROC={given!r} must be a whole number above 0'
+            )
+        return int(given[:9])
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from anyshot_jax.runtime import start
 from anyshot_jax.storage.files import append_to
 from anyshot_jax.sweep.trials import Trial
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, printable
 
 ASK = 'import jax; print(jax.default_backend(), jax.local_device_count())'
 PATIENCE = 120  # seconds to save in; after that a trial is ended
@@ -159,4 +159,4 @@ def _devices() -> tuple[str, int]:
 def last_line(trial: Trial) -> str:
     """The end of a trial's log, where an error says what to do."""
     lines = trial.log.read_text(errors='replace').split('\n') if trial.log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), '')
+    return printable(next((line.strip() for line in reversed(lines) if line.strip()), ''))
