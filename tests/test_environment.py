@@ -21,13 +21,13 @@ from anyshot_jax.types import ArgumentError, InputError, printable
 @pytest.mark.parametrize('value', ['abc', '0', '-1', '1.5', '²', ' '])
 def test_cores(monkeypatch, value):
     monkeypatch.setenv('PJRT_NPROC', value)
-    with pytest.raises(InputError, match='PJRT_NPROC=.* must be a whole number above 0'):
+    with pytest.raises(InputError, match=r'PJRT_NPROC=.* must be a whole number above 0'):
         start.cores()
 
 
 @pytest.mark.parametrize('value', ['abc', '-2', '2.0', '²'])
 def test_slurm_tasks(value):
-    with pytest.raises(InputError, match='SLURM_STEP_NUM_TASKS=.* must be a whole number'):
+    with pytest.raises(InputError, match=r'SLURM_STEP_NUM_TASKS=.* must be a whole number'):
         processes.in_a_cluster({'SLURM_STEP_NUM_TASKS': value})
 
 
@@ -37,12 +37,12 @@ def test_a_cluster_of_which_only_a_part_is_said(monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
     monkeypatch.setenv('SLURM_JOB_ID', '7')
-    with pytest.raises(InputError, match='one of several processes .* start it by srun'):
+    with pytest.raises(InputError, match=r'one of several processes .* start it by srun'):
         processes.join('', 0, -1)
 
 
 def test_homes_of_nobody(monkeypatch):
-    with pytest.raises(InputError, match='~nobody_of_that_name/x: .*write the whole path'):
+    with pytest.raises(InputError, match=r'~nobody_of_that_name/x: .*write the whole path'):
         folders.user_path('~nobody_of_that_name/x')
     monkeypatch.setenv('ANYSHOT_DATA_DIR', '~nobody_of_that_name/x')
     with pytest.raises(InputError, match='variable ANYSHOT_DATA_DIR=~nobody_of_that_name/x'):
