@@ -1,7 +1,10 @@
 """What has to be set before JAX makes its devices."""
 
+import ctypes
 import math
 import os
+import signal
+import sys
 
 import jax
 from ml_collections import ConfigDict
@@ -11,6 +14,23 @@ from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import InputError
 
 MAX_CPU_DEVICES = 8  # each holds a copy of the data
+
+
+PARENT = 'ANYSHOT_PARENT'  # the variable by which a sweep tells its trials which process it is
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def end_with_parent() -> None:
+    """Makes this process end, by SIGTERM, when the one that PARENT names ends, however that ends.
+
+    A SIGKILL of a sweep takes its trials along: they save and end. On Linux only.
+    """
+    parent = os.environ.get(PARENT, '')
+    if sys.platform != 'linux' or not (parent.isascii() and parent.isdigit()):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it was gone before
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def keep_compiled() -> None:

@@ -53,6 +53,17 @@ class Lock:
             self._lock.release()
 
 
+def is_held(file: Path) -> bool:
+    """Whether another process holds this lock."""
+    if not file.exists():
+        return False
+    try:
+        Lock(file, '').release()
+    except InputError:
+        return True
+    return False
+
+
 def beside(path: Path) -> Path:
     """The lock of a file."""
     return path.with_name(f'.{path.name}.lock')
