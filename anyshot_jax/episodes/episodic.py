@@ -6,14 +6,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax.episodes import augment, retrieval, sampling
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.distance import cosine
-from anyshot_jax.runtime.devices import map_over_devices
+from anyshot_jax.runtime.devices import map_over_devices, map_rows
 from anyshot_jax.types import (
     ACCURACY,
     SCORE,
@@ -278,10 +277,8 @@ def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:
         whatever the split's size, so that there is one program and bounded memory.
     """
     dataset = sampling.expand_turns(dataset)
-    num = dataset.x.shape[0]
-    starts = range(0, num, EMBED_CHUNK)  # the last chunk is filled up from the first rows
-    chunks = [embed(dataset.x[(i + np.arange(EMBED_CHUNK)) % num]) for i in starts]
-    return dataclasses.replace(dataset, x=jnp.concatenate(chunks)[:num], parts=())
+    x = map_rows(embed, dataset.x, size=EMBED_CHUNK)
+    return dataclasses.replace(dataset, x=x, parts=())
 
 
 def cross_entropy(scores: Array, label: Array) -> tuple[Array, dict]:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax.episodes.sampling import class_names, sample_episode
+from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.types import Array, Data, Dataset, Episode, Method, TrainState
 
 Ask = Callable[[Any], np.ndarray]  # episode -> scores [W*Q, W]
@@ -248,6 +250,5 @@ def embed_rows(
     chunk = int(np.clip(200_000 // max(1, math.prod(x.shape[1:])), 8, 128))
     # Mixed classes, and no chunk of copies: a net that normalises by its batch sees a fair one.
     order = rng.permutation(len(x))
-    padded = np.resize(order, -(-len(x) // chunk) * chunk)
-    z = [np.asarray(embed(state, x[rows]), np.float64) for rows in padded.reshape(-1, chunk)]
-    return np.concatenate(z)[: len(x)][np.argsort(order)].reshape(len(x), -1)
+    z = np.asarray(map_rows(partial(embed, state), x[order], size=chunk), np.float64)
+    return z[np.argsort(order)].reshape(len(x), -1)
