@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import os
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -129,6 +130,31 @@ def in_stages(**stages: ConfigDict) -> ConfigDict:
         stage.seed, stage.plan, stage.data.dir = seed, plan, directory
     shared = {'seed': seed, 'plan': plan, 'data': {'dir': directory}}
     return ConfigDict({'stages': tuple(stages), **shared, **stages}).lock()
+
+
+def recipe_file(recipe: str) -> str:
+    """The path of a recipe, followed by :VARIANT where one is asked for.
+
+    Args:
+      recipe: a path, or the name of a recipe that the package ships, such as 'quickstart'.
+    Raises:
+      InputError: no such file or name; names the nearest recipe.
+    """
+    name, colon, arg = recipe.partition(':')
+    if Path(name).is_file():
+        return recipe
+    package = Path(__file__).parent
+    # Inside an installed package; beside it in a checkout.
+    places = package / 'configs', package.parent / 'configs'
+    shipped = next((f for f in places if f.is_dir()), None)
+    recipes = {f.stem: f for f in shipped.glob('*.py')} if shipped else {}
+    if name in recipes:
+        return f'{os.path.relpath(recipes[name])}{colon}{arg}'
+    if Path(name).stem in recipes:
+        hint = f'; --config={Path(name).stem}{colon}{arg} is the one that the package ships'
+    else:
+        hint = nearest(Path(name).stem, recipes) if recipes else ''
+    raise InputError(f'there is no recipe {name}{hint}')
 
 
 def variant(arg: str, *known: str) -> str:
