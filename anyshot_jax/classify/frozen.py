@@ -67,7 +67,7 @@ class Frozen(NamedTuple):
                 bar.update(BATCH)
 
     def imagenet(self, text_encoder: str) -> word_means.Known | None:
-        """What its last layer knows of ImageNet's classes, if it has one."""
+        """Weights of ImageNet's classes in its last layer, if it has one."""
         head = last_layer(_parts(self.which)[0])
         if head is not None:  # joined parts come last, and say nothing of those classes
             head = np.pad(head, ((0, 0), (0, self.dim - head.shape[1])))

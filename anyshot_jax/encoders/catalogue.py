@@ -1,4 +1,4 @@
-"""Where the weights of pretrained encoders are: a package, ANYSHOT_DATA_DIR, or the hub."""
+"""Locations of pretrained encoders' weights: a package, ANYSHOT_DATA_DIR, or the hub."""
 
 import re
 from collections.abc import Mapping

@@ -206,7 +206,7 @@ def _torch_names(path: tuple[str, ...]) -> tuple[str, str]:
 
 
 def known(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether these look like weights of this net, in either form."""
+    """True if these look like weights of this net, in either form."""
     return '_conv_stem.weight' in tensors or 'stem.w' in tensors
 
 

@@ -1,4 +1,4 @@
-"""What every method that learns from episodes shares: its net, its sampler and its evaluation."""
+"""Parts that episodic methods share: forward passes, sampler and evaluation."""
 
 import dataclasses
 from collections.abc import Callable, Collection
@@ -171,7 +171,7 @@ def episodic(
 
     @jax.jit
     def named(state, tasks: Episode):
-        """Of tasks [E, ...] that the data give: whether each query is named right, [E, W*Q]."""
+        """Correctness, 0 or 1, of every query of fixed tasks [E, ...]: [E, W*Q]."""
         right = lambda e: (jnp.argmax(answer(state, e), -1) == e.y_q).astype(jnp.float32)
         return jax.lax.map(right, tasks)
 

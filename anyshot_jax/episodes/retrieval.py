@@ -26,7 +26,7 @@ class Items(NamedTuple):
 
 
 def items_of(dataset: Dataset) -> Items:
-    """Those of a dataset of features; without groups an item only leaves itself out."""
+    """Items of a dataset of features; without groups an item only leaves itself out."""
     num = dataset.x.shape[0]
     group = np.arange(num) if dataset.group is None else dataset.group
     return Items(dataset.x.reshape(num, -1), dataset.label, group)
@@ -53,7 +53,7 @@ def check(data: Data, role: str) -> None:
 
 
 def names(at: tuple[int, ...]) -> tuple[str, ...]:
-    """What the values of `measures` are called, in the order of the result."""
+    """Names of the values of `measures`, in the order of the result."""
     precisions = (f'precision@{k}' for k in at if k > 1)
     return ('mAP', 'mAP@R', 'R-precision', *(f'recall@{k}' for k in at), *precisions)
 

@@ -66,7 +66,7 @@ class Image(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What is learnt from: N items, C classes."""
+    """Training set: N items, C classes."""
 
     weight: Array  # [N]
     label: Array  # [N]
@@ -113,7 +113,7 @@ def build(config, data):
         return Image(x, given.label[row], given.weight[row])
 
     def loss(params, stats, frozen, batch: Image, alpha: float):
-        """Of the batch on this device; the graph is of the batches on all."""
+        """Loss of the batch on this device; the graph is that of the batches on all devices."""
         h, stats = net.apply(params['net'], stats, batch.x, 'train')
         scores = h @ params['head']['kernel'] + params['head']['bias'][None]
         log_prob = jax.nn.log_softmax(scores)

@@ -62,7 +62,7 @@ def backbone(net: ConfigDict | Mapping[str, Any], method: str) -> Backbone:
 
 
 class Similarity(NamedTuple):
-    """How like two items are, 0..1; parameters are arguments, so that none is baked in."""
+    """Similarity of two items, 0..1; parameters are arguments, so that none is baked in."""
 
     params: Any  # {'params': {'net', 'head'}, 'stats': {'net', 'head'}}, or {}
     features: Callable  # (params, x [N, ...]) -> [N, D]
@@ -136,7 +136,7 @@ def all_pairs(sim: Similarity, z: Array, *, others: Array | None = None) -> np.n
 
 
 def rows_at_once(num: int, others: int) -> int:
-    """How many of `num` rows of pairs with `others` items are a block."""
+    """Number of the `num` rows of pairs with `others` items that are a block."""
     return max(1, min(BLOCK // max(others, 1), num))
 
 
