@@ -5,7 +5,6 @@ import re
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -349,14 +348,3 @@ def test_a_wrong_command_is_one_line(python, flags):
     assert done.returncode == 2
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
     assert done.stdout == ''
-
-
-def test_the_page_is_package_data():
-    """A wheel has the files that are served."""
-    import tomllib
-
-    root = Path(command.__file__).parent
-    found = tomllib.loads((root.parent / 'pyproject.toml').read_text())
-    globs = found['tool']['setuptools']['package-data']['anyshot_jax.serve']
-    packed = {p.name for g in globs for p in (root / 'web').glob(g)}
-    assert packed == {p.name for p in (root / 'web').iterdir() if p.suffix[1:] in SERVED}
