@@ -15,7 +15,6 @@ from anyshot_jax.serve import command
 from anyshot_jax.serve.session import Limits
 from anyshot_jax.types import InputError
 
-SERVED = ('html', 'css', 'js')
 LIMITS = Limits(bytes=100_000, images=3, pixels=100_000, name=30, description=200, classes=4)
 EXAMPLES = [*(stripes(i, False) for i in range(3)), *(dots(i) for i in range(2))]
 LABELS = ['stripes'] * 3 + ['dots'] * 2
