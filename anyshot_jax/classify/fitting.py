@@ -191,7 +191,7 @@ def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
 
 
 def _usual_temperature(head: Head) -> float:
-    """Temperature for tasks of one example a class; for plain vectors by the spread of the means."""
+    """Temperature for tasks of one example a class; by the spread of the means of plain vectors."""
     if head.space.normalise:
         return ONE_SHOT_TEMPERATURE
     spread = np.square(head.means - head.means.mean(0)).sum(1).mean()
