@@ -171,7 +171,7 @@ def _tasks(ask: Ask, test: Pool, class_id: np.ndarray, rng: np.random.Generator)
 
 
 def confusion(answers: Answers) -> tuple[list[int], np.ndarray]:
-    """Confusion in tasks of the same classes: their ids, ascending, and shares [W, W] of i called j.
+    """Confusion in tasks of the same classes: their ids, ascending, and [W, W], i called j.
 
     Rows sum to 1.
     """
