@@ -70,6 +70,9 @@ def _parse(argv: list[str]) -> list[str]:
 def _flag_error(error: Exception) -> str:
     """The line that matters of what config_flags raised, whose messages list every field."""
     text = str(error).replace('\\', '')
+    for old, new in configs.RENAMED.items():
+        if re.search(rf'\b{old.split(".")[1]}\b', text):
+            return f'config.{old} is called config.{new} now'
     if meant := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
         return f"the config has no field '{meant[2]}'; did you mean '{meant[1]}'?"
     if unknown := re.search(r'Key "(\w+)" does not exist', text):

@@ -51,7 +51,7 @@ def get_config(arg: str = ''):
         types.data.size = types.residual.size = 224
         types.data.pseudo.kind = 'texture'
         types.residual.update({'output': 'map', 'layers': ('stride8', 'stride16')})
-        types.residual.made_up_against = 'source'
+        types.residual.synthetic_against = 'source'
         types.method.update({'loss': arg, 'temperature': 0.07, 'adapt_steps': 45})
         types.train.update({'shots': 9, 'queries': 1} if arg == 'infonce' else {'shots': 1})
         types.stop_at = 0.4

@@ -26,7 +26,7 @@ from anyshot_jax.episodes import sampling
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.types import Array, Data, Dataset, InputError, nearest
 
-CHOICES = {'output': ('peak', 'map'), 'made_up_against': ('nearest', 'source')}
+CHOICES = {'output': ('peak', 'map'), 'synthetic_against': ('nearest', 'source')}
 
 
 def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
@@ -83,10 +83,10 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
     for role, dataset in data.items():
         if role in ('good', 'good_test') or not isinstance(dataset, Dataset):
             continue
-        by_source = fields.made_up_against == 'source' and role in ('train', 'val')
+        by_source = fields.synthetic_against == 'source' and role in ('train', 'val')
         if by_source and dataset.group is None:
             raise InputError(
-                f"config.residual.made_up_against='source': nothing says which good image an "
+                f"config.residual.synthetic_against='source': nothing says which good image an "
                 f"item of {role} was made on (its group); use 'nearest'"
             )
         parts = seen(dataset.x, dataset.group if by_source else None, f'see {role}')
