@@ -379,7 +379,9 @@ def test_a_config_of_before_a_field_was_renamed_is_read_and_its_old_name_refused
     assert configs.differences(old, new) == ['config.method.synthesised_from: generator -> ridge']
     stages = {'stages': ['a'], 'a': old, 'seed': 3}
     assert configs.renamed(stages)['a']['method']['synthesised_from'] == 'generator'
-    with pytest.raises(InputError, match=r'fakes_from is called config\.method\.synthesised_from'):
+    with pytest.raises(
+        InputError, match=r'fake_weight is called config\.method\.synthesised_weight'
+    ):
         configs.check(ConfigDict(old))
 
 

@@ -7,8 +7,9 @@ gives them (ops/prototype.class_centres). That is transduction: it looks at all 
 assumes that the classes are equally frequent among them, or as `prior` says. Every result is shown
 beside the inductive one (nearest mean) and, where there is synthesised support, without it.
 
-Synthesised items come from an earlier stage, `synthesised_from`. Without real items (0 shots) all count.
-With some, those count that the episode's own shots name rightly, with the weight `synthesised_weight`.
+Synthesised items come from an earlier stage, `synthesised_from`. Without real items (0 shots) all
+count. With some, those count that the episode's own shots classify rightly, with the weight
+`synthesised_weight`.
 """
 
 from functools import partial
@@ -188,9 +189,9 @@ def check(config, data) -> None:
     """
     fields, tasks = config.method, config.eval.tasks
     if fields.synthesised_from and fields.synthesised_from not in data:
+        hint = nearest(fields.synthesised_from, [n for n, d in data.items() if isinstance(d, dict)])
         raise InputError(
-            f'config.method.synthesised_from={fields.synthesised_from!r} is no earlier stage'
-            f'{nearest(fields.synthesised_from, [n for n, d in data.items() if isinstance(d, dict)])}'
+            f'config.method.synthesised_from={fields.synthesised_from!r} is no earlier stage{hint}'
         )
     if not fields.synthesised_from and any(shots == 0 for _, shots in tasks):
         raise InputError(
