@@ -42,13 +42,13 @@ SPINE: dict[str, Any] = {
     'encoder': '',  # frozen, its features stand in for images: encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
     'encoder_parts': (),  # joined to its features: maps by name ('stride8', ...), 'colours' last
-    'residual': {  # images as what sets them apart from the good ones among the data
+    'residual': {  # patch features minus their nearest normal ones stand in for images
         'encoder': '',  # as config.encoder; '': images stay images
         'layers': ('stride16', 'stride32'),  # its maps that patches are made of
         'head': 'head',  # its map that is added to a peak; '': none
         'size': 384,  # pixels of the images' shorter side as the encoder sees them; 0: its own
         'dim': 0,  # numbers a patch; 0: all channels
-        'ratio': 0.01,  # share of the good patches to remember
+        'ratio': 0.01,  # share of the normal patches to remember
         'output': 'peak',  # peak: vectors | map: residuals [h, w, D]
         'sharpness': 16.0,  # power of the distances that weigh a peak's patches; 0: their mean
         'subtract': True,  # False: the patches themselves, to see what residuals are good for

@@ -34,7 +34,9 @@ _OURS = 'anyshot_jax.types.InputError: '
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise InputError(f'{argv[1:]} are no flags; write --config.field=value')
+        raise InputError(
+            f'unexpected argument {argv[1]!r}; options are written --config.field=value'
+        )
     # JAX starts here, after the flags are known to be right.
     from anyshot_jax.runtime import start
     from anyshot_jax.training import loop, processes

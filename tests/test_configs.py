@@ -102,7 +102,7 @@ def load(config, fields):
     if config.data.name == 'mvtec':  # images without a defect
         good = lambda d: from_arrays(d.x[:2], np.zeros(2, int), ('good',))
         data |= {'good': good(data['train']), 'good_test': good(data['val'])}
-    if config.method.name == 'patch_net':  # defects made on the first two good ones, the last two
+    if config.method.name == 'patch_net':  # defects made on the first two normal ones, the last two
         data['good'] = from_arrays(data['train'].x[:4], np.zeros(4, int), ('good',))
         for role, first in (('train', 0), ('val', 2)):
             x = data[role].x

@@ -33,7 +33,7 @@ def images(n, seed=0, channels=1):
 
 
 def make(channels=1):
-    """Good images, real defects on others, made-up ones that were made on rows of good."""
+    """Normal images, real defects on others, synthetic ones that were made on rows of good."""
     rng = np.random.default_rng(7)
     good = np.clip(rng.normal(110, 10, (9, 16, 16, channels)), 0, 255).astype(np.uint8)
     two = ('a', 'b')
@@ -84,7 +84,7 @@ def seen_in_numpy(data, of, role):
 def test_peaks_are_the_weighted_means(given, role):
     of, data = fields(**given), make()
     got = residual.embed(data, of)
-    assert set(got) == {'test', 'train'}  # good ones are used up
+    assert set(got) == {'test', 'train'}  # normal ones are used up
     parts, _ = seen_in_numpy(data, of, role)
     usual, _ = seen_in_numpy(data, of, 'good')
     assert got[role].parts == tuple(p.shape[1] for p in parts) == ((9, 6, 6) if of.head else (9,))
@@ -112,7 +112,7 @@ def test_maps_stay_where_they_are(given, channels):
 
 
 def test_what_is_as_a_good_image_leaves_nothing():
-    """With all good patches in the bank; or compared with its source, whatever is in the bank."""
+    """With all normal patches in the bank; or compared with its source, whatever is in the bank."""
     data = make()
     data['test'] = data['test'].replace(x=np.concatenate([data['test'].x[:4], data['good'].x[6:7]]))
     got = residual.embed(data, fields(output='map', ratio=1.0))
@@ -127,7 +127,7 @@ def test_what_is_as_a_good_image_leaves_nothing():
 
 
 def test_another_source_is_another_residual():
-    """What is kept of an earlier call was found for the same good images."""
+    """What is kept of an earlier call was found for the same normal images."""
     data, of = make(), fields(output='map', synthetic_against='source', ratio=0.01)
     before = residual.embed(data, of)['train'].x
     patcher = memory_bank.load_patcher('tiny', LAYERS, size=16)
@@ -259,5 +259,5 @@ def test_good_images_are_needed(kind):
     data = without('good')
     if kind == 'features':
         data['good'] = from_arrays(np.zeros((3, 4), np.float32), np.zeros(3, int))
-    with pytest.raises(InputError, match=r"encoder='tiny' compares with good images, but .*test"):
+    with pytest.raises(InputError, match=r"encoder='tiny' compares with normal images, but .*test"):
         residual.embed(data, fields())

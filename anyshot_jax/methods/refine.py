@@ -120,7 +120,7 @@ def main(x: Array, coloured: bool) -> Array:
 
 
 def support(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | None) -> dict:
-    """End of the value's name -> Given: without and, where there are both, with synthesised items.
+    """Support sets by metric suffix: '' has real items only, ' + synthesis' adds synthesised ones.
 
     Args:
       episode: of features [..., D]. made: [W, F, D] or None; they stand last in x_s.
@@ -172,7 +172,7 @@ def transduce(fields: ConfigDict, given: Given, class_id: Array) -> Moved:
 
 
 def scores(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | None) -> dict:
-    """End of the value's name -> scores [W*Q, W] of one task; arguments as in `support`."""
+    """Scores [W*Q, W] of one task by metric suffix; arguments as in `support`."""
     found = {}
     for name, given in support(fields, coloured, episode, made).items():
         found[name] = induce(*given)
