@@ -21,7 +21,7 @@ MAX_ARTIFACTS = 64 << 30  # bytes of what a stage exported, unpacked
 
 
 def folder(path: str | os.PathLike) -> Path:
-    """A path to build others from; cloud storage is read and written by etils.epath."""
+    """Path of a folder, on disk or in cloud storage (etils.epath)."""
     return Path(path) if on_disk(path) else epath.Path(path)
 
 
@@ -133,7 +133,7 @@ def save_artifacts(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def load_artifacts(path: Path) -> dict[str, np.ndarray]:
-    """What `save_artifacts` kept; never unpickles.
+    """Reads what `save_artifacts` kept; never unpickles.
 
     Raises:
       InputError: the file is damaged.
