@@ -151,10 +151,10 @@ def still_running(folder: Path) -> list[str]:
 def litter(folder: Path, clean: set[str]) -> list[str]:
     """Files that a call which nobody ended does not leave, without those that `LEFT` names.
 
-    TensorBoard and the cache write as many files as there were starts.
+    TensorBoard and the cache write as many files as there were starts; Orbax's have random names.
     """
     names = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file()}
-    several = re.compile(r'tensorboard/|^cache/|log\.txt$')
+    several = re.compile(r'tensorboard/|^cache/|log\.txt$|/\d+/state/')
     strange = [n for n in names - clean if not several.search(n)]
     return [n for n in strange if not any(LEFT.search(part) for part in Path(n).parts)]
 
@@ -216,7 +216,7 @@ def main() -> None:
             rng = np.random.default_rng([args.seed, i])
             found = attack(name, target, args.count, rng, Path(scratch) / str(i))
             cells = [name, *found['sent'].values(), found['over']]
-            cells += [f'{found["folders"]} starts', len(found['wrong'])]
+            cells += [f'{found["folders"]} folders', len(found['wrong'])]
             print('| ' + ' | '.join(map(str, cells)) + ' |', flush=True)
             failed += [f'{name}: {text}' for text in found['wrong']]
     if failed:
