@@ -80,33 +80,35 @@ def load(config, fields):
         extras['colours'] = lambda num: np.eye(num, 11, dtype=np.float32)
     if extras:
         data = {role: d.replace(extras={n: f(len(d.count)) for n, f in extras.items()})
-                for role, d in data.items()}  # fmt: skip
+                for role, d in data.roles.items()}  # fmt: skip
     if config.data.name in WEAK:
         data = weak_roles(data)
     if config.method.name == 'anomaly':  # items that are no copies of each other
         data = {role: d.replace(group=np.arange(len(d.x), dtype=np.int32))
-                for role, d in data.items()}  # fmt: skip
+                for role, d in data.roles.items()}  # fmt: skip
     if config.residual.encoder and config.residual.output == 'map':  # of small images
         maps = lambda x: np.repeat(x[:, :28:4, :28:4, :1], 16, -1).astype(np.float16) / 255
-        data = {role: d.replace(x=maps(d.x)) for role, d in data.items()}
+        data = {role: d.replace(x=maps(d.x)) for role, d in data.roles.items()}
     if shots := config.residual.average_shots:  # mean images, seen as items are
-        test, draws = data['test'], config.residual.average_draws
+        test, draws = data.roles['test'], config.residual.average_draws
         seen = np.zeros((draws, len(test.count), *test.x.shape[1:]), test.x.dtype)
         support = np.zeros((draws, len(test.count), max(shots)), np.int32)
-        data['averaged'] = {'support': support, **{f'{k}-shot': seen for k in shots}}
+        data.roles['averaged'] = {'support': support, **{f'{k}-shot': seen for k in shots}}
     if config.data.name == 'mvtec':  # images without a defect
         good = lambda d: from_arrays(d.x[:2], np.zeros(2, int), ('good',))
-        data |= {'good': good(data['train']), 'good_test': good(data['val'])}
+        data |= {'good': good(data.roles['train']), 'good_test': good(data.roles['val'])}
     if config.method.name == 'patch_net':  # defects made on the first two good ones, the last two
-        data['good'] = from_arrays(data['train'].x[:4], np.zeros(4, int), ('good',))
+        data.roles['good'] = from_arrays(data.roles['train'].x[:4], np.zeros(4, int), ('good',))
         for role, first in (('train', 0), ('val', 2)):
-            x = data[role].x
-            data[role] = data[role].replace(
+            x = data.roles[role].x
+            data.roles[role] = data.roles[role].replace(
                 group=first + np.arange(len(x), dtype=np.int32) % 2, mask=x[..., 0] > 128
             )
     if config.method.get('fakes_from'):
-        made = {r: np.ones((len(d.count), 2, *d.x.shape[1:]), np.float32) for r, d in data.items()}
-        data[config.method.fakes_from] = made
+        made = {
+            r: np.ones((len(d.count), 2, *d.x.shape[1:]), np.float32) for r, d in data.roles.items()
+        }
+        data.roles[config.method.fakes_from] = made
     return data
 
 
@@ -117,7 +119,7 @@ def no_weights_needed(monkeypatch):
 
 def weak_roles(data):
     """Stand-ins for the roles of weak-shot data: base classes, and novel ones with a web set."""
-    train, test = data['train'], data['test']
+    train, test = data.roles['train'], data.roles['test']
     web = test.replace(clean=np.arange(len(test.label)) % 3 > 0)
     return {'base': train, 'test_base': train, 'test': test, 'web': web}
 
@@ -125,7 +127,7 @@ def weak_roles(data):
 def handed_on(method, state, data):
     """What a stage of weak-shot learning exports, of any state of its shapes; `weigh`: ones."""
     if method.update is None:
-        return {'weight': np.ones(len(data['web'].label), np.float32)}
+        return {'weight': np.ones(len(data.roles['web'].label), np.float32)}
     zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), state)
     return {n: np.asarray(a) for n, a in method.export(zeros, data, None).items()}
 

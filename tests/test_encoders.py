@@ -125,7 +125,7 @@ def test_a_dataset_is_embedded_once(small, monkeypatch):
     data = images(turns=4)
     first = embedding.embed(data, 'small')
     assert first['test'].x.shape == (120, 8) and first['test'].turns == 1
-    turned = np.rot90(data['test'].x, 1, axes=(1, 2))
+    turned = np.rot90(data.roles['test'].x, 1, axes=(1, 2))
     np.testing.assert_allclose(
         first['test'].x[30:60], embedding.features(small, turned), rtol=1e-4, atol=1e-5
     )
@@ -135,7 +135,7 @@ def test_a_dataset_is_embedded_once(small, monkeypatch):
     again = embedding.embed(data, 'small')
     assert not asked
     np.testing.assert_array_equal(again['test'].x, first['test'].x)
-    data['train'].x[0, 0, 0, 0] ^= 1  # other images, other weights: new features
+    data.roles['train'].x[0, 0, 0, 0] ^= 1  # other images, other weights: new features
     embedding.embed(data, 'small')
     assert len(asked) == 1
     monkeypatch.setattr(
@@ -217,12 +217,12 @@ def test_a_dataset_knows_the_parts_until_its_features_change(small, monkeypatch)
 
     monkeypatch.setattr(embedding, 'load', load)
     data = images(turns=4)
-    assert data['test'].parts == () and expand_turns(data['test']).parts == ()
+    assert data.roles['test'].parts == () and expand_turns(data.roles['test']).parts == ()
     assert embedding.embed(data, 'small')['test'].parts == (8,)
     told = embedding.embed(data, 'small', parts=('stride4', 'colours'))['test']
     assert told.parts == (8, 8, 11) and told.x.shape == (120, 27)
     assert restrict(told, np.array([0, 1])).parts == told.parts
-    turned = expand_turns(dataclasses.replace(data['test'], parts=(1, 2)))
+    turned = expand_turns(dataclasses.replace(data.roles['test'], parts=(1, 2)))
     assert turned.parts == (1, 2)
     assert jax.jit(lambda d: d)(told).parts == told.parts
     assert embed_dataset(lambda x: x[:, :5], told).parts == ()

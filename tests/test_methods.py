@@ -135,7 +135,7 @@ def images(num_classes=6, per_class=8, signal=1.0):
         x = signal * rng.normal(size=(num_classes, 8, 8, 1))[label]
         x = 128 + 40 * (x + rng.normal(size=x.shape))
         x, group = np.clip(x, 0, 255).astype(np.uint8), np.arange(len(x))
-        data[role] = from_arrays(x, label, group=group)  # no item is another's copy
+        data.roles[role] = from_arrays(x, label, group=group)  # no item is another's copy
     return jax.device_put(data)
 
 
@@ -305,7 +305,7 @@ def test_evaluation_is_prediction_episode_by_episode(case, mode):
         return jax.lax.map(one, keys)
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(24))
-    assert_close(got, accuracies(case.state, case.data[case.role], keys), atol=1e-6)
+    assert_close(got, accuracies(case.state, case.data.roles[case.role], keys), atol=1e-6)
 
 
 def test_transduction_is_a_switch_that_is_off(case):
@@ -327,7 +327,7 @@ def test_transduction_is_a_switch_that_is_off(case):
 def test_embedding_and_export(case):
     if case.method.embed is None:
         pytest.skip('it compares pairs, no item has features of its own')
-    x = case.data['test'].x
+    x = case.data.roles['test'].x
     z = jax.jit(case.method.embed)(case.state, x)
     assert z.shape[0] == len(x) and z.ndim == 2
     if case.config.method.name in OWN_TEST:
@@ -342,7 +342,7 @@ def test_training_episodes_are_moved_only_if_asked(trained):
     if trained.config.method.name in OWN_TEST:
         pytest.skip('its items are no images')
     plain = trained.method.sample(KEY, trained.data)
-    known = {p.tobytes() for p in trained.data['train'].x}
+    known = {p.tobytes() for p in trained.data.roles['train'].x}
     assert {p.tobytes() for p in np.asarray(plain.x_s)} <= known
     moved = trained.build(**{'augment.shift': 2.5}).sample(KEY, trained.data)
     np.testing.assert_array_equal(moved.class_id, plain.class_id)

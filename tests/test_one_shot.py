@@ -133,7 +133,7 @@ def test_runs_are_evaluated_beside_random_trials(tmp_path, runs):
     """1-nearest-neighbour on pixels, by a loop over the drawings."""
     files, drawings = runs
     data = {'test': from_arrays(np.zeros((40, 105, 105, 1), np.uint8), np.repeat(np.arange(4), 10))}
-    data["Lake's runs"] = load_runs(save(tmp_path, files, 'zip'), 105, 'lanczos')
+    data.roles["Lake's runs"] = load_runs(save(tmp_path, files, 'zip'), 105, 'lanczos')
     config = configs.defaults('knn', 'omniglot')
     config.num_steps = 0
     config.eval.update({'tasks': ((4, 1),), 'queries': 1, 'episodes': 10})

@@ -41,7 +41,7 @@ def data_of(distance, fakes=True, words=False):
     data = {'train': blobs(CLASSES, distance, 7, words)[0], 'test': test}
     if fakes:
         noise = 0.1 * np.random.default_rng(1).normal(size=(CLASSES, FAKES, DIM))
-        data['made'] = {'test': (means[:, None] + noise).astype(np.float32)}
+        data.roles['made'] = {'test': (means[:, None] + noise).astype(np.float32)}
     return data
 
 
@@ -162,20 +162,23 @@ def test_accuracy_of_every_class_is_that_of_the_run(tmp_path, monkeypatch):
 
 def test_features_from_words(tmp_path):
     data = data_of(6.0, fakes=False, words=True)
-    data['train'], data['test'] = data['test'], data['test']  # the words of a class tell its mean
+    data.roles['train'], data.roles['test'] = (
+        data.roles['test'],
+        data.roles['test'],
+    )  # the words of a class tell its mean
     found, (method, state, data, _) = page(tmp_path, 'ridge', data=data, penalty=0.01)
     assert set(ANY) & set(found) == {'synthesised', 'by-class'}
     key = jax.random.split(jax.random.key(0), 4)[3]
     want = np.asarray(method.evaluate(state, data, key, 'test')['zero-shot'])
     rows = re.findall(r'<td><bdi>(.*?)</bdi></td><td>.*?</td><td>([\d.]+)', found['by-class'])
     got = {unescape(name): float(value) / 100 for name, value in rows}
-    for c, name in enumerate(data['test'].names):
+    for c, name in enumerate(data.roles['test'].names):
         assert got[name] == pytest.approx(want[c], abs=6e-4)
 
 
 def test_features_that_are_not_finite_are_a_line(tmp_path):
     data = data_of(3.0)
-    data['test'] = data['test'].replace(x=data['test'].x * np.nan)
+    data.roles['test'] = data.roles['test'].replace(x=data.roles['test'].x * np.nan)
     found, _ = page(tmp_path, data=data, transductive=True, fakes_from='made')
     assert 'not finite' in found['centres']
 

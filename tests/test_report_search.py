@@ -40,7 +40,7 @@ def part(num=60, classes=6, group=None, same=False, noise=0.8):
     method = configs.find('methods', 'knn').build(config, {'test': dataset})
     data = jax.device_put({'test': dataset})
     state = method.init(jax.random.key(0), data)
-    html = search.results(method, state, data['test'], None, np.random.default_rng(0))
+    html = search.results(method, state, data.roles['test'], None, np.random.default_rng(0))
     return html, x, label
 
 

@@ -41,7 +41,7 @@ def test_histogram_counts_every_image(tmp_path):
     data = data_of()
     found, weight = sections(data, tmp_path)
     assert list(found) == ['weights', 'best-worst', 'similarities']
-    clean = np.asarray(data['web'].clean)
+    clean = np.asarray(data.roles['web'].clean)
     means = re.findall(r'mean weight is ([\d.]+), that of the others (\d+\.\d+)', found['weights'])[
         0
     ]
@@ -63,7 +63,7 @@ def test_histogram_counts_every_image(tmp_path):
 def test_best_and_worst_are_in_order(tmp_path):
     data = data_of()
     found, weight = sections(data, tmp_path)
-    html, clean = found['best-worst'], np.asarray(data['web'].clean)
+    html, clean = found['best-worst'], np.asarray(data.roles['web'].clean)
     ways = html.split('<div class="way">')[1:]
     assert len(ways) == 3
     for c, way in enumerate(ways):

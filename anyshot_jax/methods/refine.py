@@ -46,9 +46,9 @@ KINDS = ('', ' + synthesis', ' transductive', ' transductive + synthesis')  # as
 
 def build(config, data):
     fields = config.method
-    fakes = data.get(fields.fakes_from) if fields.fakes_from else None
+    fakes = data.stages.get(fields.fakes_from) if fields.fakes_from else None
     check(config, data)
-    coloured = 'train' in data and has_colours(data)
+    coloured = 'train' in data.roles and has_colours(data)
 
     def init(key, x):
         return {}, {}
@@ -84,8 +84,8 @@ def build(config, data):
 
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
-        made = None if fakes is None else data[fields.fakes_from][role]
-        dataset = embed_dataset(jax.jit(lambda x: embed({}, {}, x)), data[role])
+        made = None if fakes is None else data.stages[fields.fakes_from][role]
+        dataset = embed_dataset(jax.jit(lambda x: embed({}, {}, x)), data.roles[role])
         devices = frozenset(dataset.x.devices())
         found = accuracies(dataset, made, key, count=count, devices=devices)
         # In the order of the tasks: jit sorts by name.
@@ -187,10 +187,10 @@ def check(config, data) -> None:
       InputError: names the field.
     """
     fields, tasks = config.method, config.eval.tasks
-    if fields.fakes_from and fields.fakes_from not in data:
+    if fields.fakes_from and fields.fakes_from not in data.stages:
         raise InputError(
             f'config.method.fakes_from={fields.fakes_from!r} is no earlier stage'
-            f'{nearest(fields.fakes_from, [n for n, d in data.items() if isinstance(d, dict)])}'
+            f'{nearest(fields.fakes_from, data.stages)}'
         )
     if not fields.fakes_from and any(shots == 0 for _, shots in tasks):
         raise InputError(
@@ -201,7 +201,7 @@ def check(config, data) -> None:
         raise InputError('config.method.fake_weight and rounds must be >= 0 and step from 0 to 1')
     if min(fields.neighbours, fields.graph_power) < 1:
         raise InputError('config.method.neighbours and graph_power must be >= 1')
-    num = len(data['test'].count) if 'test' in data else 0
+    num = len(data.roles['test'].count) if 'test' in data.roles else 0
     if fields.prior and (len(fields.prior) != num or min(fields.prior) <= 0):
         raise InputError(
             f'config.method.prior={tuple(fields.prior)}: give a positive number for each of the '

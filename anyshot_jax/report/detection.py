@@ -51,7 +51,7 @@ def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Gene
     patcher, score = find('methods', config.method.name).scorer(state, data, config)
     bank = np.asarray(state.extra['bank'])
     found = []
-    for dataset in (data['good_test'], data[config.eval.role]):
+    for dataset in (data.roles['good_test'], data.roles[config.eval.role]):
         rows = np.sort(rng.permutation(len(dataset.x))[:MOST])
         x = np.asarray(dataset.x)[rows]
         own = score(x)
@@ -67,7 +67,7 @@ def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Gene
         groups.append((bad.dataset.names[c], bad, picks))
     return [
         _curves(good, bad, SCORES[config.method.get('score', 'bank')]),
-        _places(groups, good, bad, patcher, bank, data['good'], config, rng),
+        _places(groups, good, bad, patcher, bank, data.roles['good'], config, rng),
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from anyshot_jax.report import figures, logs
 from anyshot_jax.report.page import amount, escape, fields, meter, name, note, section, table
-from anyshot_jax.types import Data, Dataset
+from anyshot_jax.types import Data
 
 NETS = {
     'inductive': 'Batch norm was inductive: it used the running statistics of training, so every '
@@ -232,13 +232,12 @@ def duration(seconds: float) -> str:
 
 def _sizes(data: Data) -> str:
     """Classes of every role, and the shape of an item."""
-    found = {role: d for role, d in data.items() if isinstance(d, Dataset)}
     parts = [
         f'{escape(role)} {len(d.offset):,}' + (f' &times; {d.turns} turns' if d.turns > 1 else '')
-        for role, d in found.items()
+        for role, d in data.roles.items()
     ]
-    shapes = {' &times; '.join(map(str, d.x.shape[1:])) for d in found.values()}
-    return f'classes: {", ".join(parts)} · items of {" or ".join(sorted(shapes))}' if found else ''
+    shapes = {' &times; '.join(map(str, d.x.shape[1:])) for d in data.roles.values()}
+    return f'classes: {", ".join(parts)} · items of {" or ".join(sorted(shapes))}' if parts else ''
 
 
 def _field(value: Any) -> Any:
