@@ -17,7 +17,7 @@ from anyshot_jax.methods import patch_net
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training import checkpoint, loop
 from anyshot_jax.training.step import make_step
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 pytestmark = pytest.mark.usefixtures('swept')
 KEY = jax.random.key(0)
@@ -39,15 +39,15 @@ def make(**fields):
     config.update_from_flattened_dict(fields)
     group = np.arange(24) // 2
     good = bright_squares(24, 1)[0]
-    data = {
+    roles = {
         'good': from_arrays(good, np.zeros(24, int), ('good',), group=group),
         'good_test': from_arrays(bright_squares(20, 2)[0], np.zeros(20, int), ('good',)),
         'train': made(good, np.arange(16), 3),
         'val': made(good, np.arange(16, 24, 2), 4),  # one of two near copies
     }
     x, mask = bright_squares(12, 5, BRIGHT)
-    data.roles['test'] = from_arrays(x, np.repeat([0, 1], 6), ('a', 'b'), mask=mask)
-    return config, data
+    roles['test'] = from_arrays(x, np.repeat([0, 1], 6), ('a', 'b'), mask=mask)
+    return config, Data(roles)
 
 
 def made(good, rows, seed):
@@ -290,6 +290,6 @@ def test_data_without_held_out_images_are_refused():
         ({'val': data.roles['val'].replace(mask=None)}, 'where the defects of val are'),
         ({**few, 'good': one}, 'of 4 good images 3 are held out and 1 are not'),
     ):
-        given = {k: v for k, v in {**data, **changes}.items() if v is not None}
+        roles = {k: v for k, v in {**data.roles, **changes}.items() if v is not None}
         with pytest.raises(InputError, match=match):
-            patch_net.build(config, given)
+            patch_net.build(config, Data(roles))

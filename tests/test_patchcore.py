@@ -16,7 +16,7 @@ from anyshot_jax.defects.detector import score_patches
 from anyshot_jax.methods import patchcore
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training import loop
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 KEY = jax.random.key(0)
 
@@ -35,7 +35,7 @@ def make(bright=60, **fields):
     x, mask = bright_squares(12, 3, bright)
     test = from_arrays(x, np.repeat([0, 1], 6), ('big', 'small'))
     test = dataclasses.replace(test, mask=mask)
-    data = {'good': one(10, 1), 'good_test': one(9, 2), 'test': test}
+    data = Data({'good': one(10, 1), 'good_test': one(9, 2), 'test': test})
     return config, data
 
 

@@ -12,7 +12,7 @@ from anyshot_jax import config as configs
 from anyshot_jax import report
 from anyshot_jax.report import anyshot, maps, probe
 from anyshot_jax.runtime.devices import on_all_devices
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import Data, from_arrays
 
 EVIL = '<b onclick="x">&'
 DIM, CLASSES, FAKES = 5, 4, 6
@@ -38,10 +38,10 @@ def blobs(num, distance, seed, words=False):
 
 def data_of(distance, fakes=True, words=False):
     test, means = blobs(CLASSES, distance, 0, words)
-    data = {'train': blobs(CLASSES, distance, 7, words)[0], 'test': test}
+    data = Data({'train': blobs(CLASSES, distance, 7, words)[0], 'test': test})
     if fakes:
         noise = 0.1 * np.random.default_rng(1).normal(size=(CLASSES, FAKES, DIM))
-        data.roles['made'] = {'test': (means[:, None] + noise).astype(np.float32)}
+        data.stages['made'] = {'test': (means[:, None] + noise).astype(np.float32)}
     return data
 
 
@@ -162,10 +162,7 @@ def test_accuracy_of_every_class_is_that_of_the_run(tmp_path, monkeypatch):
 
 def test_features_from_words(tmp_path):
     data = data_of(6.0, fakes=False, words=True)
-    data.roles['train'], data.roles['test'] = (
-        data.roles['test'],
-        data.roles['test'],
-    )  # the words of a class tell its mean
+    data.roles['train'] = data.roles['test']  # the words of a class tell its mean
     found, (method, state, data, _) = page(tmp_path, 'ridge', data=data, penalty=0.01)
     assert set(ANY) & set(found) == {'synthesised', 'by-class'}
     key = jax.random.split(jax.random.key(0), 4)[3]

@@ -18,7 +18,7 @@ from anyshot_jax.defects import memory_bank
 from anyshot_jax.report import defect_types, detection, overlay
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.storage import files
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import Data, from_arrays
 
 EVIL = '<b onclick="x">&'
 
@@ -124,7 +124,7 @@ def detector(monkeypatch, masks=True):
     x, mask = bright_squares(12, 3, 60)
     names = (EVIL, 'small')
     test = from_arrays(x, np.repeat([0, 1], 6), names, mask=mask if masks else None)
-    return config, {'good': one(10, 1), 'good_test': one(9, 2), 'test': test}
+    return config, Data({'good': one(10, 1), 'good_test': one(9, 2), 'test': test})
 
 
 @pytest.mark.parametrize('masks', [True, False])
@@ -181,7 +181,7 @@ def namer(shots=(1, 2)):
     x = np.eye(4)[[0, 1, 1]][label] * 6 + rng.normal(size=(24, 4))
     shown, mask = bright_squares(24, 1, 60)
     test = from_arrays(x.astype(np.float32), label, (EVIL, 'b', 'c'), group=group, mask=mask)
-    return config, {'test': test}, shown
+    return config, Data({'test': test}), shown
 
 
 def test_page_of_types(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 
 from anyshot_jax import config as configs
 from anyshot_jax.report import weak
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import Data, from_arrays
 
 EVIL = '<b onclick="x">&'
 
@@ -23,7 +23,7 @@ def data_of(clean=True, num=9):
     x = (x + 0.1 * rng.normal(size=x.shape)).astype(np.float32)
     web = from_arrays(x, label, (EVIL, 'b', 'c'), clean=right if clean else None)
     test = from_arrays(mean[[0, 1, 2]].astype(np.float32), np.arange(3), (EVIL, 'b', 'c'))
-    return jax.device_put({'base': test, 'web': web, 'test': test})
+    return jax.device_put(Data({'base': test, 'web': web, 'test': test}))
 
 
 def sections(data, workdir, shown=None):

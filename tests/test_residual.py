@@ -6,7 +6,7 @@ import tiny_maps
 
 from anyshot_jax import config as configs
 from anyshot_jax.defects import memory_bank, residual
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 LAYERS = ('stride2', 'stride4')
 
@@ -40,12 +40,13 @@ def make(channels=1):
     rows = np.array([4, 0, 2, 2, 8, 1])
     made = good[rows]
     made[1:, 3:7, 5:9] = 255 - made[1:, 3:7, 5:9]  # the first stays as it was
-    return {
+    roles = {
         'good': from_arrays(good, np.zeros(9, int), ('good',)),
         'good_test': from_arrays(good[:3], np.zeros(3, int), ('good',)),
         'test': from_arrays(images(5, 3, channels), [0, 0, 0, 1, 1], two, group=np.arange(5)),
         'train': from_arrays(made, [0, 0, 0, 1, 1, 1], two, group=rows),
     }
+    return Data(roles)
 
 
 def seen_in_numpy(data, of, role):
@@ -116,20 +117,20 @@ def test_what_is_as_a_good_image_leaves_nothing():
         x=np.concatenate([data.roles['test'].x[:4], data.roles['good'].x[6:7]])
     )
     got = residual.embed(data, fields(output='map', ratio=1.0))
-    assert not got['test'].x[4].any() and not got['train'].x[0].any()
-    assert all(x.any() for x in (*got['test'].x[:4], *got['train'].x[1:]))
+    assert not got.roles['test'].x[4].any() and not got.roles['train'].x[0].any()
+    assert all(x.any() for x in (*got.roles['test'].x[:4], *got.roles['train'].x[1:]))
     few = {'output': 'map', 'ratio': 0.01}
-    assert residual.embed(data, fields(**few))['train'].x[0].any()
+    assert residual.embed(data, fields(**few)).roles['train'].x[0].any()
     got = residual.embed(data, fields(**few, made_up_against='source'))
-    assert not got['train'].x[0].any()
-    changed = np.abs(got['train'].x[1:]).max((0, 3)) > 0
+    assert not got.roles['train'].x[0].any()
+    changed = np.abs(got.roles['train'].x[1:]).max((0, 3)) > 0
     assert changed[1:3].all() and not changed[7].any()  # of what lies in rows 3..6
 
 
 def test_another_source_is_another_residual():
     """What is kept of an earlier call was found for the same good images."""
     data, of = make(), fields(output='map', made_up_against='source', ratio=0.01)
-    before = residual.embed(data, of)['train'].x
+    before = residual.embed(data, of).roles['train'].x
     patcher = memory_bank.load_patcher('tiny', LAYERS, size=16)
     bank = memory_bank.fit(patcher, data.roles['good'].x, ratio=0.01)
     for row in data.roles['train'].group:  # one that the bank has nothing of
@@ -140,7 +141,7 @@ def test_another_source_is_another_residual():
     else:
         raise AssertionError('the bank has of every image')
     data.roles['good'] = data.roles['good'].replace(x=good)
-    after = residual.embed(data, of)['train'].x
+    after = residual.embed(data, of).roles['train'].x
     assert [(a != b).any() for a, b in zip(before, after, strict=True)] == [
         g == row for g in data.roles['train'].group
     ]
@@ -198,13 +199,11 @@ def test_mean_images_are_seen_like_any_other(output):
     of, data = fields(output=output, average_shots=(1, 2), average_draws=6), make()
     data.roles['test'] = data.roles['test'].replace(group=np.array([0, 0, 1, 2, 3]))
     got = residual.embed(data, of, seed=5)
-    averaged, test = got['averaged'], got['test']
+    averaged, test = got.averaged, got.roles['test']
     support = averaged['support']
     assert support.shape == (6, 2, 2) and (support != support[0]).any()
     for rows in support:
-        assert set(data.roles['test'].label[rows[0]]) == {0} and set(
-            data.roles['test'].label[rows[1]]
-        ) == {1}
+        assert [set(data.roles['test'].label[of_class]) for of_class in rows] == [{0}, {1}]
         assert all(data.roles['test'].group[a] != data.roles['test'].group[b] for a, b in rows)
     # Of one image it is that image; the mean of two is looked at as an image of its own.
     np.testing.assert_allclose(averaged['1-shot'], test.x[support[:, :, 0]], rtol=1e-3, atol=1e-3)
@@ -212,13 +211,13 @@ def test_mean_images_are_seen_like_any_other(output):
     means = np.float32([(x[a] + x[b]) / 2 for a, b in support.reshape(-1, 2)])
     as_items = from_arrays(np.rint(means).astype(np.uint8), [0] * 6 + [1] * 6, ('a', 'b'))
     of.average_shots = ()
-    want = residual.embed({**data, 'test': as_items}, of)['test'].x
+    want = residual.embed(data.replace(roles={**data.roles, 'test': as_items}), of).roles['test'].x
     np.testing.assert_array_equal(averaged['2-shot'].reshape(want.shape), want)
     assert np.abs(want - test.x[support].mean(2).reshape(want.shape)).max() > 0.01
 
 
 def test_another_seed_draws_other_support():
-    dataset = make()['test']
+    dataset = make().roles['test']
     first, again, other = (residual.draws_of(dataset, 2, 9, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()

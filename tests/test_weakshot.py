@@ -16,7 +16,7 @@ from anyshot_jax.stages import handover, similarity
 from anyshot_jax.storage import files
 from anyshot_jax.training import loop
 from anyshot_jax.training.step import make_step
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 KEY = jax.random.key(5)
 DIM = 6
@@ -36,8 +36,8 @@ def data_of(noise=0.3, classes=(4, 3), each=8, seed=0, shape=(DIM,)):
         return x.astype(np.uint8 if len(shape) == 3 else np.float32), label
 
     base, novel = range(classes[0]), range(classes[0], num)
-    data = {r: from_arrays(*items(w)) for r, w in
-            {'base': base, 'test_base': base, 'test': novel}.items()}  # fmt: skip
+    roles = {'base': base, 'test_base': base, 'test': novel}
+    data = Data({role: from_arrays(*items(which)) for role, which in roles.items()})
     x, label = items(novel)
     clean = rng.random(len(label)) >= noise
     clean[:: each // 2] = True  # every class keeps a right one
@@ -307,7 +307,8 @@ def test_unknown_truth_gives_no_auroc():
 
 def test_truth_changes_no_weight():
     data = data_of()
-    other = {**data, 'web': data.roles['web'].replace(clean=~data.roles['web'].clean)}
+    web = data.roles['web']
+    other = Data({**data.roles, 'web': web.replace(clean=~web.clean)})
     for kind in ('mean', 'votes'):
         a, b = (
             built(config_of('weigh', method__kind=kind), jax.device_put(d))[0].export((), d, KEY)
@@ -335,7 +336,7 @@ def test_loss_is_weighted_cross_entropy_and_graph():
     data = jax.device_put(data_of())
     rng = np.random.default_rng(3)
     weight = rng.random(len(data.roles['web'].label)).astype(np.float32)
-    given = {**data, 'weights': {'weight': weight}}
+    given = data.replace(stages={'weights': {'weight': weight}})
     fields = {'method__weights_from': 'weights', 'method__alpha': 0.3, 'method__stretch': -4.0}
     config = config_of('weakshot', 'projection', **fields)
     method, state = built(config, given)
@@ -370,7 +371,7 @@ def test_balance_of_classes_in_the_generalised_setting(balance):
     base = from_arrays(data.roles['base'].x[few], data.roles['base'].label[few])
     rows = np.flatnonzero(np.asarray(data.roles['test_base'].label) < 3)
     test_base = from_arrays(data.roles['test_base'].x[rows], data.roles['test_base'].label[rows])
-    data = jax.device_put({**data, 'base': base, 'test_base': test_base})
+    data = jax.device_put(Data({**data.roles, 'base': base, 'test_base': test_base}))
     config = config_of('weakshot', method__generalised=True, method__balance=balance)
     method, _ = built(config, data)
     drawn = jax.jit(jax.vmap(method.sample, (0, None)))(jax.random.split(KEY, 4000), data)
@@ -450,7 +451,7 @@ def test_fields_that_do_not_fit(method, fields, message):
 def test_other_data_are_refused(method):
     config, data = config_of(method), data_of()
     with pytest.raises(InputError, match='needs the roles base, web and test'):
-        built(config, {'train': data.roles['base'], 'test': data.roles['test']})
+        built(config, Data({'train': data.roles['base'], 'test': data.roles['test']}))
 
 
 def test_images_need_a_net():
@@ -459,7 +460,7 @@ def test_images_need_a_net():
 
 
 def test_weights_of_other_images_are_refused():
-    data = {**data_of(), 'weights': {'weight': np.ones(3)}}
+    data = data_of().replace(stages={'weights': {'weight': np.ones(3)}})
     with pytest.raises(InputError, match='holds no weights of these 24 web images'):
         built(config_of('weakshot', method__weights_from='weights'), data)
 
