@@ -12,6 +12,7 @@ from tqdm import tqdm
 from anyshot_jax import encoders
 from anyshot_jax.classify import word_means
 from anyshot_jax.classify.picture_input import squares
+from anyshot_jax.config import under
 from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.encoders.catalogue import last_layer
 from anyshot_jax.types import Array, InputError
@@ -84,7 +85,8 @@ def frozen(which: str) -> Frozen:
       InputError: as `encoders.load`, or it reads texts.
     """
     name, parts = _parts(which)
-    encoder = encoders.load(name, parts=parts)
+    with under('', parts='encoder'):
+        encoder = encoders.load(name, parts=parts)
     if not isinstance(encoder, ImageEncoder):
         raise InputError(f'encoder={which!r} reads texts, not images')
     apply = jax.jit(lambda params, x: encoder.apply(params, encoder.preprocess(x)))

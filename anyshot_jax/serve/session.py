@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 from sklearn.base import clone
 
-from anyshot_jax.classify.classifier import METHODS, AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.heat_map import last_map, lead, left_out
+from anyshot_jax.classify.trained_classifier import TrainedClassifier
 from anyshot_jax.data.readers.images import fit, open_image
 from anyshot_jax.report.overlay import with_heat
 from anyshot_jax.types import Array, InputError
@@ -51,7 +52,7 @@ class Served:
         self._lock = threading.Lock()
         self._on_disk, self._unsaved = _stamp(save_to), False
         self._digests: tuple[Any, list[str]] = None, []
-        net = classifier._net()
+        net = classifier.encoder_
         self._cells = None  # a trained method answers by more than the nearest class mean
         if isinstance(net, Frozen):
             self._side = net.size
@@ -69,9 +70,10 @@ class Served:
 
     def _state(self) -> dict[str, Any]:
         model = self.classifier
-        by = f'encoder {Path(model.encoder).name}'
-        if model.method not in METHODS:
-            by = f'trained run {Path(model.method).name}'
+        if isinstance(model, TrainedClassifier):
+            by = f'trained run {Path(model.workdir).name}'
+        else:
+            by = f'encoder {Path(model.encoder).name}'
         rows = self._rows()
         labels = [str(c) for c in model.support_labels_] if rows else []
         images: dict[str, list[str]] = {}
@@ -80,7 +82,7 @@ class Served:
         texts = {str(c): text for c, text in model.descriptions_.items()} if self._fitted() else {}
         return {
             'by': by,
-            'together': model.method == 'refine',  # queries of a call help each other
+            'together': model.transductive,  # queries of a call help each other
             'heat': self._cells is not None,
             'unknown': self._fitted() and model.threshold_ is not None,
             'false_alarm': model.false_alarm_ if self._fitted() else None,
