@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from anyshot_jax.types import ArgumentError, InputError, ROLES, nearest
+from anyshot_jax.types import ROLES, ArgumentError, InputError, nearest
 
 # The spine's own fields. Counts of steps are optimiser steps; 0 switches a periodic thing off.
 SPINE: dict[str, Any] = {

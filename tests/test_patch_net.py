@@ -94,10 +94,9 @@ def test_held_out_images_are_not_seen():
     kept, held = patch_net.kept_and_held(data)
     assert kept.tolist() == list(range(16)) and held.tolist() == list(range(16, 24))
     # What the held-out images show changes nothing that is remembered, measured or sampled.
-    other = dict(data)
     x = data.roles['good'].x.copy()
     x[held] = 255
-    other['good'] = data.roles['good'].replace(x=x)
+    other = data.replace(roles={**data.roles, 'good': data.roles['good'].replace(x=x)})
     for given in (data, other):
         method = patch_net.build(config, given)
         state = jax.device_get(jax.jit(method.init)(KEY, given))

@@ -31,7 +31,7 @@ from anyshot_jax.ops.contrastive import pair_cross_entropy
 from anyshot_jax.ops.distance import cosine, unit
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.runtime.devices import map_over_devices
-from anyshot_jax.types import Data, Episode, InputError, Method, TrainState, nearest
+from anyshot_jax.types import Data, Episode, InputError, Method, TrainState
 
 CHOICES = {
     'loss': ('prototype', 'infonce', 'relation'),

@@ -31,7 +31,7 @@ from anyshot_jax.ops.weighting import stretch
 from anyshot_jax.runtime.devices import AXIS, over_devices
 from anyshot_jax.stages.handover import exported, start_from
 from anyshot_jax.stages.similarity import Similarity, backbone, learnt, novel
-from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState, nearest
+from anyshot_jax.types import Array, InputError, Method, TrainState
 
 DEFAULTS = {
     'batch_norm': 'inductive',
