@@ -100,7 +100,7 @@ class TrainState:
 
 
 class Measure(NamedTuple):
-    """What the values of `Method.evaluate` are."""
+    """Measure of the values of `Method.evaluate`."""
 
     name: str
     percent: bool  # shares of 1, shown in per cent

@@ -88,7 +88,7 @@ class AnyShotClassifier(SupportClassifier):
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
-        """Whether the items of a call help each other."""
+        """True where the items of a call help each other (transduction)."""
         return self.method == 'refine'
 
     def check_params(self) -> None:
@@ -130,7 +130,7 @@ class AnyShotClassifier(SupportClassifier):
 
     @classmethod
     def load(cls, path: str | Path) -> 'AnyShotClassifier':
-        """What `save` wrote; runs nothing that is in the file.
+        """Reads what `save` wrote; runs nothing that is in the file.
 
         Raises:
           InputError: no such file, damaged, or no classifier; says which.

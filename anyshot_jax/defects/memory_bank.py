@@ -165,7 +165,7 @@ def nearest_patches(bank: Array, patches: Array, k: int = 1) -> tuple[Array, Arr
 
 
 def residuals(patcher: Patcher, bank: Array, images: Array) -> Array:
-    """What every patch has that its nearest normal one has not, phi_p(x) - m(p): [N, h, w, D].
+    """Residuals of patches: each minus its nearest normal one, phi_p(x) - m(p), [N, h, w, D].
 
     A patch that is in the bank has residual 0.
 

@@ -1,4 +1,4 @@
-"""Which encoders there are, and where their weights are: a package, a folder, or the hub."""
+"""Names of pretrained encoders and locations of their weights: a package, a folder, the hub."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -117,7 +117,7 @@ def convert(tensors: Mapping[str, np.ndarray], tower: TextTower) -> dict[str, An
 
 
 def scale_of(tensors: Mapping[str, np.ndarray]) -> float:
-    """What cosines of images and texts were multiplied by in training; 0 where no tensor says."""
+    """Factor of the cosines of images and texts in training; 0 where no tensor says it."""
     for name in ('logit_scale', 'params/t'):
         if name in tensors and np.size(tensors[name]) == 1:
             return math.exp(min(float(np.reshape(tensors[name], ())), 7.0))

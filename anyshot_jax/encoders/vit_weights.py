@@ -15,7 +15,7 @@ from anyshot_jax.types import ArgumentError
 
 
 class Family(NamedTuple):
-    """How one family names its tensors (in transformers), and what its nets share."""
+    """Tensor names of one family (in transformers), and shared settings of its nets."""
 
     patches: str  # of the kernel [width, 3, patch, patch] and the bias
     layer: str  # what comes before a layer's number

@@ -219,7 +219,7 @@ def build(config, data):
 
 
 def queries_at_once(x_s) -> int:
-    """How many queries meet the support [S, ...] at once, where pairs of maps take much memory."""
+    """Number of queries that meet the support [S, ...] at once: pairs of maps take much memory."""
     numbers = PAIR_WIDTH * x_s[0].size // x_s.shape[-1]  # of a pair
     return max(1, BLOCK // (numbers * len(x_s)))
 

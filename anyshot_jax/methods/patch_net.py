@@ -127,7 +127,7 @@ def build(config, data):
 
 
 def patchers(fields) -> tuple[memory_bank.Patcher, memory_bank.Patcher]:
-    """Of the remembered patches, and of the net's."""
+    """Patchers of the memory bank, and of the net."""
     sizes = {'size': fields.size, 'dim': fields.dim, 'dtype': fields.encoder_dtype}
     near = memory_bank.load_patcher(fields.encoder, fields.layers, **sizes)
     with under('', layers='net_layers'):

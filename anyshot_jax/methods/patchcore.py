@@ -72,7 +72,7 @@ def build(config, data):
 
 
 def scorer(state: TrainState, data, config) -> tuple[memory_bank.Patcher, Callable]:
-    """What the bank's patches are made by, and images [N, H, W, C] -> {'map', 'image'}."""
+    """Patcher of the bank, and the function from images [N, H, W, C] to {'map', 'image'}."""
     fields = config.method
     patcher = _patcher(fields)
     score = partial(score_patches, patcher, k=fields.neighbours, reweight=fields.reweight)
