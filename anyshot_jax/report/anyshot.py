@@ -28,9 +28,9 @@ def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> 
     data = jax.device_put(dict(data), jax.local_devices()[0])
     key = jax.random.split(jax.random.key(int(config.get('seed', 0))), 4)[3]  # the test's
     names = sampling.class_names(data['test'])
-    if 'fakes_from' in fields:
+    if 'synthesised_from' in fields:
         return _refined(method, state, data, config, key, names)
-    if 'fakes' in fields and 'calibration' in fields:
+    if 'synthesised' in fields and 'calibration' in fields:
         made = method.export(state, data, key)['test']
         values = method.evaluate(state, data, key, 'test')
         return [
@@ -43,7 +43,7 @@ def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> 
 def _refined(method, state, data, config, key, names) -> list[Markup]:
     fields, tasks = config.method, config.eval.tasks
     coloured = 'train' in data and has_colours(data)
-    made = data[fields.fakes_from]['test'] if fields.fakes_from else None
+    made = data[fields.synthesised_from]['test'] if fields.synthesised_from else None
     assert method.embed
     features = embed_dataset(jax.jit(partial(method.embed, state)), data['test'])
     found, order = [], None
@@ -138,7 +138,11 @@ def _centres(walks: Sequence[Walk], labels: Sequence[str]) -> Markup:
     )
     kinds = [k for k in maps.KEY if k not in ('real item', 'among the most similar')]
     return section(
-        'centres', 'Class centres', paragraph(intro), charts.side_by_side(figures), maps.keys(kinds, labels)
+        'centres',
+        'Class centres',
+        paragraph(intro),
+        charts.side_by_side(figures),
+        maps.keys(kinds, labels),
     )
 
 

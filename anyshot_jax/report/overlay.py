@@ -86,7 +86,9 @@ def img(image: np.ndarray, alt: str) -> Markup:
     Image.fromarray(image).save(data, 'jpeg', quality=85, subsampling=0)
     source = 'data:image/jpeg;base64,' + base64.b64encode(data.getvalue()).decode()
     return html(
-        '<img class="shot" src="{{ source }}" alt="{{ alt }}" title="{{ alt }}">', source=source, alt=alt
+        '<img class="shot" src="{{ source }}" alt="{{ alt }}" title="{{ alt }}">',
+        source=source,
+        alt=alt,
     )
 
 

@@ -13,7 +13,7 @@ from anyshot_jax.types import Measure
 NOTHING = '\N{EN DASH}'  # in place of a number that isn't there
 
 
-def _printable(value: object) -> object:
+def _printable(value: object) -> str:
     """Control characters and broken Unicode of names can do no harm."""
     if isinstance(value, Markup):
         return value
@@ -26,14 +26,14 @@ _JINJA = jinja2.Environment(
 _template = cache(_JINJA.from_string)
 
 
-def html(source: str, **values: object) -> Markup:
+def html(source: str, /, **values: object) -> Markup:
     """HTML of a template: text among its values is escaped, HTML is kept."""
     return Markup(_template(source).render(values))
 
 
 def join(parts: Iterable[object], between: str = '') -> Markup:
     """Parts one after the other; text among them is escaped."""
-    return Markup(between).join(_printable(part) for part in parts)
+    return Markup(between).join(map(_printable, parts))
 
 
 def name(text: object) -> Markup:
