@@ -134,7 +134,14 @@ def meter(share: float | None, chance: float | None) -> Markup:
 
 def document(title: str, body: Markup) -> str:
     """The whole page; its policy forbids every load."""
-    files = resources.files('anyshot_jax.report')
     body = Markup(re.sub(r'(?<=\d) %', '&nbsp;%', body))  # a number and its sign stay together
-    style = Markup(files.joinpath('page.css').read_text('utf-8'))
-    return html(files.joinpath('page.html').read_text('utf-8'), title=title, body=body, style=style)
+    return html(_file('page.html'), title=title, body=body, style=Markup(style()))
+
+
+def style() -> str:
+    """The style sheet for light, dark, phone and paper."""
+    return _file('page.css')
+
+
+def _file(file: str) -> str:
+    return resources.files('anyshot_jax.report').joinpath(file).read_text('utf-8')
