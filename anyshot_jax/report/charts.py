@@ -14,6 +14,7 @@ from markupsafe import Markup
 from anyshot_jax.report.page import html, join
 
 WIDE, HIGH, LEFT, BELOW, TOP = 460, 270, 46, 40, 12
+BARS_HIGH = 250
 
 
 class Series(NamedTuple):
@@ -147,7 +148,6 @@ def bars(
     top: float,
     label: str,
     axis: str,
-    high: int = 250,
 ) -> Markup:
     """A histogram of several kinds, side by side in each bin.
 
@@ -155,7 +155,7 @@ def bars(
       counts: of each kind, [bins]. colours: of each kind. top: the right end of the axis, which
         begins at 0.
     """
-    most = max(int(c.max()) for c in counts) or 1
+    high, most = BARS_HIGH, max(int(c.max()) for c in counts) or 1
     step = (WIDE - LEFT - 12) / len(counts[0])
     wide = step / len(counts) - 1
     tall = lambda n: n / most * (high - BELOW - TOP)

@@ -135,7 +135,7 @@ def meter(share: float | None, chance: float | None) -> Markup:
 def document(title: str, body: Markup) -> str:
     """The whole page; its policy forbids every load."""
     body = Markup(re.sub(r'(?<=\d) %', '&nbsp;%', body))  # a number and its sign stay together
-    return html(_file('page.html'), title=title, body=body, style=Markup(style()))
+    return str(html(_file('page.html'), title=title, body=body, style=Markup(style())))
 
 
 def style() -> str:
