@@ -72,6 +72,13 @@ def test_what_fails_in_a_bucket_is_not_said_of_the_bucket(bucket):
         raise FileNotFoundError('no data')
 
 
+def test_training_in_a_bucket_of_s3_is_refused_before_any_step(tiny_config, bucket):
+    """Orbax writes to disks and gs:// only."""
+    with pytest.raises(InputError, match=r'--workdir=s3://bucket/run: checkpoints are kept on a'):
+        loop.run(tiny_config(num_steps=2), bucket)
+    assert not list(bucket.iterdir())
+
+
 def test_what_is_on_disk(tmp_path):
     assert files.on_disk(tmp_path) and files.on_disk('runs/a') and not files.on_disk('gs://b/c')
     assert files.folder(tmp_path) == tmp_path and str(files.folder('gs://b/c')) == 'gs://b/c'

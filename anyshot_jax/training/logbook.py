@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -37,6 +38,7 @@ def locked(workdir: Path):
             workdir.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise InputError(f'--workdir {workdir} cannot be written: {e}') from e
+        logging.warning('%s: nothing keeps two runs apart in cloud storage', workdir)
         yield
         return
     with Lock(workdir / '.lock', f'{workdir} is in use by another run; give another --workdir'):
@@ -50,8 +52,13 @@ def keep_config(config: ConfigDict, workdir: Path) -> None:
     other tasks and on other data.
 
     Raises:
-      InputError: names the fields that differ.
+      InputError: names the fields that differ; or training in a bucket that Orbax can't write to.
     """
+    if config.num_steps and not (files.on_disk(workdir) or str(workdir).startswith('gs:')):
+        raise InputError(
+            f'--workdir={workdir}: checkpoints are kept on a disk or at gs://BUCKET/...: train '
+            'there, or in a folder that the bucket is mounted as'
+        )
     path = workdir / 'config.json'
     old, new = files.read_json(path), json.loads(configs.to_json(config))
     if old is None:
