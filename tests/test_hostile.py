@@ -73,6 +73,15 @@ def test_headers_that_lie(tmp_path, descr, shape, content):
         read_npz(npz_of(tmp_path / 'a.npz', text, content), 10**9)
 
 
+@pytest.mark.parametrize('code', [0x110000, 0xFFFFFFFF, 0xD800])
+@pytest.mark.parametrize('order', '<>')
+def test_texts_that_are_no_unicode(tmp_path, code, order):
+    text = f"{{'descr': '{order}U1', 'fortran_order': False, 'shape': (1,), }}"
+    content = np.array([code], f'{order}u4').tobytes()
+    with pytest.raises(InputError, match='no Unicode'):
+        read_npz(npz_of(tmp_path / 'a.npz', text, content), 10**9)
+
+
 def test_no_file_of_another_kind_is_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'a.npz')
     with pytest.raises(InputError, match='not a whole npz'):

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 from numpy.lib import format as npy
 
 from anyshot_jax.types import Array, InputError
@@ -40,6 +41,7 @@ def read_npz(path: Path, max_bytes: int, only: tuple[str, ...] = ()) -> dict[str
             for key, info in infos.items():
                 with z.open(info) as f:
                     arrays[key] = npy.read_array(f, allow_pickle=False)
+                    _check_texts(arrays[key])
     except InputError:
         raise
     except Exception as e:  # zipfile and numpy raise a dozen kinds for what is no npz
@@ -52,6 +54,14 @@ def read_npz(path: Path, max_bytes: int, only: tuple[str, ...] = ()) -> dict[str
         why = ' '.join(str(e).split())[:300] or type(e).__name__
         raise InputError(f'{path}{what} is not a whole npz file: {why}') from e
     return arrays
+
+
+def _check_texts(a: Array) -> None:
+    """Raises ValueError for characters that there are not: Python could not make the texts."""
+    if a.dtype.kind == 'U':
+        codes = np.frombuffer(a.tobytes(), f'{a.dtype.str[0]}u4')
+        if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
+            raise ValueError('texts that are no Unicode')
 
 
 class _Objects(ValueError):
