@@ -17,7 +17,7 @@ FLOORS = (
     {'methods'},
     {'report'},
     {'training'},
-    {'classify', 'sweep'},
+    {'classify', 'detect', 'sweep'},
     {'predict', 'serve', 'export', 'main'},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,0 +1,470 @@
+"""Find defects having seen normal images only: a scikit-learn estimator.
+
+    detector = AnomalyDetector().fit(normal_paths)
+    detector.predict(new_paths)                # 'normal' or 'defect'
+    detector.heat_map(new_paths[0])            # where
+    detector.add_type('scratch', some_paths)   # from one image on
+    detector.predict_type(new_paths)
+
+Patches of a frozen encoder are compared with a bounded memory of those of normal images (PatchCore:
+Roth et al., CVPR 2022). The threshold comes from normal images that are held out, with the rate of
+false alarms that it promises (`threshold.py`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+try:
+    from sklearn.base import BaseEstimator, OutlierMixin
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as e:
+    raise ImportError(
+        "AnomalyDetector is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
+    ) from e
+
+from anyshot_jax.data.pseudo import foreground as objects
+from anyshot_jax.detect import defect_types, model_file, normal, threshold, views
+from anyshot_jax.detect.defect_types import UNKNOWN
+from anyshot_jax.detect.heat import Explanation, explained, heat
+from anyshot_jax.detect.inputs import listed, mask_cells, name_of
+from anyshot_jax.detect.normal import Bank, Normal, bank_of
+from anyshot_jax.detect.scores import Found, Looks, compared
+from anyshot_jax.detect.seeing import Eye, eye
+from anyshot_jax.detect.threshold import Promise
+from anyshot_jax.detect.views import View
+from anyshot_jax.types import Array, InputError, nearest
+
+NORMAL, DEFECT = 'normal', 'defect'
+FAR_OUT = 5.0  # robust deviations from which on a normal image is said to be unlike the others
+TYPE_FALSE_ALARM = 0.05  # share of known types' images that may be called of an unknown type
+
+
+class Verdict(NamedTuple):
+    """All that is said of one image."""
+
+    score: float  # large: unlike normal images
+    threshold: float | None  # above it: a defect; None: too few normal images for one
+    defect: bool | None
+    p_value: float | None  # share of normal images, with it among them, that score as high
+    product: str | None  # which it was compared with; None: it is like none
+    place: tuple[int, int, int, int]  # left, top, right, bottom of its worst patch, in pixels
+    type: str  # of a defect; '': no types are known
+    type_probability: float
+
+
+class AnomalyDetector(OutlierMixin, BaseEstimator):
+    """Says which images have a defect and where, from normal images alone.
+
+    X is images: a list of paths, PIL images or uint8 arrays, of any sizes.
+
+    Args:
+      encoder: a convolutional net, as `encoders.load` takes it. layers: its maps that patches are
+        made of.
+      size: pixels that both sides of an image become; with `tile` those of its shorter side, 0: as
+        it is.
+      tile: pixels of a side of the squares that an image is cut into; 0: it is seen as one.
+      overlap: pixels of the rim of a tile that the next one judges, see `views.py`.
+      false_alarm: share of new normal images that may be called a defect, 0 < share < 1.
+      memory: patches that are remembered of a product, at most.
+      turns: turned copies that are remembered with each normal image: 3 (by 90 degrees), 7, ...
+      foreground: 'none', or how the object is found whose patches count: 'flood' or 'grabcut'.
+      share: of an image's patches, the worst, whose mean distance is its score; 0: the worst one.
+      seed: of the random projection and the draws of the coreset.
+
+    Attributes:
+      threshold_ (of the score; None: one normal image gives none), promise_ (`Promise`, what the
+      threshold keeps), offset_ (-threshold_); dicts by product where there are several.
+      products_: their names. types_: names of the types of defect.
+    """
+
+    def __init__(
+        self,
+        encoder: str = 'efficientnet_lite0',
+        *,
+        layers: Sequence[str] = ('stride16', 'stride32'),
+        size: int = 256,
+        tile: int = 0,
+        overlap: int = 64,
+        false_alarm: float = 0.01,
+        memory: int = 10_000,
+        turns: int = 0,
+        foreground: str = 'none',
+        share: float = 0.0,
+        seed: int = 0,
+    ):
+        self.encoder = encoder
+        self.layers = layers
+        self.size = size
+        self.tile = tile
+        self.overlap = overlap
+        self.false_alarm = false_alarm
+        self.memory = memory
+        self.turns = turns
+        self.foreground = foreground
+        self.share = share
+        self.seed = seed
+
+    # Learning.
+
+    def fit(self, X, y=None, *, groups=None, product=None):
+        """Learns what normal images look like.
+
+        Args:
+          y: not looked at. groups: [N] equal for near copies, such as photographs of one part:
+            they are held out together and count as one. product: [N] or one name; none: one
+            product.
+        Raises:
+          InputError: no image, one that can't be read, all the same; says which.
+        """
+        self._check()
+        items = listed(X, 'normal images')
+        self.normal_: dict[str, Normal] = {}
+        self.types_of_: defect_types.Types = defect_types.NOTHING
+        self.encoder_digest_ = ''
+        return self._learn(items, groups, product)
+
+    def add_normal(self, images, *, groups=None, product=None):
+        """More normal images: the memory stays within its bound, the threshold follows.
+
+        Scores of the images before are then upper bounds of what they would be, so that the
+        threshold is rather too high than too low.
+        """
+        check_is_fitted(self, 'normal_')
+        before = dict(vars(self))
+        try:
+            return self._learn(listed(images, 'normal images'), groups, product)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _learn(self, items, groups, product):
+        names = [name_of(item, i) for i, item in enumerate(items)]
+        for given, what in ((groups, 'groups'), (product, 'product')):
+            if given is not None and not isinstance(given, str) and len(given) != len(items):
+                raise InputError(f'{len(items)} images, but {len(given)} {what}')
+        if product is None:
+            if len(self.normal_) > 1:
+                raise InputError(f'product is missing: of {", ".join(self.normal_)}')
+            product = next(iter(self.normal_), '')
+        labels = [product] * len(items) if isinstance(product, str) else [str(p) for p in product]
+        learnt = dict(self.normal_)
+        net = self._eye()
+        for name in dict.fromkeys(labels):
+            rows = [i for i, label in enumerate(labels) if label == name]
+            before = learnt.get(name) or normal.nothing(net.dim)
+            if name in learnt and not len(before.names):
+                before = normal.nothing(net.dim)
+            learnt[name] = normal.taken_in(
+                net, self._looks(), before, [items[i] for i in rows], [names[i] for i in rows],
+                None if groups is None else [groups[i] for i in rows],
+                f'{name} images'.strip(),
+            )  # fmt: skip
+            _check_learnt(learnt[name], name)
+        self.normal_ = learnt
+        return self._limited()
+
+    def _limited(self):
+        """Thresholds, and what can be said against the images."""
+        self._banks: dict[str, Bank] = {name: bank_of(n) for name, n in self.normal_.items()}
+        limits: dict[str, float | None] = {}
+        promises: dict[str, Promise | None] = {}
+        for name, known in self.normal_.items():
+            held = known.held_out
+            limits[name], promises[name] = None, None
+            if len(held.number):
+                limits[name], promises[name] = threshold.fit_threshold(
+                    held.score, [known.group[i] for i in held.number], len(known.folds),
+                    self.false_alarm,
+                )  # fmt: skip
+        self.limit_of_, self.promise_of_ = limits, promises
+        alone = len(limits) == 1
+        self.threshold_ = next(iter(limits.values())) if alone else limits
+        self.promise_ = next(iter(promises.values())) if alone else promises
+        if alone:
+            self.offset_ = None if self.threshold_ is None else -self.threshold_
+        else:
+            self.offset_ = {name: None if t is None else -t for name, t in limits.items()}
+        for note in self.notes():
+            logging.warning('%s', note)
+        return self
+
+    @property
+    def products_(self) -> list[str]:
+        """The products' names; [''] where there is one that has none."""
+        return list(self.normal_)
+
+    @property
+    def types_(self) -> list[str]:
+        """Names of the types of defect."""
+        return list(self.types_of_.names)
+
+    def notes(self) -> list[str]:
+        """What whoever relies on the detector should know: few images, strange ones, sizes."""
+        check_is_fitted(self, 'normal_')
+        said = []
+        for name, known in self.normal_.items():
+            of = f'{name}: ' if name else ''
+            said += [of + note for note in self._notes(name, known)]
+        return said
+
+    def _notes(self, name: str, known: Normal) -> list[str]:
+        said = []
+        promise = self.promise_of_[name]
+        if promise is None:
+            said.append(
+                'one normal image says nothing of how normal images differ: there are scores and '
+                'heat maps, but no threshold'
+            )
+        elif promise.loose:
+            said.append(str(promise))
+        copies = len(known.names) - len(set(known.group))
+        if copies and all(g[0] == '#' for g in known.group):
+            said.append(f'{copies} of {len(known.names)} normal images are copies of others')
+        if 0 < known.num_grey < len(known.names):
+            said.append(f'{known.num_grey} of {len(known.names)} normal images are grey')
+        largest = int(known.sizes.max())
+        if not self.tile and largest >= 4 * self.size:
+            said.append(
+                f'images of up to {largest} pixels are seen at {self.size}: what is smaller than '
+                f'about {round(largest / self.size * 8)} pixels is lost; tile=512, size=0 looks closer'
+            )
+        for image, score, usual in self.strange(name):
+            said.append(
+                f'{image} is unlike the other normal images (score {score:.3g}, theirs {usual:.3g} '
+                'at most): if it has a defect leave it out, it raises the threshold'
+            )
+        return said
+
+    def strange(self, product: str = '') -> list[tuple[str, float, float]]:
+        """Normal images that the others speak against: (name, score, the others' largest)."""
+        known = self._product(product)
+        score = known.held_out.score.astype(np.float64)
+        if len(score) < 4:
+            return []
+        middle = np.median(score)
+        spread = 1.4826 * np.median(np.abs(score - middle))
+        out = score > middle + FAR_OUT * max(spread, 1e-3 * middle)
+        if not out.any() or out.mean() > 0.2:
+            return []
+        usual = float(score[~out].max())
+        order = np.argsort(-score, kind='stable')
+        return [
+            (known.names[known.held_out.number[i]], float(score[i]), usual)
+            for i in order if out[i]
+        ]  # fmt: skip
+
+    # Answering.
+
+    def predict(self, X, product=None) -> Array:
+        """[N] 'normal' or 'defect'.
+
+        Raises:
+          InputError: there was one normal image only, which gives no threshold.
+        """
+        return np.where(self.decision_function(X, product) < 0, DEFECT, NORMAL)
+
+    def decision_function(self, X, product=None) -> Array:
+        """[N] the threshold less the score: below 0 a defect."""
+        verdicts = self.judge(X, product)
+        if any(v.threshold is None for v in verdicts):
+            raise InputError(
+                'one normal image gives no threshold: fit on two or more (99 for 1 % of false '
+                'alarms), or compare score_samples among themselves'
+            )
+        return np.array([v.threshold - v.score for v in verdicts])
+
+    def score_samples(self, X, product=None) -> Array:
+        """[N] minus the distance of the worst patch from normal ones: small is a defect."""
+        return np.array([-v.score for v in self.judge(X, product)])
+
+    def fit_predict(self, X, y=None, **fields) -> Array:
+        """[N] 1 or -1: whether each is like the others, which it was held out from."""
+        self.fit(X, y, **fields)
+        answer = np.ones(len(X), int)
+        if len(self.normal_) > 1:
+            raise InputError('fit_predict takes images of one product')
+        ((name, known),) = self.normal_.items()
+        limit = self.limit_of_[name]
+        out = [] if limit is None else known.held_out.number[known.held_out.score > limit]
+        answer[out] = -1
+        return answer
+
+    def judge(self, X, product=None) -> list[Verdict]:
+        """`predict`, scores, places and types of images in one go."""
+        items = self._items(X)
+        return [self._verdict(*one) for one in self._found(items, product)]
+
+    def heat_map(self, image, product: str | None = None) -> Array:
+        """[H, W] float32, at the image's own size: how far each place is from normal ones."""
+        found, _ = self._one(image, product)
+        return heat(found, self._looks().view, self._eye().cells)
+
+    def explain(self, image, product: str | None = None) -> Explanation:
+        """The worst place of an image, and the normal patch that is nearest to it."""
+        found, name = self._one(image, product)
+        return explained(found, self.normal_[name], self._looks().view, self._eye().cells)
+
+    def _one(self, image, product):
+        check_is_fitted(self, 'normal_')
+        ((found, name, _),) = self._found([image], product)
+        return found, name
+
+    def _items(self, X):
+        check_is_fitted(self, 'normal_')
+        return listed(X, 'images')
+
+    def _found(self, items, product, masks=None):
+        """(what was found, product, whether it is like none) of each."""
+        names = [name_of(item, i) for i, item in enumerate(items)]
+        told = [product] * len(items) if product is None or isinstance(product, str) else product
+        if len(told) != len(items):
+            raise InputError(f'{len(items)} images, but {len(told)} products')
+        for name in {p for p in told if p is not None}:
+            self._product(name)
+        banks = [(bank.rows, bank.fold >= 0) for bank in self._banks.values()]
+        products = list(self._banks)
+        counts_of = None
+        if masks is not None:
+            counts_of = lambda i, image, grid: mask_cells(masks[i], image.size, grid, names[i])
+        every = compared(self._eye(), self._looks(), items, names, banks, counts_of=counts_of)
+        for i, found in enumerate(every):
+            strange = [self._lowness(name, f) for name, f in zip(products, found, strict=True)]
+            name = told[i]
+            at = int(np.argmin(strange)) if name is None else products.index(name)
+            yield found[at], products[at], strange[at] > 1
+
+    def _lowness(self, name: str, found: Found) -> float:
+        """How far even the most usual patches are, over what no normal image comes to: > 1."""
+        low = self.normal_[name].held_out.low
+        if not len(low):
+            return 0.0
+        return found.low / max(2 * float(low.max()) - float(np.median(low)), 1e-6)
+
+    def _verdict(self, found: Found, name: str, of_none: bool) -> Verdict:
+        known, limit = self.normal_[name], self.limit_of_[name]
+        held = known.held_out
+        p_value = kind = probability = None
+        if limit is not None:
+            groups = [known.group[i] for i in held.number]
+            p_value = float(threshold.as_unlike(np.array([found.score]), held.score, groups)[0])
+        if self.types_of_.names and not of_none:
+            z = defect_types.vectors(known, [found])
+            p, unknown = defect_types.told(self.types_of_, z)
+            kind = UNKNOWN if unknown[0] else self.types_of_.names[int(p[0].argmax())]
+            probability = float(p[0].max())
+        cell = np.unravel_index(int(found.dist.argmax()), found.dist.shape)
+        place = views.box(cell, self._eye().cells, found.size, self._looks().view)
+        return Verdict(
+            found.score, limit, None if limit is None else found.score > limit, p_value,
+            None if of_none else name, place, kind or (UNKNOWN if self.types_ else ''),
+            probability or 0.0,
+        )  # fmt: skip
+
+    # Types of defects.
+
+    def add_type(self, name: str, images, masks=None, product=None):
+        """A type of defect from one or more images of it, or more images of one that is there.
+
+        Args:
+          masks: of each image, [H, W] where its defect is (above 0), a path or a PIL image, or
+            None; none: the place that is most unlike normal images.
+        Raises:
+          InputError: no image, or one without threshold's normal images; the detector stays.
+        """
+        items = self._items(images)
+        if not str(name).strip() or name in (UNKNOWN, NORMAL):
+            raise InputError(f'{name!r} can be no type of defect: give another name')
+        if masks is not None and len(masks) != len(items):
+            raise InputError(f'type {name!r}: {len(items)} images, but {len(masks)} masks')
+        z = self._vectors(items, product, masks)
+        self.types_of_ = defect_types.added(self.types_of_, str(name), z, TYPE_FALSE_ALARM)
+        return self
+
+    def remove_type(self, name: str):
+        """Forgets a type of defect."""
+        check_is_fitted(self, 'normal_')
+        if name not in self.types_of_.names:
+            raise InputError(f'there is no type {name!r}{nearest(str(name), self.types_)}')
+        self.types_of_ = defect_types.without(self.types_of_, name, TYPE_FALSE_ALARM)
+        return self
+
+    def predict_type(self, X, product=None) -> Array:
+        """[N] the type of each, taken to have a defect; 'unknown type' where it is like none."""
+        p, unknown = self._told(X, product)
+        return np.where(unknown, UNKNOWN, np.array(self.types_)[p.argmax(1)])
+
+    def predict_type_proba(self, X, product=None) -> Array:
+        """[N, C] probabilities of `types_`, as if there were no others."""
+        return self._told(X, product)[0]
+
+    def _told(self, X, product):
+        items = self._items(X)
+        if not self.types_of_.names:
+            raise InputError('no type of defect is known: add_type(name, images) first')
+        return defect_types.told(self.types_of_, self._vectors(items, product, None))
+
+    def _vectors(self, items, product, masks):
+        if any(not known.mean for known in self.normal_.values()):
+            raise InputError('types of defects need two normal images or more')
+        every = self._found(items, product, masks)
+        return np.concatenate([defect_types.vectors(self.normal_[n], [f]) for f, n, _ in every])
+
+    # Parts.
+
+    def _product(self, name: str) -> Normal:
+        if name not in self.normal_:
+            raise InputError(f'there is no product {name!r}{nearest(str(name), self.normal_)}')
+        return self.normal_[name]
+
+    def _looks(self) -> Looks:
+        view = View(self.size, self.tile, self.overlap)
+        return Looks(view, self.turns, self.foreground, self.memory, self.share, self.seed)
+
+    def _eye(self) -> Eye:
+        found = eye(self.encoder, tuple(self.layers), self._looks().view.side)
+        if getattr(self, 'encoder_digest_', '') not in ('', found.patcher.digest):
+            raise InputError(
+                f'this detector was fitted with other weights of {self.encoder}: fit it again'
+            )
+        return found
+
+    def _check(self) -> None:
+        views.check(self._looks().view)
+        if not 0 < self.false_alarm < 1:
+            raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
+        if self.memory < normal.FOLDS:
+            raise InputError(f'memory={self.memory}: need {normal.FOLDS} patches or more')
+        if not 0 <= self.turns <= 35:
+            raise InputError(f'turns={self.turns}: need 0 to 35')
+        if not 0 <= self.share <= 1:
+            raise InputError(f'share={self.share}: need 0 to 1')
+        objects.check(self.foreground)
+
+    # Files.
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything to one .safetensors file, whole or not at all."""
+        check_is_fitted(self, 'normal_')
+        model_file.write(Path(path), self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> 'AnomalyDetector':
+        """What `save` wrote; runs nothing that is in the file.
+
+        Raises:
+          InputError: no such file, damaged, or no detector; says which.
+        """
+        return model_file.read(Path(path), cls)
+
+
+def _check_learnt(known: Normal, name: str) -> None:
+    of = f'product {name!r}: ' if name else ''
+    if len(known.names) > 1 and len(set(known.group)) == 1 and known.group[0].startswith('#'):
+        raise InputError(
+            f'{of}all {len(known.names)} normal images are the same image: give different ones'
+        )
