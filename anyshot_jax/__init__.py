@@ -1,8 +1,9 @@
-"""Classify from few images of a class, find defects from normal ones, and the package's parts."""
+"""Classify from few images of a class, find defects from normal ones: estimators, and the parts."""
 
 from typing import Any
 
-__all__ = ['AnomalyDetector', 'AnyShotClassifier']
+__version__ = '0.2.0'
+__all__ = ['AnomalyDetector', 'AnyShotClassifier', 'TrainedClassifier', '__version__']
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from anyshot_jax.detect.detector import AnomalyDetector
 
         return AnomalyDetector
+    if name == 'TrainedClassifier':
+        from anyshot_jax.classify.trained_classifier import TrainedClassifier
+
+        return TrainedClassifier
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,4 +1,4 @@
-"""What the commands share: flags that are told apart from bad input, and how bad input ends."""
+"""Parts that commands share: flag errors kept apart from bad input, which ends in one line."""
 
 import sys
 from collections.abc import Callable

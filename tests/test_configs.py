@@ -1,6 +1,8 @@
 """Every recipe builds at its full size, and takes two steps at a small one."""
 
+import contextlib
 import importlib.util
+import pickle
 import re
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from anyshot_jax.defects import memory_bank
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training import checks
 from anyshot_jax.training.step import make_step
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import ArgumentError, InputError, from_arrays
 
 FILES = sorted((Path(__file__).resolve().parent.parent / 'configs').glob('*.py'))
 
@@ -323,6 +325,35 @@ def test_check_fills_in_what_is_missing():
     config = configs.check(ConfigDict({'method': {'name': 'knn'}, 'data': {'name': 'synthetic'}}))
     assert configs.to_json(config) == configs.to_json(configs.defaults('knn', 'synthetic'))
     assert config.is_locked
+
+
+def test_a_field_with_choices_names_the_nearest():
+    fields = {'loss': 'bce', 'mode': 'slwo'}
+    configs.check_choices(fields, {'loss': ('bce', 'mse')})
+    with pytest.raises(InputError, match=r"config\.x\.mode='slwo' is unknown; .* 'slow'\?"):
+        configs.check_choices(fields, {'loss': ('bce',), 'mode': ('fast', 'slow')}, 'config.x')
+
+
+def test_errors_name_the_field_that_the_user_has_set():
+    """The same argument by the caller's name, through two callers, and unpickled (sweeps do)."""
+
+    def message(error, *fields):
+        with pytest.raises(InputError) as caught, contextlib.ExitStack() as stack:
+            for path, renamed in fields:
+                stack.enter_context(configs.under(path, **renamed))
+            raise error
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+        return str(caught.value)
+
+    error = ArgumentError('dim', '=9 must be 8')
+    assert message(error) == 'dim=9 must be 8'
+    assert message(error, ('config.a', {})) == 'config.a.dim=9 must be 8'
+    assert message(error, ('config.a', {'dim': 'encoder'})) == 'encoder=9 must be 8'
+    # The innermost context renames first.
+    assert (
+        message(error, ('config.a', {}), ('', {'dim': 'sub_dim'})) == 'config.a.sub_dim=9 must be 8'
+    )
+    assert message(InputError('dim is bad'), ('config.a', {})) == 'dim is bad'
 
 
 def test_differences():

@@ -238,8 +238,9 @@ def without(*roles):
         ({'made_up_against': 'sauce'}, r"made_up_against='sauce' is unknown; did you mean 'source"),
         ({'sharpness': -1.0}, r'residual\.sharpness=-1\.0 must be >= 0'),
         ({'head': 'stride44'}, r"no map 'stride44' for config\.residual\.head.*'stride4'"),
-        ({'layers': ('stride3',)}, r"no map 'stride3'.*did you mean"),
-        ({'ratio': 0.0}, r'ratio=0\.0 must be > 0'),
+        ({'layers': ('stride3',)}, r"config\.residual\.layers: .* no map 'stride3'.*did you mean"),
+        ({'ratio': 0.0}, r'config\.residual\.ratio=0\.0 must be > 0'),
+        ({'dim': 1000}, r'config\.residual\.dim=1000 must be 0\.\.'),
     ],
     ids=lambda p: next(iter(p)) if isinstance(p, dict) else '',
 )

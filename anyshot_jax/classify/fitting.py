@@ -11,7 +11,6 @@ import numpy as np
 from anyshot_jax.classify import nearest_mean, word_means
 from anyshot_jax.classify.frozen import Frozen
 from anyshot_jax.classify.nearest_mean import Head
-from anyshot_jax.classify.trained import Trained
 from anyshot_jax.ops import calibration
 from anyshot_jax.types import Array, InputError
 
@@ -21,7 +20,7 @@ ONE_SHOT_TEMPERATURE = 0.1
 
 
 class Calibrated(NamedTuple):
-    """What held-out examples say of the scores."""
+    """Temperature and threshold of scores, fitted on held-out examples."""
 
     temperature: float
     threshold: float | None  # of the best score; None: nothing could be held out
@@ -35,7 +34,7 @@ def learn(
     classes: Sequence[Any],
     said: Mapping[Any, str],
     *,
-    net: Frozen | Trained | None,
+    net: Frozen | None,
     how: dict,
     text_encoder: str,
     false_alarm: float,
@@ -44,18 +43,13 @@ def learn(
 
     Args:
       x: [N, D] features. label: [N] places in classes. said: descriptions of some.
-      net: what made the features of images, or the trained method; None: they are vectors.
+      net: what made the features of images; None: they are vectors.
       how: of `nearest_mean.fit_space`. text_encoder: see `word_means.class_words`.
     Raises:
-      InputError: a class with neither, or no image where a trained method needs one; names it.
+      InputError: a class with neither; names it.
     """
-    given = x, label, len(classes)
     empty = np.bincount(label, minlength=len(classes)) == 0
     bare = [c for c, e in zip(classes, empty, strict=True) if e]
-    if isinstance(net, Trained):
-        if bare:
-            raise InputError(f'a trained run needs images of every class, {bare[0]!r} has none')
-        return fit_trained(net.scores, *given, how=how, false_alarm=false_alarm)
     silent = [c for c in bare if not said.get(c, '')]
     if silent:
         raise InputError(f'class {silent[0]!r} has neither an image nor a description')
@@ -64,7 +58,7 @@ def learn(
         texts = [said.get(c, '') for c in classes]
         words = word_means.class_words([str(c) for c in classes], texts, text_encoder)
         known = net.imagenet(text_encoder) if net else None
-    return fit(*given, how=how, words=words, known=known, false_alarm=false_alarm)
+    return fit(x, label, len(classes), how=how, words=words, known=known, false_alarm=false_alarm)
 
 
 def fit(
@@ -104,7 +98,7 @@ def fit(
 
 
 def choose_bias(score: Array, said: Array, y: Array, of_words: Array) -> float:
-    """What is added to the scores of classes that are known by words only.
+    """Offset of the scores of classes that are known by words only.
 
     They are less like their items than others, and would never win. The harmonic mean of two shares
     decides, both of held-out items and averaged over classes: of those that still get their own
@@ -197,7 +191,7 @@ def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
 
 
 def _usual_temperature(head: Head) -> float:
-    """What tasks of one example a class need; for plain vectors by how far the means are apart."""
+    """Temperature for tasks of one example a class; by the spread of the means of plain vectors."""
     if head.space.normalise:
         return ONE_SHOT_TEMPERATURE
     spread = np.square(head.means - head.means.mean(0)).sum(1).mean()

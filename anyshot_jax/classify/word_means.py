@@ -55,7 +55,7 @@ def class_words(names: Sequence[str], texts: Sequence[str], text_encoder: str) -
 
 
 def imagenet(head: Array | None, text_encoder: str) -> Known | None:
-    """What the encoder's last layer [1000, D] knows; None without one, or of tf-idf words."""
+    """ImageNet's classes by the encoder's last layer [1000, D]; None without one, or for tf-idf."""
     if head is None or text_encoder == 'tfidf':
         return None
     names = (Path(__file__).parent / 'imagenet_classes.txt').read_text().splitlines()

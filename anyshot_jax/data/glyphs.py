@@ -67,7 +67,7 @@ def load(config: ConfigDict) -> Data:
 
 
 def attribute_columns(config: ConfigDict) -> tuple[str, ...]:
-    """What the A columns of extras['attribute'] mean, such as 'case:SMALL' or 'mark:ACUTE'."""
+    """Meanings of the A columns of extras['attribute'], such as 'case:SMALL' or 'mark:ACUTE'."""
     return tuple(str(c) for c in _drawn(config.size)['columns'])
 
 

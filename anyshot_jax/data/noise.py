@@ -8,7 +8,7 @@ from anyshot_jax.types import Array, InputError
 
 
 class Noisy(NamedTuple):
-    """What stands under the names of the classes after labels were made wrong."""
+    """Labels after noise: which class name each item stands under."""
 
     row: Array  # [N] int64 into the items, or into `outside` where `stranger`
     label: Array  # [N] int64, as given

@@ -154,7 +154,7 @@ def _view(name: str, t: _Tensor, block: Callable[[_Storage], _Bytes]) -> np.ndar
 
 
 def _run(f: io.BytesIO, storages: dict[str, _Storage] | None = None) -> Any:
-    """What the pickle at the position of f builds; f ends behind it. `storages` is filled by key.
+    """Reads the pickle at the position of f; f ends behind it. `storages` is filled by key.
 
     f is in memory, since a file would set aside as many bytes as the pickle asks for.
     """

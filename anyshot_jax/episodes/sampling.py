@@ -198,7 +198,7 @@ def expand_turns(dataset: Dataset) -> Dataset:
 
 
 def restrict(dataset: Dataset, classes: Array) -> Dataset:
-    """What a sampler may draw from becomes these classes; the items stay, of all classes.
+    """Restricts what a sampler draws from to these classes; the items stay, of all classes.
 
     Args:
       classes: indices into offset and count.

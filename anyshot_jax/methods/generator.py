@@ -37,7 +37,7 @@ DEFAULTS = {
 
 
 class Items(NamedTuple):
-    """What one unit of a step needs: an item for each of the critic's steps, and one more."""
+    """Items of one unit of a step: one for each of the critic's steps, and one more."""
 
     x: Array  # [critic_steps + 1, D]
     y: Array  # [critic_steps + 1] int32

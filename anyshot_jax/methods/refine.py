@@ -105,7 +105,7 @@ class Given(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """What class-centre optimisation did, in a space of its own."""
+    """Result of class-centre optimisation, in a space of its own."""
 
     x_s: Array  # [N, M]
     x_q: Array  # [W*Q, M]

@@ -14,7 +14,7 @@ MAX_RATE = 0.3  # false positive rate up to which per-region overlap counts
 
 
 def area_under(positive: Array, negative: Array, limit: float = 1.0) -> Array:
-    """What every positive adds to the area under the ROC curve up to a false positive rate.
+    """Contribution of every positive to the area under the ROC curve up to a false positive rate.
 
     Args:
       positive: [P] scores. negative: [M] scores, M >= 1. limit: 0 < L <= 1.

@@ -178,7 +178,7 @@ def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> s
 def nearest_normal(
     patcher: memory_bank.Patcher, bank: Array, x: Array, cells: Array, good: Array
 ) -> list[Place]:
-    """Where in good images the remembered patch is that is nearest to a patch of each image.
+    """Places in normal images of the remembered patches nearest to a patch of each image.
 
     Args:
       bank: [K, D]. x: [N, H, W, C] uint8. cells: [N, 2], of the patches asked for.

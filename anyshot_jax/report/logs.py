@@ -1,4 +1,4 @@
-"""What a run left in its workdir, read with patience: any file may be absent, short or cut off."""
+"""Files of a run's workdir, read with patience: any of them may be absent, short or cut off."""
 
 import json
 import math
@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
     @property
     def measure(self) -> Measure:
-        """What the values are."""
+        """Measure of the values."""
         try:
             return Measure(**self.result['measure'])
         except (KeyError, TypeError):
@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
     @property
     def members(self) -> list[dict[str, Any]]:
-        """Those of a population; none of a single run."""
+        """Members of a population; none of a single run."""
         return _objects(self.result.get('members'))
 
     @property
@@ -56,7 +56,7 @@ class Run(NamedTuple):
 
     @property
     def seeds(self) -> int:
-        """How many seeds the result is a mean over."""
+        """Number of seeds that the result is a mean over."""
         return int(number(self.result.get('seeds')) or 1)
 
 

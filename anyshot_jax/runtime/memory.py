@@ -1,4 +1,4 @@
-"""What a device can still hold."""
+"""Free memory of a device."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import jax
 
 
 def free_bytes() -> float:
-    """What a local device can still take: on an accelerator its own, on a CPU a share of memory."""
+    """Free bytes of a local device: an accelerator's own, on a CPU a share of the machine's."""
     devices = jax.local_devices()
     stats = [d.memory_stats() or {} for d in devices]
     if all('bytes_limit' in s for s in stats):

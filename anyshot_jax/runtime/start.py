@@ -1,4 +1,4 @@
-"""What has to be set before JAX makes its devices."""
+"""Settings that must precede JAX's making its devices."""
 
 import math
 import os

@@ -62,7 +62,7 @@ def save_artifacts(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def load_artifacts(path: Path) -> dict[str, np.ndarray]:
-    """What `save_artifacts` kept; never unpickles."""
+    """Reads what `save_artifacts` kept; never unpickles."""
     with path.open('rb') as f, np.load(f, allow_pickle=False) as z:
         return {name: z[name] for name in z.files}
 

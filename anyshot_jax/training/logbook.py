@@ -1,4 +1,4 @@
-"""What a workdir keeps besides checkpoints: its lock, its config, metrics.jsonl, TensorBoard."""
+"""Files of a workdir besides checkpoints: its lock, its config, metrics.jsonl, TensorBoard."""
 
 import contextlib
 import fcntl
@@ -190,7 +190,7 @@ class Logbook:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of the members that have not diverged."""
+    """Mean over the members that have not diverged."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
 

@@ -101,7 +101,7 @@ def show(record: dict, workdir: Path | None, news: str = '') -> dict[str, float]
 
 
 def facts(config: ConfigDict) -> dict:
-    """What a result must say besides its numbers."""
+    """Caveats that a result must state besides its numbers."""
     packages = ('anyshot-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
     return {
         'seed': config.seed,

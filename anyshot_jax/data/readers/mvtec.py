@@ -109,7 +109,7 @@ def _images(folder: Path, root: Path) -> dict[str, list[Path]]:
 
 
 def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
-    """Those of the items that manifest.csv lists, with its masks and groups."""
+    """Items that manifest.csv lists, with its masks and groups."""
     path = root / 'manifest.csv'
     there = {_posix(item.path, root): item for item in items}
     files = [f for of_kind in _images(root / 'ground_truth', root).values() for f in of_kind]
