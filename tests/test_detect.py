@@ -31,8 +31,11 @@ def detector(**fields):
 
 @pytest.fixture(scope='module')
 def images():
-    good = [x for x, _ in (tiny_maps.bright_squares(60, 1),)][0]
-    return good, tiny_maps.bright_squares(12, 2)[0], *tiny_maps.bright_squares(12, 3, bright=90)
+    return (
+        tiny_maps.bright_squares(60, 1)[0],
+        tiny_maps.bright_squares(12, 2)[0],
+        *tiny_maps.bright_squares(12, 3, bright=90),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +57,7 @@ def far(x, bank):
 
 
 def test_scores_are_those_of_all_patches(fitted, images):
-    good, new, bad, _ = images
+    good, _, bad, _ = images
     (known,) = fitted.normal_.values()
     every = patches(good)
     bank = every.reshape(-1, 9)  # 60 * 64 of 10,000 that may be kept
@@ -104,7 +107,7 @@ def test_where_and_why(fitted, images):
 
 
 def test_more_normal_images(images):
-    good, new, bad, _ = images
+    good = images[0]
     found = detector(memory=2000).fit(good[:30])
     before = found.threshold_
     known = found.add_normal(good[30:]).normal_['']
@@ -200,7 +203,7 @@ def test_saved_and_read(tmp_path, images):
     assert again.judge([*new[:2], *bad]) == found.judge([*new[:2], *bad])
     assert again.promise_ == found.promise_ and again.explain(bad[0]) == found.explain(bad[0])
     assert again.add_normal(new).threshold_ == found.add_normal(new).threshold_
-    with pytest.raises(InputError, match='a model is a .safetensors file'):
+    with pytest.raises(InputError, match='a model is a'):
         found.save(tmp_path / 'm.npz')
 
 
@@ -231,8 +234,8 @@ def test_damaged_models_are_refused(tmp_path, images):
         AnomalyDetector.load(tmp_path / 'other.safetensors')
 
 
-def test_what_normal_images_can_be(images, tmp_path, caplog):
-    good, new, bad, _ = images
+def test_what_normal_images_can_be(images, tmp_path):
+    good = images[0]
     Image.fromarray(good[0, ..., 0]).save(tmp_path / 'a.png')
     wide = Image.fromarray(np.repeat(np.repeat(good[1, ..., 0], 2, 1)[..., None], 3, -1))
     found = detector().fit([tmp_path / 'a.png', wide, good[2, ..., 0], good[3]])

@@ -11,9 +11,8 @@ Roth et al., CVPR 2022). The threshold comes from normal images that are held ou
 false alarms that it promises (`threshold.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -32,28 +31,15 @@ from anyshot_jax.detect.defect_types import UNKNOWN
 from anyshot_jax.detect.heat import Explanation, explained, heat
 from anyshot_jax.detect.inputs import listed, mask_cells, name_of
 from anyshot_jax.detect.normal import Bank, Normal, bank_of
+from anyshot_jax.detect.notes import Strange, notes, strange
 from anyshot_jax.detect.scores import Found, Looks, compared
 from anyshot_jax.detect.seeing import Eye, eye
 from anyshot_jax.detect.threshold import Promise
+from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, how_far, verdict
 from anyshot_jax.detect.views import View
 from anyshot_jax.types import Array, InputError, nearest
 
-NORMAL, DEFECT = 'normal', 'defect'
-FAR_OUT = 5.0  # robust deviations from which on a normal image is said to be unlike the others
 TYPE_FALSE_ALARM = 0.05  # share of known types' images that may be called of an unknown type
-
-
-class Verdict(NamedTuple):
-    """All that is said of one image."""
-
-    score: float  # large: unlike normal images
-    threshold: float | None  # above it: a defect; None: too few normal images for one
-    defect: bool | None
-    p_value: float | None  # share of normal images, with it among them, that score as high
-    product: str | None  # which it was compared with; None: it is like none
-    place: tuple[int, int, int, int]  # left, top, right, bottom of its worst patch, in pixels
-    type: str  # of a defect; '': no types are known
-    type_probability: float
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):
@@ -209,54 +195,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         said = []
         for name, known in self.normal_.items():
             of = f'{name}: ' if name else ''
-            said += [of + note for note in self._notes(name, known)]
+            own = notes(known, self.promise_of_[name], self.size, self.tile)
+            said += [of + note for note in own]
         return said
 
-    def _notes(self, name: str, known: Normal) -> list[str]:
-        said = []
-        promise = self.promise_of_[name]
-        if promise is None:
-            said.append(
-                'one normal image says nothing of how normal images differ: there are scores and '
-                'heat maps, but no threshold'
-            )
-        elif promise.loose:
-            said.append(str(promise))
-        copies = len(known.names) - len(set(known.group))
-        if copies and all(g[0] == '#' for g in known.group):
-            said.append(f'{copies} of {len(known.names)} normal images are copies of others')
-        if 0 < known.num_grey < len(known.names):
-            said.append(f'{known.num_grey} of {len(known.names)} normal images are grey')
-        largest = int(known.sizes.max())
-        if not self.tile and largest >= 4 * self.size:
-            said.append(
-                f'images of up to {largest} pixels are seen at {self.size}: what is smaller than '
-                f'about {round(largest / self.size * 8)} pixels is lost; tile=512, size=0 looks closer'
-            )
-        for image, score, usual in self.strange(name):
-            said.append(
-                f'{image} is unlike the other normal images (score {score:.3g}, theirs {usual:.3g} '
-                'at most): if it has a defect leave it out, it raises the threshold'
-            )
-        return said
-
-    def strange(self, product: str = '') -> list[tuple[str, float, float]]:
-        """Normal images that the others speak against: (name, score, the others' largest)."""
-        known = self._product(product)
-        score = known.held_out.score.astype(np.float64)
-        if len(score) < 4:
-            return []
-        middle = np.median(score)
-        spread = 1.4826 * np.median(np.abs(score - middle))
-        out = score > middle + FAR_OUT * max(spread, 1e-3 * middle)
-        if not out.any() or out.mean() > 0.2:
-            return []
-        usual = float(score[~out].max())
-        order = np.argsort(-score, kind='stable')
-        return [
-            (known.names[known.held_out.number[i]], float(score[i]), usual)
-            for i in order if out[i]
-        ]  # fmt: skip
+    def strange(self, product: str = '') -> list[Strange]:
+        """Normal images that the others speak against, the strangest first."""
+        return strange(self._product(product))
 
     # Answering.
 
@@ -270,13 +215,15 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def decision_function(self, X, product=None) -> Array:
         """[N] the threshold less the score: below 0 a defect."""
-        verdicts = self.judge(X, product)
-        if any(v.threshold is None for v in verdicts):
-            raise InputError(
-                'one normal image gives no threshold: fit on two or more (99 for 1 % of false '
-                'alarms), or compare score_samples among themselves'
-            )
-        return np.array([v.threshold - v.score for v in verdicts])
+        found = []
+        for v in self.judge(X, product):
+            if v.threshold is None:
+                raise InputError(
+                    'one normal image gives no threshold: fit on two or more (99 for 1 % of false '
+                    'alarms), or compare score_samples among themselves'
+                )
+            found.append(v.threshold - v.score)
+        return np.array(found)
 
     def score_samples(self, X, product=None) -> Array:
         """[N] minus the distance of the worst patch from normal ones: small is a defect."""
@@ -296,8 +243,22 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def judge(self, X, product=None) -> list[Verdict]:
         """`predict`, scores, places and types of images in one go."""
-        items = self._items(X)
-        return [self._verdict(*one) for one in self._found(items, product)]
+        return [said for _, said, _ in self.each(self._items(X), product)]
+
+    def each(self, X, product=None, errors=None) -> Iterator[tuple[int, Verdict, Found]]:
+        """(number, verdict, map and nearest patches) of images one at a time, for many of them.
+
+        Args:
+          errors: a dict that takes the InputError of images that can't be read, by number; none:
+            the first is raised.
+        """
+        for number, found, name, of_none in self._found(self._items(X), product, errors=errors):
+            yield number, self._said(found, name, of_none), found
+
+    def _said(self, found: Found, name: str, of_none: bool) -> Verdict:
+        view, cells = self._looks().view, self._eye().cells
+        known, limit = self.normal_[name], self.limit_of_[name]
+        return verdict(found, name, known, limit, self.types_of_, of_none, view, cells)
 
     def heat_map(self, image, product: str | None = None) -> Array:
         """[H, W] float32, at the image's own size: how far each place is from normal ones."""
@@ -311,15 +272,15 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def _one(self, image, product):
         check_is_fitted(self, 'normal_')
-        ((found, name, _),) = self._found([image], product)
+        ((_, found, name, _),) = self._found([image], product)
         return found, name
 
     def _items(self, X):
         check_is_fitted(self, 'normal_')
         return listed(X, 'images')
 
-    def _found(self, items, product, masks=None):
-        """(what was found, product, whether it is like none) of each."""
+    def _found(self, items, product, masks=None, errors=None):
+        """(number, what was found, product, whether it is like none) of each."""
         names = [name_of(item, i) for i, item in enumerate(items)]
         told = [product] * len(items) if product is None or isinstance(product, str) else product
         if len(told) != len(items):
@@ -331,39 +292,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         counts_of = None
         if masks is not None:
             counts_of = lambda i, image, grid: mask_cells(masks[i], image.size, grid, names[i])
-        every = compared(self._eye(), self._looks(), items, names, banks, counts_of=counts_of)
-        for i, found in enumerate(every):
-            strange = [self._lowness(name, f) for name, f in zip(products, found, strict=True)]
+        every = compared(self._eye(), self._looks(), items, names, banks, '', counts_of, errors)
+        for i, found in every:
+            far = [how_far(self.normal_[n], f) for n, f in zip(products, found, strict=True)]
             name = told[i]
-            at = int(np.argmin(strange)) if name is None else products.index(name)
-            yield found[at], products[at], strange[at] > 1
-
-    def _lowness(self, name: str, found: Found) -> float:
-        """How far even the most usual patches are, over what no normal image comes to: > 1."""
-        low = self.normal_[name].held_out.low
-        if not len(low):
-            return 0.0
-        return found.low / max(2 * float(low.max()) - float(np.median(low)), 1e-6)
-
-    def _verdict(self, found: Found, name: str, of_none: bool) -> Verdict:
-        known, limit = self.normal_[name], self.limit_of_[name]
-        held = known.held_out
-        p_value = kind = probability = None
-        if limit is not None:
-            groups = [known.group[i] for i in held.number]
-            p_value = float(threshold.as_unlike(np.array([found.score]), held.score, groups)[0])
-        if self.types_of_.names and not of_none:
-            z = defect_types.vectors(known, [found])
-            p, unknown = defect_types.told(self.types_of_, z)
-            kind = UNKNOWN if unknown[0] else self.types_of_.names[int(p[0].argmax())]
-            probability = float(p[0].max())
-        cell = np.unravel_index(int(found.dist.argmax()), found.dist.shape)
-        place = views.box(cell, self._eye().cells, found.size, self._looks().view)
-        return Verdict(
-            found.score, limit, None if limit is None else found.score > limit, p_value,
-            None if of_none else name, place, kind or (UNKNOWN if self.types_ else ''),
-            probability or 0.0,
-        )  # fmt: skip
+            at = int(np.argmin(far)) if name is None else products.index(name)
+            yield i, found[at], products[at], far[at] > 1
 
     # Types of defects.
 
@@ -412,7 +346,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         if any(not known.mean for known in self.normal_.values()):
             raise InputError('types of defects need two normal images or more')
         every = self._found(items, product, masks)
-        return np.concatenate([defect_types.vectors(self.normal_[n], [f]) for f, n, _ in every])
+        return np.concatenate([defect_types.vectors(self.normal_[n], [f]) for _, f, n, _ in every])
 
     # Parts.
 

@@ -88,8 +88,14 @@ def opened(item: Any, name: str) -> tuple[Image.Image, bool]:
     return image.convert('RGB'), image.mode == 'L'
 
 
-def in_order(items: Sequence[Any], names: Sequence[str]) -> Iterator[tuple[int, Image.Image, bool]]:
-    """(number, image, whether it was grey) of all, read by a few threads ahead of their use."""
+def in_order(
+    items: Sequence[Any], names: Sequence[str], errors: dict[int, InputError] | None = None
+) -> Iterator[tuple[int, Image.Image, bool]]:
+    """(number, image, whether it was grey) of all, read by a few threads ahead of their use.
+
+    Args:
+      errors: takes the reasons of those that can't be read, by number; none: the first is raised.
+    """
     # The decoders release the interpreter.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         waiting = deque[Any]()
@@ -97,7 +103,14 @@ def in_order(items: Sequence[Any], names: Sequence[str]) -> Iterator[tuple[int, 
             if i < len(items):
                 waiting.append(pool.submit(opened, items[i], names[i]))
             if i >= AHEAD and waiting:
-                yield i - AHEAD, *waiting.popleft().result()
+                try:
+                    image = waiting.popleft().result()
+                except InputError as e:
+                    if errors is None:
+                        raise
+                    errors[i - AHEAD] = e
+                    continue
+                yield i - AHEAD, *image
 
 
 def content(item: Any, name: str) -> str:
@@ -128,7 +141,7 @@ def mask_cells(mask: Any, size: tuple[int, int], grid: tuple[int, int], name: st
     """[rows, columns] float32 1 where a cell has some of a defect.
 
     Args:
-      mask: [H, W] bool or uint8, a path or a PIL image, above 0 where the defect is; None: anywhere.
+      mask: [H, W] bool or uint8, a path or a PIL image, bright where the defect is; None: all.
       size: width and height of its image.
     Raises:
       InputError: a mask of another size, or without anything in it.

@@ -12,7 +12,7 @@ its merging). Distances are those of a random projection, as in Roth et al. (Pat
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,6 +32,9 @@ class Fold(NamedTuple):
     image: Array  # [M] int32, the number of the image that a patch is of
     cell: Array  # [M, 2] int32, row and column of its cell there
     radius: float  # a patch that is nearer to one of these was not taken
+
+
+OF_PATCHES = Fold._fields[:4]
 
 
 def empty(dim: int) -> Fold:
@@ -72,9 +75,10 @@ def remember(
         part = _rows(new, slice(start, start + most))
         if fold.radius and len(fold.small):
             part = _rows(part, squared(part.small, fold.small).min(1) > fold.radius**2)
-        fold = Fold(
-            *(np.concatenate([a, b]) for a, b in zip(fold[:4], part[:4], strict=True)), fold.radius
-        )
+        both: dict[str, Any] = {
+            k: np.concatenate([getattr(f, k) for f in (fold, part)]) for k in OF_PATCHES
+        }
+        fold = fold._replace(**both)
         if len(fold.rows) > 2 * most:
             fold = settled(fold, most, seed)
     return fold
@@ -97,7 +101,7 @@ def settled(fold: Fold, most: int, seed: int) -> Fold:
 
 
 def _rows(fold: Fold, rows) -> Fold:
-    return Fold(*(a[rows] for a in fold[:4]), fold.radius)
+    return fold._replace(**{k: getattr(fold, k)[rows] for k in OF_PATCHES})
 
 
 def squared(a: Array, b: Array) -> np.ndarray:

@@ -161,7 +161,13 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
         raise _wrong(path, 'a product')
     small = rows @ memory.projection(dim, seed)
     folds = [
-        Fold(*(a[end - n : end] for a in (rows, small, own['image'], own['cell'])), r)
+        Fold(
+            rows[end - n : end],
+            small[end - n : end],
+            own['image'][end - n : end],
+            own['cell'][end - n : end],
+            r,
+        )
         for n, end, r in zip(lengths, ends, radius, strict=True)
     ]
     return Normal(

@@ -172,7 +172,7 @@ def _held_out(
         allowed = (bank.fold >= 0) & (bank.fold != k)
         some = [items[i] for i in of_fold], [names[i] for i in of_fold]
         told = compared(eye, looks, *some, [(bank.rows, allowed)], f'hold out {say}')
-        found += [f for (f,) in told]
+        found += [f for _, (f,) in told]
     score, low = (np.array([getattr(f, k) for f in found], np.float32) for k in ('score', 'low'))
     num = np.array([f.num for f in found], np.int32)
     number = (first + chosen).astype(np.int32)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from anyshot_jax.detect.inputs import in_order
 from anyshot_jax.detect.seeing import Compared, Eye, Part, parts, seen, weights
 from anyshot_jax.detect.views import View
-from anyshot_jax.types import Array
+from anyshot_jax.types import Array, InputError
 
 WORST = 8  # patches of a normal image that are kept, by which its score follows the memory
 LOW = 0.1  # the quantile of an image's distances that says whether it shows the product at all
@@ -47,14 +47,16 @@ def compared(
     banks: Sequence[tuple[Array, Array]],
     say: str = '',
     counts_of: Callable | None = None,
-) -> Iterator[list[Found]]:
-    """What sets each image apart from each bank.
+    errors: dict[int, InputError] | None = None,
+) -> Iterator[tuple[int, list[Found]]]:
+    """(number, what sets the image apart from each bank) of all that can be read.
 
     Args:
       banks: rows [K, D] and which of them may be found [K] bool, of each product.
       say: what the progress bar says; '': there is none. counts_of: as `seeing.parts` takes it.
+      errors: as `in_order` takes it.
     """
-    images = ((i, image) for i, image, _ in in_order(items, names))
+    images = ((i, image) for i, image, _ in in_order(items, names, errors))
     gathered: _Image | None = None
     with tqdm(total=len(items), desc=say, disable=None if say else True) as bar:
         for batch, patches, head in seen(
@@ -67,12 +69,12 @@ def compared(
             for i, part in enumerate(batch):
                 if gathered is None or gathered.number != part.image:
                     if gathered is not None:
-                        yield gathered.found(looks.share)
+                        yield gathered.number, gathered.found(looks.share)
                         bar.update()
                     gathered = _Image(part, len(banks))
                 gathered.add(part, [Compared(*(a[i] for a in one)) for one in told], flat[i])
         if gathered is not None:
-            yield gathered.found(looks.share)
+            yield gathered.number, gathered.found(looks.share)
             bar.update()
 
 

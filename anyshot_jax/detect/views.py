@@ -68,12 +68,14 @@ def squares(image: Image.Image, view: View, cells: int) -> Iterator[Square]:
     """The squares of an RGB image, one at a time."""
     if not view.tile:
         whole = slice(0, cells), slice(0, cells)
-        resized = image.resize((view.size, view.size), Image.Resampling.BICUBIC)
-        yield Square(np.asarray(resized), whole, whole)
+        x = np.asarray(image.resize((view.size, view.size), Image.Resampling.BICUBIC))
+        yield Square(x, whole, whole)
         return
     rows, columns = grid(image, view, cells)
     size = resized(image.size, view)
-    x = np.asarray(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    x = np.asarray(image)
     cell = view.tile // cells
     for top, own_rows, at_rows in _along(rows, size[1], view, cell):
         for left, own_columns, at_columns in _along(columns, size[0], view, cell):
