@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from absl import logging
 from PIL import Image
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 from tables import HERE, ROOT, machine, write_lines
 
@@ -88,7 +89,8 @@ def whole(data: Tiles):
             'images': len(data.train), 'auroc': auroc(good, bad),
             'by_type': {k: auroc(good, bad[data.kind[data.bad] == k])
                         for k in np.unique(data.kind[data.bad])},
-            'expected': round(found.promise_.expected, 4), 'proven': round(found.promise_.proven, 4),
+            'expected': round(found.promise_.expected, 4),
+            'proven': round(found.promise_.proven, 4),
             'false_alarms': float(np.mean(good > found.threshold_)),
             'detected': float(np.mean(bad > found.threshold_)),
         }  # fmt: skip
@@ -103,6 +105,12 @@ def fitted(data: Tiles, **fields):
 def auroc(good, bad) -> float:
     score = np.concatenate([good, bad])
     return round(float(roc_auc_score(np.arange(len(score)) >= len(good), score)), 4)
+
+
+def half(values) -> float:
+    """Half of the 95 % interval of a mean."""
+    t = stats.t.ppf(0.975, len(values) - 1)
+    return round(float(t * np.std(values, ddof=1) / len(values) ** 0.5), 4)
 
 
 def draws(data: Tiles):
@@ -138,7 +146,7 @@ def few(data: Tiles):
                 values.append(auroc(*(-found.score_samples(data.of(r)) for r in judged)))
             yield {'part': 'few', 'images': num, 'turns': turns, 'draws': FEW_DRAWS,
                    'auroc': round(float(np.mean(values)), 4),
-                   'half': round(float(2.26 * np.std(values, ddof=1) / FEW_DRAWS**0.5), 4)}  # fmt: skip
+                   'half': half(values)}  # fmt: skip
 
 
 def types(data: Tiles, size: int = 256):
@@ -166,7 +174,7 @@ def types(data: Tiles, size: int = 256):
             unknown.append(strange.mean())
         yield {'part': 'types', 'size': size, 'shots': shots, 'draws': TYPE_DRAWS,
                'macro': round(float(np.mean(macro)), 4), 'micro': round(float(np.mean(micro)), 4),
-               'half': round(float(1.98 * np.std(macro) / TYPE_DRAWS**0.5), 4),
+               'half': half(macro),
                'unknown': round(float(np.mean(unknown)), 4)}  # fmt: skip
 
 
@@ -235,10 +243,9 @@ def table(lines) -> str:
     if drawn := of('draws'):
         new = sum(line['new'] for line in drawn)
         alarms = [line['false_alarms'] / line['new'] for line in drawn]
-        half = 1.96 * np.std(alarms) / len(alarms) ** 0.5
         out.append(
             f'- {len(drawn)} draws of {TILES} tiles, one image each: {np.mean(alarms):.2%} ± '
-            f'{half:.2%} of {new:,} new normal images are called defects '
+            f'{half(alarms):.2%} of {new:,} new normal images are called defects '
             f'({drawn[0]["expected"]:.2%} expected at most), and '
             f'{np.mean([line["detected"] for line in drawn]):.1%} of the defects; AUROC '
             f'{100 * np.mean([line["auroc"] for line in drawn]):.1f}.'

@@ -307,3 +307,19 @@ def test_turned_copies_are_remembered(images):
     turned = np.rot90(good[5:9], axes=(1, 2))
     plain, turning = (detector(turns=t).fit(good[:5]).score_samples(turned) for t in (0, 3))
     assert turning.min() > plain.max()
+
+
+def test_an_exported_program_says_the_same(fitted, images, tmp_path):
+    from jax import export as jax_export
+
+    from anyshot_jax import export
+
+    export.write(fitted, tmp_path / 'm.stablehlo', ['cpu'])
+    said = json.loads((tmp_path / 'm.stablehlo.json').read_text())
+    assert said['input']['shape'] == ['n', 16, 16, 3] and said['threshold'] == fitted.threshold_
+    program = jax_export.deserialize(bytearray((tmp_path / 'm.stablehlo').read_bytes()))
+    x = np.repeat(np.concatenate([images[1][:2], images[2][:3]]), 3, -1)
+    score, defect, maps = program.call(x)
+    np.testing.assert_allclose(score, -fitted.score_samples(x), rtol=1e-5)
+    assert defect.tolist() == [False] * 2 + [True] * 3
+    np.testing.assert_allclose(maps[4], fitted._one(x[4], None)[0].dist, rtol=1e-4, atol=1e-5)
