@@ -1,4 +1,4 @@
-"""A classifier's head from its support: means, words, calibration and the limit of the unknown.
+"""A classifier's head from its support: means, words, calibration and the rejection threshold.
 
 The support is also held out, a part in turn: what it is then said to be tells how sure to be.
 """
@@ -164,7 +164,7 @@ def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> C
 
 
 def with_limits(head: Head, found: Calibrated) -> Head:
-    """The head that answers so."""
+    """`head` with the fitted temperature and threshold."""
     limit = -np.inf if found.threshold is None else found.threshold
     return head._replace(temperature=np.float32(found.temperature), threshold=np.float32(limit))
 

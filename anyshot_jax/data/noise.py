@@ -35,7 +35,7 @@ def corrupt(rng: np.random.Generator, label: Array, share: float, num_outside: i
     num = int(label.max()) + 1
     given, row = label.copy(), np.arange(len(label))
     if share and num < 2:
-        raise InputError('config.data.noise needs two classes: of one no label can be mistaken')
+        raise InputError('config.data.noise needs at least two classes')
     swapped, replaced = [], []
     for c in range(num):
         items = rng.permutation(np.flatnonzero(label == c))

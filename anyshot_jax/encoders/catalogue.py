@@ -169,6 +169,6 @@ def net_of(found: Mapping[str, np.ndarray], path: Path) -> str:
         return lite
     first = next(iter(found), 'nothing')
     raise InputError(
-        f'its tensors ({first!r}, ...) are those of no encoder here ({", ".join(NAMES)}); '
+        f'its tensor names ({first!r}, ...) match no known encoder ({", ".join(NAMES)}); '
         'name the net with NAME=PATH to see what is missing'
     )

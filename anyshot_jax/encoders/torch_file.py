@@ -1,7 +1,7 @@
 """The tensors of a PyTorch file, without PyTorch and without unpickling.
 
 A .pth file is a pickle, which is a program, beside blocks of bytes. The few instructions that a
-state dict needs are carried out here by a machine of our own that can build tuples, lists,
+state dict needs are carried out here by an interpreter that can build tuples, lists,
 dictionaries and descriptions of tensors, and nothing else: no name in the file is ever imported or
 called. Both forms are read: the zip (torch >= 1.6) and the one before it.
 """

@@ -123,7 +123,9 @@ def episodic(
                 task = {'ways': ways, 'shots': least, 'queries': config.eval.queries}
                 sampling.check(data, role, **task, within=within)
     if any(moves.values()) and _some_items(data).ndim != 4:
-        raise InputError('config.augment moves images, but the data are features: set it to 0')
+        raise InputError(
+            'config.augment needs images, but the data are feature vectors: set its fields to 0'
+        )
     if config.eval.retrieval and batch_norm == 'transductive':
         raise InputError(
             'config.eval.retrieval=True needs features of an item by itself: use '
@@ -270,7 +272,7 @@ def episode_accuracies(
 
 
 def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:
-    """The dataset with every item replaced by its features; turned classes become items.
+    """The dataset with every item replaced by its features; rotated classes become items.
 
     Args:
       embed: x [EMBED_CHUNK, ...] -> [EMBED_CHUNK, ...], compiled: every chunk has this one shape,

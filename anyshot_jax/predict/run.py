@@ -86,7 +86,7 @@ def run(ask: Request) -> dict[str, Any]:
                 for answer in some:
                     tally.add(answer)
         if not tally.total:
-            raise InputError(f'{root} holds {len(paths)} files and no image among them')
+            raise InputError(f'none of the {len(paths)} files in {root} is an image')
         seconds = time.monotonic() - start
         text = page(tally, classifier, support, root, _shown(ask), seconds)
         fresh['report'].write_bytes(text.encode('utf-8'))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from anyshot_jax.config import renamed
 from anyshot_jax.types import ACCURACY, Measure
 
 
@@ -64,7 +65,8 @@ def read(workdir: Path, config: ConfigDict) -> Run:
     """Reads config.json (else takes `config`), metrics.jsonl and result.json."""
     train, val = metrics(workdir / 'metrics.jsonl')
     return Run(
-        config=_object(workdir / 'config.json') or json.loads(config.to_json_best_effort()),
+        config=renamed(_object(workdir / 'config.json'))
+        or json.loads(config.to_json_best_effort()),
         result=_object(workdir / 'result.json'),
         train=train,
         val=val,

@@ -31,7 +31,7 @@ class Pool(NamedTuple):
     dataset: Dataset
     x: np.ndarray
     shown: np.ndarray  # what to draw of every item: its image, where x are features of it
-    names: tuple[str, ...]  # turned classes included
+    names: tuple[str, ...]  # rotated classes included
     ways: int
     shots: int
     queries: int

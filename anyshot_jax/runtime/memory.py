@@ -36,7 +36,7 @@ def available_memory() -> float:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """Lines of a name and a number."""
+    """Numbers by name, from lines such as 'MemFree: 123 kB'."""
     if not path.exists():
         return {}
     words = (line.split() for line in path.read_text().splitlines())

@@ -22,7 +22,7 @@ BLOCK = 1 << 13  # pairs looked at at once
 
 
 class Backbone(NamedTuple):
-    """The net of config.net, or what passes features on where there is none."""
+    """The net of config.net, or the identity where there is none."""
 
     init: Callable  # (key, x [2, ...]) -> (params, stats)
     apply: Callable  # (params, stats, x [..., N, ...], mode) -> (features [..., N, D], stats)

@@ -14,7 +14,7 @@ from anyshot_jax.types import ACCURACY, TEST_SEEN, Array, Data, Dataset, InputEr
 
 FIELDS = {
     'colours': 1.0,  # weight of the colours among features that end in them; 0: not looked at
-    'fakes': 20,  # features of each class handed to the next stage
+    'synthesised': 20,  # features of each class handed to the next stage
     'calibration': 0.0,  # taken from the scores of seen classes (calibrated stacking)
 }
 
@@ -172,7 +172,7 @@ def synthesiser(
     def export(state, data, key):
         given = {name: d for name, d in data.items() if isinstance(d, Dataset)}
         made = jax.jit(synthesise, static_argnums=4)
-        return {r: made(state, given, key, d, fields.fakes) for r, d in given.items()}
+        return {r: made(state, given, key, d, fields.synthesised) for r, d in given.items()}
 
     return Method(
         init=init,

@@ -16,7 +16,7 @@ from anyshot_jax.types import InputError
 
 
 def folder(path: str | os.PathLike) -> Path:
-    """A path to build others from; cloud storage is read and written by etils.epath."""
+    """Path of a folder, on disk or in cloud storage (etils.epath)."""
     return Path(path) if on_disk(path) else epath.Path(path)
 
 

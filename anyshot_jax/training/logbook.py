@@ -25,7 +25,7 @@ GAINED = ('num_seeds', 'vary')  # fields of config.SPINE that say what a checkpo
 
 @contextlib.contextmanager
 def locked(workdir: Path):
-    """Makes `workdir` and holds it; the lock goes with the process, however that ends.
+    """Creates `workdir` and locks it; the lock is released when the process ends in any way.
 
     In cloud storage there are no locks: nothing keeps two runs apart there.
 

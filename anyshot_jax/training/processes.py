@@ -87,7 +87,7 @@ def first() -> bool:
 
 
 def by_the_first(function: Callable[[], Any]) -> Any:
-    """Calls it in the first process only, before any goes on; the others get None.
+    """Runs `function` on process 0 while the others wait; returns its result there, None elsewhere.
 
     Raises:
       InputError: in the others what the first one raised, of whatever kind.

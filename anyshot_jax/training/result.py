@@ -25,7 +25,7 @@ def of(
     values: list[intervals.Values | None],
     data: Data,
 ) -> tuple[int, dict[str, Any]]:
-    """The foremost member on validation, and the record.
+    """Index of the member that is best on validation, and the contents of result.json.
 
     Where a field varies, the record's values are those of the setting that is best on validation,
     the mean over its seeds; the other settings and all members stand below.
