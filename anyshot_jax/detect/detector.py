@@ -48,8 +48,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     X is images: a list of paths, PIL images or uint8 arrays, of any sizes.
 
     Args:
-      encoder: a convolutional net, as `encoders.load` takes it. layers: its maps that patches are
-        made of.
+      encoder: as `encoders.load` takes it. layers: its maps that patches are made of; (): those of
+        strides 16 and 32, or a transformer's patches.
       size: pixels that both sides of an image become; with `tile` those of its shorter side, 0: as
         it is.
       tile: pixels of a side of the squares that an image is cut into; 0: it is seen as one.
@@ -59,6 +59,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
       turns: turned copies that are remembered with each normal image: 3 (by 90 degrees), 7, ...
       foreground: 'none', or how the object is found whose patches count: 'flood' or 'grabcut'.
       share: of an image's patches, the worst, whose mean distance is its score; 0: the worst one.
+      cosine: compares patches by their angle, place by place, as AnomalyDINO does with transformers
+        (with share=0.01).
       seed: of the random projection and the draws of the coreset.
 
     Attributes:
@@ -71,7 +73,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         self,
         encoder: str = 'efficientnet_lite0',
         *,
-        layers: Sequence[str] = ('stride16', 'stride32'),
+        layers: Sequence[str] = (),
         size: int = 256,
         tile: int = 0,
         overlap: int = 64,
@@ -80,6 +82,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         turns: int = 0,
         foreground: str = 'none',
         share: float = 0.0,
+        cosine: bool = False,
         seed: int = 0,
     ):
         self.encoder = encoder
@@ -92,6 +95,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         self.turns = turns
         self.foreground = foreground
         self.share = share
+        self.cosine = cosine
         self.seed = seed
 
     # Learning.
@@ -360,7 +364,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return Looks(view, self.turns, self.foreground, self.memory, self.share, self.seed)
 
     def _eye(self) -> Eye:
-        found = eye(self.encoder, tuple(self.layers), self._looks().view.side)
+        view = self._looks().view
+        found = eye(self.encoder, tuple(self.layers), view.side, bool(self.cosine))
+        cell = view.tile // found.cells
+        if view.tile and (cell * found.cells != view.tile or views.STEP % cell):
+            raise InputError(
+                f'tile={view.tile}: tiles need an encoder whose cells divide {views.STEP} pixels, '
+                f'those of {self.encoder} have {view.tile / found.cells:.3g}'
+            )
         if getattr(self, 'encoder_digest_', '') not in ('', found.patcher.digest):
             raise InputError(
                 f'this detector was fitted with other weights of {self.encoder}: fit it again'

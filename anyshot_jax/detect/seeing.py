@@ -15,9 +15,13 @@ from anyshot_jax.defects import memory_bank
 from anyshot_jax.defects.residual import pooled, weighted_mean
 from anyshot_jax.detect import views
 from anyshot_jax.detect.views import View
+from anyshot_jax.encoders import ImageEncoder
+from anyshot_jax.ops.distance import unit
 from anyshot_jax.ops.neighbours import nearest
-from anyshot_jax.types import Array
+from anyshot_jax.ops.patches import upsample
+from anyshot_jax.types import Array, InputError
 
+LAYERS = ('stride16', 'stride32')  # of a convolutional net, the maps that patches are made of
 CHUNK, CHUNK_CPU = 32, 4  # squares that pass the encoder together
 SHARPNESS = 16.0  # power of the distances that weigh a peak's patches, as config.residual has it
 FOUND_ON = 256  # pixels of the images in which the foreground is looked for
@@ -50,19 +54,30 @@ class Compared(NamedTuple):
 
 
 @cache
-def eye(encoder: str, layers: tuple[str, ...], side: int) -> Eye:
+def eye(encoder: str, layers: tuple[str, ...], side: int, cosine: bool = False) -> Eye:
     """Loaded once a process; its functions compile for one square and for CHUNK of them.
 
+    Args:
+      layers: maps that patches are made of; (): strides 16 and 32, or a transformer's patches.
+      cosine: patches are single places of length 1, whose distances grow with their angle, in
+        place of means over 3x3 places. Damm et al., "AnomalyDINO", WACV 2025.
     Raises:
       InputError: as `memory_bank.load_patcher`.
     """
+    layers = layers or usual_layers(encoder)
     patcher = memory_bank.load_patcher(encoder, layers, size=side)
+
+    def patches_of(maps):
+        if not cosine:
+            return patcher.patches(maps)
+        shape = max(maps[name].shape[1:3] for name in layers)
+        return unit(jnp.concatenate([upsample(maps[name], shape) for name in layers], -1))
 
     @jax.jit
     def see(params, x):
         maps = patcher.maps(params, x)
         last = maps['head'] if 'head' in maps else maps[layers[-1]]
-        return patcher.patches(maps), last
+        return patches_of(maps), last
 
     @jax.jit
     def compare(patches, head, bank, allowed, weight):
@@ -82,6 +97,24 @@ def eye(encoder: str, layers: tuple[str, ...], side: int) -> Eye:
 
     params = jax.device_put(patcher.params)
     return Eye(patcher, side, patcher.shape[0], see, compare, params)
+
+
+def usual_layers(encoder: str) -> tuple[str, ...]:
+    """The maps of an encoder that patches are made of where none are named.
+
+    Raises:
+      InputError: it has no maps, or as `encoders.load`.
+    """
+    net = memory_bank.load(encoder)
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
+    maps = {}
+    if isinstance(net, ImageEncoder):
+        maps = jax.eval_shape(lambda params, x: net.maps(params, net.preprocess(x)), net.params, x)
+    wanted = tuple(name for name in LAYERS if name in maps)
+    strides = sorted(name for name in maps if name.startswith('stride'))
+    if not strides:
+        raise InputError(f'encoder={encoder!r} has no maps of places in an image')
+    return wanted if len(wanted) == len(LAYERS) else (strides[-1],)
 
 
 class Part(NamedTuple):
