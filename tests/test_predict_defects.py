@@ -74,7 +74,7 @@ def test_table_and_page(folders):
         assert 0 <= int(row['left']) < int(row['right']) <= 64
     text = (folders / 'out/report.html').read_text()
     assert 'By folder' in text and 'Least sure' in text and 'class="find"' in text
-    assert '1 files are no images' in text and '99 or more' in text
+    assert 'Passed over: 1 files' in text and '99 or more' in text
     # The least sure first.
     unsure = text.split('id="unsure"')[1].split('</section>')[0]
     order = [unsure.index(f'>{path}<') for path in sorted(

@@ -26,7 +26,7 @@ except ImportError as e:
     ) from e
 
 from anyshot_jax.data.pseudo import foreground as objects
-from anyshot_jax.detect import defect_types, model_file, normal, threshold, views
+from anyshot_jax.detect import defect_types, memory, model_file, normal, threshold, views
 from anyshot_jax.detect.defect_types import UNKNOWN
 from anyshot_jax.detect.heat import Explanation, explained, heat
 from anyshot_jax.detect.inputs import listed, mask_cells, name_of
@@ -112,10 +112,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """
         self._check()
         items = listed(X, 'normal images')
-        self.normal_: dict[str, Normal] = {}
-        self.types_of_: defect_types.Types = defect_types.NOTHING
         self.encoder_digest_ = ''
-        return self._learn(items, groups, product)
+        learnt = self._learnt({}, items, groups, product)
+        self.types_of_: defect_types.Types = defect_types.NOTHING
+        return self._limited(learnt)
 
     def add_normal(self, images, *, groups=None, product=None):
         """More normal images: the memory stays within its bound, the threshold follows.
@@ -124,42 +124,36 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         threshold is rather too high than too low.
         """
         check_is_fitted(self, 'normal_')
-        before = dict(vars(self))
-        try:
-            return self._learn(listed(images, 'normal images'), groups, product)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+        items = listed(images, 'normal images')
+        return self._limited(self._learnt(self.normal_, items, groups, product))
 
-    def _learn(self, items, groups, product):
+    def _learnt(self, before: dict[str, Normal], items, groups, product) -> dict[str, Normal]:
+        """What is known of each product after these images; `before` stays as it is."""
         names = [name_of(item, i) for i, item in enumerate(items)]
         for given, what in ((groups, 'groups'), (product, 'product')):
             if given is not None and not isinstance(given, str) and len(given) != len(items):
                 raise InputError(f'{len(items)} images, but {len(given)} {what}')
         if product is None:
-            if len(self.normal_) > 1:
-                raise InputError(f'product is missing: of {", ".join(self.normal_)}')
-            product = next(iter(self.normal_), '')
+            if len(before) > 1:
+                raise InputError(f'product is missing: of {", ".join(before)}')
+            product = next(iter(before), '')
         labels = [product] * len(items) if isinstance(product, str) else [str(p) for p in product]
-        learnt = dict(self.normal_)
+        learnt = dict(before)
         net = self._eye()
         for name in dict.fromkeys(labels):
             rows = [i for i, label in enumerate(labels) if label == name]
-            before = learnt.get(name) or normal.nothing(net.dim)
-            if name in learnt and not len(before.names):
-                before = normal.nothing(net.dim)
+            known = learnt.get(name) or normal.nothing(net.dim)
             learnt[name] = normal.taken_in(
-                net, self._looks(), before, [items[i] for i in rows], [names[i] for i in rows],
+                net, self._looks(), known, [items[i] for i in rows], [names[i] for i in rows],
                 None if groups is None else [groups[i] for i in rows],
                 f'{name} images'.strip(),
             )  # fmt: skip
             _check_learnt(learnt[name], name)
-        self.normal_ = learnt
-        return self._limited()
+        return learnt
 
-    def _limited(self):
-        """Thresholds, and what can be said against the images."""
+    def _limited(self, learnt: dict[str, Normal]):
+        """Takes over what was learnt; thresholds, and what can be said against the images."""
+        self.normal_ = learnt
         self._banks: dict[str, Bank] = {name: bank_of(n) for name, n in self.normal_.items()}
         limits: dict[str, float | None] = {}
         promises: dict[str, Promise | None] = {}
@@ -172,13 +166,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
                     self.false_alarm,
                 )  # fmt: skip
         self.limit_of_, self.promise_of_ = limits, promises
-        alone = len(limits) == 1
-        self.threshold_ = next(iter(limits.values())) if alone else limits
-        self.promise_ = next(iter(promises.values())) if alone else promises
-        if alone:
-            self.offset_ = None if self.threshold_ is None else -self.threshold_
-        else:
-            self.offset_ = {name: None if t is None else -t for name, t in limits.items()}
+        offsets = {name: None if t is None else -t for name, t in limits.items()}
+        # Of one product the values themselves.
+        alone = lambda by_product: (
+            next(iter(by_product.values())) if len(by_product) == 1 else by_product
+        )
+        self.threshold_, self.promise_, self.offset_ = map(alone, (limits, promises, offsets))
         for note in self.notes():
             logging.warning('%s', note)
         return self
@@ -382,8 +375,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         views.check(self._looks().view)
         if not 0 < self.false_alarm < 1:
             raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
-        if self.memory < normal.FOLDS:
-            raise InputError(f'memory={self.memory}: need {normal.FOLDS} patches or more')
+        if self.memory < memory.FOLDS:
+            raise InputError(f'memory={self.memory}: need {memory.FOLDS} patches or more')
         if not 0 <= self.turns <= 35:
             raise InputError(f'turns={self.turns}: need 0 to 35')
         if not 0 <= self.share <= 1:

@@ -120,14 +120,14 @@ def _restored(path: Path, cls: type) -> Any:
     found = cls(**{**params, 'layers': tuple(str(layer) for layer in params['layers'])})
     found._check()
     found.encoder_digest_ = str(said['encoder'])
-    found.normal_ = {}
+    known: dict[str, Normal] = {}
     for i, product in enumerate(said['products']):
         own = {k.split('.', 1)[1]: v for k, v in arrays.items() if k.startswith(f'product{i}.')}
-        found.normal_[str(product['name'])] = _product(path, own, product, found.seed)
-    if not found.normal_ or len(found.normal_) != len(said['products']):
+        known[str(product['name'])] = _product(path, own, product, found.seed)
+    if not known or len(known) != len(said['products']):
         raise _wrong(path, 'products')
-    found.types_of_ = _types(path, said['types'], arrays, found.normal_)
-    return found._limited()
+    found.types_of_ = _types(path, said['types'], arrays, known)
+    return found._limited(known)
 
 
 def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal:

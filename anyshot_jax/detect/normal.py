@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from anyshot_jax.detect import memory, views
 from anyshot_jax.detect.inputs import content, in_order
-from anyshot_jax.detect.memory import FOLDS, Fold
+from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.scores import WORST, Found, Looks, compared
 from anyshot_jax.detect.seeing import Eye, parts, seen
 from anyshot_jax.types import Array
@@ -57,7 +58,10 @@ def bank_of(normal: Normal) -> Bank:
     while length < len(rows):
         length *= 2
     lack = length - len(rows)
-    return Bank(np.pad(rows, ((0, lack), (0, 0))), np.pad(fold, (0, lack), constant_values=-1))
+    return Bank(
+        jax.device_put(np.pad(rows, ((0, lack), (0, 0)))),
+        np.pad(fold, (0, lack), constant_values=-1),
+    )
 
 
 def where(normal: Normal, row: int) -> tuple[int, tuple[int, int]]:
@@ -96,13 +100,13 @@ def taken_in(
       InputError: an image that can't be read; names it.
     """
     matrix = memory.projection(eye.dim, looks.seed)
-    most = max(1, looks.memory // FOLDS)
     first = len(before.names)
     named = [f'={g}' for g in groups] if groups is not None else []
     named = named or [content(x, name) for x, name in zip(items, names, strict=True)]
     fold_of = _folds_of(before, named)
     folds = list(before.folds)
     folds += [memory.empty(eye.dim) for _ in range(len(folds), int(fold_of.max()) + 1)]
+    most = max(1, looks.memory // len(folds))
     sizes, num_grey = np.zeros((len(items), 2), np.int32), 0
 
     def turned() -> Iterator[tuple[int, Image.Image]]:
@@ -209,7 +213,7 @@ def followed(normal: Normal, bank: Bank) -> HeldOut:
     score = held.score.copy()
     for k in np.unique(normal.fold_of[held.number]):
         of_fold = np.flatnonzero(normal.fold_of[held.number] == k)
-        others = bank.rows[(bank.fold >= 0) & (bank.fold != k)]
+        others = np.asarray(bank.rows)[(bank.fold >= 0) & (bank.fold != k)]
         for i in of_fold:
             kept = held.dist[i][held.dist[i] >= 0]
             new = np.sqrt(memory.squared(held.worst[i, : len(kept)], others).min(1))

@@ -10,6 +10,7 @@ from anyshot_jax.detect.threshold import Promise
 FAR_OUT = 5.0  # robust deviations above the others from which on a normal image is a strange one
 MANY = 0.2  # share of strange images from which on they are no exceptions
 LARGE = 4  # times the pixels that the encoder sees, from which on small defects are lost
+STRETCHED = 2  # ratio of shapes from which on squares make different things of them
 
 
 class Strange(NamedTuple):
@@ -61,6 +62,12 @@ def notes(known: Normal, promise: Promise | None, size: int, tile: int) -> list[
         said.append(
             f'images of up to {largest} pixels are seen at {size}: defects smaller than about '
             f'{lost} pixels are lost; tile=512, size=0 looks closer'
+        )
+    shape = known.sizes[:, 0] / known.sizes[:, 1]
+    if not tile and shape.max() > STRETCHED * shape.min():
+        said.append(
+            f'normal images are {shape.min():.2g} to {shape.max():.2g} times as wide as high, and '
+            'all are stretched to squares; size=256, tile=256 keeps their shapes'
         )
     for image in strange(known):
         said.append(

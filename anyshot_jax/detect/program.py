@@ -27,10 +27,11 @@ def answers(detector: AnomalyDetector) -> tuple[Callable, int, dict[str, Any]]:
         )
     if detector.foreground != 'none':
         raise InputError(f'foreground={detector.foreground!r} is found outside of a program')
-    if detector.threshold_ is None:
+    (limit,), (promise,) = detector.limit_of_.values(), detector.promise_of_.values()
+    if limit is None or promise is None:
         raise InputError('a detector of one normal image has no threshold: give it more')
     eye, (bank,) = detector._eye(), detector._banks.values()
-    rows, limit = np.asarray(bank.rows)[bank.fold >= 0], float(detector.threshold_)
+    rows = np.asarray(bank.rows)[bank.fold >= 0]
     num = max(1, round(detector.share * eye.cells**2))
 
     def one(x):
@@ -43,7 +44,7 @@ def answers(detector: AnomalyDetector) -> tuple[Callable, int, dict[str, Any]]:
     said = {
         'output': ['score [n]', 'defect [n]', f'map [n, {eye.cells}, {eye.cells}]'],
         'threshold': limit,
-        'promise': detector.promise_._asdict(),
+        'promise': promise._asdict(),
         'tile': detector.tile,
         'size': detector.size,
     }

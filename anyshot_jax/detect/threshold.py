@@ -39,10 +39,13 @@ class Promise(NamedTuple):
         of = f'{self.images:,} normal images'
         if self.groups != self.images:
             of += f' ({self.groups:,} groups of near copies)'
-        said = f'at {self.asked:.3g} asked, {self.expected:.2%} of new normal images are expected '
-        said += f'to be called a defect at most, by {of}'
+        asked = f'{100 * self.asked:.3g} %'
+        said = (
+            f'Of new normal images at most {100 * self.expected:.3g} % are expected to be called a '
+            f'defect ({asked} was asked), going by {of}'
+        )
         if self.loose:
-            said += f'; that is loose: {self.needed:,} or more can keep {self.asked:.3g}'
+            said += f'; that is loose: {self.needed:,} or more can keep {asked}'
         return said
 
 

@@ -101,7 +101,7 @@ def page(tally: Tally, detector: Any, root: Path, settings: dict[str, str], seco
     said = [str(p) + '.' for p in detector.promise_of_.values() if p is not None]
     said += [f'{text}.' for text in detector.notes() if text + '.' not in said]
     if tally.other:
-        said.append(f'{tally.other:,} files are no images and were passed over.')
+        said.append(f'Passed over: {tally.other:,} files that are no images.')
     head = (
         f'<header><p class="kicker">anyshot_jax predictions</p><h1>{name(title)}</h1>'
         f'<ul class="tiles">{items}</ul>{"".join(f"<p>{escape(s)}</p>" for s in said)}</header>'
@@ -109,12 +109,12 @@ def page(tally: Tally, detector: Any, root: Path, settings: dict[str, str], seco
     errors = ''.join(f'<li>{name(one.error)}</li>' for one in tally.errors[:ERRORS])
     parts = [
         _by_label(tally),
-        _scores(tally),
         _images('unsure', 'Least sure', 'The score nearest to the threshold first.', tally.unsure,
                 detector, root),
         _images('defects', 'Surest defects', 'The highest scores first.', tally.worst, detector,
                 root),
         _types(tally),
+        _scores(tally),
         section('unreadable', 'Unreadable files', f'<ul>{errors}</ul>') if errors else '',
         section('settings', 'Settings', fields(settings.items())),
     ]  # fmt: skip
@@ -149,7 +149,9 @@ def _scores(tally: Tally) -> str:
         [figures.Series('images', middle, share, 2)], label=label, mark=None, percent=True,
         axis='score over the threshold: a defect above 1',
     )  # fmt: skip
-    return section('scores', 'Scores', f'<div class="charts"><figure>{drawn}</figure></div>')
+    return section(
+        'scores', 'Scores', f'<div class="charts"><figure>{drawn}</figure><figure></figure></div>'
+    )
 
 
 def _images(anchor: str, title: str, intro: str, found: list[Judged], detector, root: Path) -> str:
