@@ -22,6 +22,7 @@ from anyshot_jax.types import Array
 
 FOLDS = 10
 PROJECTION = 128  # numbers of the projection that patches are chosen on
+DENSE = 4096  # patches up to which all their distances are there at once
 
 
 class Fold(NamedTuple):
@@ -86,18 +87,28 @@ def remember(
 
 def settled(fold: Fold, most: int, seed: int) -> Fold:
     """The fold thinned out to `most` patches, if it has more."""
-    num = len(fold.rows)
-    if num <= most:
+    if len(fold.rows) <= most:
         return fold
-    # One shape for every call: copies of the first patch are never chosen before a real one.
-    filled = np.arange(3 * most)
-    x = fold.small[np.where(filled < num, filled, 0)]
-    chosen = np.asarray(greedy_coreset(jax.random.key(seed), x, most))
+    chosen = farthest(fold.small, most, seed)
     last = 0.0
     if most > 1:
         last = float(squared(fold.small[chosen[-1:]], fold.small[chosen[:-1]]).min()) ** 0.5
     kept = _rows(fold, np.sort(chosen))
     return kept._replace(radius=max(fold.radius, last))
+
+
+def farthest(x: Array, num: int, seed: int) -> np.ndarray:
+    """[num] rows of x [N, D], each the farthest from all before it (`ops/coreset.py`)."""
+    if len(x) > DENSE:
+        return np.asarray(greedy_coreset(jax.random.key(seed), x, num))
+    dist = squared(x, x)
+    score = squared(x, x.mean(0, keepdims=True))[:, 0]
+    chosen = np.empty(num, int)
+    for i in range(num):
+        chosen[i] = at = int(score.argmax())
+        score = dist[at].copy() if i == 0 else np.minimum(score, dist[at])
+        score[at] = -1  # for good: a row is chosen once, also among equal ones
+    return chosen
 
 
 def _rows(fold: Fold, rows) -> Fold:
