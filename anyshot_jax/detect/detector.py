@@ -25,18 +25,15 @@ except ImportError as e:
         "AnomalyDetector is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
     ) from e
 
-from anyshot_jax.data.pseudo import foreground as objects
-from anyshot_jax.detect import defect_types, memory, model_file, normal, threshold, views
+from anyshot_jax.detect import defect_types, model_file, products, settings
 from anyshot_jax.detect.defect_types import UNKNOWN
 from anyshot_jax.detect.heat import Explanation, explained, heat
-from anyshot_jax.detect.inputs import listed, mask_cells, name_of
+from anyshot_jax.detect.inputs import listed
 from anyshot_jax.detect.normal import Bank, Normal, bank_of
 from anyshot_jax.detect.notes import Strange, notes, strange
-from anyshot_jax.detect.scores import Found, Looks, compared
-from anyshot_jax.detect.seeing import Eye, eye
-from anyshot_jax.detect.threshold import Promise
-from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, how_far, verdict
-from anyshot_jax.detect.views import View
+from anyshot_jax.detect.scores import Found, Looks
+from anyshot_jax.detect.seeing import Eye
+from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, verdict
 from anyshot_jax.types import Array, InputError, nearest
 
 TYPE_FALSE_ALARM = 0.05  # share of known types' images that may be called of an unknown type
@@ -110,10 +107,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         Raises:
           InputError: no image, one that can't be read, all the same; says which.
         """
-        self._check()
+        settings.check(self)
         items = listed(X, 'normal images')
         self.encoder_digest_ = ''
-        learnt = self._learnt({}, items, groups, product)
+        learnt = products.learnt(self._eye(), self._looks(), {}, items, groups, product)
         self.types_of_: defect_types.Types = defect_types.NOTHING
         return self._limited(learnt)
 
@@ -125,46 +122,16 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self, 'normal_')
         items = listed(images, 'normal images')
-        return self._limited(self._learnt(self.normal_, items, groups, product))
-
-    def _learnt(self, before: dict[str, Normal], items, groups, product) -> dict[str, Normal]:
-        """What is known of each product after these images; `before` stays as it is."""
-        names = [name_of(item, i) for i, item in enumerate(items)]
-        for given, what in ((groups, 'groups'), (product, 'product')):
-            if given is not None and not isinstance(given, str) and len(given) != len(items):
-                raise InputError(f'{len(items)} images, but {len(given)} {what}')
-        if product is None:
-            if len(before) > 1:
-                raise InputError(f'product is missing: of {", ".join(before)}')
-            product = next(iter(before), '')
-        labels = [product] * len(items) if isinstance(product, str) else [str(p) for p in product]
-        learnt = dict(before)
-        net = self._eye()
-        for name in dict.fromkeys(labels):
-            rows = [i for i, label in enumerate(labels) if label == name]
-            known = learnt.get(name) or normal.nothing(net.dim)
-            learnt[name] = normal.taken_in(
-                net, self._looks(), known, [items[i] for i in rows], [names[i] for i in rows],
-                None if groups is None else [groups[i] for i in rows],
-                f'{name} images'.strip(),
-            )  # fmt: skip
-            _check_learnt(learnt[name], name)
-        return learnt
+        before = self.normal_
+        return self._limited(
+            products.learnt(self._eye(), self._looks(), before, items, groups, product)
+        )
 
     def _limited(self, learnt: dict[str, Normal]):
         """Takes over what was learnt; thresholds, and what can be said against the images."""
         self.normal_ = learnt
         self._banks: dict[str, Bank] = {name: bank_of(n) for name, n in self.normal_.items()}
-        limits: dict[str, float | None] = {}
-        promises: dict[str, Promise | None] = {}
-        for name, known in self.normal_.items():
-            held = known.held_out
-            limits[name], promises[name] = None, None
-            if len(held.number):
-                limits[name], promises[name] = threshold.fit_threshold(
-                    held.score, [known.group[i] for i in held.number], len(known.folds),
-                    self.false_alarm,
-                )  # fmt: skip
+        limits, promises = products.limits(learnt, self.false_alarm)
         self.limit_of_, self.promise_of_ = limits, promises
         offsets = {name: None if t is None else -t for name, t in limits.items()}
         # Of one product the values themselves.
@@ -277,24 +244,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return listed(X, 'images')
 
     def _found(self, items, product, masks=None, errors=None):
-        """(number, what was found, product, whether it is like none) of each."""
-        names = [name_of(item, i) for i, item in enumerate(items)]
-        told = [product] * len(items) if product is None or isinstance(product, str) else product
-        if len(told) != len(items):
-            raise InputError(f'{len(items)} images, but {len(told)} products')
-        for name in {p for p in told if p is not None}:
-            self._product(name)
-        banks = [(bank.rows, bank.fold >= 0) for bank in self._banks.values()]
-        products = list(self._banks)
-        counts_of = None
-        if masks is not None:
-            counts_of = lambda i, image, grid: mask_cells(masks[i], image.size, grid, names[i])
-        every = compared(self._eye(), self._looks(), items, names, banks, '', counts_of, errors)
-        for i, found in every:
-            far = [how_far(self.normal_[n], f) for n, f in zip(products, found, strict=True)]
-            name = told[i]
-            at = int(np.argmin(far)) if name is None else products.index(name)
-            yield i, found[at], products[at], far[at] > 1
+        """What `products.found` finds."""
+        known = products.Known(self.normal_, self._banks)
+        return products.found(self._eye(), self._looks(), known, items, product, masks, errors)
 
     # Types of defects.
 
@@ -348,40 +300,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     # Parts.
 
     def _product(self, name: str) -> Normal:
-        if name not in self.normal_:
-            raise InputError(f'there is no product {name!r}{nearest(str(name), self.normal_)}')
-        return self.normal_[name]
+        check_is_fitted(self, 'normal_')
+        return products.of_name(self.normal_, name)
 
     def _looks(self) -> Looks:
-        view = View(self.size, self.tile, self.overlap)
-        return Looks(view, self.turns, self.foreground, self.memory, self.share, self.seed)
+        return settings.looks(self)
 
     def _eye(self) -> Eye:
-        view = self._looks().view
-        found = eye(self.encoder, tuple(self.layers), view.side, bool(self.cosine))
-        cell = view.tile // found.cells
-        if view.tile and (cell * found.cells != view.tile or views.STEP % cell):
-            raise InputError(
-                f'tile={view.tile}: tiles need an encoder whose cells divide {views.STEP} pixels, '
-                f'those of {self.encoder} have {view.tile / found.cells:.3g}'
-            )
-        if getattr(self, 'encoder_digest_', '') not in ('', found.patcher.digest):
-            raise InputError(
-                f'this detector was fitted with other weights of {self.encoder}: fit it again'
-            )
-        return found
-
-    def _check(self) -> None:
-        views.check(self._looks().view)
-        if not 0 < self.false_alarm < 1:
-            raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
-        if self.memory < memory.FOLDS:
-            raise InputError(f'memory={self.memory}: need {memory.FOLDS} patches or more')
-        if not 0 <= self.turns <= 35:
-            raise InputError(f'turns={self.turns}: need 0 to 35')
-        if not 0 <= self.share <= 1:
-            raise InputError(f'share={self.share}: need 0 to 1')
-        objects.check(self.foreground)
+        return settings.eye_of(self)
 
     # Files.
 
@@ -398,11 +324,3 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
           InputError: no such file, damaged, or no detector; says which.
         """
         return model_file.read(Path(path), cls)
-
-
-def _check_learnt(known: Normal, name: str) -> None:
-    of = f'product {name!r}: ' if name else ''
-    if len(known.names) > 1 and len(set(known.group)) == 1 and known.group[0].startswith('#'):
-        raise InputError(
-            f'{of}all {len(known.names)} normal images are the same image: give different ones'
-        )

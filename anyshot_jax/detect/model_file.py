@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from anyshot_jax.detect import memory
+from anyshot_jax.detect import memory, settings
 from anyshot_jax.detect.defect_types import NOTHING, Types
 from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.normal import HeldOut, Normal
@@ -118,7 +118,7 @@ def _restored(path: Path, cls: type) -> Any:
         arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
     params = said['params']
     found = cls(**{**params, 'layers': tuple(str(layer) for layer in params['layers'])})
-    found._check()
+    settings.check(found)
     found.encoder_digest_ = str(said['encoder'])
     known: dict[str, Normal] = {}
     for i, product in enumerate(said['products']):

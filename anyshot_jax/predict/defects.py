@@ -16,7 +16,7 @@ from absl import logging
 
 from anyshot_jax.data.readers.folder_tree import find_classes, find_files
 from anyshot_jax.data.readers.images import SUFFIXES
-from anyshot_jax.detect import model_file
+from anyshot_jax.detect import model_file, settings
 from anyshot_jax.detect.detector import AnomalyDetector
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict
 from anyshot_jax.predict.defects_page import Judged, Tally, page
@@ -194,7 +194,7 @@ def _detector(ask: Request) -> AnomalyDetector:
         detector = AnomalyDetector.load(Path(ask.model).expanduser())
     else:
         detector = AnomalyDetector(**{name: getattr(ask, name) for name in OF_DETECTOR})
-        detector._check()
+        settings.check(detector)
         root = Path(ask.good).expanduser()
         paths, other = images_in(root)
         if other:
