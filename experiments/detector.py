@@ -163,9 +163,9 @@ def types(data: Tiles, size: int = 256):
             for c, kind in enumerate(kinds):
                 drawn = rng.choice(np.unique(tile[label == c]), shots, replace=False)
                 rows = [rng.choice(np.flatnonzero((label == c) & (tile == t))) for t in drawn]
-                learnt = defect_types.added(learnt, kind, z[rows], 0.05)
+                learnt = defect_types.add(learnt, kind, z[rows], 0.05)
                 asked &= ~((label == c) & np.isin(tile, drawn))
-            p, strange = defect_types.told(learnt, z[asked])
+            p, strange = defect_types.classify(learnt, z[asked])
             right = p.argmax(1) == label[asked]
             macro.append(
                 np.mean([right[label[asked] == c].mean() for c in np.unique(label[asked])])

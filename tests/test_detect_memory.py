@@ -21,7 +21,7 @@ def streamed(x, most, chunk=20):
         cell = np.stack([np.arange(len(part)), np.zeros(len(part))], 1)
         fold = memory.remember(fold, part, i // chunk, cell, matrix, most, 0)
         assert len(fold.rows) <= 2 * most
-    return memory.settled(fold, most, 0)
+    return memory.thin(fold, most, 0)
 
 
 def test_a_stream_of_any_length_leaves_few_patches_that_cover_it():
@@ -45,13 +45,13 @@ def test_what_fits_is_kept_whole():
 
 def test_groups_stay_together_and_new_ones_fill_the_smallest_folds():
     groups = np.repeat(np.arange(30), 3)
-    fold = memory.shared_out(groups, [])
+    fold = memory.assign_folds(groups, [])
     assert set(fold) == set(range(memory.FOLDS))
     assert all(len(set(fold[groups == g])) == 1 for g in range(30))
     assert (np.diff(fold) >= 0).all()  # neighbours in one fold
-    assert memory.shared_out(np.array(['a', 'b', 'a']), []).tolist() == [0, 1, 0]
-    assert memory.shared_out(np.array(['a', 'b']), [4, 1]).tolist() == [2, 3]
-    assert memory.shared_out(np.array(['a']), [4, 1, 3] + [9] * 7).tolist() == [1]
+    assert memory.assign_folds(np.array(['a', 'b', 'a']), []).tolist() == [0, 1, 0]
+    assert memory.assign_folds(np.array(['a', 'b']), [4, 1]).tolist() == [2, 3]
+    assert memory.assign_folds(np.array(['a']), [4, 1, 3] + [9] * 7).tolist() == [1]
 
 
 def test_thresholds_by_hand():
@@ -84,7 +84,7 @@ def test_false_alarms_stay_within_the_promise(copies):
         alarms = []
         for _ in range(40):
             x = points(60)[order]
-            fold_of = memory.shared_out(group, [])
+            fold_of = memory.assign_folds(group, [])
             folds = [memory.empty(3) for _ in range(fold_of.max() + 1)]
             for row, k in zip(x, fold_of, strict=True):
                 folds[k] = memory.remember(folds[k], row[None], 0, [[0, 0]], matrix, 100, 0)

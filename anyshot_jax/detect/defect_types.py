@@ -1,4 +1,4 @@
-"""Which type of defect it is, told from one or more images of each type.
+"""Types of defects, told apart from one or more images of each.
 
 An image of a defect is three vectors: the residual of its most unusual place (what its patches have
 that their nearest normal ones have not, weighed by how far they are), the encoder's last map there,
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anyshot_jax.detect.normal import Normal
-from anyshot_jax.detect.scores import Found
+from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.ops.calibration import fit_temperature, fit_threshold, held_out
 from anyshot_jax.types import Array
 
@@ -37,7 +37,7 @@ class Types(NamedTuple):
 NOTHING = Types((), np.zeros((0, 0), np.float32), np.zeros(0, np.int32), 1.0, -np.inf, None)
 
 
-def vectors(normal: Normal, found: Sequence[Found]) -> np.ndarray:
+def vectors(normal: Normal, found: Sequence[Comparison]) -> np.ndarray:
     """[N, D] of length 1, of images of a product."""
     parts = [np.stack(v) for v in zip(*(f.vectors for f in found), strict=True)]
     relative = [(p - m) / f for p, m, f in zip(parts, normal.mean, normal.far, strict=True)]
@@ -48,7 +48,7 @@ def _unit(x: Array) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def added(types: Types, name: str, z: Array, false_alarm: float) -> Types:
+def add(types: Types, name: str, z: Array, false_alarm: float) -> Types:
     """The types with more examples z [n, D] of one, which may be new."""
     names = types.names if name in types.names else (*types.names, name)
     label = np.concatenate([types.label, np.full(len(z), names.index(name), np.int32)])
@@ -90,7 +90,7 @@ def _means(types: Types, rows: Array) -> np.ndarray:
     return _unit(total)
 
 
-def told(types: Types, z: Array) -> tuple[np.ndarray, np.ndarray]:
+def classify(types: Types, z: Array) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities [N, C] of the types, and whether each image is of none [N]."""
     score = z @ _means(types, np.arange(len(types.label))).T
     logits = (score - score.max(1, keepdims=True)) / types.temperature

@@ -27,11 +27,11 @@ except ImportError as e:
 
 from anyshot_jax.detect import defect_types, model_file, products, settings
 from anyshot_jax.detect.defect_types import UNKNOWN
-from anyshot_jax.detect.heat import Explanation, explained, heat
-from anyshot_jax.detect.inputs import listed
+from anyshot_jax.detect.heat import Explanation, explain_worst, heat
+from anyshot_jax.detect.inputs import as_list
 from anyshot_jax.detect.normal import Bank, Normal, bank_of
 from anyshot_jax.detect.notes import Strange, notes, strange
-from anyshot_jax.detect.scores import Found, Looks
+from anyshot_jax.detect.scores import Comparison, Looks
 from anyshot_jax.detect.seeing import Eye
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, verdict
 from anyshot_jax.types import Array, InputError, nearest
@@ -108,11 +108,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
           InputError: no image, one that can't be read, all the same; says which.
         """
         settings.check(self)
-        items = listed(X, 'normal images')
+        items = as_list(X, 'normal images')
         self.encoder_digest_ = ''
-        learnt = products.learnt(self._eye(), self._looks(), {}, items, groups, product)
+        known = products.learn(self._eye(), self._looks(), {}, items, groups, product)
         self.types_of_: defect_types.Types = defect_types.NOTHING
-        return self._limited(learnt)
+        return self._limited(known)
 
     def add_normal(self, images, *, groups=None, product=None):
         """More normal images: the memory stays within its bound, the threshold follows.
@@ -121,17 +121,17 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         threshold is rather too high than too low.
         """
         check_is_fitted(self, 'normal_')
-        items = listed(images, 'normal images')
+        items = as_list(images, 'normal images')
         before = self.normal_
         return self._limited(
-            products.learnt(self._eye(), self._looks(), before, items, groups, product)
+            products.learn(self._eye(), self._looks(), before, items, groups, product)
         )
 
-    def _limited(self, learnt: dict[str, Normal]):
-        """Takes over what was learnt; thresholds, and what can be said against the images."""
-        self.normal_ = learnt
+    def _limited(self, known: dict[str, Normal]):
+        """Takes over what is known; thresholds, and what can be said against the images."""
+        self.normal_ = known
         self._banks: dict[str, Bank] = {name: bank_of(n) for name, n in self.normal_.items()}
-        limits, promises = products.limits(learnt, self.false_alarm)
+        limits, promises = products.limits(known, self.false_alarm)
         self.limit_of_, self.promise_of_ = limits, promises
         offsets = {name: None if t is None else -t for name, t in limits.items()}
         # Of one product the values themselves.
@@ -154,7 +154,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return list(self.types_of_.names)
 
     def notes(self) -> list[str]:
-        """What whoever relies on the detector should know: few images, strange ones, sizes."""
+        """Warnings for whoever relies on the detector: few images, strange ones, lost details."""
         check_is_fitted(self, 'normal_')
         said = []
         for name, known in self.normal_.items():
@@ -209,17 +209,17 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """`predict`, scores, places and types of images in one go."""
         return [said for _, said, _ in self.each(self._items(X), product)]
 
-    def each(self, X, product=None, errors=None) -> Iterator[tuple[int, Verdict, Found]]:
+    def each(self, X, product=None, errors=None) -> Iterator[tuple[int, Verdict, Comparison]]:
         """(number, verdict, map and nearest patches) of images one at a time, for many of them.
 
         Args:
           errors: a dict that takes the InputError of images that can't be read, by number; none:
             the first is raised.
         """
-        for number, found, name, of_none in self._found(self._items(X), product, errors=errors):
+        for number, found, name, of_none in self._compare(self._items(X), product, errors=errors):
             yield number, self._said(found, name, of_none), found
 
-    def _said(self, found: Found, name: str, of_none: bool) -> Verdict:
+    def _said(self, found: Comparison, name: str, of_none: bool) -> Verdict:
         view, cells = self._looks().view, self._eye().cells
         known, limit = self.normal_[name], self.limit_of_[name]
         return verdict(found, name, known, limit, self.types_of_, of_none, view, cells)
@@ -232,21 +232,21 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     def explain(self, image, product: str | None = None) -> Explanation:
         """The worst place of an image, and the normal patch that is nearest to it."""
         found, name = self._one(image, product)
-        return explained(found, self.normal_[name], self._looks().view, self._eye().cells)
+        return explain_worst(found, self.normal_[name], self._looks().view, self._eye().cells)
 
     def _one(self, image, product):
         check_is_fitted(self, 'normal_')
-        ((_, found, name, _),) = self._found([image], product)
+        ((_, found, name, _),) = self._compare([image], product)
         return found, name
 
     def _items(self, X):
         check_is_fitted(self, 'normal_')
-        return listed(X, 'images')
+        return as_list(X, 'images')
 
-    def _found(self, items, product, masks=None, errors=None):
-        """What `products.found` finds."""
+    def _compare(self, items, product, masks=None, errors=None):
+        """See `products.compare`."""
         known = products.Known(self.normal_, self._banks)
-        return products.found(self._eye(), self._looks(), known, items, product, masks, errors)
+        return products.compare(self._eye(), self._looks(), known, items, product, masks, errors)
 
     # Types of defects.
 
@@ -265,7 +265,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         if masks is not None and len(masks) != len(items):
             raise InputError(f'type {name!r}: {len(items)} images, but {len(masks)} masks')
         z = self._vectors(items, product, masks)
-        self.types_of_ = defect_types.added(self.types_of_, str(name), z, TYPE_FALSE_ALARM)
+        self.types_of_ = defect_types.add(self.types_of_, str(name), z, TYPE_FALSE_ALARM)
         return self
 
     def remove_type(self, name: str):
@@ -289,12 +289,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         items = self._items(X)
         if not self.types_of_.names:
             raise InputError('no type of defect is known: add_type(name, images) first')
-        return defect_types.told(self.types_of_, self._vectors(items, product, None))
+        return defect_types.classify(self.types_of_, self._vectors(items, product, None))
 
     def _vectors(self, items, product, masks):
         if any(not known.mean for known in self.normal_.values()):
             raise InputError('types of defects need two normal images or more')
-        every = self._found(items, product, masks)
+        every = self._compare(items, product, masks)
         return np.concatenate([defect_types.vectors(self.normal_[n], [f]) for _, f, n, _ in every])
 
     # Parts.
@@ -318,7 +318,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, path: str | Path) -> 'AnomalyDetector':
-        """What `save` wrote; runs nothing that is in the file.
+        """Reads what `save` wrote; runs nothing that is in the file.
 
         Raises:
           InputError: no such file, damaged, or no detector; says which.

@@ -1,4 +1,4 @@
-"""Where an image is unlike normal ones: a map at its own size, and its worst place explained."""
+"""Heat maps at an image's own size, and an explanation of its worst place."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from anyshot_jax.detect import views
 from anyshot_jax.detect.normal import Normal, where
-from anyshot_jax.detect.scores import Found
+from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.views import View
 
 SMOOTH = 0.25  # standard deviation of the Gaussian over a map, in cells
@@ -23,10 +23,10 @@ class Explanation(NamedTuple):
     normal_place: tuple[int, int, int, int]  # and where it is there
 
 
-def heat(found: Found, view: View, cells: int) -> np.ndarray:
+def heat(found: Comparison, view: View, cells: int) -> np.ndarray:
     """[H, W] float32, the distances of an image's patches at its own size, smoothed a little."""
     width, height = found.size
-    seen = views.resized(found.size, view) if view.tile else (view.size, view.size)
+    seen = views.seen_size(found.size, view) if view.tile else (view.size, view.size)
     step = view.side / cells
     # The last cells of a tiled image may reach beyond it.
     box = 0, 0, seen[0] / step, seen[1] / step
@@ -35,7 +35,7 @@ def heat(found: Found, view: View, cells: int) -> np.ndarray:
     return ndimage.gaussian_filter(whole, (SMOOTH * height / box[3], SMOOTH * width / box[2]))
 
 
-def explained(found: Found, known: Normal, view: View, cells: int) -> Explanation:
+def explain_worst(found: Comparison, known: Normal, view: View, cells: int) -> Explanation:
     """The patch that is farthest from normal ones, and the nearest of those."""
     cell = np.unravel_index(int(found.dist.argmax()), found.dist.shape)
     image, at = where(known, int(found.row[cell]))

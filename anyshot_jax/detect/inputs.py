@@ -18,7 +18,7 @@ MAX_PIXELS = 200_000_000  # an image that unpacks to more is refused
 AHEAD = 8  # images that are read while others are looked at
 
 
-def listed(images: Any, what: str) -> Sequence[Any]:
+def as_list(images: Any, what: str) -> Sequence[Any]:
     """The images as a sequence; an array [N, H, W] or [N, H, W, C] is one of its rows.
 
     Raises:
@@ -57,11 +57,11 @@ def _shown(item: Any) -> str:
 
 
 def name_of(item: Any, number: int) -> str:
-    """What messages and answers call it: its path, or its number."""
+    """Name in messages and answers: the path, or the number."""
     return str(item) if isinstance(item, (str, Path)) else f'#{number}'
 
 
-def opened(item: Any, name: str) -> tuple[Image.Image, bool]:
+def open_item(item: Any, name: str) -> tuple[Image.Image, bool]:
     """The image in RGB, and whether it was grey.
 
     Raises:
@@ -101,7 +101,7 @@ def in_order(
         waiting = deque[Any]()
         for i in range(len(items) + AHEAD):
             if i < len(items):
-                waiting.append(pool.submit(opened, items[i], names[i]))
+                waiting.append(pool.submit(open_item, items[i], names[i]))
             if i >= AHEAD and waiting:
                 try:
                     image = waiting.popleft().result()
@@ -150,7 +150,7 @@ def mask_cells(mask: Any, size: tuple[int, int], grid: tuple[int, int], name: st
         return np.ones(grid, np.float32)
     if isinstance(mask, np.ndarray) and mask.dtype == bool:
         mask = mask.astype(np.uint8) * 255
-    image = opened(mask, f'the mask of {name}')[0].convert('L')
+    image = open_item(mask, f'the mask of {name}')[0].convert('L')
     if image.size != size:
         raise InputError(
             f'the mask of {name} has {image.size[0]} x {image.size[1]} pixels, but its image '

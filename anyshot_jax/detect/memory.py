@@ -26,7 +26,7 @@ DENSE = 4096  # patches up to which all their distances are there at once
 
 
 class Fold(NamedTuple):
-    """What one fold remembers: M patches."""
+    """The M patches that one fold remembers."""
 
     rows: Array  # [M, D] float32
     small: Array  # [M, d] float32, projected
@@ -63,7 +63,7 @@ def remember(
 
     Args:
       patches: [P, D]. image: its number. cell: [P, 2]. matrix: of `projection`.
-      most: what it may keep, see `settled`.
+      most: what it may keep, see `thin`.
     """
     new = Fold(
         np.asarray(patches, np.float32),
@@ -81,11 +81,11 @@ def remember(
         }
         fold = fold._replace(**both)
         if len(fold.rows) > 2 * most:
-            fold = settled(fold, most, seed)
+            fold = thin(fold, most, seed)
     return fold
 
 
-def settled(fold: Fold, most: int, seed: int) -> Fold:
+def thin(fold: Fold, most: int, seed: int) -> Fold:
     """The fold thinned out to `most` patches, if it has more."""
     if len(fold.rows) <= most:
         return fold
@@ -121,7 +121,7 @@ def squared(a: Array, b: Array) -> np.ndarray:
     return np.maximum(square, 0)
 
 
-def shared_out(groups: Array, folds: Sequence[int]) -> np.ndarray:
+def assign_folds(groups: Array, folds: Sequence[int]) -> np.ndarray:
     """The fold [N] of each new image, all of a group to one.
 
     Neighbours in the order of the images go to one fold where they can: frames that were taken one

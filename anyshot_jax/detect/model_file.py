@@ -96,7 +96,7 @@ def read(path: Path, cls: type) -> Any:
 
 
 def is_detector(path: Path) -> bool:
-    """Whether the header of a .safetensors file says that it is one of these."""
+    """True if the header of a .safetensors file says that it is one of these."""
     from safetensors import safe_open
 
     try:

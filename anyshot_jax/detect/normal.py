@@ -1,4 +1,4 @@
-"""What a detector knows of one product: its memory, and normal images held out from it."""
+"""One product: its memory, and normal images held out from it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ from tqdm import tqdm
 from anyshot_jax.detect import memory, views
 from anyshot_jax.detect.inputs import content, in_order
 from anyshot_jax.detect.memory import Fold
-from anyshot_jax.detect.scores import WORST, Found, Looks, compared
-from anyshot_jax.detect.seeing import Eye, parts, seen
+from anyshot_jax.detect.scores import WORST, Comparison, Looks, compare_images
+from anyshot_jax.detect.seeing import Eye, encode, parts
 from anyshot_jax.types import Array
 
 HELD_OUT = 2000  # images that are scored held out, at most: more say little of a quantile
@@ -39,7 +39,7 @@ class Normal(NamedTuple):
     names: tuple[str, ...]  # [N]
     sizes: Array  # [N, 2] int32 width and height
     held_out: HeldOut
-    mean: tuple[Array, ...]  # of each vector of `Found`, over normal images
+    mean: tuple[Array, ...]  # of each vector of `Comparison`, over normal images
     far: tuple[float, ...]  # and how far from it those are
     num_grey: int
 
@@ -81,7 +81,7 @@ def nothing(dim: int) -> Normal:
     return Normal((), ints, (), (), np.zeros((0, 2), np.int32), held, (), (), 0)
 
 
-def taken_in(
+def extend(
     eye: Eye,
     looks: Looks,
     before: Normal,
@@ -90,7 +90,7 @@ def taken_in(
     groups: Sequence[Any] | None,
     say: str,
 ) -> Normal:
-    """What is known after more normal images.
+    """Learns more normal images of a product.
 
     They pass twice: patches are remembered, then images are scored held out.
 
@@ -119,7 +119,7 @@ def taken_in(
 
     cells = np.stack(np.unravel_index(np.arange(eye.cells**2), (eye.cells,) * 2), 1)
     with tqdm(total=len(items), desc=f'remember {say}', disable=None) as bar:
-        for batch, patches, _ in seen(
+        for batch, patches, _ in encode(
             eye, parts(turned(), looks.view, eye.cells, looks.foreground)
         ):
             flat = np.asarray(patches).reshape(len(patches), -1, eye.dim)
@@ -135,7 +135,7 @@ def taken_in(
                     most, looks.seed,
                 )  # fmt: skip
             bar.update(batch[-1].image + 1 - bar.n)
-    folds = [memory.settled(fold, most, looks.seed) for fold in folds]
+    folds = [memory.thin(fold, most, looks.seed) for fold in folds]
     after = before._replace(
         folds=tuple(folds),
         fold_of=np.concatenate([before.fold_of, fold_of]).astype(np.int32),
@@ -154,7 +154,7 @@ def _folds_of(before: Normal, group: Sequence[str]) -> np.ndarray:
     fresh = np.flatnonzero(fold_of < 0)
     if len(fresh):
         counts = np.bincount(before.fold_of, minlength=len(before.folds)).tolist()
-        fold_of[fresh] = memory.shared_out(np.array(group)[fresh], counts)
+        fold_of[fresh] = memory.assign_folds(np.array(group)[fresh], counts)
     return fold_of
 
 
@@ -163,19 +163,19 @@ def _held_out(
 ) -> Normal:
     """Old images' scores follow the memory; new ones are scored; the usual vectors are measured."""
     bank = bank_of(after)
-    old = followed(after, bank)
+    old = follow(after, bank)
     first = len(after.names) - len(items)
     room = max(HELD_OUT - len(old.number), 0)
     chosen = np.unique(np.linspace(0, len(items) - 1, min(len(items), room)).astype(int))
     if len(after.folds) < 2:
         chosen = chosen[:0]  # nothing is left to compare with
     chosen = chosen[np.argsort(after.fold_of[first + chosen], kind='stable')]
-    found: list[Found] = []
+    found: list[Comparison] = []
     for k in np.unique(after.fold_of[first + chosen]):
         of_fold = chosen[after.fold_of[first + chosen] == k]
         allowed = (bank.fold >= 0) & (bank.fold != k)
         some = [items[i] for i in of_fold], [names[i] for i in of_fold]
-        told = compared(eye, looks, *some, [(bank.rows, allowed)], f'hold out {say}')
+        told = compare_images(eye, looks, *some, [(bank.rows, allowed)], f'hold out {say}')
         found += [f for _, (f,) in told]
     score, low = (np.array([getattr(f, k) for f in found], np.float32) for k in ('score', 'low'))
     num = np.array([f.num for f in found], np.int32)
@@ -191,7 +191,7 @@ def _held_out(
     return after._replace(mean=mean, far=tuple(float(f) if f > 1e-6 else 1.0 for f in far))
 
 
-def _worst(found: Sequence[Found], dim: int) -> tuple[np.ndarray, np.ndarray]:
+def _worst(found: Sequence[Comparison], dim: int) -> tuple[np.ndarray, np.ndarray]:
     dist = np.full((len(found), WORST), -1, np.float32)
     rows = np.zeros((len(found), WORST, dim), np.float32)
     for i, f in enumerate(found):
@@ -201,7 +201,7 @@ def _worst(found: Sequence[Found], dim: int) -> tuple[np.ndarray, np.ndarray]:
     return dist, rows
 
 
-def followed(normal: Normal, bank: Bank) -> HeldOut:
+def follow(normal: Normal, bank: Bank) -> HeldOut:
     """Scores of held-out images after the memory has changed: upper bounds of what they would be.
 
     The kept patches are compared again, without their image's fold; those that weren't kept are

@@ -1,4 +1,4 @@
-"""What whoever relies on a detector should know of the normal images that it was fitted on."""
+"""Warnings about the normal images that a detector was fitted on."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""One detector for several products: what is learnt of each, and of which a new image is."""
+"""One detector for several products: learning each, and finding of which a new image is."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 from anyshot_jax.detect import normal, threshold
 from anyshot_jax.detect.inputs import mask_cells, name_of
 from anyshot_jax.detect.normal import Bank, Normal
-from anyshot_jax.detect.scores import Found, Looks, compared
+from anyshot_jax.detect.scores import Comparison, Looks, compare_images
 from anyshot_jax.detect.seeing import Eye
 from anyshot_jax.detect.threshold import Promise
 from anyshot_jax.detect.verdicts import how_far
@@ -29,7 +29,7 @@ def of_name(known: Mapping[str, Normal], name: str) -> Normal:
     return known[name]
 
 
-def learnt(
+def learn(
     eye: Eye,
     looks: Looks,
     before: dict[str, Normal],
@@ -37,14 +37,14 @@ def learnt(
     groups: Sequence[Any] | None,
     product: Sequence[str] | str | None,
 ) -> dict[str, Normal]:
-    """What is known of each product after more normal images; `before` stays as it is.
+    """Learns more normal images of one product or several; `before` stays as it is.
 
     Args:
       groups: of each image, equal for near copies. product: of each, or of all; none: of the only
         one there is.
     Raises:
       InputError: other numbers of groups or products than images, no product where there are
-        several, images that are all the same, or as `normal.taken_in`.
+        several, images that are all the same, or as `normal.extend`.
     """
     names = [name_of(item, i) for i, item in enumerate(items)]
     for given, what in ((groups, 'groups'), (product, 'product')):
@@ -58,7 +58,7 @@ def learnt(
     after = dict(before)
     for name in dict.fromkeys(labels):
         rows = [i for i, label in enumerate(labels) if label == name]
-        known = normal.taken_in(
+        known = normal.extend(
             eye,
             looks,
             after.get(name) or normal.nothing(eye.dim),
@@ -92,7 +92,7 @@ def limits(
     return values, promises
 
 
-def found(
+def compare(
     eye: Eye,
     looks: Looks,
     known: Known,
@@ -100,7 +100,7 @@ def found(
     product: Sequence[str | None] | str | None,
     masks: Sequence[Any] | None = None,
     errors: dict[int, InputError] | None = None,
-) -> Iterator[tuple[int, Found, str, bool]]:
+) -> Iterator[tuple[int, Comparison, str, bool]]:
     """(number, what sets it apart, the product, whether it is like none) of each image.
 
     Args:
@@ -118,7 +118,7 @@ def found(
         counts_of = lambda i, image, grid: mask_cells(masks[i], image.size, grid, names[i])
     banks = [(bank.rows, bank.fold >= 0) for bank in known.banks.values()]
     products = list(known.banks)
-    for i, every in compared(eye, looks, items, names, banks, '', counts_of, errors):
+    for i, every in compare_images(eye, looks, items, names, banks, '', counts_of, errors):
         far = [how_far(known.normal[n], f) for n, f in zip(products, every, strict=True)]
         own = told[i]
         at = int(np.argmin(far)) if own is None else products.index(own)

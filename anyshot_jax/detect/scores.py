@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anyshot_jax.detect.inputs import in_order
-from anyshot_jax.detect.seeing import Compared, Eye, Part, parts, seen, weights
+from anyshot_jax.detect.seeing import Contrast, Eye, Part, encode, parts, weights
 from anyshot_jax.detect.views import View
 from anyshot_jax.types import Array, InputError
 
@@ -16,7 +16,7 @@ LOW = 0.1  # the quantile of an image's distances that says whether it shows the
 
 
 class Looks(NamedTuple):
-    """How images are looked at."""
+    """Settings by which images are looked at."""
 
     view: View
     turns: int  # turned copies of a normal image that are remembered with it
@@ -26,8 +26,8 @@ class Looks(NamedTuple):
     seed: int
 
 
-class Found(NamedTuple):
-    """What sets an image apart from what is remembered of a product."""
+class Comparison(NamedTuple):
+    """An image beside what is remembered of a product."""
 
     size: tuple[int, int]  # of the image, width and height
     score: float
@@ -39,7 +39,7 @@ class Found(NamedTuple):
     worst: Array  # [WORST or fewer, D] its patches farthest from what is remembered
 
 
-def compared(
+def compare_images(
     eye: Eye,
     looks: Looks,
     items: Sequence[Any],
@@ -48,7 +48,7 @@ def compared(
     say: str = '',
     counts_of: Callable | None = None,
     errors: dict[int, InputError] | None = None,
-) -> Iterator[tuple[int, list[Found]]]:
+) -> Iterator[tuple[int, list[Comparison]]]:
     """(number, what sets the image apart from each bank) of all that can be read.
 
     Args:
@@ -59,12 +59,12 @@ def compared(
     images = ((i, image) for i, image, _ in in_order(items, names, errors))
     gathered: _Image | None = None
     with tqdm(total=len(items), desc=say, disable=None if say else True) as bar:
-        for batch, patches, head in seen(
+        for batch, patches, head in encode(
             eye, parts(images, looks.view, eye.cells, looks.foreground, counts_of)
         ):
             weight = weights(batch, len(patches))
             told = [eye.compare(patches, head, *bank, weight) for bank in banks]
-            told = [Compared(*map(np.asarray, one)) for one in told]
+            told = [Contrast(*map(np.asarray, one)) for one in told]
             flat = np.asarray(patches)
             for i, part in enumerate(batch):
                 if gathered is None or gathered.number != part.image:
@@ -72,7 +72,7 @@ def compared(
                         yield gathered.number, gathered.found(looks.share)
                         bar.update()
                     gathered = _Image(part, len(banks))
-                gathered.add(part, [Compared(*(a[i] for a in one)) for one in told], flat[i])
+                gathered.add(part, [Contrast(*(a[i] for a in one)) for one in told], flat[i])
         if gathered is not None:
             yield gathered.number, gathered.found(looks.share)
             bar.update()
@@ -91,7 +91,7 @@ class _Image:
         self.whole: list[Array] = []
         self.worst: list[tuple[Array, Array]] = []  # of the first bank: distances and patches
 
-    def add(self, part: Part, told: Sequence[Compared], patches: Array) -> None:
+    def add(self, part: Part, told: Sequence[Contrast], patches: Array) -> None:
         own, at = part.square.own, part.square.at
         self.counts[at] = part.weight[own] > 0
         self.whole.append(told[0].whole)
@@ -104,14 +104,14 @@ class _Image:
         some = some[part.weight.reshape(-1)[some] > 0]
         self.worst.append((dist[some], patches.reshape(-1, patches.shape[-1])[some]))
 
-    def found(self, share: float) -> list[Found]:
+    def found(self, share: float) -> list[Comparison]:
         dist, rows = (np.concatenate(a) for a in zip(*self.worst, strict=True))
         worst = rows[np.argsort(-dist, kind='stable')[:WORST]]
         whole = np.mean(self.whole, 0)
         counted = [np.sort(d[self.counts])[::-1] for d in self.dist]
         num = max(1, round(share * len(counted[0])))
         return [
-            Found(
+            Comparison(
                 self.size,
                 float(of[:num].mean()) if len(of) else 0.0,
                 num,

@@ -1,4 +1,4 @@
-"""What a detector sees in images: patches of a frozen encoder, compared with remembered ones."""
+"""Patches of a frozen encoder, and squares of images compared with remembered ones."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -35,7 +35,7 @@ class Eye(NamedTuple):
     side: int
     cells: int  # of a side of a square
     see: Callable  # (params, x [n, S, S, 3]) -> patches [n, h, w, D], head [n, h', w', E]
-    compare: Callable  # (patches, head, bank, allowed, weight) -> Compared, of n squares
+    compare: Callable  # (patches, head, bank, allowed, weight) -> Contrast, of n squares
     params: Any
 
     @property
@@ -43,8 +43,8 @@ class Eye(NamedTuple):
         return self.patcher.shape[-1]
 
 
-class Compared(NamedTuple):
-    """What sets a square apart from what is remembered."""
+class Contrast(NamedTuple):
+    """A square beside what is remembered."""
 
     dist: Array  # [n, h, w] distance of every patch to the nearest that may be found, times weight
     row: Array  # [n, h, w] int32 which one that is
@@ -87,7 +87,7 @@ def eye(encoder: str, layers: tuple[str, ...], side: int, cosine: bool = False) 
         dist = jnp.sqrt(square).reshape(shape[:3]) * weight
         at_peak = weighted_mean(head, pooled(dist, head.shape[1:3]), SHARPNESS)
         roots = lambda z: jnp.sqrt(jnp.maximum(z, 0))
-        return Compared(
+        return Contrast(
             dist,
             row.reshape(shape[:3]),
             weighted_mean(residual, dist, SHARPNESS),
@@ -161,14 +161,14 @@ def _foreground(image: Image.Image, grid: tuple[int, int], how: str) -> np.ndarr
     return (np.asarray(share) >= COVERED * 255).astype(np.float32)
 
 
-def seen(eye: Eye, found: Iterable[Part]) -> Iterator[tuple[list[Part], Any, Any]]:
+def encode(eye: Eye, squares: Iterable[Part]) -> Iterator[tuple[list[Part], Any, Any]]:
     """(parts, their patches and last maps on the device), a few at a time.
 
     Two shapes only are ever compiled: rows after the parts' repeat them.
     """
     size = CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK
-    found = iter(found)
-    while some := list(islice(found, size)):
+    squares = iter(squares)
+    while some := list(islice(squares, size)):
         batches = [some] if len(some) > size // 2 else [[part] for part in some]
         for batch in batches:
             rows = np.arange(size if len(batch) > 1 else 1) % len(batch)

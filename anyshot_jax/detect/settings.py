@@ -25,7 +25,7 @@ def check(detector: Any) -> None:
 
 
 def looks(detector: Any) -> Looks:
-    """How it looks at images."""
+    """The detector's way to look at images."""
     view = View(detector.size, detector.tile, detector.overlap)
     return Looks(
         view, detector.turns, detector.foreground, detector.memory, detector.share, detector.seed

@@ -1,4 +1,4 @@
-"""From which score on an image is called a defect: a threshold that normal images alone give.
+"""The score from which on an image is called a defect, by normal images alone.
 
 Every normal image is scored by a memory that hasn't seen it (cross-fitting). The threshold is such
 a quantile of these scores that a new normal image, if it is like them (exchangeable), is above it
@@ -21,7 +21,7 @@ from anyshot_jax.types import Array
 
 
 class Promise(NamedTuple):
-    """What a threshold promises of new normal images."""
+    """False alarms that a threshold promises not to exceed."""
 
     asked: float  # share of them that may be called defects
     expected: float  # at most this share is expected to be: 1 / (groups + 1) or more
@@ -32,7 +32,7 @@ class Promise(NamedTuple):
 
     @property
     def loose(self) -> bool:
-        """Whether there are too few images for what was asked."""
+        """True if there are too few images for what was asked."""
         return self.groups < self.needed
 
     def __str__(self) -> str:

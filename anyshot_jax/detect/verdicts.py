@@ -1,4 +1,4 @@
-"""What is said of an image: its score, whether that is a defect, where, and of which type."""
+"""Verdicts on images: the score, whether that is a defect, where, and of which type."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ import numpy as np
 from anyshot_jax.detect import defect_types, threshold, views
 from anyshot_jax.detect.defect_types import UNKNOWN, Types
 from anyshot_jax.detect.normal import Normal
-from anyshot_jax.detect.scores import Found
+from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.views import View
 
 NORMAL, DEFECT = 'normal', 'defect'
 
 
 class Verdict(NamedTuple):
-    """All that is said of one image."""
+    """A verdict on one image."""
 
     score: float  # large: unlike normal images
     threshold: float | None  # above it: a defect; None: too few normal images for one
@@ -26,8 +26,8 @@ class Verdict(NamedTuple):
     type_probability: float
 
 
-def how_far(known: Normal, found: Found) -> float:
-    """Whether an image is of another product: above 1.
+def how_far(known: Normal, found: Comparison) -> float:
+    """Distance from a product as a share of what its images come to: above 1 is another product.
 
     Even its most usual patches are farther from normal ones then than in any normal image, by more
     than those differ among themselves.
@@ -39,7 +39,7 @@ def how_far(known: Normal, found: Found) -> float:
 
 
 def verdict(
-    found: Found,
+    found: Comparison,
     name: str,
     known: Normal,
     limit: float | None,
@@ -48,7 +48,7 @@ def verdict(
     view: View,
     cells: int,
 ) -> Verdict:
-    """All that is said of an image.
+    """Returns the verdict on an image.
 
     Args:
       name, known, limit: the product that it is compared with, and its threshold.
@@ -62,7 +62,7 @@ def verdict(
     if types.names:
         kind = UNKNOWN
         if not of_none and known.mean:
-            p, unknown = defect_types.told(types, defect_types.vectors(known, [found]))
+            p, unknown = defect_types.classify(types, defect_types.vectors(known, [found]))
             kind = UNKNOWN if unknown[0] else types.names[int(p[0].argmax())]
             probability = float(p[0].max())
     row, column = np.unravel_index(int(found.dist.argmax()), found.dist.shape)

@@ -1,4 +1,4 @@
-"""How an image reaches the encoder: as one square, or cut into tiles that overlap.
+"""Images as the encoder takes them: one square, or tiles that overlap.
 
 All of an image is looked at. Without tiles both of its sides become `size` pixels. With tiles its
 shorter side becomes `size` pixels (0: as they are) and squares of `tile` pixels pass one by one;
@@ -59,7 +59,7 @@ def grid(image: Image.Image, view: View, cells: int) -> tuple[int, int]:
     """Rows and columns of the image's map. cells: of a side of a square."""
     if not view.tile:
         return cells, cells
-    width, height = resized(image.size, view)
+    width, height = seen_size(image.size, view)
     cell = view.tile // cells
     return -(-height // cell), -(-width // cell)
 
@@ -72,7 +72,7 @@ def squares(image: Image.Image, view: View, cells: int) -> Iterator[Square]:
         yield Square(x, whole, whole)
         return
     rows, columns = grid(image, view, cells)
-    size = resized(image.size, view)
+    size = seen_size(image.size, view)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BICUBIC)
     x = np.asarray(image)
@@ -87,7 +87,7 @@ def squares(image: Image.Image, view: View, cells: int) -> Iterator[Square]:
 
 
 def _along(count: int, length: int, view: View, cell: int) -> Iterator[tuple[int, slice, slice]]:
-    """Where squares begin along one side, and the cells that each of them answers for."""
+    """Yields where squares begin along one side, and the cells that each answers for."""
     padded = max(view.tile, -(-length // STEP) * STEP)
     last, step = padded - view.tile, view.tile - 2 * view.overlap
     starts = [*range(0, last, step), last]
@@ -100,7 +100,7 @@ def _along(count: int, length: int, view: View, cell: int) -> Iterator[tuple[int
             yield start, slice(first - offset, end - offset), slice(first, end)
 
 
-def resized(size: tuple[int, int], view: View) -> tuple[int, int]:
+def seen_size(size: tuple[int, int], view: View) -> tuple[int, int]:
     """Width and height at which an image of this size is cut into tiles."""
     if not view.size:
         return size
@@ -116,7 +116,7 @@ def box(
     Args:
       cells: of a side of a square. size: width and height of the image.
     """
-    seen = resized(size, view) if view.tile else (view.size, view.size)
+    seen = seen_size(size, view) if view.tile else (view.size, view.size)
     step = view.side / cells
     ends = []
     for at, length, pixels in zip((cell[1], cell[0]), size, seen, strict=True):

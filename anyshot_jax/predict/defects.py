@@ -19,7 +19,7 @@ from anyshot_jax.data.readers.images import SUFFIXES
 from anyshot_jax.detect import model_file, settings
 from anyshot_jax.detect.detector import AnomalyDetector
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict
-from anyshot_jax.predict.defects_page import Judged, Tally, page
+from anyshot_jax.predict.defects_page import Answer, Tally, page
 from anyshot_jax.predict.table import Outputs, harmless
 from anyshot_jax.types import InputError
 
@@ -31,7 +31,7 @@ GOOD_NAMES = ('good', 'normal', 'ok')  # folders of the query that hold images w
 
 
 class Request(NamedTuple):
-    """What is asked; the flags of the same names say more."""
+    """A request; the flags of the same names say more."""
 
     query: str
     out: str
@@ -55,7 +55,7 @@ OF_DETECTOR = ('encoder', 'size', 'tile', 'turns', 'foreground', 'memory', 'fals
 
 
 def is_asked(good: str, types: str, model: str) -> bool:
-    """Whether these flags are about defects, not classes."""
+    """True if these flags are about defects, not classes."""
     return bool(good or types) or bool(model and model_file.is_detector(Path(model).expanduser()))
 
 
@@ -84,7 +84,7 @@ def run(ask: Request) -> dict[str, Any]:
     with outputs.replacing(table=table, report=report) as fresh:
         with fresh['table'].open('w', encoding='utf-8', errors='backslashreplace', newline='') as f:
             _writer(f).writerow(COLUMNS)
-            for one in judged(detector, root, paths, ask.on_error):
+            for one in judge_files(detector, root, paths, ask.on_error):
                 _writer(f).writerow(row(one))
                 tally.add(one)
         if not tally.total:
@@ -103,24 +103,24 @@ def run(ask: Request) -> dict[str, Any]:
     }
 
 
-def judged(
+def judge_files(
     detector: AnomalyDetector, root: Path, paths: Sequence[Path], on_error: str
-) -> Iterator[Judged]:
-    """What is said of each image; of those that can't be read the reason, at the end."""
+) -> Iterator[Answer]:
+    """Yields the verdict on each image; of those that can't be read the reason, at the end."""
     errors: dict[int, InputError] = {}
     labels = _labels(root, paths, detector.types_)
     inside = [path.relative_to(root).as_posix() for path in paths]
     told = detector.each(paths, errors=errors if on_error == 'skip' else None)
     try:
         for i, said, found in told:
-            yield Judged(inside[i], labels[i], said, found)
+            yield Answer(inside[i], labels[i], said, found)
     except InputError as e:
         raise InputError(f'{e} (--on_error=skip goes on without it)') from e
     for i, error in sorted(errors.items()):
-        yield Judged(inside[i], labels[i], error=str(error))
+        yield Answer(inside[i], labels[i], error=str(error))
 
 
-def row(one: Judged) -> list[Any]:
+def row(one: Answer) -> list[Any]:
     """A line of predictions.csv."""
     path, label = harmless(one.path, './'), harmless(one.label or '')
     if one.said is None:
@@ -180,7 +180,7 @@ def _check(ask: Request) -> None:
 
 
 def _settings(ask: Request) -> dict[str, Any]:
-    """What predictions depend on, besides the files inside the folders."""
+    """Settings that predictions depend on, besides the files inside the folders."""
     place = lambda text: str(Path(text).expanduser().resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'good', 'types', 'model')}
     if ask.model:

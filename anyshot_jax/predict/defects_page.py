@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyshot_jax.detect.heat import explained, heat
-from anyshot_jax.detect.inputs import opened
-from anyshot_jax.detect.scores import Found
+from anyshot_jax.detect.heat import explain_worst, heat
+from anyshot_jax.detect.inputs import open_item
+from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.verdicts import Verdict
 from anyshot_jax.report import figures, overlay
 from anyshot_jax.report.page import document, escape, fields, name, section, table
@@ -21,13 +21,13 @@ BINS = 24
 ERRORS = 50
 
 
-class Judged(NamedTuple):
-    """What is said of one file."""
+class Answer(NamedTuple):
+    """The answer to one file."""
 
     path: str  # inside the query folder
     label: str | None  # the name of its folder, where that tells
     said: Verdict | None = None
-    found: Found | None = None
+    found: Comparison | None = None
     error: str = ''
 
 
@@ -37,14 +37,14 @@ class Tally:
     def __init__(self, other: int):
         """other: files that are no images."""
         self.other, self.total, self.defects, self.of_none = other, 0, 0, 0
-        self.errors: list[Judged] = []
+        self.errors: list[Answer] = []
         self.types: Counter[str] = Counter()
         self.by_label: dict[str, Counter[str]] = {}
         self.score: list[float] = []  # over the threshold, where there is one
         self._unsure: list[Any] = []
         self._worst: list[Any] = []
 
-    def add(self, one: Judged) -> None:
+    def add(self, one: Answer) -> None:
         """Takes one answer into account."""
         if one.said is None:
             self.errors.append(one)
@@ -64,18 +64,18 @@ class Tally:
             _keep(self._worst, v.score / v.threshold if v.threshold else v.score, self.total, one)
 
     @property
-    def unsure(self) -> list[Judged]:
+    def unsure(self) -> list[Answer]:
         """Those whose score is nearest to the threshold first; without one the highest scores."""
         return [one for *_, one in sorted(self._unsure, reverse=True)]
 
     @property
-    def worst(self) -> list[Judged]:
+    def worst(self) -> list[Answer]:
         """The surest defects first, without those above."""
         near = {one.path for one in self.unsure}
         return [one for *_, one in sorted(self._worst, reverse=True) if one.path not in near]
 
 
-def _keep(heap: list[Any], number: float, count: int, one: Judged) -> None:
+def _keep(heap: list[Any], number: float, count: int, one: Answer) -> None:
     """Keeps the SHOWN of the largest numbers, of equals the first."""
     entry = (number, -count, one)
     if len(heap) < SHOWN:
@@ -154,7 +154,7 @@ def _scores(tally: Tally) -> str:
     )
 
 
-def _images(anchor: str, title: str, intro: str, found: list[Judged], detector, root: Path) -> str:
+def _images(anchor: str, title: str, intro: str, found: list[Answer], detector, root: Path) -> str:
     if not found:
         return ''
     cards = ''.join(_card(one, detector, root) for one in found)
@@ -162,11 +162,11 @@ def _images(anchor: str, title: str, intro: str, found: list[Judged], detector, 
     return section(anchor, title, f'<p>{intro}{more}</p>', f'<div class="finds">{cards}</div>')
 
 
-def _card(one: Judged, detector, root: Path) -> str:
+def _card(one: Answer, detector, root: Path) -> str:
     v = one.said
     assert v is not None and one.found is not None
     try:
-        x = np.asarray(opened(root / one.path, one.path)[0])
+        x = np.asarray(open_item(root / one.path, one.path)[0])
     except InputError:  # gone since it was judged
         return f'<figure class="find"><figcaption>{name(one.path)}</figcaption></figure>'
     view, cells = detector._looks().view, detector._eye().cells
@@ -180,11 +180,11 @@ def _card(one: Judged, detector, root: Path) -> str:
     near = (
         None
         if v.product is None
-        else explained(one.found, detector.normal_[v.product], view, cells)
+        else explain_worst(one.found, detector.normal_[v.product], view, cells)
     )
     if near and Path(near.normal).is_file():
         try:
-            other = np.asarray(opened(near.normal, near.normal)[0])
+            other = np.asarray(open_item(near.normal, near.normal)[0])
             patches += overlay.img(_around(other, near.normal_place), 'the nearest normal patch')
         except InputError:
             near = None
@@ -210,7 +210,7 @@ def _card(one: Judged, detector, root: Path) -> str:
 
 
 def _around(x: Array, place: tuple[int, int, int, int]) -> np.ndarray:
-    """What surrounds a place of an image [H, W, 3]: three times as wide, inside of it."""
+    """Surroundings of a place of an image [H, W, 3]: three times as wide, inside of it."""
     left, top, right, bottom = place
     ends = []
     for first, last, length in ((top, bottom, x.shape[0]), (left, right, x.shape[1])):
