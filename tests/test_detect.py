@@ -108,22 +108,21 @@ def test_where_and_why(fitted, images):
 
 def test_more_normal_images(images):
     good = images[0]
-    found = detector(memory=2000).fit(good[:30])
-    before = found.threshold_
-    known = found.add_normal(good[30:]).normal_['']
+    found = detector().fit(good[:30]).add_normal(good[30:])
+    known = found.normal_['']
     assert len(known.names) == 60 and found.promise_.images == 60
-    assert sum(len(f.rows) for f in known.folds) <= 2000
     # The old images' scores are upper bounds of what they would be now.
     bank = normal.bank_of(known)
-    every = patches(good)
-    now = [far(every[i : i + 1], bank.rows[(bank.fold >= 0) & (bank.fold != k)]).max()
+    rows, every = np.asarray(bank.rows), patches(good)
+    now = [far(every[i : i + 1], rows[(bank.fold >= 0) & (bank.fold != k)]).max()
            for i, k in enumerate(known.fold_of)]  # fmt: skip
     order = np.argsort(known.held_out.number)
-    assert (known.held_out.score[order] > np.array(now) - 1e-3).all()
-    assert (known.held_out.score < known.held_out.first - 1e-3).any()
-    assert found.threshold_ <= before
-    whole = detector(memory=2000).fit(good)
+    assert (known.held_out.score[order] > np.array(now) - 1e-4).all()
+    assert (known.held_out.score < known.held_out.first - 1e-4).any()
+    whole = detector().fit(good)
     assert abs(whole.threshold_ - found.threshold_) < 0.2 * whole.threshold_
+    small = detector(memory=500).fit(good[:30]).add_normal(good[30:]).normal_['']
+    assert sum(len(f.rows) for f in small.folds) == 500
 
 
 def test_a_failed_addition_leaves_no_trace(fitted, images, tmp_path):
@@ -182,9 +181,10 @@ def test_products_are_told_apart(images):
     dark = good // 4
     found = detector().fit([*good, *dark], product=['light'] * 60 + ['dark'] * 60)
     assert found.products_ == ['light', 'dark'] and set(found.threshold_) == {'light', 'dark'}
-    verdicts = found.judge([*new[:4], *(new[:4] // 4), *bad[:4]])
-    assert [v.product for v in verdicts] == ['light'] * 4 + ['dark'] * 4 + ['light'] * 4
-    assert [v.defect for v in verdicts] == [False] * 8 + [True] * 4
+    verdicts = found.judge([*new[:4], *(new[:4] // 4)])
+    assert [v.product for v in verdicts] == ['light'] * 4 + ['dark'] * 4
+    assert not any(v.defect for v in verdicts)
+    assert found.judge(bad[:1], product='light')[0].defect
     assert found.judge(new[:1], product='dark')[0].defect
     (other,) = found.judge([np.full((16, 16), 250, np.uint8)])
     assert other.product is None and other.defect
@@ -262,7 +262,7 @@ def test_one_normal_image_gives_scores_and_no_threshold(images):
     good, new, bad, _ = images
     found = detector().fit(good[:1])
     assert found.threshold_ is None and 'no threshold' in found.notes()[0]
-    assert found.score_samples(bad).max() < found.score_samples(new).min() + 5
+    assert found.score_samples(bad).max() < found.score_samples(new).min()
     with pytest.raises(InputError, match='one normal image gives no threshold'):
         found.predict(new)
     assert found.judge(new[:1])[0].defect is None
@@ -289,16 +289,16 @@ def test_copies_are_one_image(images):
 def test_tiles_see_what_the_whole_image_shows(monkeypatch):
     """A patch of this net looks 6 pixels around itself: tiles that overlap by 32 change nothing."""
     rng = np.random.default_rng(0)
-    x = [rng.integers(0, 256, (96, 160, 3), dtype=np.uint8) for _ in range(3)]
+    x = [rng.integers(0, 256, (160, 160, 3), dtype=np.uint8) for _ in range(3)]
     tiled = detector(size=0, tile=96, overlap=32, memory=100_000).fit(x[:2])
     whole = detector(size=0, tile=160, overlap=32, memory=100_000).fit(x[:2])
     maps = [d._one(x[2], None)[0].dist for d in (tiled, whole)]
-    assert maps[0].shape == (48, 80)
+    assert maps[0].shape == (80, 80)
     np.testing.assert_allclose(maps[0], maps[1], atol=1e-4)
-    assert tiled.heat_map(x[2]).shape == (96, 160)
+    assert tiled.heat_map(x[2]).shape == (160, 160)
     assert whole.threshold_ == pytest.approx(tiled.threshold_, rel=1e-5)
     place = tiled.judge([x[2]])[0].place
-    assert (place[0] // 2, place[1] // 2) == np.unravel_index(maps[0].argmax(), (48, 80))[::-1]
+    assert (place[0] // 2, place[1] // 2) == np.unravel_index(maps[0].argmax(), (80, 80))[::-1]
 
 
 def test_turned_copies_are_remembered(images):

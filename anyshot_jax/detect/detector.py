@@ -117,8 +117,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     def add_normal(self, images, *, groups=None, product=None):
         """More normal images: the memory stays within its bound, the threshold follows.
 
-        Scores of the images before are then upper bounds of what they would be, so that the
-        threshold is rather too high than too low.
+        Scores of the images before follow by their worst patches; they are rather too high than too
+        low, and so is the threshold.
         """
         check_is_fitted(self, 'normal_')
         items = as_list(images, 'normal images')

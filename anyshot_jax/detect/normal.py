@@ -22,7 +22,7 @@ class HeldOut(NamedTuple):
     """Normal images, each scored by all folds but its own."""
 
     number: Array  # [M] int32, which image
-    score: Array  # [M] float32; an upper bound where images were added later
+    score: Array  # [M] float32, see `follow` where images were added later
     first: Array  # [M] float32, the score when it was judged
     num: Array  # [M] int32, patches whose mean distance that is
     low: Array  # [M] float32
@@ -202,10 +202,11 @@ def _worst(found: Sequence[Comparison], dim: int) -> tuple[np.ndarray, np.ndarra
 
 
 def follow(normal: Normal, bank: Bank) -> HeldOut:
-    """Scores of held-out images after the memory has changed: upper bounds of what they would be.
+    """Scores of held-out images after the memory has changed.
 
-    The kept patches are compared again, without their image's fold; those that weren't kept are
-    taken to be as far as the nearest of the kept ones was, which they were at most.
+    Their worst patches are compared again, without their image's fold; those that weren't kept are
+    taken to be as far as the nearest of the kept ones was, which they were at most: where no patch
+    was thinned out, scores are upper bounds of what they would be.
     """
     held = normal.held_out
     if not len(held.number):
@@ -218,7 +219,7 @@ def follow(normal: Normal, bank: Bank) -> HeldOut:
             kept = held.dist[i][held.dist[i] >= 0]
             new = np.sqrt(memory.squared(held.worst[i, : len(kept)], others).min(1))
             floor = np.full(held.num[i], kept[-1])
-            both = np.sort(np.concatenate([np.minimum(new, kept), floor]))[::-1]
+            both = np.sort(np.concatenate([new, floor]))[::-1]
             top = min(int(held.num[i]), len(kept))
             score[i] = held.first[i] - (kept[:top] - both[:top]).sum() / held.num[i]
     return held._replace(score=score)
