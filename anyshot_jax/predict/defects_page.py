@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from anyshot_jax.detect.heat import explain_worst, heat
 from anyshot_jax.detect.inputs import open_item
 from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.verdicts import Verdict
-from anyshot_jax.report import figures, overlay
-from anyshot_jax.report.page import document, escape, fields, name, section, table
-from anyshot_jax.report.summary import duration
+from anyshot_jax.report import charts, overlay
+from anyshot_jax.report.page import document, fields, html, join, name, paragraph, section, table
+from anyshot_jax.report.summary import HEADLINE, duration, links
 from anyshot_jax.types import Array, InputError
 
 SHOWN = 60  # images of a kind on the page
@@ -94,81 +95,79 @@ def page(tally: Tally, detector: Any, root: Path, settings: dict[str, str], seco
         ('normal images', f'{sum(len(n.names) for n in detector.normal_.values()):,}', ''),
         ('time', duration(seconds), ''),
     ]
-    items = ''.join(
-        f'<li><span>{escape(what)}</span><b>{value}</b><span>{escape(more)}</span></li>'
-        for what, value, more in tiles
-    )
     said = [str(p) + '.' for p in detector.promise_of_.values() if p is not None]
     said += [f'{text}.' for text in detector.notes() if text + '.' not in said]
     if tally.other:
         said.append(f'Passed over: {tally.other:,} files that are no images.')
-    head = (
-        f'<header><p class="kicker">anyshot_jax predictions</p><h1>{name(title)}</h1>'
-        f'<ul class="tiles">{items}</ul>{"".join(f"<p>{escape(s)}</p>" for s in said)}</header>'
-    )
-    errors = ''.join(f'<li>{name(one.error)}</li>' for one in tally.errors[:ERRORS])
+    errors = [html('<li><bdi>{{ error }}</bdi></li>', error=a.error) for a in tally.errors]
+    unsure = 'The score nearest to the threshold first.'
     parts = [
         _by_label(tally),
-        _images('unsure', 'Least sure', 'The score nearest to the threshold first.', tally.unsure,
-                detector, root),
+        _images('unsure', 'Least sure', unsure, tally.unsure, detector, root),
         _images('defects', 'Surest defects', 'The highest scores first.', tally.worst, detector,
                 root),
         _types(tally),
         _scores(tally),
-        section('unreadable', 'Unreadable files', f'<ul>{errors}</ul>') if errors else '',
+        section('unreadable', 'Unreadable files',
+                html('<ul>{{ lines }}</ul>', lines=join(errors[:ERRORS]))) if errors else '',
         section('settings', 'Settings', fields(settings.items())),
     ]  # fmt: skip
-    return document(title, head + ''.join(parts))
+    kept = [part for part in parts if isinstance(part, Markup)]
+    head = html(
+        HEADLINE, kicker='anyshot_jax predictions', title=name(title), tiles=tiles, facts='',
+        values='', told=' '.join(said), links=links(kept),
+    )  # fmt: skip
+    return document(title, head + join(kept))
 
 
-def _by_label(tally: Tally) -> str:
+def _by_label(tally: Tally) -> Markup | str:
     if not tally.by_label:
         return ''
     rows = []
     for label, count in sorted(tally.by_label.items()):
-        bad, all_ = count['True'], count.total()
-        rows.append([name(label), f'{all_:,}', f'{bad:,}', f'{bad / all_ * 100:.1f} %'])
+        bad, every = count['True'], count.total()
+        rows.append([name(label), f'{every:,}', f'{bad:,}', f'{bad / every * 100:.1f} %'])
     head = ('folder', 'images', 'called a defect', 'share')
     return section('folders', 'By folder', table(head, rows))
 
 
-def _types(tally: Tally) -> str:
+def _types(tally: Tally) -> Markup | str:
     if not tally.types:
         return ''
     rows = [[name(kind), f'{n:,}'] for kind, n in tally.types.most_common()]
     return section('types', 'Types of defects', table(('type', 'images'), rows))
 
 
-def _scores(tally: Tally) -> str:
+def _scores(tally: Tally) -> Markup:
     score = np.array(tally.score)
-    edges = np.linspace(0, float(score.max()) * 1.001 + 1e-9, BINS + 1)
-    share = (np.histogram(score, edges)[0] / len(score)).tolist()
-    middle = ((edges[1:] + edges[:-1]) / 2).tolist()
-    label = f'Shares of the images by score over the threshold; median {np.median(score):.3g}.'
-    drawn = figures.chart(
-        [figures.Series('images', middle, share, 2)], label=label, mark=None, percent=True,
+    top = float(score.max()) * 1.001 + 1e-9
+    drawn = charts.bars(
+        [np.histogram(score, np.linspace(0, top, BINS + 1))[0]], [2], top=top,
+        label=f'Images by score over the threshold; median {np.median(score):.3g}.',
         axis='score over the threshold: a defect above 1',
     )  # fmt: skip
+    return section('scores', 'Scores', charts.side_by_side([charts.figure('images', drawn)]))
+
+
+def _images(
+    anchor: str, title: str, intro: str, some: list[Answer], detector: Any, root: Path
+) -> Markup | str:
+    if not some:
+        return ''
+    more = ' Colour: how far a place is from all normal ones; outlined: above the threshold.'
+    cards = join(_card(one, detector, root) for one in some)
     return section(
-        'scores', 'Scores', f'<div class="charts"><figure>{drawn}</figure><figure></figure></div>'
+        anchor, title, paragraph(intro + more), html('<div class="finds">{{ c }}</div>', c=cards)
     )
 
 
-def _images(anchor: str, title: str, intro: str, found: list[Answer], detector, root: Path) -> str:
-    if not found:
-        return ''
-    cards = ''.join(_card(one, detector, root) for one in found)
-    more = ' Colour: how far a place is from all normal ones; outlined: above the threshold.'
-    return section(anchor, title, f'<p>{intro}{more}</p>', f'<div class="finds">{cards}</div>')
-
-
-def _card(one: Answer, detector, root: Path) -> str:
+def _card(one: Answer, detector: Any, root: Path) -> Markup:
     v = one.said
     assert v is not None and one.found is not None
     try:
         x = np.asarray(open_item(root / one.path, one.path)[0])
     except InputError:  # gone since it was judged
-        return f'<figure class="find"><figcaption>{name(one.path)}</figcaption></figure>'
+        return html('<figure class="find"><figcaption>{{ p }}</figcaption></figure>', p=one.path)
     view, cells = detector._looks().view, detector._eye().cells
     map_ = heat(one.found, view, cells)
     limit = v.threshold if v.threshold else float(map_.max())
@@ -176,37 +175,40 @@ def _card(one: Answer, detector, root: Path) -> str:
     hot = overlay.with_heat(plain, map_, limit / 2, 1.5 * limit)
     if v.threshold and (map_ > limit).any():
         hot = overlay.with_outline(hot, map_ > limit)
-    patches = overlay.img(_around(x, v.place), 'the worst patch')
-    near = (
-        None
-        if v.product is None
-        else explain_worst(one.found, detector.normal_[v.product], view, cells)
-    )
-    if near and Path(near.normal).is_file():
-        try:
-            other = np.asarray(open_item(near.normal, near.normal)[0])
-            patches += overlay.img(_around(other, near.normal_place), 'the nearest normal patch')
-        except InputError:
-            near = None
-    verdict = {None: 'no threshold', True: 'defect', False: 'normal'}[v.defect]
-    lines = [f'<b>{verdict}</b>, score {v.score:.3g}' + (
-        f' of {v.threshold:.3g}' if v.threshold else ''
-    )]  # fmt: skip
+    patches = [overlay.img(_around(x, v.place), 'the worst patch')]
+    if v.product is not None:
+        near = explain_worst(one.found, detector.normal_[v.product], view, cells)
+        patches += _normal_patch(near.normal, near.normal_place)
+    lines = [f'score {v.score:.3g}' + (f' of {v.threshold:.3g}' if v.threshold else '')]
     if v.p_value is not None:
         lines.append(f'{v.p_value * 100:.1f} % of normal images score as high')
     if v.defect and v.type:
-        lines.append(f'{name(v.type)} {v.type_probability * 100:.0f} %')
+        lines.append(f'{v.type} {v.type_probability * 100:.0f} %')
     if v.product is None:
         lines.append('like no known product')
     elif v.product:
-        lines.append(f'product {name(v.product)}')
+        lines.append(f'product {v.product}')
     if one.label is not None:
-        lines.append(f'in folder {name(one.label)}')
-    lines.append(f'<span class="dim">{name(one.path)}</span>')
-    return (
-        f'<figure class="find">{overlay.img(plain, one.path)}{overlay.img(hot, "heat")}'
-        f'<div>{patches}</div><figcaption>{"<br>".join(lines)}</figcaption></figure>'
-    )
+        lines.append(f'in folder {one.label}')
+    return html(
+        '<figure class="find">{{ plain }}{{ hot }}<div>{{ patches }}</div><figcaption>'
+        '<b>{{ verdict }}</b>{% for line in lines %}<br><bdi>{{ line }}</bdi>{% endfor %}'
+        '<br><span class="dim"><bdi>{{ path }}</bdi></span></figcaption></figure>',
+        plain=overlay.img(plain, one.path), hot=overlay.img(hot, 'how unlike normal images'),
+        patches=join(patches), lines=lines, path=one.path,
+        verdict={None: 'no threshold', True: 'defect', False: 'normal'}[v.defect],
+    )  # fmt: skip
+
+
+def _normal_patch(path: str, place: tuple[int, int, int, int]) -> list[Markup]:
+    """The nearest normal patch, where its image is still there."""
+    if not Path(path).is_file():
+        return []
+    try:
+        x = np.asarray(open_item(path, path)[0])
+    except InputError:
+        return []
+    return [overlay.img(_around(x, place), 'the nearest normal patch')]
 
 
 def _around(x: Array, place: tuple[int, int, int, int]) -> np.ndarray:
