@@ -96,7 +96,7 @@ def page(tally: Tally, detector: Any, root: Path, settings: dict[str, str], seco
         ('time', duration(seconds), ''),
     ]
     said = [str(p) + '.' for p in detector.promise_of_.values() if p is not None]
-    said += [f'{text}.' for text in detector.notes() if text + '.' not in said]
+    said += [f'{t[:1].upper()}{t[1:]}.' for t in detector.notes() if t + '.' not in said]
     if tally.other:
         said.append(f'Passed over: {tally.other:,} files that are no images.')
     errors = [html('<li><bdi>{{ error }}</bdi></li>', error=a.error) for a in tally.errors]
