@@ -42,7 +42,13 @@ def folders(tmp_path):
 
 
 def asked(root, **fields):
-    given = {'query': root / 'new', 'good': root / 'normal', 'out': root / 'out', 'size': 64}
+    given = {
+        'query': root / 'new',
+        'good': root / 'normal',
+        'out': root / 'out',
+        'size': 64,
+        'encoder': 'tiny',
+    }
     return defects.Request(**{k: str(v) if k in ('query', 'good', 'out') else v
                               for k, v in (given | fields).items()})  # fmt: skip
 

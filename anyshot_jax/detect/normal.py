@@ -15,6 +15,7 @@ from anyshot_jax.detect.scores import WORST, Comparison, Looks, compare_images
 from anyshot_jax.detect.seeing import Eye, encode, parts
 from anyshot_jax.types import Array
 
+BLOCK = 2048  # patches that the search takes together (`ops/neighbours.py`)
 HELD_OUT = 2000  # images that are scored held out, at most: more say little of a quantile
 
 
@@ -55,8 +56,10 @@ def bank_of(normal: Normal) -> Bank:
     rows = np.concatenate([f.rows for f in normal.folds])
     fold = np.repeat(np.arange(len(normal.folds)), [len(f.rows) for f in normal.folds])
     length = 256
-    while length < len(rows):
+    while length < min(len(rows), BLOCK):
         length *= 2
+    if len(rows) > BLOCK:
+        length = -(-len(rows) // BLOCK) * BLOCK
     lack = length - len(rows)
     return Bank(
         jax.device_put(np.pad(rows, ((0, lack), (0, 0)))),
