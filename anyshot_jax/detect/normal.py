@@ -220,7 +220,9 @@ def follow(normal: Normal, bank: Bank) -> HeldOut:
         others = np.asarray(bank.rows)[(bank.fold >= 0) & (bank.fold != k)]
         for i in of_fold:
             kept = held.dist[i][held.dist[i] >= 0]
-            new = np.sqrt(memory.squared(held.worst[i, : len(kept)], others).min(1))
+            own = held.worst[i, : len(kept)]
+            near = others[memory.squared(own, others).argmin(1)]
+            new = np.linalg.norm(own - near, axis=1)  # by differences, which loses no digits
             floor = np.full(held.num[i], kept[-1])
             both = np.sort(np.concatenate([new, floor]))[::-1]
             top = min(int(held.num[i]), len(kept))
