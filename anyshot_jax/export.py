@@ -19,6 +19,8 @@ from jax import export as jax_export
 
 from anyshot_jax import command
 from anyshot_jax.classify import joint, nearest_mean
+from anyshot_jax.storage import files
+from anyshot_jax.storage.lock import Lock, beside
 from anyshot_jax.types import InputError
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -77,7 +79,8 @@ def write(model, path: Path, platforms=PLATFORMS) -> None:
     """The program at `path`, and what its numbers mean in <path>.json.
 
     Raises:
-      InputError: another suffix, or as `exported`.
+      InputError: another suffix, a file that can't be written or that another call is writing, or
+        as `exported`.
     """
     if path.suffix != '.stablehlo':
         raise InputError(f'{path}: a program is a .stablehlo file')
@@ -91,19 +94,19 @@ def write(model, path: Path, platforms=PLATFORMS) -> None:
     else:
         program, said = exported_detector(model, platforms)
     try:
-        data = program.serialize()
+        data = bytes(program.serialize())
     except ImportError as e:
         raise InputError(
             "a program is written by flatbuffers: pip install 'anyshot-jax[app]'"
         ) from e
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
     (item,) = program.in_avals
     said |= {
         'input': {'shape': ['n', *item.shape[1:]], 'dtype': str(item.dtype)},
         'platforms': list(program.platforms),
     }
-    path.with_suffix('.stablehlo.json').write_text(json.dumps(said, indent=1) + '\n')
+    with Lock(beside(path), f'{path} is being written by another call'):  # both are of one call
+        files.write_bytes(path, data)
+        files.write_text(path.with_suffix('.stablehlo.json'), json.dumps(said, indent=1) + '\n')
 
 
 def main(argv: list[str]) -> None:

@@ -93,6 +93,8 @@ def _define_flags() -> None:
     text('foreground', 'none', 'How the object is found that counts: none, flood, grabcut.')
     flags.DEFINE_float('false_alarm', 0.01, 'Share of normal images that may be called defects.')
     flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'An image that cannot be read.')
+    said = 'Imports, which runs, the modules of your own that a --method=WORKDIR names.'
+    flags.DEFINE_bool('allow_code', False, said)
     flags.DEFINE_bool('overwrite', False, 'Replaces files in --out that others made.')
 
 
