@@ -15,7 +15,7 @@ from anyshot_jax.detect.defect_types import NOTHING, Types
 from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.normal import HeldOut, Normal
 from anyshot_jax.detect.scores import WORST
-from anyshot_jax.storage.files import write_whole
+from anyshot_jax.storage.files import write_bytes
 from anyshot_jax.types import Array, InputError
 
 FORMAT = 1
@@ -70,11 +70,7 @@ def write(path: Path, detector: Any) -> None:
         },
     }
     header = {KEY: json.dumps(said, allow_nan=False)}
-    data = save({k: np.array(v, order='C') for k, v in arrays.items()}, header)
-    try:
-        write_whole(path, lambda f: f.write(data))
-    except OSError as e:
-        raise InputError(f'{path} cannot be written: {e}') from e
+    write_bytes(path, save({k: np.array(v, order='C') for k, v in arrays.items()}, header))
 
 
 def read(path: Path, cls: type) -> Any:
