@@ -63,7 +63,7 @@ def test_scores_are_those_of_all_patches(fitted, images):
     every = patches(good)
     bank = every.reshape(-1, 9)  # 60 * 64 of 10,000 that may be kept
     np.testing.assert_allclose(
-        fitted.score_samples(bad), -far(patches(bad), bank).max(1), rtol=1e-4
+        fitted.score_samples(bad[:3]), -far(patches(bad[:3]), bank).max(1), rtol=1e-4
     )
     # Held out: by the images of all other folds.
     held = known.held_out
@@ -115,10 +115,10 @@ def test_more_normal_images(images):
     # The old images' scores are upper bounds of what they would be now.
     bank = normal.bank_of(known)
     rows, every = np.asarray(bank.rows), patches(good)
-    now = [far(every[i : i + 1], rows[(bank.fold >= 0) & (bank.fold != k)]).max()
-           for i, k in enumerate(known.fold_of)]  # fmt: skip
-    order = np.argsort(known.held_out.number)
-    assert (known.held_out.score[order] > np.array(now) - 1e-4).all()
+    for i in range(0, 60, 6):
+        others = rows[(bank.fold >= 0) & (bank.fold != known.fold_of[i])]
+        at = int(np.flatnonzero(known.held_out.number == i)[0])
+        assert known.held_out.score[at] > far(every[i : i + 1], others).max() - 1e-4
     assert (known.held_out.score < known.held_out.first - 1e-4).any()
     whole = detector().fit(good)
     assert abs(whole.threshold_ - found.threshold_) < 0.2 * whole.threshold_
@@ -291,22 +291,22 @@ def test_copies_are_one_image(images):
 def test_tiles_see_what_the_whole_image_shows():
     """A patch of this net looks 6 pixels around itself: tiles that overlap by 32 change nothing."""
     rng = np.random.default_rng(0)
-    x = [rng.integers(0, 256, (160, 160, 3), dtype=np.uint8) for _ in range(3)]
-    whole = detector(size=0, tile=160, memory=300).fit(x[:2])
+    x = [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in range(3)]
+    whole = detector(size=0, tile=128, memory=300).fit(x[:2])
     tiled = copy.copy(whole).set_params(tile=96, overlap=32)
     maps = [d._one(x[2], None)[0].dist for d in (tiled, whole)]
-    assert maps[0].shape == (80, 80)
+    assert maps[0].shape == (64, 64)
     np.testing.assert_allclose(maps[0], maps[1], atol=1e-4)
-    assert tiled.heat_map(x[2]).shape == (160, 160)
+    assert tiled.heat_map(x[2]).shape == (128, 128)
     place = tiled.judge([x[2]])[0].place
-    assert (place[0] // 2, place[1] // 2) == np.unravel_index(maps[0].argmax(), (80, 80))[::-1]
+    assert (place[0] // 2, place[1] // 2) == np.unravel_index(maps[0].argmax(), (64, 64))[::-1]
 
 
 def test_turned_copies_are_remembered(images):
     good = images[0]
     found = detector(turns=3).fit(good[:5])
     assert sum(len(f.rows) for f in found.normal_[''].folds) == 4 * 5 * 64
-    np.testing.assert_allclose(found.score_samples(np.rot90(good[:5], axes=(1, 2))), 0, atol=1e-6)
+    np.testing.assert_allclose(found.score_samples(np.rot90(good[:5], axes=(1, 2))), 0, atol=1e-3)
     x = Image.fromarray(good[0, ..., 0])
     for k, copy_ in enumerate(views.copies(x, 3)):
         np.testing.assert_array_equal(np.asarray(copy_), np.rot90(good[0, ..., 0], k))
