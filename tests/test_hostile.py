@@ -1,18 +1,25 @@
 """Mutations of good files of every kind: nothing but InputError, in bounded time and memory."""
 
+import contextlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import hostile_files
 import numpy as np
 import pytest
+from PIL import Image
 
+from anyshot_jax.classify.feature_store import FeatureStore
+from anyshot_jax.data.readers.images import read_image
 from anyshot_jax.encoders.torch_file import read_torch
 from anyshot_jax.storage.npz import read_npz
+from anyshot_jax.training import checkpoint
 from anyshot_jax.types import InputError
 
 SCRIPT = Path(__file__).with_name('hostile_files.py')
@@ -115,3 +122,46 @@ def test_a_pickle_of_braces_is_no_state_dict(tmp_path):
     (tmp_path / 'a.pth').write_bytes(b'\x80\x02' + b'}' * 20_000_000 + b'.')
     with pytest.raises(InputError, match='1,000,000 instructions'):
         read_torch(tmp_path / 'a.pth')
+
+
+def tampered(folder: Path, rng: np.random.Generator) -> None:
+    """One file below the folder, of those with content, is mutated."""
+    inside = sorted(p for p in folder.rglob('*') if p.is_file() and p.stat().st_size)
+    path = inside[rng.integers(len(inside))]
+    path.write_bytes(hostile_files.mutated(path.read_bytes(), rng))
+
+
+def test_a_checkpoint_is_itself_or_none(tmp_path):
+    """Whatever was done to Orbax's files: the states that were saved, or those of the start."""
+    state = {'w': np.arange(6, dtype=np.float32).reshape(2, 3), 'step': np.array(7)}
+    start = {'w': np.zeros((2, 3), np.float32), 'step': np.array(0)}
+    with contextlib.closing(checkpoint.open_manager(tmp_path / 'whole', keep=1)) as manager:
+        checkpoint.save(manager, 7, state, {'seconds': 1.5})
+    used = 0
+    for seed in range(12):
+        folder = tmp_path / str(seed) / 'checkpoints'
+        shutil.copytree(tmp_path / 'whole', folder)
+        tampered(folder, np.random.default_rng(seed))
+        with contextlib.closing(checkpoint.open_manager(folder, keep=1)) as manager:
+            found, progress = checkpoint.restore_or_init(manager, start)
+        used += bool(progress)
+        wanted = state if progress else start
+        np.testing.assert_array_equal(found['w'], wanted['w'])
+        assert int(found['step']) == int(wanted['step'])
+    assert 0 < used < 12, used
+
+
+def test_stored_features_are_right_or_made_again(tmp_path, monkeypatch):
+    """Whatever was done to a shard, each image has the features that it had."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    for i in range(6):
+        Image.new('RGB', (4, 4), (i, 9, 9)).save(tmp_path / f'{i}.png')
+    paths = sorted(tmp_path.glob('*.png'))
+    read = lambda content, name: read_image(content, 4, 3, 1000, name)
+    embed = lambda x: x.astype(np.float32).mean((1, 2))
+    for seed in range(40):
+        store = FeatureStore('mean', 'abc', 3, read, embed)
+        [chunk] = store.chunks(paths)
+        np.testing.assert_array_equal(chunk.features[:, 0], np.arange(6))
+        assert not chunk.errors
+        tampered(store.folder, np.random.default_rng(seed))

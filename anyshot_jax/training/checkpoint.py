@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -36,6 +37,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[s
       InputError: the disk is full or can't be written.
     """
     progress = {**progress, 'digest': digest(state)}
+    progress['own_digest'] = _own_digest(progress)
     if jax.process_count() == 1:  # else each process writes its part of arrays that are on all
         state = jax.tree.map(np.asarray, state)
     verbosity = logging.get_verbosity()
@@ -99,6 +101,9 @@ def _restore(manager, step, abstract):
     shapes = jax.tree.map(lambda a: (a.shape, a.dtype), restored['state'])
     if shapes != jax.tree.map(lambda a: (a.shape, a.dtype), abstract):
         raise ValueError('its arrays have other shapes')
+    own = progress.pop('own_digest', None)
+    if own not in (None, _own_digest(progress)):  # checkpoints of before have none
+        raise ValueError('its progress is not what was saved')
     if progress.pop('digest', None) != digest(restored['state']):
         raise ValueError('its arrays are not what was saved')
     return restored['state'], progress
@@ -112,6 +117,12 @@ def digest(state: Any) -> str:
         total.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
+
+
+def _own_digest(progress: dict[str, Any]) -> str:
+    """SHA-256 of the progress as JSON has it."""
+    as_read = json.loads(json.dumps(progress))  # keys are texts there
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def _first_line(e: Exception) -> str:
