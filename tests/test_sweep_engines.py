@@ -138,7 +138,8 @@ def test_sigkill_ends_the_trials(sweep_file, tmp_path):
         [sys.executable, '-m', 'anyshot_jax.sweep', file, f'--workdir={tmp_path / "out"}'],
         cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL,
     ) as process:  # fmt: skip
-        wait_for(lambda: (trial.runs[0].workdir / 'metrics.jsonl').exists())
+        metrics = trial.runs[0].workdir / 'metrics.jsonl'
+        wait_for(lambda: metrics.exists() and metrics.stat().st_size)  # it trains
         assert is_held(trial.runs[0].locks[0])
         process.kill()
     wait_for(lambda: not is_held(trial.runs[0].locks[0]))
