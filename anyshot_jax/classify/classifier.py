@@ -8,6 +8,7 @@ may have no example, only words (`word_means.py`), one, or many.
 """
 
 import copy
+import warnings
 from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +25,21 @@ except ImportError as e:
 
 from anyshot_jax.classify import fitting, model_file, nearest_mean
 from anyshot_jax.classify.frozen import Frozen, frozen
-from anyshot_jax.classify.labels import check_labels, one_of_each
-from anyshot_jax.classify.picture_input import THUMBNAIL, are_images, name_of, thumbnails
+from anyshot_jax.classify.inputs import examples_of, images_of, is_folder, rows_of
+from anyshot_jax.classify.labels import (
+    check_descriptions,
+    check_labels,
+    check_unknown,
+    labels_of,
+    one_of_each,
+    warn_alike,
+)
+from anyshot_jax.classify.picture_input import MAX_PIXELS, THUMBNAIL, thumbnails
 from anyshot_jax.classify.trained import Trained, trained
 from anyshot_jax.classify.transduce import transduced
+from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.data.readers.sources import name_of
 from anyshot_jax.types import Array, InputError
 
 METHODS = ('prototypes', 'refine')
@@ -53,8 +65,8 @@ class Answers(NamedTuple):
 class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     """The nearest class mean of frozen features, calibrated, with classes of words and 'unknown'.
 
-    X is images (paths, PIL images, uint8 arrays [N, H, W], [N, H, W, C] or a list of such), or
-    feature vectors [N, D], such as `embed` gives.
+    X is images (paths, bytes, open files, PIL images, RGB arrays; one or a list, see `inputs.py`),
+    or feature vectors [N, D], such as `embed` gives.
 
     Args:
       encoder: as `frozen` takes it, such as 'efficientnet_lite0+stride16' for surfaces; unused for
@@ -67,6 +79,11 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
       false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
       power, normalise, shrink: see `nearest_mean.fit_space`; None: 0.5 and True for images, 1 and
         False for feature vectors.
+      crop: what is seen of images that are no squares: 'whole' (sides stretched), 'centre' (the
+        largest centred square), 'tiles' (squares along the longer side, their features' mean), or
+        'auto': centre where the sides differ by a third at most, else whole.
+      range: (low, high), the values of 16-bit and float images that become black and white; None:
+        each image's own, see `pixels.value_range`. max_pixels: a larger image is refused.
 
     Attributes:
       classes_: [C]. head_: `nearest_mean.Head`. temperature_, threshold_ (None: no class has two
@@ -86,6 +103,9 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         power: float | None = None,
         normalise: bool | None = None,
         shrink: float = nearest_mean.SHRINK,
+        crop: str = 'auto',
+        range: tuple[float, float] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.encoder = encoder
         self.method = method
@@ -95,15 +115,20 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         self.power = power
         self.normalise = normalise
         self.shrink = shrink
+        self.crop = crop
+        self.range = range
+        self.max_pixels = max_pixels
 
     # Learning.
 
     def fit(
-        self, X, y, descriptions: Mapping[Any, str] | None = None, features: Array | None = None
-    ):
+        self, X, y=None, descriptions: Mapping[Any, str] | None = None,
+        features: Array | None = None,
+    ):  # fmt: skip
         """Learns classes from examples X, y and from descriptions; either may be empty.
 
         Args:
+          X: examples; or, without y, a folder <class>/<image> (and classes.json, if it is there).
           features: [N, D], what `embed` gives for images X, where that is known already.
         Raises:
           InputError: an image that can't be read, a field that can't be; says which.
@@ -111,7 +136,11 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         """
         self._check()
         self.encoder_digest_ = ''  # of a loaded model: the weights that it was fitted with
+        check_descriptions({} if descriptions is None else descriptions)
         descriptions = dict(descriptions or {})
+        if y is None and X is not None and is_folder(X):
+            X, y, described = examples_of(X)
+            descriptions = {**described, **descriptions}
         if descriptions and isinstance(X, Sized) and len(X) == 0:
             X = None
         if X is None:
@@ -125,12 +154,17 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         else:
             if y is None:
                 raise ValueError('requires y to be passed, but the target y is None')
-            self.of_images_ = are_images(X)
-            x, y, names, images = self._examples(X, y, features)
+            items, y = images_of(X, self._reading().span), labels_of(y)
+            self.of_images_ = items is not None
+            x, y, names, images = self._examples(
+                rows_of(X) if items is None else items, y, features
+            )
         self.support_features_, self.support_names_ = x, names
         self.support_images_, self.descriptions_ = images, descriptions
         self.classes_ = one_of_each([*np.unique(y).tolist(), *descriptions], y.dtype)
         self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
+        check_unknown(self.unknown, self.classes_.tolist())
+        warn_alike(self.classes_.tolist())
         return self._learn()
 
     def _examples(self, X, y, features=None):
@@ -139,14 +173,18 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
             check_labels(y)
             return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_images(len(x))
         y = np.asarray(y)
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if y.shape != (len(X),):
             raise ValueError(f'{len(X)} images, but labels of shape {y.shape}')
         check_labels(y)
         net = self._net()
         if features is None:
-            features, small = net.features_and(X, thumbnails)
+            features, small = self._noted(net.features_and, X, thumbnails)
         else:
-            features, small = np.asarray(features, np.float32), net.of_all(X, thumbnails)
+            features, small = (
+                np.asarray(features, np.float32),
+                net.of_all(X, thumbnails, self._reading()),
+            )
             if features.shape != (len(X), net.dim):
                 raise ValueError(f'{len(X)} images, but features {features.shape}')
         self.n_features_in_ = net.dim
@@ -189,17 +227,18 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         return self._become(copy.copy(self)._added(name, images, description))
 
     def _added(self, name, images, description):
-        number = 0 if images is None else len(images)
+        items = None if images is None else images_of(images, self._reading().span)
+        rows = rows_of(images) if items is None else items
+        number = 0 if images is None else len(rows)
         if not number and not description:
             raise InputError(f'class {name!r}: give images, a description, or both')
         if number:
-            if are_images(images) and not self.of_images_:
+            if items is not None and not self.of_images_:
                 raise InputError(f'class {name!r}: this classifier knows feature vectors only')
-            from_images = are_images(images)
-            x, small = self._features(images, keep=True)
+            x, small = self._features(rows, keep=True)
             at = len(self.support_names_)
-            names = [name_of(item, at + i) if from_images else f'#{at + i}'
-                     for i, item in enumerate(images)]  # fmt: skip
+            names = [name_of(item, at + i) if items is not None else f'#{at + i}'
+                     for i, item in enumerate(rows)]  # fmt: skip
             self.support_features_ = np.concatenate([self.support_features_, x])
             self.support_images_ = np.concatenate([self.support_images_, small])
             self.support_names_ = [*self.support_names_, *names]
@@ -207,6 +246,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         else:
             labels = self.support_labels_.tolist()
         if description:
+            check_descriptions({name: description})
             self.descriptions_ = {**self.descriptions_, name: description}
         self.classes_ = one_of_each([*self.classes_.tolist(), name], self.classes_.dtype)
         self.support_labels_ = np.array(labels, dtype=self.classes_.dtype)
@@ -307,13 +347,27 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
     def _features(self, X, keep: bool = False) -> tuple[Array, Array]:
         """Features [N, D], and thumbnails if they are to be kept."""
         check_is_fitted(self)
-        if are_images(X):
+        items = images_of(X, self._reading().span)
+        if items is not None:
             if not self.of_images_:
                 raise InputError('this classifier was fitted on feature vectors, X is images')
             net = self._net()
-            return net.features_and(X, thumbnails) if keep else (net.features(X), _no_images())
-        x = validate_data(self, X, dtype=np.float64, reset=False).astype(np.float32)
+            if keep:
+                return self._noted(net.features_and, items, thumbnails)
+            return self._noted(net.features, items), _no_images()
+        x = validate_data(self, rows_of(X), dtype=np.float64, reset=False).astype(np.float32)
         return x, _no_images(len(x))
+
+    def _reading(self) -> Reading:
+        return Reading(self.crop, tuple(self.range or ()), self.max_pixels).check()
+
+    def _noted(self, read, *args):
+        """read(*args, how, notes); what of the images is worth a word is warned of."""
+        notes = Notes()
+        found = read(*args, self._reading(), notes)
+        if notes:
+            warnings.warn(f'among the images: {notes}', stacklevel=4)
+        return found
 
     def _is_trained(self) -> bool:
         return self.method not in METHODS
@@ -337,6 +391,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
         if not 0 < self.shrink <= 1:
             raise InputError(f'shrink={self.shrink}: need 0 < shrink <= 1')
+        self._reading()
 
     # Files.
 

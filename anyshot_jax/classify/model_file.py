@@ -115,7 +115,7 @@ def _restore(path: Path, cls: type) -> Any:
     num, (count, dim) = len(said['classes']), x.shape
     head_fields = {k: arrays[f'head.{k}'] for k in (*Space._fields, *Head._fields[1:])}
     _check(path, arrays, label, num, count, dim, head_fields, said)
-    made = cls(**said['params'])
+    made = cls(**{'crop': 'centre', **said['params']})  # as before there was a choice
     if made._is_trained():
         raise InputError(f'{path}: method={made.method!r} is none that a model can have')
     made._check()

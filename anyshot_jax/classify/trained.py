@@ -15,7 +15,10 @@ from PIL import Image
 
 from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
-from anyshot_jax.classify.picture_input import squares
+from anyshot_jax.classify.picture_input import READING, squares
+from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.runtime import fork
 from anyshot_jax.storage import files
 from anyshot_jax.training import checkpoint, population
 from anyshot_jax.training.progress import Progress
@@ -34,30 +37,44 @@ class Trained(NamedTuple):
     invert: bool  # dark strokes on white are turned into bright ones on black
     encoder: str  # '': pixels
     ways: int  # classes that a task must have; 0: any number
+    crop: str = 'centre'  # of the images that it was trained on
 
     @property
     def dim(self) -> int:
         return int(np.prod(self.shape))
 
-    def features(self, items: Sequence[Any]) -> Array:
+    def features(
+        self, items: Sequence[Any], how: Reading = READING, notes: Notes | None = None
+    ) -> Array:
         """[N, dim] float32; raises InputError for an image that can't be read."""
-        return self.features_and(items, lambda x: x[:, :0])[0]
+        return self.features_and(items, lambda x: x[:, :0], how, notes)[0]
 
-    def features_and(self, items: Sequence[Any], also: Callable[[Array], Array]):
-        """(`features`, also(squares [n, S, S, 3]) of all)."""
+    def features_and(
+        self, items: Sequence[Any], also: Callable[[Array], Array], how: Reading = READING,
+        notes: Notes | None = None,
+    ):  # fmt: skip
+        """(`features`, also(squares [n, S, S, 3]) of all); cropped as in training."""
+        how = self.reading(how)
         if self.encoder:
-            return frozen(self.encoder).features_and(items, also)
+            return frozen(self.encoder).features_and(items, also, how, notes)
         parts = []
         for start in range(0, max(len(items), 1), BATCH):
-            x = squares(items[start : start + BATCH], self.shape[0], start)
+            x = squares(items[start : start + BATCH], self.shape[0], start, how, notes)
             parts.append((self.of_squares(x), also(x)))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
-    def of_all(self, items: Sequence[Any], what: Callable[[Array], Array]) -> Array:
+    def of_all(
+        self, items: Sequence[Any], what: Callable[[Array], Array], how: Reading = READING
+    ) -> Array:
         """what(squares [n, S, S, 3]) of all, without features."""
+        how = self.reading(how)
         parts = range(0, max(len(items), 1), BATCH)
-        found = (squares(items[i : i + BATCH], self.shape[0], i) for i in parts)
+        found = (squares(items[i : i + BATCH], self.shape[0], i, how) for i in parts)
         return np.concatenate([what(x) for x in found])
+
+    def reading(self, how: Reading) -> Reading:
+        """The same with the crop of the run."""
+        return how._replace(crop=self.crop)
 
     def of_squares(self, x: Array) -> Array:
         """[N, dim] of [N, S, S, 3] uint8: pixels as the net takes them."""
@@ -90,6 +107,7 @@ class Trained(NamedTuple):
             filled = items(part[np.arange(size) % len(part)])
             nobody, ids = np.zeros(size, np.int32), np.arange(num_classes, dtype=np.int32)
             task = Episode(shots, y[order], filled, nobody, ids)
+            fork.check()
             found.append(np.asarray(self.predict(self.state, task))[: len(part)])
         return np.concatenate([np.zeros((0, num_classes), np.float32), *found])
 
@@ -118,6 +136,7 @@ def trained(workdir: str) -> Trained:
     if method.predict is None:
         raise InputError(f'{config.method.name} answers no episodes')
     data = _like(config, shape)
+    fork.started()
     state = jax.jit(method.init)(jax.random.key(0), data)
     if config.num_steps:
         many = len(population.members(config))
@@ -135,7 +154,8 @@ def trained(workdir: str) -> Trained:
         state = population.take(states, foremost if many > 1 else 0)
     ways = config.train.ways if config.method.get('head') == 'per_class' else 0
     invert = config.data.name in ON_BLACK and not config.encoder
-    return Trained(jax.jit(method.predict), state, shape, invert, config.encoder, ways)
+    return Trained(jax.jit(method.predict), state, shape, invert, config.encoder, ways,
+                   config.data.get('crop', 'centre'))  # fmt: skip
 
 
 def _item_shape(config, folder: Path) -> tuple[int, ...]:
