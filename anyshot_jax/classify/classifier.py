@@ -104,7 +104,7 @@ class AnyShotClassifier(ClassifierMixin, BaseEstimator):
         normalise: bool | None = None,
         shrink: float = nearest_mean.SHRINK,
         crop: str = 'auto',
-        range: tuple[float, float] | None = None,
+        range: tuple[float, ...] | None = None,
         max_pixels: int = MAX_PIXELS,
     ):
         self.encoder = encoder

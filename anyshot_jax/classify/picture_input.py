@@ -16,6 +16,15 @@ from anyshot_jax.types import Array
 __all__ = ['MAX_PIXELS', 'THUMBNAIL', 'square', 'squares', 'thumbnails']
 THUMBNAIL = 64  # pixels of what is kept of the support
 READING = Reading()
+SEEN = {  # by crop, what the encoder sees of an image that is no square
+    'auto': (
+        'Of an image whose sides differ by a third at most the largest centred square is seen, of '
+        'others all, with sides stretched to a square.'
+    ),
+    'whole': 'All of an image is seen, with sides stretched to a square.',
+    'centre': 'The largest centred square of an image is all that is seen of it.',
+    'tiles': f'{TILES} squares along the longer side of an image are seen, which cover it.',
+}
 
 
 def square(

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from anyshot_jax.data.readers import pixels
-from anyshot_jax.data.readers.kinds import unread_kind
+from anyshot_jax.data.readers.kinds import HEIC, unread_kind
 from anyshot_jax.data.readers.pixels import CROPS, fit
 from anyshot_jax.types import Array, InputError
 
@@ -76,12 +76,15 @@ class NotRead(InputError):
 def read_image(
     source: Path | bytes, size: int, channels: int, max_pixels: int, name: str = '',
     crop: str = 'centre', span: tuple[float, ...] = (), odd: list[str] | None = None,
+    shape: list[tuple[int, int]] | None = None,
 ) -> Array:  # fmt: skip
     """[size, size, channels] uint8: `open_image`, cropped and resized as `pixels.fit` does it.
 
-    channels: 3 or 1. Raises as below.
+    channels: 3 or 1. shape: takes width and height as they were. Raises as below.
     """
     image = open_image(source, max_pixels, name, span, odd)
+    if shape is not None:
+        shape.append(image.size)
     if channels == 1:
         return fit(image.convert('L'), size, crop)
     return in_colour(fit(image, size, crop))
@@ -254,6 +257,8 @@ def _unknown(source: Any, name: str) -> InputError:
         with source.open('rb') as f:
             head = f.read(4096)
     kind = unread_kind(name, head)
+    if kind == HEIC and 'HEIF' in FORMATS:
+        return InputError(f'{name} is a damaged HEIC image, or of a kind of it that is not read')
     if kind:
         return NotRead(f'{name} is {kind}')
     return NotAnImage(f'{name} is not an image ({", ".join(FORMATS)} are read)')

@@ -13,6 +13,7 @@ class Notes:
     def __init__(self) -> None:
         self.count: dict[str, int] = {}
         self._names: dict[str, list[str]] = {}
+        self._named: dict[str, int] = {}  # how many names a kind has had
         self._lock = threading.Lock()
 
     def add(self, kind: str, name: str = '', number: int = 1) -> None:
@@ -22,6 +23,7 @@ class Notes:
             if name:
                 names = self._names.setdefault(kind, [])
                 names.append(name)
+                self._named[kind] = self._named.get(kind, 0) + 1
                 if len(names) > KEPT:
                     self._names[kind] = sorted(names)[:SHOWN]
 
@@ -29,6 +31,13 @@ class Notes:
         """One of each of the kinds."""
         for kind in kinds:
             self.add(kind, name)
+
+    def add_from(self, other: 'Notes') -> None:
+        """All that another has counted."""
+        for kind, number in other.count.items():
+            self.add(kind, '', number)
+            self._names.setdefault(kind, []).extend(other._names.get(kind, []))
+            self._named[kind] = self._named.get(kind, 0) + other._named.get(kind, 0)
 
     def names(self, kind: str) -> list[str]:
         """The first names of a kind."""
@@ -42,7 +51,7 @@ class Notes:
         parts = []
         for kind in sorted(self.count):
             number, names = self.count[kind], self.names(kind)
-            more = ', ...' if names and number > len(names) else ''
+            more = ', ...' if self._named.get(kind, 0) > len(names) else ''
             listed = f' ({", ".join(names)}{more})' if names else ''
             parts.append(f'{number:,} {kind}{listed}')
         return '; '.join(parts)
