@@ -251,7 +251,7 @@ def test_one_description_for_two_classes_is_told(tree, caplog):
     (tree / 'classes.json').write_text(json.dumps(texts))
     with caplog.at_level(logging.WARNING, 'absl'):
         folder.load(config_of(tree))
-    told = [r.getMessage() for r in caplog.records if 'description' in r.getMessage()]
+    told = [r.getMessage() for r in caplog.records if 'same description' in r.getMessage()]
     assert len(told) == 1 and "the same description for 'a', 'c':" in told[0]
 
 
