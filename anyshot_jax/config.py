@@ -4,17 +4,20 @@ A recipe starts from `defaults(...)` and assigns what differs. The result is loc
 misspelt field or a wrong type fails where it is written, and every field can be set by a flag.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
+import os
 import pkgutil
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from anyshot_jax.types import InputError, nearest
+from anyshot_jax.types import ArgumentError, InputError, nearest
 
 # The spine's own fields. Counts of steps are optimiser steps; 0 switches a periodic thing off.
 SPINE: dict[str, Any] = {
@@ -127,6 +130,78 @@ def in_stages(**stages: ConfigDict) -> ConfigDict:
         stage.seed, stage.plan, stage.data.dir = seed, plan, directory
     shared = {'seed': seed, 'plan': plan, 'data': {'dir': directory}}
     return ConfigDict({'stages': tuple(stages), **shared, **stages}).lock()
+
+
+def recipe_file(recipe: str) -> str:
+    """The path of a recipe, followed by :VARIANT where one is asked for.
+
+    Args:
+      recipe: a path, or the name of a recipe that the package ships, such as 'quickstart'.
+    Raises:
+      InputError: no such file or name; names the nearest recipe.
+    """
+    name, colon, arg = recipe.partition(':')
+    if Path(name).is_file():
+        return recipe
+    package = Path(__file__).parent
+    # Inside an installed package; beside it in a checkout.
+    places = package / 'configs', package.parent / 'configs'
+    shipped = next((f for f in places if f.is_dir()), None)
+    recipes = {f.stem: f for f in shipped.glob('*.py')} if shipped else {}
+    if name in recipes:
+        return f'{os.path.relpath(recipes[name])}{colon}{arg}'
+    if Path(name).stem in recipes:
+        hint = f'; --config={Path(name).stem}{colon}{arg} is the one that the package ships'
+    else:
+        hint = nearest(Path(name).stem, recipes) if recipes else ''
+    raise InputError(f'there is no recipe {name}{hint}')
+
+
+def variant(arg: str, *known: str) -> str:
+    """The argument of a recipe's `get_config`, checked: '' or one of `known`.
+
+    Raises:
+      InputError: another one; names the nearest.
+    """
+    if arg and not known:
+        raise InputError(f'this recipe has no variants, got :{arg}')
+    if arg and arg not in known:
+        raise InputError(f'this recipe has no variant :{arg}{nearest(arg, known)}')
+    return arg
+
+
+def check_choices(
+    fields: Mapping[str, Any], choices: Mapping[str, Collection[str]], path: str = 'config.method'
+) -> None:
+    """Refuses a field whose value is none of its choices.
+
+    Args:
+      fields: a section of a config. choices: by field, the values that it may have.
+      path: the section's name.
+    Raises:
+      InputError: another value; names the field and the nearest choice.
+    """
+    for name, known in choices.items():
+        if fields[name] not in known:
+            value = fields[name]
+            raise InputError(f'{path}.{name}={value!r} is unknown{nearest(str(value), known)}')
+
+
+@contextlib.contextmanager
+def under(path: str, **renamed: str) -> Iterator[None]:
+    """Errors about an argument of what is called inside name the field that the user has set.
+
+    Args:
+      path: a section of the config, whose field has the argument's name; '': none, names stay.
+      renamed: by argument, the whole name where it is another.
+    Raises:
+      ArgumentError: with that name.
+    """
+    try:
+        yield
+    except ArgumentError as e:
+        name = renamed.get(e.name, f'{path}.{e.name}' if path else e.name)
+        raise ArgumentError(name, e.problem) from e
 
 
 def check(config: ConfigDict) -> ConfigDict:

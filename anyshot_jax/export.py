@@ -29,14 +29,14 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
     Raises:
       InputError: a transductive one, whose answers depend on all items of a call.
     """
-    if classifier.method != 'prototypes':
+    if classifier.transductive:
         raise InputError(
             f'method={classifier.method!r} answers all items of a call together, which no fixed '
             "program does: set method='prototypes'"
         )
     head = jax.tree.map(jnp.asarray, classifier.head_)
     if classifier.of_images_:
-        net = classifier._net()
+        net = classifier.encoder_
         one = lambda x: net.encoder.apply(net.params, net.encoder.preprocess(x[None]))[0]
         embed = lambda x: jax.lax.map(one, x)  # the nets choose their loops by a known batch
         item, dtype = [net.size, net.size, 3], jnp.uint8

@@ -11,12 +11,13 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from anyshot_jax import command
+from anyshot_jax import config as configs
 from anyshot_jax.types import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
-    'Path of the config file, and its fields as --config.field=value.',
+    'A recipe, by its path or its name (quickstart), and its fields as --config.field=value.',
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
@@ -27,6 +28,7 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'With --coordinator: how many there are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'With --coordinator: which one this is.')
+_RECIPE = re.compile(r'^(--?config=)(.+)$', re.DOTALL)
 _OURS = 'anyshot_jax.types.InputError: '
 
 
@@ -49,6 +51,7 @@ def main(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """absl's parser; a wrong config file or field becomes one line that says what to do."""
+    argv = [_RECIPE.sub(lambda m: m[1] + configs.recipe_file(m[2]), arg) for arg in argv]
     try:
         left = flags.FLAGS(argv)
         config = flags.FLAGS['config'].value

@@ -18,6 +18,21 @@ class InputError(ValueError):
     """The user's data, config or files can't be used; the message says which and what to do."""
 
 
+class ArgumentError(InputError):
+    """An argument cannot be used. Who took it from the user says under which name (config.under).
+
+    Args:
+      name: of the argument. problem: what follows it in the message, such as '=3 must be even'.
+    """
+
+    def __init__(self, name: str, problem: str):
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return f'{self.name}{self.problem}'
+
+
 @struct.dataclass
 class Dataset:
     """Items sorted by class, as arrays that live on the device.

@@ -8,10 +8,11 @@ training part are named from 0, 1 and 5 images; see industrial_anyshot.py for th
 Nothing is trained by steps.
 """
 
-from anyshot_jax.config import defaults, in_stages
+from anyshot_jax.config import defaults, in_stages, variant
 
 
 def get_config(arg: str = ''):
+    variant(arg)
     embed = defaults(method='lda', data='folder')
     embed.encoder = 'efficientnet_lite0'
     embed.encoder_parts = ('stride8', 'stride16', 'stride32', 'colours')

@@ -3,7 +3,7 @@
     python -m anyshot_jax.main --config=configs/industrial_anyshot.py --config.data.dir=DIR
 
 DIR holds the metal surface defects (MSD/classes.json and images), of whose 20 classes five are
-new: those of class set B, or of `:a`, `:c` or `:d`; `:ktd` are Kylberg's textures. Four stages:
+new: those of class set B (`:b`), or of `:a`, `:c` or `:d`; `:ktd` are Kylberg's textures. Stages:
 `embed` whitens frozen features of several levels of EfficientNet-Lite0 by what the seen classes
 scatter; `ridge` and `generator` make features of a class from its description; `refine`
 classifies with 0, 1 and 5 shots, inductively and by class-centre optimisation (transductive), with
@@ -12,7 +12,7 @@ images among all twenty. All seen classes train (val=0). CHOSEN is what
 experiments/choose_anyshot.py chose on the classes that are new in none of the sets A, B and D.
 """
 
-from anyshot_jax.config import defaults, in_stages
+from anyshot_jax.config import defaults, in_stages, variant
 
 PARTS = ('stride8', 'stride16', 'stride32', 'colours')
 CHOSEN = {
@@ -24,6 +24,7 @@ CHOSEN = {
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'a', 'b', 'c', 'd', 'ktd', 'gzsl')
     embed = defaults(method='lda', data='industrial')
     embed.encoder = 'efficientnet_lite0'
     embed.encoder_parts = PARTS

@@ -21,10 +21,11 @@ as much as its surroundings, the largest place of the map before it is smoothed 
 score, and step 200.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'resnet', 'wide', 'learnt')
     if arg == 'learnt':
         return learnt()
     config = defaults(method='patchcore', data='mvtec')

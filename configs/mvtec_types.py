@@ -15,12 +15,13 @@ on maps of residuals, pretrained on pasted textures, then fine-tuned on each tas
 hour on two cores, and days).
 """
 
-from anyshot_jax.config import defaults, in_stages
+from anyshot_jax.config import defaults, in_stages, variant
 
 NETS = {'infonce': 'residual', 'relation': 'pair_relation', 'pairs': 'pair_relation'}
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'types', 'residual', 'plain', 'pairs', 'pixels', 'infonce', 'relation')
     types = defaults(method='anomaly', data='mvtec', net=NETS.get(arg, 'beside'))
     types.data.size = types.residual.size
     types.residual.encoder = 'efficientnet_lite0'

@@ -162,7 +162,7 @@ def test_no_paint_on_grey_images(good, folder):
 
 
 @pytest.mark.parametrize('fields, message', [
-    ({'kind': 'mix'}, "kind = 'mix': need one of mixed, texture, category, polygon"),
+    ({'kind': 'mix'}, "kind='mix' is unknown; did you mean 'mixed'"),
     ({'classes': -1}, 'classes = -1'),
     ({'val_classes': -1}, 'val_classes = -1'),
     ({'per_class': 0}, 'per_class = 0'),

@@ -267,6 +267,7 @@ def test_a_category_on_disk(tmp_path):
             {'method.layers': ('stride2',), 'method.net_layers': ('stride4',)},
             r"net_layers=\('stride4',\) are coarser",
         ),
+        ({'method.net_layers': ('x',)}, r"config\.method\.net_layers: tiny has no map 'x'"),
         ({'method.hidden': ()}, r'hidden=\(\): need one width'),
     ],
 )

@@ -169,18 +169,18 @@ def test_weighted_mean_by_hand():
 
 def test_distances_of_larger_cells():
     dist = np.float32(np.arange(16).reshape(1, 4, 4))
-    np.testing.assert_array_equal(residual._pooled(dist, (2, 2)), [[[5, 7], [13, 15]]])
-    np.testing.assert_array_equal(residual._pooled(dist, (4, 4)), dist)
-    np.testing.assert_array_equal(residual._pooled(dist, (1, 2)), [[[13, 15]]])
+    np.testing.assert_array_equal(residual.pooled(dist, (2, 2)), [[[5, 7], [13, 15]]])
+    np.testing.assert_array_equal(residual.pooled(dist, (4, 4)), dist)
+    np.testing.assert_array_equal(residual.pooled(dist, (1, 2)), [[[13, 15]]])
     # Three rows on two: 0 and 1 on the first.
-    np.testing.assert_array_equal(residual._pooled(dist[:, :3, :3], (2, 2)), [[[5, 6], [9, 10]]])
+    np.testing.assert_array_equal(residual.pooled(dist[:, :3, :3], (2, 2)), [[[5, 6], [9, 10]]])
 
 
 def test_distances_of_finer_cells():
     dist = np.float32([[[1, 2], [3, 4]]])
     finer = np.float32([[[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]])
-    np.testing.assert_array_equal(residual._pooled(dist, (4, 4)), finer)
-    np.testing.assert_array_equal(residual._pooled(dist, (4, 1)), finer.max(-1, keepdims=True))
+    np.testing.assert_array_equal(residual.pooled(dist, (4, 4)), finer)
+    np.testing.assert_array_equal(residual.pooled(dist, (4, 1)), finer.max(-1, keepdims=True))
 
 
 def test_what_all_good_images_share_is_not_blown_up():
@@ -238,8 +238,9 @@ def without(*roles):
         ({'made_up_against': 'sauce'}, r"made_up_against='sauce' is unknown; did you mean 'source"),
         ({'sharpness': -1.0}, r'residual\.sharpness=-1\.0 must be >= 0'),
         ({'head': 'stride44'}, r"no map 'stride44' for config\.residual\.head.*'stride4'"),
-        ({'layers': ('stride3',)}, r"no map 'stride3'.*did you mean"),
-        ({'ratio': 0.0}, r'ratio=0\.0 must be > 0'),
+        ({'layers': ('stride3',)}, r"config\.residual\.layers: .* no map 'stride3'.*did you mean"),
+        ({'ratio': 0.0}, r'config\.residual\.ratio=0\.0 must be > 0'),
+        ({'dim': 1000}, r'config\.residual\.dim=1000 must be 0\.\.'),
     ],
     ids=lambda p: next(iter(p)) if isinstance(p, dict) else '',
 )

@@ -177,7 +177,7 @@ def test_config_that_does_not_have_its_hash_is_refused(root):
 def test_config_file_that_is_gone_is_refused(root):
     put(root, result(root, 'a', 0, 0.9))
     (root / 'configs/a.py').unlink()
-    with pytest.raises(InputError, match=r'configs/a.py is not there'):
+    with pytest.raises(InputError, match=r'there is no recipe configs/a.py'):
         tables.table('few', root)
 
 

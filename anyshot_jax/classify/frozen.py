@@ -12,6 +12,7 @@ from tqdm import tqdm
 from anyshot_jax import encoders
 from anyshot_jax.classify import word_means
 from anyshot_jax.classify.picture_input import READING, squares
+from anyshot_jax.config import under
 from anyshot_jax.data.readers.images import Reading
 from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.encoders import ImageEncoder
@@ -105,7 +106,8 @@ def frozen(which: str) -> Frozen:
       InputError: as `encoders.load`, or it reads texts.
     """
     name, parts = _parts(which)
-    encoder = encoders.load(name, parts=parts)
+    with under('', parts='encoder'):
+        encoder = encoders.load(name, parts=parts)
     if not isinstance(encoder, ImageEncoder):
         raise InputError(f'encoder={which!r} reads texts, not images')
     fork.started()

@@ -33,11 +33,6 @@ def write(path: Path, classifier: Any) -> None:
 
     if path.suffix != '.safetensors':
         raise InputError(f'{path}: a model is a .safetensors file')
-    if classifier._is_trained():
-        raise InputError(
-            f'method={classifier.method!r}: a trained run is not part of a model; keep its folder '
-            'and fit again, which takes seconds'
-        )
     labels = classifier.classes_.tolist()
     if not all(isinstance(c, (str, int, float, bool)) for c in labels):
         raise InputError(f'labels like {labels[0]!r} cannot be kept: use texts or numbers')
@@ -50,7 +45,7 @@ def write(path: Path, classifier: Any) -> None:
         'names': list(classifier.support_names_),
         'of_pictures': bool(classifier.of_images_),
         'false_alarm': classifier.false_alarm_,
-        'encoder': classifier._net().encoder.digest if classifier.of_images_ else '',
+        'encoder': classifier.encoder_.encoder.digest if classifier.of_images_ else '',
     }
     head = {f'head.{k}': v for k, v in _flat(classifier.head_).items()}
     arrays = {
@@ -115,10 +110,11 @@ def _restore(path: Path, cls: type) -> Any:
     num, (count, dim) = len(said['classes']), x.shape
     head_fields = {k: arrays[f'head.{k}'] for k in (*Space._fields, *Head._fields[1:])}
     _check(path, arrays, label, num, count, dim, head_fields, said)
-    made = cls(**{'crop': 'centre', **said['params']})  # as before there was a choice
-    if made._is_trained():
-        raise InputError(f'{path}: method={made.method!r} is none that a model can have')
-    made._check()
+    made: Any = cls(**{'crop': 'centre', **said['params']})  # as before there was a choice
+    a_folder = type(made) is not cls
+    if a_folder:
+        raise InputError(f'{path}: method={said["params"]["method"]!r} is a folder, not a method')
+    made.check_params()
     made.classes_ = _classes(path, said)
     made.of_images_, made.n_features_in_ = bool(said['of_pictures']), dim
     made.support_features_, made.support_images_ = x, arrays['support_pictures']
@@ -133,7 +129,7 @@ def _restore(path: Path, cls: type) -> Any:
     made.threshold_ = limit if np.isfinite(limit) else None
     made.false_alarm_ = said['false_alarm']
     made.encoder_digest_ = str(said['encoder'])
-    made._remember()
+    made.index_support()
     return made
 
 

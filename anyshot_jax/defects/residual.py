@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from anyshot_jax.config import check_choices, under
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.encoders.pretrained import digest
 from anyshot_jax.episodes import sampling
@@ -42,10 +43,7 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
     Raises:
       InputError: an unknown value, no good images, or as `memory_bank`.
     """
-    for name, choices in CHOICES.items():
-        if fields[name] not in choices:
-            raise InputError(f'config.residual.{name}={fields[name]!r} is unknown'
-                             f'{nearest(str(fields[name]), choices)}')  # fmt: skip
+    check_choices(fields, CHOICES, 'config.residual')
     if fields.sharpness < 0:
         raise InputError(f'config.residual.sharpness={fields.sharpness} must be >= 0')
     if not isinstance(data.get('good'), Dataset) or data['good'].x.dtype != np.uint8:
@@ -53,11 +51,12 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
             f'config.residual.encoder={fields.encoder!r} compares with good images, but the data '
             f'have the roles {", ".join(data)}: use config.data.name=mvtec'
         )
-    patcher = memory_bank.load_patcher(
-        fields.encoder, fields.layers, size=fields.size, dim=fields.dim
-    )
     good = data['good'].x
-    bank = memory_bank.fit(patcher, good, ratio=fields.ratio)
+    with under('config.residual'):
+        patcher = memory_bank.load_patcher(
+            fields.encoder, fields.layers, size=fields.size, dim=fields.dim
+        )
+        bank = memory_bank.fit(patcher, good, ratio=fields.ratio)
     # Not which images are averaged: those are looked at like any others.
     settings = [(k, v) for k, v in fields.items() if not k.startswith('average_')]
     key = [patcher.digest, digest(bank, ()), repr(sorted(settings))]
@@ -164,7 +163,7 @@ def _peak(patcher, fields):
             whole = jnp.zeros_like(dist)
             # Square roots even out what is large after ReLU (nets/projection.py).
             for of in (dist, whole):
-                mean = weighted_mean(head, _pooled(of, head.shape[1:3]), fields.sharpness)
+                mean = weighted_mean(head, pooled(of, head.shape[1:3]), fields.sharpness)
                 parts.append(jnp.sqrt(jnp.maximum(mean, 0)))
         return tuple(parts)
 
@@ -186,7 +185,7 @@ def weighted_mean(x: Array, dist: Array, sharpness: float) -> Array:
     return jnp.einsum('nhw,nhwd->nd', weight, x)
 
 
-def _pooled(dist: Array, shape: tuple[int, int]) -> Array:
+def pooled(dist: Array, shape: tuple[int, int]) -> Array:
     """[N, h, w] -> [N, *shape]: the largest of each cell, or the nearest where cells are finer."""
     for axis, size in ((1, shape[0]), (2, shape[1])):
         given = dist.shape[axis]

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 from absl import logging
 
-from anyshot_jax.config import build_net
+from anyshot_jax.config import build_net, check_choices
 from anyshot_jax.episodes import sampling
 from anyshot_jax.episodes.episodic import cross_entropy, episode_accuracies, forward, init_net
 from anyshot_jax.episodes.optim import build_optimizer
@@ -31,10 +31,12 @@ from anyshot_jax.ops.contrastive import pair_cross_entropy
 from anyshot_jax.ops.distance import cosine, unit
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.runtime.devices import map_over_devices
-from anyshot_jax.types import Episode, InputError, Method, TrainState, nearest
+from anyshot_jax.types import Episode, InputError, Method, TrainState
 
-LOSSES = ('prototype', 'infonce', 'relation')
-PROTOTYPES = ('embeddings', 'pixels')
+CHOICES = {
+    'loss': ('prototype', 'infonce', 'relation'),
+    'prototypes': ('embeddings', 'pixels'),
+}
 DEFAULTS = {
     'loss': 'prototype',
     'temperature': 0.1,  # of the cosines in the loss (the paper: 0.07)
@@ -231,15 +233,7 @@ def askable(dataset, shots: int) -> tuple[int, ...]:
 
 def _check(config, data) -> None:
     fields = config.method
-    if fields.loss not in LOSSES:
-        raise InputError(
-            f'config.method.loss={fields.loss!r} is unknown{nearest(fields.loss, LOSSES)}'
-        )
-    if fields.prototypes not in PROTOTYPES:
-        raise InputError(
-            f'config.method.prototypes={fields.prototypes!r} is unknown'
-            f'{nearest(fields.prototypes, PROTOTYPES)}'
-        )
+    check_choices(fields, CHOICES)
     if fields.temperature <= 0 or fields.draws < 1 or fields.adapt_steps < 0:
         raise InputError('config.method: need temperature > 0, draws >= 1, adapt_steps >= 0')
     if not fields.shots or min(fields.shots) < 1:

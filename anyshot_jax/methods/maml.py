@@ -12,10 +12,11 @@ Finn, Abbeel, Levine, "Model-agnostic meta-learning for fast adaptation of deep 
 import jax
 import jax.numpy as jnp
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.episodes import learner
 from anyshot_jax.episodes.episodic import cross_entropy, episodic
 from anyshot_jax.ops.innerloop import adapt
-from anyshot_jax.types import InputError, nearest
+from anyshot_jax.types import InputError
 
 DEFAULTS = {
     # inductive | transductive (the papers') | per_step (MAML++'s); see learner.Learner
@@ -42,11 +43,7 @@ CHOICES = {
 
 def build(config, data):
     fields = config.method
-    for name, choices in CHOICES.items():
-        if fields[name] not in choices:
-            raise InputError(
-                f'config.method.{name}={fields[name]!r} is unknown{nearest(fields[name], choices)}'
-            )
+    check_choices(fields, CHOICES)
     if fields.inner_steps < 1 or fields.eval_steps < 0:
         raise InputError('config.method.inner_steps must be >= 1 and eval_steps >= 0')
     by_step = fields.batch_norm == 'per_step'

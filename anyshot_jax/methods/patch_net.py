@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from anyshot_jax.config import check_choices, under
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.defects.detector import AUROC, check_images, score_patches, told_apart
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.nets.mlp import MLP
 from anyshot_jax.ops.patches import upsample
-from anyshot_jax.types import Array, Data, InputError, Method, TrainState, nearest
+from anyshot_jax.types import Array, Data, InputError, Method, TrainState
 
 DEFAULTS = {
     'encoder': 'efficientnet_lite0',  # encoders.NAMES, FILE or NAME=FILE
@@ -54,15 +55,17 @@ def build(config, data):
     check(config, data)
     kept, held = kept_and_held(data)
     good = np.asarray(data['good'].x)
-    near, fine = patchers(fields)
+    with under('config.method', dtype='config.method.encoder_dtype'):
+        near, fine = patchers(fields)
     if near.shape[0] > fine.shape[0]:
         raise InputError(
             f'config.method.net_layers={tuple(fields.net_layers)} are coarser than config.method.'
             f'layers={tuple(fields.layers)}: name the finest of these there too'
         )
-    bank = memory_bank.fit(
-        near, good[kept], ratio=fields.ratio, projection=fields.projection, seed=config.seed
-    )
+    with under('config.method'):
+        bank = memory_bank.fit(
+            near, good[kept], ratio=fields.ratio, projection=fields.projection, seed=config.seed
+        )
     if fields.neighbours > len(bank):
         raise InputError(
             f'config.method.neighbours={fields.neighbours} can be {len(bank)} at most, the patches '
@@ -126,11 +129,9 @@ def build(config, data):
 def patchers(fields) -> tuple[memory_bank.Patcher, memory_bank.Patcher]:
     """Of the remembered patches, and of the net's."""
     sizes = {'size': fields.size, 'dim': fields.dim, 'dtype': fields.encoder_dtype}
-    near, fine = (
-        memory_bank.load_patcher(fields.encoder, layers, **sizes)
-        for layers in (fields.layers, fields.net_layers)
-    )
-    return near, fine
+    near = memory_bank.load_patcher(fields.encoder, fields.layers, **sizes)
+    with under('', layers='net_layers'):
+        return near, memory_bank.load_patcher(fields.encoder, fields.net_layers, **sizes)
 
 
 def kept_and_held(data: Data) -> tuple[Array, Array]:
@@ -236,10 +237,7 @@ def check(config, data) -> None:
       InputError: names the field or role.
     """
     fields = config.method
-    if fields.score not in PARTS:
-        raise InputError(
-            f'config.method.score={fields.score!r} is unknown{nearest(str(fields.score), PARTS)}'
-        )
+    check_choices(fields, {'score': PARTS})
     if not config.num_steps and fields.score != 'bank':
         raise InputError(
             f'patch_net with config.method.score={fields.score!r} learns by steps: set '

@@ -16,6 +16,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
+from anyshot_jax.config import under
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.defects.detector import AUROC, check_images, score_patches, told_apart
 from anyshot_jax.types import InputError, Method, TrainState
@@ -37,17 +38,16 @@ DEFAULTS = {
 def build(config, data):
     fields = config.method
     _check(config, data)
-    patcher = memory_bank.load_patcher(
-        fields.encoder, fields.layers, size=fields.size, dim=fields.dim, dtype=fields.encoder_dtype
-    )
     # Here and not in init, which is compiled as a whole: the images pass a few at a time.
-    bank = memory_bank.fit(
-        patcher,
-        data['good'].x,
-        ratio=fields.ratio,
-        projection=fields.projection,
-        seed=config.seed,
-    )
+    with under('config.method', dtype='config.method.encoder_dtype'):
+        patcher = _patcher(fields)
+        bank = memory_bank.fit(
+            patcher,
+            data['good'].x,
+            ratio=fields.ratio,
+            projection=fields.projection,
+            seed=config.seed,
+        )
     most = max(fields.neighbours, fields.reweight)
     if most > len(bank):
         raise InputError(
@@ -74,12 +74,15 @@ def build(config, data):
 def scorer(state: TrainState, data, config) -> tuple[memory_bank.Patcher, Callable]:
     """What the bank's patches are made by, and images [N, H, W, C] -> {'map', 'image'}."""
     fields = config.method
-    patcher = memory_bank.load_patcher(
-        fields.encoder, fields.layers, size=fields.size, dim=fields.dim, dtype=fields.encoder_dtype
-    )
+    patcher = _patcher(fields)
     score = partial(score_patches, patcher, k=fields.neighbours, reweight=fields.reweight)
     bank = np.asarray(state.extra['bank'])
     return patcher, lambda x: memory_bank.over_images(patcher, score, x, bank, what='draw')
+
+
+def _patcher(fields) -> memory_bank.Patcher:
+    sizes = {'size': fields.size, 'dim': fields.dim, 'dtype': fields.encoder_dtype}
+    return memory_bank.load_patcher(fields.encoder, fields.layers, **sizes)
 
 
 def _check(config, data) -> None:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.episodes import augment
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.ops.graph import cosine_gap, smoothness
@@ -30,7 +31,7 @@ from anyshot_jax.ops.weighting import stretch
 from anyshot_jax.runtime.devices import AXIS, over_devices
 from anyshot_jax.stages.handover import exported, start_from
 from anyshot_jax.stages.similarity import Similarity, backbone, learnt, novel
-from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState, nearest
+from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState
 
 DEFAULTS = {
     'batch_norm': 'inductive',
@@ -266,11 +267,7 @@ def _check(config, data) -> None:
     """Raises InputError for fields that don't fit; names them."""
     fields = config.method
     novel(data, 'weakshot')
-    for name, choices in CHOICES.items():
-        if fields[name] not in choices:
-            raise InputError(
-                f'config.method.{name}={fields[name]!r} is unknown{nearest(fields[name], choices)}'
-            )
+    check_choices(fields, CHOICES)
     web_weights(fields, data)
     if fields.batch_norm != 'inductive' or fields.alpha < 0:
         raise InputError("config.method.batch_norm must be 'inductive' and alpha >= 0")

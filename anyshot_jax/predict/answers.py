@@ -113,7 +113,7 @@ def answers(
             )
 
     num = len(paths)
-    if classifier.method != 'refine':
+    if not classifier.transductive:
         for start in range(0, num, CHUNK):
             rows = np.arange(start, min(start + CHUNK, num))
             yield [answer for _, answer in sorted(of(rows))]

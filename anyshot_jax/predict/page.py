@@ -47,7 +47,7 @@ def page(
     kept = dict(list(samples.items())[:SAMPLED])
     groups = [tally.unsure, tally.strange, tally.wrong, *kept.values()]
     shown = [a for group in groups for a in group]
-    show = _Cards(root, shown, support, tally.known, classifier._reading())
+    show = _Cards(root, shown, support, tally.known, classifier.reading_)
     parts = [
         page_classes.classes(tally, classifier, support),
         _wrong(tally, show),
@@ -98,7 +98,7 @@ def _headline(
             f'{tally.copies:,} images are examples themselves, or copies: their answers say '
             'nothing about how well others are told.'
         )
-    said.append(SEEN[classifier.crop])
+    said.append(SEEN[classifier.reading_.crop])
     if notes:
         said.append(f'Passed over, or worth a word: {notes}.')
     links = ''.join(_link(part) for part in parts)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
-from anyshot_jax.classify.feature_store import FeatureStore, store_of
+from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.data.readers import descriptions as texts
 from anyshot_jax.data.readers.folder_tree import find_files
 from anyshot_jax.data.readers.images import MAX_PIXELS, SUFFIXES, Reading
@@ -211,8 +211,8 @@ def _classifier(
         encoder=ask.encoder, method=ask.method, crop=how.crop, range=how.span or None,
         max_pixels=how.max_pixels,
     )  # fmt: skip
-    classifier._check()
-    store = store_of(classifier._net(), how)
+    classifier.check_params()
+    store = classifier.feature_store()
     found = Found([], [], None, described, frozenset())
     if ask.support:
         found = read_support(ask, described, store, notes)
@@ -232,7 +232,7 @@ def _loaded(path: Path, max_pixels: int) -> tuple[AnyShotClassifier, FeatureStor
     if not classifier.of_images_:
         raise InputError(f'{path} was fitted on feature vectors: it cannot read images')
     try:
-        return classifier, store_of(classifier._net(), classifier._reading())
+        return classifier, classifier.feature_store()
     except InputError as e:
         raise InputError(f'{path}: {e}') from e
 

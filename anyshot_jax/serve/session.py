@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import threading
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,11 @@ import numpy as np
 from PIL import Image
 from sklearn.base import clone
 
-from anyshot_jax.classify.classifier import METHODS, AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.heat_map import last_map, lead, left_out
-from anyshot_jax.data.readers.images import fit, open_image
+from anyshot_jax.classify.picture_input import square
+from anyshot_jax.classify.trained_classifier import TrainedClassifier
 from anyshot_jax.report.overlay import with_heat
 from anyshot_jax.types import Array, InputError
 
@@ -51,11 +53,12 @@ class Served:
         self._lock = threading.Lock()
         self._on_disk, self._unsaved = _stamp(save_to), False
         self._digests: tuple[Any, list[str]] = None, []
-        net = classifier._net()
+        net = classifier.encoder_
         self._cells = None  # a trained method answers by more than the nearest class mean
         if isinstance(net, Frozen):
             self._side = net.size
-            self._cells = last_map(net.encoder, net.size)
+            if classifier.reading_.crop != 'tiles':  # the heat is of one square
+                self._cells = last_map(net.encoder, net.size)
             net.of_squares(np.zeros((1, net.size, net.size, 3), np.uint8))  # compiled beforehand
         else:
             self._side = frozen(net.encoder).size if net.encoder else net.shape[0]
@@ -69,9 +72,10 @@ class Served:
 
     def _state(self) -> dict[str, Any]:
         model = self.classifier
-        by = f'encoder {Path(model.encoder).name}'
-        if model.method not in METHODS:
-            by = f'trained run {Path(model.method).name}'
+        if isinstance(model, TrainedClassifier):
+            by = f'trained run {Path(model.workdir).name}'
+        else:
+            by = f'encoder {Path(model.encoder).name}'
         rows = self._rows()
         labels = [str(c) for c in model.support_labels_] if rows else []
         images: dict[str, list[str]] = {}
@@ -80,7 +84,7 @@ class Served:
         texts = {str(c): text for c, text in model.descriptions_.items()} if self._fitted() else {}
         return {
             'by': by,
-            'together': model.method == 'refine',  # queries of a call help each other
+            'together': model.transductive,  # queries of a call help each other
             'heat': self._cells is not None,
             'unknown': self._fitted() and model.threshold_ is not None,
             'false_alarm': model.false_alarm_ if self._fitted() else None,
@@ -110,7 +114,7 @@ class Served:
             if not self._fitted():
                 raise InputError('the model has no class yet: add one first')
             squares, model = self._squares(uploads), self.classifier
-            shares, unknown, nearest = model.answer(squares, k=SHOWN)
+            shares, unknown, nearest = model.answer(self._items(uploads, squares), k=SHOWN)
             rows = self._rows()
             return [
                 self._answer(squares[i], shares[i], bool(unknown[i]), nearest[i], rows)
@@ -164,6 +168,7 @@ class Served:
             raise InputError(f'class {name!r}: choose images or write a description')
         with self._lock:
             squares, names = self._squares(uploads), self._classes()
+            items = self._items(uploads, squares)
             if name not in names and len(names) >= limits.classes:
                 raise InputError(f'the model has {len(names)} classes, no more fit')
             if len(self._rows()) + len(squares) > limits.support:
@@ -171,10 +176,10 @@ class Served:
             label = self._label(name)
             model = copy.copy(self.classifier)  # add_class puts new arrays in place of old ones
             if self._fitted():
-                model.add_class(label, squares or None, text or None)
+                model.add_class(label, items or None, text or None)
             else:
                 texts = {label: text} if text else None
-                model.fit(squares or None, [label] * len(squares) or None, texts)
+                model.fit(items or None, [label] * len(squares) or None, texts)
             if squares:
                 kept = model.support_names_[: -len(squares)]
                 model.support_names_ = [*kept, *(u.name for u in uploads)]
@@ -255,12 +260,20 @@ class Served:
 
         Called under the lock, so that only one is ever unpacked: it may be large.
         """
-        read = lambda upload: open_image(upload.content, self.limits.pixels, upload.name)
-        return [fit(read(upload).convert('RGB'), self._side) for upload in uploads]
+        how = self.classifier.reading_
+        crop = 'whole' if how.crop == 'tiles' else how.crop  # as it is shown
+        how = how._replace(crop=crop, max_pixels=self.limits.pixels)
+        return [square(upload.content, self._side, upload.name, how) for upload in uploads]
+
+    def _items(self, uploads: Sequence[Upload], squares: list[Array]) -> list[Any]:
+        """What the model reads: the squares, or of tiles the files."""
+        tiles = self.classifier.reading_.crop == 'tiles'
+        return [upload.content for upload in uploads] if tiles else squares
 
 
 def _line(text: str, what: str, most: int, empty: bool = False) -> str:
     """One line of text without control characters; InputError if it is too long, or empty."""
+    text = unicodedata.normalize('NFC', text)
     text = ' '.join(re.sub(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff]', ' ', text).split())
     if not (text or empty):
         raise InputError(f'{what} is missing')

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.data.pseudo import foreground, paint, shapes
 from anyshot_jax.data.pseudo.textures import Texture, find_textures, read_textures
 from anyshot_jax.types import Array, Data, InputError, from_arrays
@@ -59,10 +60,7 @@ def check(fields) -> None:
     for name, least in (('classes', 0), ('val_classes', 0), ('per_class', 1), ('seed', 0)):
         if fields[name] < least:
             raise InputError(f'config.data.pseudo.{name} = {fields[name]}: need {least} or more')
-    if fields.kind not in KINDS:
-        raise InputError(
-            f'config.data.pseudo.kind = {fields.kind!r}: need one of {", ".join(KINDS)}'
-        )
+    check_choices(fields, {'kind': KINDS}, 'config.data.pseudo')
     if not 0 <= fields.held_out < 1:
         raise InputError(f'config.data.pseudo.held_out = {fields.held_out}: need 0 <= held_out < 1')
     if not 0 <= fields.beta < 1:
