@@ -180,6 +180,18 @@ def _decode(f: BinaryIO, max_pixels: int, name: str, span, odd) -> Image.Image:
         return _eight_bits(image, max_pixels, name, span, odd)
 
 
+@contextlib.contextmanager
+def decoding(f: BinaryIO, max_pixels: int, name: str) -> Iterator[Image.Image]:
+    """An open file's image as it is, unpacked; its memory is of the share of all.
+
+    Raises:
+      NotRead: too large. Whatever a decoder raises on damaged bytes.
+    """
+    with _opened(f) as image, _room(image, max_pixels, name):
+        image.load()
+        yield image
+
+
 _opening = threading.Lock()
 
 
@@ -208,15 +220,7 @@ def _has_pages(image: Image.Image) -> bool:
 
 
 def _eight_bits(image: Image.Image, max_pixels: int, name: str, span, odd) -> Image.Image:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise NotRead(
-            f'{name} has {width} x {height} pixels, more than max_pixels = {max_pixels:,}: shrink '
-            f'it, or give max_pixels={width * height}'
-        )
-    if not width * height:
-        raise InputError(f'{name} has {width} x {height} pixels: there is nothing to see')
-    with _memory(width * height * PER_PIXEL):
+    with _room(image, max_pixels, name):
         image.load()
         try:
             found = pixels.eight_bits(image, span)
@@ -235,9 +239,21 @@ _free, _freed = [MEMORY], threading.Condition()
 
 
 @contextlib.contextmanager
-def _memory(need: int) -> Iterator[None]:
-    """Waits until the images in decoding leave room; the largest goes alone."""
-    need = min(need, MEMORY)
+def _room(image: Image.Image, max_pixels: int, name: str) -> Iterator[None]:
+    """Waits until the images in decoding leave room for one more; the largest goes alone.
+
+    Raises:
+      NotRead: it has more than max_pixels.
+    """
+    width, height = image.size
+    if width * height > max_pixels:
+        raise NotRead(
+            f'{name} has {width} x {height} pixels, more than max_pixels = {max_pixels:,}: shrink '
+            f'it, or give max_pixels={width * height}'
+        )
+    if not width * height:
+        raise InputError(f'{name} has {width} x {height} pixels: there is nothing to see')
+    need = min(width * height * PER_PIXEL, MEMORY)
     with _freed:
         _freed.wait_for(lambda: _free[0] >= need)
         _free[0] -= need
