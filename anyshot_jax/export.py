@@ -4,12 +4,15 @@
 
 The program takes images [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
 gives probabilities [N, C], the best scores [N] and whether they say "unknown" [N]. Weights are in
-it. Classes stand beside it in FILE.json. See README.md for a loader.
+it. Classes stand beside it in FILE.json, and what reads images as they were read here in
+<name>_images.py, which needs NumPy and Pillow only. See README.md for a loader.
 """
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,7 @@ from jax import export as jax_export
 
 from anyshot_jax import command
 from anyshot_jax.classify import nearest_mean
+from anyshot_jax.data.readers import pixels
 from anyshot_jax.types import InputError
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -34,6 +38,12 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
             f'method={classifier.method!r} answers all items of a call together, which no fixed '
             "program does: set method='prototypes'"
         )
+    if classifier.of_images_ and classifier.crop == 'tiles':
+        raise InputError("crop='tiles' shows several squares of an image, a program takes one: set "
+                         "crop='whole' and fit again")  # fmt: skip
+    if not classifier.frame_.as_they_are:
+        raise InputError('these feature vectors lie too far off for a program of float32: bring '
+                         'each feature to mean 0 and deviation 1, and fit again')  # fmt: skip
     head = jax.tree.map(jnp.asarray, classifier.head_)
     if classifier.of_images_:
         net = classifier.encoder_
@@ -74,14 +84,24 @@ def write(classifier, path: Path, platforms=PLATFORMS) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     (item,) = program.in_avals
-    said = {
+    said: dict[str, Any] = {
         'classes': classifier.classes_.tolist(),
         'input': {'shape': ['n', *item.shape[1:]], 'dtype': str(item.dtype)},
         'output': ['probabilities [n, classes]', 'best score [n]', 'unknown [n]'],
         'threshold': classifier.threshold_,
         'platforms': list(program.platforms),
     }
+    if classifier.of_images_:
+        how = classifier.reading_
+        said['input'] |= {'crop': how.crop, 'range': list(how.span)}
+        reader = path.with_name(reader_name(path))
+        reader.write_text(Path(pixels.__file__).read_text('utf-8'), 'utf-8')
     path.with_suffix('.stablehlo.json').write_text(json.dumps(said, indent=1) + '\n')
+
+
+def reader_name(path: Path) -> str:
+    """The name of the module that reads images for a program."""
+    return re.sub(r'\W', '_', path.stem) + '_images.py'
 
 
 def main(argv: list[str]) -> None:
@@ -94,7 +114,8 @@ def main(argv: list[str]) -> None:
     except ImportError as e:
         raise InputError(str(e)) from e
     write(AnyShotClassifier.load(given['model']), Path(given['out']), given['platforms'])
-    print(f'program: {given["out"]}\nwhat its numbers are: {given["out"]}.json')
+    print(f'program: {given["out"]}\nwhat its numbers are: {given["out"]}.json\n'
+          f'what reads images for it: {reader_name(Path(given["out"]))}')  # fmt: skip
 
 
 def _define_flags() -> None:

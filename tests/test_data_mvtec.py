@@ -392,9 +392,8 @@ def ids(dtype=np.uint8, values=(1, 3)):
 
 
 def palette(colours):
-    image = Image.fromarray(ids()).convert('P')
-    image.putpalette(sum(map(list, colours), []) + [0] * (768 - 3 * len(colours)))
-    image.paste(Image.fromarray(ids()))
+    image = Image.frombytes('P', (8, 8), ids().tobytes())
+    image.putpalette([v for colour in colours for v in colour] + [0] * (768 - 3 * len(colours)))
     return image
 
 

@@ -131,6 +131,9 @@ class AnyShotClassifier(SupportClassifier):
             text_encoder=self.text_encoder, false_alarm=self.false_alarm,
         )  # fmt: skip
 
+    def _is_linear(self) -> bool:
+        return self.power in (None, 1) and not self.normalise
+
     def _scores(self, x: Array, z: Array) -> Array:
         return nearest_mean.scores(self.head_, z)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import THUMBNAIL
+from anyshot_jax.classify.vectors import AS_THEY_ARE, Frame
 from anyshot_jax.types import InputError
 
 FORMAT = 1
@@ -55,6 +56,9 @@ def write(path: Path, classifier: Any) -> None:
         'held_out': classifier.held_out_,
         **head,
     }
+    if not classifier.frame_.as_they_are:
+        arrays['frame.centre'] = classifier.frame_.centre
+        arrays['frame.scale'] = np.float64(classifier.frame_.scale)
     try:
         header = {KEY: json.dumps(said, allow_nan=False)}
     except (TypeError, ValueError) as e:
@@ -96,6 +100,19 @@ def read(path: Path, cls: type) -> Any:
         raise InputError(f'{path} is damaged, or no model: {type(e).__name__}: {e}') from e
 
 
+def _frame(path: Path, arrays: dict[str, np.ndarray], dim: int) -> Frame:
+    """From where the model sees vectors."""
+    if 'frame.centre' not in arrays:
+        return AS_THEY_ARE
+    centre, scale = arrays['frame.centre'], arrays['frame.scale']
+    fits = (
+        centre.shape == (dim,) and scale.shape == () and centre.dtype == scale.dtype == np.float64
+    )
+    if not fits or not np.isfinite(centre).all() or not 0 < scale < np.inf:
+        raise InputError(f'{path} is damaged: frame does not fit its features')
+    return Frame(centre, float(scale))
+
+
 def _restore(path: Path, cls: type) -> Any:
     from safetensors import safe_open
 
@@ -117,6 +134,7 @@ def _restore(path: Path, cls: type) -> Any:
     made.check_params()
     made.classes_ = _classes(path, said)
     made.of_images_, made.n_features_in_ = bool(said['of_pictures']), dim
+    made.frame_ = _frame(path, arrays, dim)
     made.support_features_, made.support_images_ = x, arrays['support_pictures']
     made.support_labels_ = made.classes_[label]
     made.support_names_ = [str(n) for n in said['names']]

@@ -19,7 +19,7 @@ except ImportError as e:
         "AnyShotClassifier is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
     ) from e
 
-from anyshot_jax.classify import nearest_mean
+from anyshot_jax.classify import nearest_mean, vectors
 from anyshot_jax.classify.feature_store import FeatureStore, store_of
 from anyshot_jax.classify.fitting import Calibrated
 from anyshot_jax.classify.frozen import Frozen
@@ -66,6 +66,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         examples, so nothing tells), false_alarm_ (what to expect of the threshold).
       support_features_ [N, D], support_labels_ [N], support_names_, support_images_
         [N, 64, 64, 3] uint8 (black for feature vectors), descriptions_, of_images_.
+      frame_: from where feature vectors are seen, see `vectors.py`.
       held_out_: [N, C] probabilities of support items while they were held out, else NaN.
     """
 
@@ -90,6 +91,10 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         if not 0 < self.false_alarm < 1:
             raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
         self.reading_.check()
+
+    def _is_linear(self) -> bool:
+        """Whether feature vectors mean the same from any point and on any scale."""
+        return False
 
     def _needs_images(self) -> str:
         """Why no class can be known by words only; '' if it can."""
@@ -125,11 +130,14 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
           ValueError: feature vectors or labels that scikit-learn refuses.
         """
         self.check_params()
+        self.frame_ = vectors.AS_THEY_ARE
         self.encoder_digest_ = ''  # of a loaded model: the weights that it was fitted with
         check_descriptions({} if descriptions is None else descriptions)
         descriptions = dict(descriptions or {})
         if y is None and X is not None and is_folder(X):
-            X, y, described = examples_of(X)
+            X, y, described, notes = examples_of(X)
+            if notes:
+                warnings.warn(f'passed over: {notes}', stacklevel=2)
             descriptions = {**described, **descriptions}
         if descriptions and isinstance(X, Sized) and len(X) == 0:
             X = None
@@ -160,7 +168,9 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         if not self.of_images_:
             x, y = validate_data(self, X, y, dtype=np.float64)
             check_labels(y)
-            return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_images(len(x))
+            self.frame_ = vectors.frame_of(x) if self._is_linear() else vectors.AS_THEY_ARE
+            x = vectors.placed(x, self.frame_)
+            return x, y, [f'#{i}' for i in range(len(x))], _no_images(len(x))
         y = np.asarray(y)
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if y.shape != (len(X),):
@@ -334,7 +344,8 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             if keep:
                 return self._noted(net.features_and, items, thumbnails)
             return self._noted(net.features, items), _no_images()
-        x = validate_data(self, rows_of(X), dtype=np.float64, reset=False).astype(np.float32)
+        x = validate_data(self, rows_of(X), dtype=np.float64, reset=False)
+        x = vectors.placed(x, self.frame_)
         return x, _no_images(len(x))
 
     def _noted(self, read, *args):

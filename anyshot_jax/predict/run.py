@@ -21,6 +21,7 @@ from anyshot_jax.predict.page import page
 from anyshot_jax.predict.page_classes import Support
 from anyshot_jax.predict.support import LAYOUT, Found, read_support
 from anyshot_jax.predict.table import Outputs, write_head, write_rows
+from anyshot_jax.storage.folders import expanded
 from anyshot_jax.types import InputError
 
 
@@ -59,12 +60,12 @@ def run(ask: Request) -> dict[str, Any]:
     """
     start = time.monotonic()
     _check(ask)
-    root, out = Path(ask.query).expanduser(), Path(ask.out).expanduser()
+    root, out = expanded(ask.query), expanded(ask.out)
     notes = Notes()
     paths = _query(root, ask.follow_links, notes)
     outputs = Outputs(out, _settings(ask), ask.overwrite)
     table, report = out / 'predictions.csv', out / 'report.html'
-    for path in (table, report, *([Path(ask.save).expanduser()] if ask.save else [])):
+    for path in (table, report, *([expanded(ask.save)] if ask.save else [])):
         outputs.check(path)  # before any work
 
     classifier, store, known = _classifier(ask, notes)
@@ -72,7 +73,7 @@ def run(ask: Request) -> dict[str, Any]:
     if ask.unknown in names:
         raise InputError(f'--unknown={ask.unknown}: there is a class of that name')
     if ask.save:
-        _save(classifier, outputs, Path(ask.save).expanduser())
+        _save(classifier, outputs, expanded(ask.save))
     support = Support.of(classifier, ask.support)
     labels = _labels(root, paths, names)
     tally = Tally(names, ask.unknown)
@@ -130,7 +131,7 @@ def _check(ask: Request) -> None:
         raise InputError(f"--on_error={ask.on_error}: need 'raise' or 'skip'")
     _reading(ask)
     if ask.save:
-        _check_save(Path(ask.save).expanduser())
+        _check_save(expanded(ask.save))
 
 
 def _check_save(path: Path) -> None:
@@ -168,7 +169,7 @@ def _reading(ask: Request) -> Reading:
 
 def _settings(ask: Request) -> dict[str, Any]:
     """What predictions depend on, besides the files inside the folders."""
-    place = lambda text: str(Path(text).expanduser().resolve()) if text else ''
+    place = lambda text: str(expanded(text).resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'support', 'model')}
     made |= {'descriptions': place(ask.descriptions), 'unknown': ask.unknown}
     if ask.model:
@@ -198,10 +199,10 @@ def _classifier(
 ) -> tuple[AnyShotClassifier, FeatureStore, frozenset[bytes]]:
     """Fitted, or read from its file; the features that it takes; the examples' digests."""
     if ask.model:
-        return *_loaded(Path(ask.model).expanduser(), ask.max_pixels), frozenset()
+        return *_loaded(expanded(ask.model), ask.max_pixels), frozenset()
     described = {}
     if ask.descriptions:
-        file = Path(ask.descriptions).expanduser()
+        file = expanded(ask.descriptions)
         if not file.is_file():
             raise InputError(f'--descriptions={file}: there is no such file')
         described = {k: text for k, text in texts.descriptions(file).items() if text.strip()}

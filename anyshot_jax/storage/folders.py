@@ -1,16 +1,55 @@
 """Folders of the user: where data sets lie, where caches are kept."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
+
+from absl import logging
+
+from anyshot_jax.types import InputError
 
 
 def data_root() -> Path | None:
     """The folder that ANYSHOT_DATA_DIR names, if it does."""
     root = os.environ.get('ANYSHOT_DATA_DIR', '')
-    return Path(root).expanduser() if root else None
+    return expanded(root) if root else None
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with its ~ or ~name replaced.
+
+    Raises:
+      InputError: that user has no home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as e:
+        raise InputError(f'{path}: {e}') from e
 
 
 def cache_dir() -> Path:
-    """$XDG_CACHE_HOME/anyshot_jax, else ~/.cache/anyshot_jax; may not exist yet."""
-    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(home) / 'anyshot_jax'
+    """$XDG_CACHE_HOME/anyshot_jax, else ~/.cache/anyshot_jax; may not exist yet.
+
+    A user without a home directory has one until the process ends.
+    """
+    given = os.environ.get('XDG_CACHE_HOME')
+    try:
+        home = Path(given) if given else Path.home() / '.cache'
+    except RuntimeError:
+        home = _until_the_end()
+    return home / 'anyshot_jax'
+
+
+@cache
+def _until_the_end() -> Path:
+    """A new folder: one of a known name could hold what somebody else has put there."""
+    folder = tempfile.mkdtemp(prefix='anyshot_jax-')
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    logging.warning(
+        'this user has no home directory: nothing is kept for the next run (XDG_CACHE_HOME=FOLDER '
+        'names one for it)'
+    )
+    return Path(folder)

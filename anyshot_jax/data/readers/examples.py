@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anyshot_jax.data.readers.descriptions import checked_descriptions
-from anyshot_jax.data.readers.folder_tree import find_classes
+from anyshot_jax.data.readers.folder_tree import check_level, find_classes
 from anyshot_jax.data.readers.images import SUFFIXES
+from anyshot_jax.data.readers.notes import Notes, of_suffix
 from anyshot_jax.types import InputError
 
 LAYOUT = '<class>/<image>'
@@ -17,6 +18,7 @@ class Examples(NamedTuple):
     files: list[Path]
     labels: list[str]
     described: dict[str, str]  # by classes.json beside the class folders
+    notes: Notes  # what was passed over
 
 
 def examples(root: Path) -> Examples:
@@ -25,17 +27,18 @@ def examples(root: Path) -> Examples:
     Raises:
       InputError: as `find_classes`; or train, val and test instead of classes.
     """
-    tree = find_classes(root)
+    tree = check_level(root, find_classes(root))
     if tree.has_roles:
         roles = sorted({role for role, _ in tree.classes})
         raise InputError(f'{root} holds {", ".join(roles)}: give one of them, as {root}/{roles[0]}')
     if not tree.classes:
         raise InputError(f'{root} holds no class folder with images in it; expected {LAYOUT}')
-    pairs = [
-        (file, name)
-        for (_, name), files in tree.classes.items()
-        for file in files
-        if file.suffix.lower() in SUFFIXES
-    ]
+    pairs = []
+    for (_, name), files in tree.classes.items():
+        for file in files:
+            if file.suffix.lower() in SUFFIXES:
+                pairs.append((file, name))
+            else:
+                tree.notes.add(of_suffix(file.name), file.relative_to(root).as_posix())
     described = checked_descriptions(root, {name for _, name in tree.classes})
-    return Examples([f for f, _ in pairs], [n for _, n in pairs], described)
+    return Examples([f for f, _ in pairs], [n for _, n in pairs], described, tree.notes)

@@ -72,8 +72,11 @@ def _in_layout(root: Path, listed: bool) -> list[Item]:
             items += _of_kind(root, split, kind, files, given, listed)
     if of_type and not listed:
         kind = min(of_type)
+        bare = [item.path for item in items if item.kind != GOOD and not item.mask]
         raise InputError(
             f'{of_type[kind][0]} is a mask of a type {kind!r} that {root / "test"} does not have'
+            + (f', and {bare[0]} has no mask' if bare else '')
+            + nearest(kind, {item.kind for item in items})
         )
     if (root / 'validation').is_dir():
         logging.info('%s is passed over: train/good is learnt from', root / 'validation')
@@ -113,7 +116,7 @@ def _of_kind(
     if lost and not listed:
         raise InputError(
             f'the mask {by_name[lost[0]]} belongs to no image in {folder}: name it as one, '
-            f'like {name(files[0], folder) if files else "000"}_mask.png ({len(lost)} belong to none)'
+            f'like {name(files[0], folder)}_mask.png ({len(lost)} belong to none)'
         )
     for file in files:
         # MVTec 3D has masks of good images, too, all black.

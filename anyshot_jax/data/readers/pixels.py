@@ -6,7 +6,7 @@ bytes a pixel.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,7 +209,8 @@ def tiles(image: Image.Image, size: int) -> Any:
     return np.stack(parts).reshape(TILES, size, size, -1)
 
 
-def read(source: Any, size: int, crop: str = 'auto', span: tuple[float, ...] = ()) -> Any:
+def read(source: Any, size: int, crop: str = 'auto', span: Sequence[float] = ()) -> Any:
     """[size, size, 3] uint8 of an image file: what an exported program takes."""
     with Image.open(source) as image:
-        return fit(eight_bits(image, span).image.convert('RGB'), size, crop)
+        found = fit(eight_bits(image, tuple(span)).image, size, crop)
+    return found if found.shape[-1] == 3 else np.repeat(found, 3, -1)
