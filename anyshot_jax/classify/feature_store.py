@@ -257,7 +257,7 @@ def _remove(path: Path, why: Exception) -> None:
 
 
 def _key(path: Path) -> bytes | InputError:
-    """Of the file's bytes, read in pieces: it may be something huge that is no image."""
+    """Digest of a file's bytes, read in pieces: it may be something huge that is no image."""
     try:
         with path.open('rb') as f:
             size = os.fstat(f.fileno()).st_size

@@ -26,7 +26,7 @@ from anyshot_jax.types import InputError
 
 
 class Request(NamedTuple):
-    """What is asked; the flags of the same names say more."""
+    """Options of the command; the flags of the same names say more."""
 
     query: str
     out: str
@@ -94,7 +94,7 @@ def run(ask: Request) -> dict[str, Any]:
                 for answer in some:
                     tally.add(answer)
         if not tally.total:
-            raise InputError(f'{root} holds {len(paths)} files and no image among them')
+            raise InputError(f'none of the {len(paths)} files in {root} is an image')
         seconds = time.monotonic() - start
         for label, number in tally.stranger_labels.items():
             notes.add(_stranger(label, names), label, number)
@@ -168,7 +168,7 @@ def _reading(ask: Request) -> Reading:
 
 
 def _settings(ask: Request) -> dict[str, Any]:
-    """What predictions depend on, besides the files inside the folders."""
+    """Key of everything that predictions depend on, besides the files inside the folders."""
     place = lambda text: str(expanded(text).resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'support', 'model')}
     made |= {'descriptions': place(ask.descriptions), 'unknown': ask.unknown}

@@ -30,7 +30,7 @@ SYSTEM = 'system folders'
 
 
 class Tree(NamedTuple):
-    """What lies below a directory."""
+    """Folders and files below a directory."""
 
     classes: dict[tuple[str, str], list[Path]]  # (role or '', class) -> files, sorted
     has_roles: bool  # train, val and test folders

@@ -119,7 +119,7 @@ def _of_kind(
             f'like {name(files[0], folder)}_mask.png ({len(lost)} belong to none)'
         )
     for file in files:
-        # MVTec 3D has masks of good images, too, all black.
+        # MVTec 3D has masks of normal images, too, all black.
         own = [by_name[m] for m in of_image.get(name(file, folder), [])] if kind != GOOD else []
         yield Item(file, split, kind, tuple(own), _posix(file, root))
 
@@ -150,7 +150,7 @@ def _images(
 
 
 def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
-    """Those of the items that manifest.csv lists, with its masks and groups."""
+    """Items that manifest.csv lists, with its masks and groups."""
     path = root / 'manifest.csv'
     there = {_posix(item.path, root): item for item in items}
     files = [f for of_kind in _masks(root).values() for f in of_kind]
