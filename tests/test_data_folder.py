@@ -333,7 +333,7 @@ def test_system_folders_are_no_classes(tree, caplog):
 def test_copies_leak_and_near_copies_are_told(tree, caplog):
     noise(tree / 'a' / 'n.png', 1)
     (tree / 'b' / 'copy.png').write_bytes((tree / 'a' / 'n.png').read_bytes())
-    with pytest.raises(InputError, match=r'copy.png has the same bytes as .*n.png.*would leak'):
+    with pytest.raises(InputError, match=r'(copy|n).png has the same bytes as .*would leak'):
         folder.load(config_of(tree))
     (tree / 'b' / 'copy.png').unlink()
     (tree / 'a' / 'twice.png').write_bytes((tree / 'a' / 'n.png').read_bytes())
@@ -361,7 +361,7 @@ def test_images_of_other_kinds_are_counted_with_what_to_do(tree, caplog):
 
 def test_the_whole_of_an_image_or_its_centre(tree, caplog):
     wide = np.zeros((10, 30, 3), np.uint8)
-    wide[:, :10] = 255
+    wide[:, :5] = 255
     Image.fromarray(wide).save(tree / 'a' / '0.png')
     with caplog.at_level(logging.WARNING, 'absl'):
         assert contents(folder.load(config_of(tree)))['a'] == [0]

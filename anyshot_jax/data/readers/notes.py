@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 SHOWN = 3  # names beside a count
 KEPT = 64
+LONGEST = 80  # characters of a name
 
 
 class Notes:
@@ -21,6 +22,7 @@ class Notes:
         with self._lock:
             self.count[kind] = self.count.get(kind, 0) + number
             if name:
+                name = _printable(name)
                 names = self._names.setdefault(kind, [])
                 names.append(name)
                 self._named[kind] = self._named.get(kind, 0) + 1
@@ -55,6 +57,12 @@ class Notes:
             listed = f' ({", ".join(names)}{more})' if names else ''
             parts.append(f'{number:,} {kind}{listed}')
         return '; '.join(parts)
+
+
+def _printable(name: str) -> str:
+    """A name for a terminal: no control characters, and of a long one the end."""
+    name = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return name if len(name) <= LONGEST else f'...{name[3 - LONGEST :]}'
 
 
 def of_suffix(name: str) -> str:
