@@ -324,7 +324,10 @@ def test_damaged_images_are_named_or_skipped(root, caplog):
         load(root)
     with caplog.at_level(logging.INFO, 'absl'):
         data = load(root, on_error='skip', held_out=True)
-    assert contents(data['test'])['e'] == grey('e')[:3] and 'skipped 2 images' in caplog.text
+    assert (
+        contents(data['test'])['e'] == grey('e')[:3]
+        and '2 images skipped, damaged or unreadable' in caplog.text
+    )
     assert contents(data['test_seen'])['b'] == grey('b', 4)
     (root / 'images' / 'b' / '04.png').write_bytes(b'')
     with pytest.raises(InputError, match=r"'test_seen/b' in .* has no readable image"):

@@ -6,6 +6,9 @@ images by path. Hidden files, system files and files that are no images are pass
 counted in one line at the end. Links may lead to anywhere inside the directory, with follow_links
 also out of it. The same bytes in two classes are refused.
 
+Instead of class folders there may be a list: labels.csv, .tsv or .xlsx, or an export of COCO or
+YOLO, see `manifest.py`.
+
 A `classes.json` beside the class folders may describe the classes, see `descriptions.py`.
 """
 
@@ -13,9 +16,10 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.data.readers.classes import read_classes
 from anyshot_jax.data.readers.descriptions import checked_descriptions, warn_same
-from anyshot_jax.data.readers.folder_tree import Tree, check_level, find_classes
+from anyshot_jax.data.readers.folder_tree import Tree
 from anyshot_jax.data.readers.images import Reading, check_fields
 from anyshot_jax.data.readers.locate import find_dir
+from anyshot_jax.data.readers.manifest import find_tree
 from anyshot_jax.data.splits import FIELDS, ROLES, check_disjoint, split_classes, split_items
 from anyshot_jax.types import Data, InputError
 
@@ -49,7 +53,7 @@ def load(config: ConfigDict) -> Data:
     if config.crop == 'tiles':
         raise InputError("config.data.crop='tiles' is the classifier's: take whole, centre or auto")
     root = find_dir(config.dir, 'folder', LAYOUT)
-    tree = check_level(root, find_classes(root, config.follow_links))
+    tree = find_tree(root, config.follow_links)
     if not tree.classes:
         raise InputError(f'{root} holds no class folder with files in it; expected {LAYOUT}')
     described = checked_descriptions(root, {name for _, name in tree.classes})

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.data.readers import descriptions as texts
 from anyshot_jax.data.readers.classes import COPY, why_not
-from anyshot_jax.data.readers.folder_tree import check_level, find_classes
 from anyshot_jax.data.readers.images import NotRead
+from anyshot_jax.data.readers.manifest import find_tree
 from anyshot_jax.data.readers.notes import Notes, of_suffix
 from anyshot_jax.predict.answers import is_other_file
 from anyshot_jax.storage.folders import expanded
@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
 def read_support(ask: Any, described: dict[str, str], store: FeatureStore, notes: Notes) -> Found:
     root = expanded(ask.support)
-    tree = check_level(root, find_classes(root, ask.follow_links))
+    tree = find_tree(root, ask.follow_links)
     notes.add_from(tree.notes)
     if tree.has_roles:
         one = next(p for p in sorted(root.iterdir()) if p.name.lower().startswith('train'))

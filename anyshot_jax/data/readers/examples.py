@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anyshot_jax.data.readers.descriptions import checked_descriptions
-from anyshot_jax.data.readers.folder_tree import check_level, find_classes
 from anyshot_jax.data.readers.images import SUFFIXES
+from anyshot_jax.data.readers.manifest import find_tree
 from anyshot_jax.data.readers.notes import Notes, of_suffix
 from anyshot_jax.types import InputError
 
@@ -27,7 +27,7 @@ def examples(root: Path) -> Examples:
     Raises:
       InputError: as `find_classes`; or train, val and test instead of classes.
     """
-    tree = check_level(root, find_classes(root))
+    tree = find_tree(root)
     if tree.has_roles:
         roles = sorted({role for role, _ in tree.classes})
         raise InputError(f'{root} holds {", ".join(roles)}: give one of them, as {root}/{roles[0]}')

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 
 from anyshot_jax.data.readers.images import NotRead, decoding
 from anyshot_jax.types import Array, InputError
@@ -51,6 +51,8 @@ def _read(path: Path, max_pixels: int) -> Array:
             path, max_pixels)  # fmt: skip
     except InputError:
         raise
+    except UnidentifiedImageError as e:
+        raise InputError(f'the mask {path} is not an image') from e
     except Exception as e:  # whatever a decoder raises on hostile bytes, the file is the reason
         raise InputError(
             f'the mask {path} is damaged or unreadable: {type(e).__name__}: {e}'
