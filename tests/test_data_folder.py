@@ -366,10 +366,8 @@ def test_the_whole_of_an_image_or_its_centre(tree, caplog):
     with caplog.at_level(logging.WARNING, 'absl'):
         assert contents(folder.load(config_of(tree)))['a'] == [0]
     assert '1 images of which the centred square is all that is seen (a/0.png)' in caplog.text
-    for crop in ('whole', 'auto'):
-        data = folder.load(config_of(tree, crop=crop))
-        assert contents(data)['a'] == [255], crop
-    with pytest.raises(InputError, match=r"crop='left': need auto, whole, centre, tiles"):
+    assert contents(folder.load(config_of(tree, crop='whole')))['a'] == [255]
+    with pytest.raises(InputError, match=r"crop='left': need centre or whole"):
         folder.load(config_of(tree, crop='left'))
 
 

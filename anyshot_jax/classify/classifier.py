@@ -47,8 +47,8 @@ class AnyShotClassifier(SupportClassifier):
       power, normalise, shrink: see `nearest_mean.fit_space`; None: 0.5 and True for images, 1 and
         False for feature vectors.
       crop: what is seen of images that are no squares: 'whole' (sides stretched), 'centre' (the
-        largest centred square), 'tiles' (squares along the longer side, their features' mean), or
-        'auto': centre where the sides differ by a third at most, else whole.
+        largest centred square), 'tiles' (three squares along the longer side, their features' mean)
+        or 'auto': centre where the sides differ by a third at most, else tiles.
       range: (low, high), the values of 16-bit and float images that become black and white; None:
         each image's own, see `pixels.value_range`. max_pixels: a larger image is refused.
 

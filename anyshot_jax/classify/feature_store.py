@@ -19,13 +19,13 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
 from anyshot_jax.classify.frozen import Frozen, frozen
-from anyshot_jax.classify.picture_input import READING, square
+from anyshot_jax.classify.picture_input import READING, square, together
 from anyshot_jax.classify.trained import Trained
 from anyshot_jax.data.readers.images import (
     FEW_LEVELS,
@@ -45,7 +45,7 @@ from anyshot_jax.types import Array, InputError
 CHUNK = 128  # images of a shard: what a killed run loses at most
 BATCH = 16  # images that are embedded at once
 KINDS, MAX_ODD = (ONE_COLOUR, FEW_LEVELS, PAGES), 1_000_000
-READ_BY = 2  # raised when images are brought to pixels in another way
+READ_BY = 3  # raised when images are brought to pixels in another way
 MAGIC, HEAD, KEY = b'anyshot1', struct.Struct('<8sQQ'), 16
 
 
@@ -73,7 +73,7 @@ class FeatureStore:
         digest: str,
         dim: int,
         read: Callable[[bytes, str, list[str]], Array],
-        embed: Callable[[Array], Array],
+        embed: Callable[[Any], Array],
     ):
         """Reads which images are stored (16 bytes of each), not their features.
 
@@ -81,8 +81,8 @@ class FeatureStore:
           name: of the encoder, for people. digest: hex digits of all that features depend on
             besides the image: weights, preprocessing, how images are brought to size.
           dim: D. read: (a file's bytes, its name for messages, a list that takes what is worth a
-            word) -> an image [...] of one shape; InputError where it can't. embed: [n, ...],
-            n <= BATCH -> [n, D].
+            word) -> an image [...]; InputError where it can't. embed: n <= BATCH
+            images, as `together` puts them -> [n, D].
         """
         self.folder = cache_dir() / 'images' / re.sub(r'[^\w.-]', '_', f'{name}-{digest}')
         self.dim, self.read, self.embed = dim, read, embed
@@ -153,7 +153,7 @@ class FeatureStore:
                     whole.append((i, key, x))
             if not whole:
                 continue
-            z = np.asarray(self.embed(np.stack([x for *_, x in whole])), np.float32)
+            z = np.asarray(self.embed(together([x for *_, x in whole])), np.float32)
             self.embedded += len(whole)
             for (i, key, _), row in zip(whole, z, strict=True):
                 if np.isfinite(row).all():

@@ -37,18 +37,19 @@ class Frozen(NamedTuple):
     def dim(self) -> int:
         return self.encoder.dim
 
-    def of_squares(self, x: Array) -> Array:
+    def of_squares(self, x: Array | list[Array]) -> Array:
         """[N, D] of [N, size, size, 3] uint8, N <= BATCH; two shapes only are ever compiled.
 
-        Of tiles [N, T, size, size, 3] the mean of an image's.
+        Of what is seen in tiles, [N, T, size, size, 3] or some of a list, the mean of an image's.
         """
         assert len(x) <= BATCH  # more would be cut off
         fork.check()
-        if x.ndim == 5:
-            flat = x.reshape(-1, *x.shape[2:])
-            parts = [self.of_squares(flat[i : i + BATCH]) for i in range(0, len(flat), BATCH)]
-            each = np.concatenate([np.zeros((0, self.dim), np.float32), *parts])
-            return each.reshape(*x.shape[:2], self.dim).mean(1)
+        if isinstance(x, list) or x.ndim == 5:
+            parts = [one if one.ndim == 4 else one[None] for one in x]
+            flat = np.concatenate(parts)
+            found = [self.of_squares(flat[i : i + BATCH]) for i in range(0, len(flat), BATCH)]
+            ends = np.cumsum([len(part) for part in parts])[:-1]
+            return np.stack([z.mean(0) for z in np.split(np.concatenate(found), ends)])
         if len(x) < BATCH // 2:
             found = [self.apply(self.params, x[i : i + 1]) for i in range(len(x))]
             return np.concatenate([np.zeros((0, self.dim), np.float32), *map(np.asarray, found)])
@@ -64,10 +65,10 @@ class Frozen(NamedTuple):
         Raises:
           InputError: one that can't be read; says which.
         """
-        return self.features_and(items, lambda x: x[:, :0], how, notes)[0]
+        return self.features_and(items, lambda x: np.zeros((len(x), 0)), how, notes)[0]
 
     def features_and(
-        self, items: Sequence[Any], also: Callable[[Array], Array], how: Reading = READING,
+        self, items: Sequence[Any], also: Callable[[Any], Array], how: Reading = READING,
         notes: Notes | None = None,
     ):  # fmt: skip
         """(`features`, also(squares [n, size, size, 3]) of all)."""
@@ -76,12 +77,14 @@ class Frozen(NamedTuple):
         return x, np.concatenate([p[1] for p in parts])
 
     def of_all(
-        self, items: Sequence[Any], what: Callable[[Array], Array], how: Reading = READING
+        self, items: Sequence[Any], what: Callable[[Any], Array], how: Reading = READING
     ) -> Array:
         """what(squares [n, size, size, 3]) of all, without features."""
         return np.concatenate([what(x) for x in self._read(items, how, None)])
 
-    def _read(self, items: Sequence[Any], how: Reading, notes: Notes | None) -> Iterator[Array]:
+    def _read(
+        self, items: Sequence[Any], how: Reading, notes: Notes | None
+    ) -> Iterator[Array | list[Array]]:
         with tqdm(total=len(items), desc='embed images', disable=None, leave=False) as bar:
             for start in range(0, max(len(items), 1), BATCH):
                 yield squares(items[start : start + BATCH], self.size, start, how, notes)

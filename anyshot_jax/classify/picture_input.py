@@ -1,6 +1,6 @@
 """Images as people hand them over -> uint8 squares of one size."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from anyshot_jax.data.readers.images import MAX_PIXELS, Reading, fit, in_colour
 from anyshot_jax.data.readers.notes import Notes
-from anyshot_jax.data.readers.pixels import TILES, tiles
+from anyshot_jax.data.readers.pixels import TILES, is_long, tiles
 from anyshot_jax.data.readers.sources import image_of, name_of
 from anyshot_jax.types import Array
 
@@ -19,7 +19,7 @@ READING = Reading()
 SEEN = {  # by crop, what the encoder sees of an image that is no square
     'auto': (
         'Of an image whose sides differ by a third at most the largest centred square is seen, of '
-        'others all, with sides stretched to a square.'
+        f'others {TILES} squares along the longer side, which cover it.'
     ),
     'whole': 'All of an image is seen, with sides stretched to a square.',
     'centre': 'The largest centred square of an image is all that is seen of it.',
@@ -30,7 +30,7 @@ SEEN = {  # by crop, what the encoder sees of an image that is no square
 def square(
     item: Any, size: int, name: str, how: Reading = READING, odd: list[str] | None = None
 ) -> Array:
-    """[size, size, 3] uint8; of crop='tiles' [TILES, size, size, 3].
+    """[size, size, 3] uint8; of an image that is seen in tiles [TILES, size, size, 3].
 
     Args:
       odd: as for `images.open_image`.
@@ -38,7 +38,19 @@ def square(
       InputError: no image, damaged or too large; says which.
     """
     image = image_of(item, name, how, odd)
-    return in_colour(tiles(image, size) if how.crop == 'tiles' else fit(image, size, how.crop))
+    in_tiles = how.crop == 'tiles' or (how.crop == 'auto' and is_long(image.size))
+    return in_colour(tiles(image, size) if in_tiles else fit(image, size, how.crop))
+
+
+def shown(item: Any, size: int, name: str, how: Reading = READING) -> Array:
+    """[size, size, 3] uint8, for people: what is seen in tiles is one stretched square."""
+    crop = 'whole' if how.crop == 'tiles' else how.crop
+    return in_colour(fit(image_of(item, name, how), size, crop))
+
+
+def together(images: Sequence[Array]) -> Array | list[Array]:
+    """One array where all are of one shape; a list where some are tiles and some are squares."""
+    return np.stack(images) if len({x.shape for x in images}) == 1 else list(images)
 
 
 def squares(
@@ -47,8 +59,10 @@ def squares(
     first: int = 0,
     how: Reading = READING,
     notes: Notes | None = None,
-) -> Array:
-    """[N, size, size, 3], or [N, TILES, size, size, 3], read by a few threads.
+) -> Array | list[Array]:
+    """[N, size, size, 3], or in tiles [N, TILES, size, size, 3], read by a few threads.
+
+    Where only some are seen in tiles, a list.
 
     The first that can't be read is named.
 
@@ -69,12 +83,12 @@ def squares(
     with ThreadPoolExecutor(4) as pool:  # the decoders release the interpreter
         found = list(pool.map(one, numbered))
     parts = (TILES,) if how.crop == 'tiles' else ()
-    return np.stack(found) if found else np.zeros((0, *parts, size, size, 3), np.uint8)
+    return together(found) if found else np.zeros((0, *parts, size, size, 3), np.uint8)
 
 
-def thumbnails(images: Array) -> Array:
+def thumbnails(images: Array | list[Array]) -> Array:
     """[N, THUMBNAIL, THUMBNAIL, 3] uint8 of squares [N, S, S, 3], or of the middle one of tiles."""
     if not len(images):
         return np.zeros((0, THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    middle = images if images.ndim == 4 else images[:, images.shape[1] // 2]
+    middle = [x if x.ndim == 3 else x[len(x) // 2] for x in images]
     return np.stack([fit(Image.fromarray(x), THUMBNAIL) for x in middle])

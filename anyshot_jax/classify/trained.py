@@ -48,7 +48,7 @@ class Trained(NamedTuple):
         self, items: Sequence[Any], how: Reading = READING, notes: Notes | None = None
     ) -> Array:
         """[N, dim] float32; raises InputError for an image that can't be read."""
-        return self.features_and(items, lambda x: x[:, :0], how, notes)[0]
+        return self.features_and(items, lambda x: np.zeros((len(x), 0)), how, notes)[0]
 
     def features_and(
         self, items: Sequence[Any], also: Callable[[Array], Array], how: Reading = READING,
@@ -60,7 +60,7 @@ class Trained(NamedTuple):
             return frozen(self.encoder).features_and(items, also, how, notes)
         parts = []
         for start in range(0, max(len(items), 1), BATCH):
-            x = squares(items[start : start + BATCH], self.shape[0], start, how, notes)
+            x = np.asarray(squares(items[start : start + BATCH], self.shape[0], start, how, notes))
             parts.append((self.of_squares(x), also(x)))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
@@ -70,7 +70,7 @@ class Trained(NamedTuple):
         """what(squares [n, S, S, 3]) of all, without features."""
         how = self.reading(how)
         parts = range(0, max(len(items), 1), BATCH)
-        found = (squares(items[i : i + BATCH], self.shape[0], i, how) for i in parts)
+        found = (np.asarray(squares(items[i : i + BATCH], self.shape[0], i, how)) for i in parts)
         return np.concatenate([what(x) for x in found])
 
     def reading(self, how: Reading) -> Reading:

@@ -26,9 +26,7 @@ from anyshot_jax.types import Data, InputError
 DEFAULTS = {
     **FIELDS,
     'size': 84,  # images are cropped and resized to size x size
-    # centre: the largest centred square | whole: all of it, sides stretched | auto: centre where
-    # the sides differ by a third at most, else whole.
-    'crop': 'centre',
+    'crop': 'centre',  # the largest centred square | whole: all of it, sides stretched
     'range': (),  # (low, high): what becomes 0 and 255 of 16 bits and floats; (): their own
     'follow_links': False,  # True: also out of the directory
     'channels': 3,  # 3 colour | 1 grey
@@ -49,9 +47,9 @@ def load(config: ConfigDict) -> Data:
         image (unless on_error='skip'), a link out of the directory; names it.
     """
     check_fields(config)
-    Reading(config.crop, tuple(config.range)).check()
-    if config.crop == 'tiles':
-        raise InputError("config.data.crop='tiles' is the classifier's: take whole, centre or auto")
+    Reading(span=tuple(config.range)).check()
+    if config.crop not in ('centre', 'whole'):
+        raise InputError(f'config.data.crop={config.crop!r}: need centre or whole')
     root = find_dir(config.dir, 'folder', LAYOUT)
     tree = find_tree(root, config.follow_links)
     if not tree.classes:

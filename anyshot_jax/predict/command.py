@@ -83,7 +83,7 @@ def _define_flags() -> None:
     text('save', '', 'Keeps the fitted classifier in this file (.safetensors).')
     flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'An image that cannot be read.')
     crops = ['auto', 'whole', 'centre', 'tiles']
-    said = 'What is seen of images that are no squares; auto: whole where sides differ by a third.'
+    said = 'What is seen of images that are no squares; auto: tiles of long ones.'
     flags.DEFINE_enum('crop', 'auto', crops, said)
     said = 'LOW,HIGH: what becomes black and white of 16 bits and floats. Default: their own range.'
     text('range', '', said)

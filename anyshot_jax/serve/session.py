@@ -18,7 +18,7 @@ from sklearn.base import clone
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.heat_map import last_map, lead, left_out
-from anyshot_jax.classify.picture_input import square
+from anyshot_jax.classify.picture_input import shown
 from anyshot_jax.classify.trained_classifier import TrainedClassifier
 from anyshot_jax.report.overlay import with_heat
 from anyshot_jax.types import Array, InputError
@@ -260,14 +260,12 @@ class Served:
 
         Called under the lock, so that only one is ever unpacked: it may be large.
         """
-        how = self.classifier.reading_
-        crop = 'whole' if how.crop == 'tiles' else how.crop  # as it is shown
-        how = how._replace(crop=crop, max_pixels=self.limits.pixels)
-        return [square(upload.content, self._side, upload.name, how) for upload in uploads]
+        how = self.classifier.reading_._replace(max_pixels=self.limits.pixels)
+        return [shown(upload.content, self._side, upload.name, how) for upload in uploads]
 
     def _items(self, uploads: Sequence[Upload], squares: list[Array]) -> list[Any]:
-        """What the model reads: the squares, or of tiles the files."""
-        tiles = self.classifier.reading_.crop == 'tiles'
+        """What the model reads: the squares, or where it sees tiles the files."""
+        tiles = self.classifier.reading_.crop in ('tiles', 'auto')
         return [upload.content for upload in uploads] if tiles else squares
 
 

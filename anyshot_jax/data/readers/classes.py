@@ -17,7 +17,7 @@ from anyshot_jax.data.readers.images import (
     read_images,
 )
 from anyshot_jax.data.readers.notes import Notes, of_suffix
-from anyshot_jax.data.readers.pixels import SQUARISH
+from anyshot_jax.data.readers.pixels import is_long
 from anyshot_jax.types import Array, InputError
 
 Classes = Mapping[tuple[str, str], list[Path]]  # (role or '', class) -> its files
@@ -75,7 +75,7 @@ def read_classes(
                 continue
             x[len(label)], odd, digest, tiny, (width, height) = found
             notes.add_all(odd, name)
-            if reading.crop == 'centre' and max(width, height) > SQUARISH * min(width, height):
+            if reading.crop == 'centre' and is_long((width, height)):
                 notes.add(CUT, name)
             before, other = first.setdefault(digest, (file, c))
             if other != c and refuse_copies:

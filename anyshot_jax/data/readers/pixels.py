@@ -185,11 +185,16 @@ def fit(image: Image.Image, size: int, crop: str = 'centre') -> Any:
     return np.asarray(square).reshape(size, size, -1)
 
 
+def is_long(size: tuple[int, int]) -> bool:
+    """Whether a centred square would leave out more than a quarter of an image."""
+    return max(size) > SQUARISH * min(size)
+
+
 def seen(size: tuple[int, int], crop: str) -> str:
     """What `crop` comes to for an image of that width and height: whole or centre."""
     if crop != 'auto':
         return 'centre' if crop == 'centre' else 'whole'
-    return 'whole' if max(size) > SQUARISH * min(size) else 'centre'
+    return 'whole' if is_long(size) else 'centre'
 
 
 def tiles(image: Image.Image, size: int) -> Any:
