@@ -228,7 +228,7 @@ def test_the_set_is_the_one_that_is_named(root, change):
     ({'set': ''}, 'config.data.set'),
     ({'set': '..'}, 'config.data.set'),
     ({'classes': 'B'}, "'B' is a set of the 20 classes of MSD"),
-    ({'classes': 'E'}, "config.data.classes = 'E'; there are A, B, C, D, random"),
+    ({'classes': 'E'}, "config.data.classes='E' is unknown; there are A, B, C, D, random"),
     ({'classes': 'randon'}, "did you mean 'random'"),
     ({'val': 4}, 'config.data.val = 4: of 4 seen classes'),
     ({'val': -1}, 'config.data.val = -1: of 4 seen classes'),
