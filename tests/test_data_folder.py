@@ -48,20 +48,22 @@ WANT = {name: [10 * c + i for i in range(c + 1)] for c, name in enumerate('abcde
 
 
 def test_fractions(tree):
-    data = folder.load(config_of(tree))
+    data = folder.load(config_of(tree)).roles
     assert {r: len(s.names) for r, s in data.items()} == {'train': 3, 'val': 1, 'test': 1}
     assert contents(data) == WANT
     assert data['train'].x.shape[1:] == (8, 8, 3) and data['train'].x.dtype == np.uint8
-    again = folder.load(config_of(tree))
+    again = folder.load(config_of(tree)).roles
     assert {r: s.names for r, s in again.items()} == {r: s.names for r, s in data.items()}
-    splits = {folder.load(config_of(tree, split_seed=s))['test'].names for s in range(20)}
+    splits = {folder.load(config_of(tree, split_seed=s)).roles['test'].names for s in range(20)}
     assert len(splits) > 2
     for s in data.values():
         assert list(s.names) == sorted(s.names)
 
 
 def test_lists_and_one_channel(tree):
-    data = folder.load(config_of(tree, val_classes=('b',), test_classes=('e', 'a'), channels=1))
+    data = folder.load(
+        config_of(tree, val_classes=('b',), test_classes=('e', 'a'), channels=1)
+    ).roles
     assert {r: s.names for r, s in data.items()} == {
         'train': ('c', 'd'),
         'val': ('b',),
@@ -76,14 +78,16 @@ def test_role_folders_nested_images_and_turns(tmp_path):
     paint(tmp_path / 'train' / 'x' / '0.png', 2)
     paint(tmp_path / 'val' / 'y' / '0.png', 3)
     paint(tmp_path / 'test' / 'Größe 大きい' / '0.png', 4)
-    data = folder.load(config_of(tmp_path, turns=4))
+    data = folder.load(config_of(tmp_path, turns=4)).roles
     assert contents(data) == {'x': [2, 1], 'y': [3], 'Größe 大きい': [4]}
     assert {r: s.turns for r, s in data.items()} == {'train': 4, 'val': 1, 'test': 1}
 
 
 def test_two_role_like_folders_must_be_three(tree):
     paint(tree / 'train' / 'f' / '0.png', 1)
-    assert 'train' in contents(folder.load(config_of(tree)))  # one may be a class (of railways)
+    assert 'train' in contents(
+        folder.load(config_of(tree)).roles
+    )  # one may be a class (of railways)
     paint(tree / 'valid' / 'g' / '0.png', 1)
     with pytest.raises(
         InputError, match=r'these are roles and no classes.*exactly train, val and test'
@@ -107,7 +111,7 @@ def test_other_files_are_passed_over(tree, caplog):
     (tree / 'README.md').write_text('a set')
     os.mkfifo(tree / 'a' / 'pipe.png')
     with caplog.at_level(logging.INFO, 'absl'):
-        assert contents(folder.load(config_of(tree))) == WANT
+        assert contents(folder.load(config_of(tree).roles)) == WANT
     for said in ('5 hidden, system or special files', '1 .txt files not read (a/notes.txt)',
                  '1 .csv files', '1 files beside the class folders (README.md)'):  # fmt: skip
         assert said in caplog.text
@@ -123,7 +127,7 @@ def test_damaged_image_is_named_or_skipped(tree, caplog):
     with pytest.raises(InputError, match=r'e/0.png'):
         folder.load(config_of(tree))
     with caplog.at_level(logging.INFO, 'absl'):
-        data = folder.load(config_of(tree, on_error='skip'))
+        data = folder.load(config_of(tree, on_error='skip')).roles
     assert contents(data) == {**WANT, 'e': [41, 42, 43, 44]}
     assert '1 images skipped, damaged or unreadable (e/0.png)' in caplog.text
 
@@ -141,7 +145,7 @@ def test_bomb_is_passed_over_and_counted(tree, caplog):
     paint(tree / 'c' / 'large.png', 0, (300, 200))
     with_limit = config_of(tree, max_pixels=50_000)
     with caplog.at_level(logging.WARNING, 'absl'):
-        assert contents(folder.load(with_limit)) == WANT
+        assert contents(folder.load(with_limit).roles) == WANT
     assert '1 images larger than max_pixels (c/large.png)' in caplog.text
 
 
@@ -164,7 +168,7 @@ def test_nothing_there(tmp_path, monkeypatch):
 def test_environment_variable(tree, monkeypatch):
     tree.rename(tree.parent / 'folder')
     monkeypatch.setenv('ANYSHOT_DATA_DIR', str(tree.parent))
-    assert contents(folder.load(config_of(''))) == WANT
+    assert contents(folder.load(config_of('')).roles) == WANT
 
 
 def test_links_inside_and_in_circles(tree):
@@ -178,7 +182,7 @@ def test_links_inside_and_in_circles(tree):
     (tree / 'b' / 'circle').symlink_to('circle')
     (tree / 'b' / 'sub').mkdir()
     (tree / 'b' / 'sub' / 'back').symlink_to('..')
-    assert contents(folder.load(config_of(tree))) == {**WANT, 'f': [60]}
+    assert contents(folder.load(config_of(tree)).roles) == {**WANT, 'f': [60]}
 
 
 def test_links_that_lead_nowhere_or_outside_or_to_another_class(tree, tmp_path):
@@ -227,9 +231,9 @@ def test_too_few_classes(tmp_path):
     with pytest.raises(InputError, match=r'2 classes \(a, b\)'):
         folder.load(config_of(tmp_path))
     paint(tmp_path / 'c' / '0.png', 2)
-    data = folder.load(config_of(tmp_path, split=(0.98, 0.01, 0.01)))
+    data = folder.load(config_of(tmp_path, split=(0.98, 0.01, 0.01))).roles
     assert [len(s.names) for s in data.values()] == [1, 1, 1]
-    data = folder.load(config_of(tmp_path, split=(0.02, 0.49, 0.49)))
+    data = folder.load(config_of(tmp_path, split=(0.02, 0.49, 0.49))).roles
     assert [len(s.names) for s in data.values()] == [1, 1, 1]
 
 
@@ -237,7 +241,7 @@ def test_descriptions(tree):
     path = tree / 'classes.json'
     path.write_text(json.dumps({'a': 'first', 'b': 'größer'}))
     assert descriptions(tree) == {'a': 'first', 'b': 'größer'}
-    assert contents(folder.load(config_of(tree))) == WANT
+    assert contents(folder.load(config_of(tree)).roles) == WANT
     items = [{'name': 'c', 'description': 'third', 'seen': True}]
     for content in (items, {'name': 'MSD', 'classes': items}, {'classes': {'c': 'third'}}):
         path.write_text(json.dumps(content))
@@ -278,7 +282,7 @@ def test_real_defect_images(data_dir):
     root = data_dir / 'industrial' / 'MSD' / 'images'
     if not root.is_dir():
         pytest.skip(f'no industrial/MSD/images in {data_dir}')
-    data = folder.load(config_of(root, size=32))
+    data = folder.load(config_of(root, size=32)).roles
     assert sum(len(s.x) for s in data.values()) == 872
     assert sum(len(s.names) for s in data.values()) == 20
     assert set(descriptions(root.parent)) == {n for s in data.values() for n in s.names}
@@ -298,7 +302,7 @@ def noise(path, seed, size=(40, 30), **save):
 def test_roles_have_many_names(tmp_path, names):
     for i, role in enumerate(names):
         paint(tmp_path / role / f'c{i}' / '0.png', 10 + i)
-    data = folder.load(config_of(tmp_path))
+    data = folder.load(config_of(tmp_path)).roles
     assert {r: s.names for r, s in data.items()} == {'train': ('c0',), 'val': ('c1',),
                                                      'test': ('c2',)}  # fmt: skip
 
@@ -317,7 +321,7 @@ def test_names_are_in_one_unicode_form(tmp_path):
     paint(tmp_path / 'caf\u00e9' / '1.png', 2)
     for i, name in enumerate('ab'):
         paint(tmp_path / name / '0.png', 10 + i)
-    found = contents(folder.load(config_of(tmp_path)))
+    found = contents(folder.load(config_of(tmp_path).roles))
     assert sorted(found) == ['a', 'b', 'caf\u00e9'] and sorted(found['caf\u00e9']) == [1, 2]
 
 
@@ -326,7 +330,7 @@ def test_system_folders_are_no_classes(tree, caplog):
         (tree / name).mkdir()
         paint(tree / 'a' / name / 'thumb.png', 3)
     with caplog.at_level(logging.WARNING, 'absl'):
-        assert contents(folder.load(config_of(tree))) == WANT
+        assert contents(folder.load(config_of(tree).roles)) == WANT
     assert '6 system folders ($RECYCLE.BIN, @eaDir, a/$RECYCLE.BIN, ...)' in caplog.text
 
 
@@ -354,7 +358,7 @@ def test_images_of_other_kinds_are_counted_with_what_to_do(tree, caplog):
         (tree / 'a' / f'{i}.dcm').write_bytes(bytes(128) + b'DICM')
     (tree / 'a' / 'x.svg').write_text('<svg></svg>')
     with caplog.at_level(logging.WARNING, 'absl'):
-        assert contents(folder.load(config_of(tree))) == WANT
+        assert contents(folder.load(config_of(tree).roles)) == WANT
     assert '3 .dcm files not read, DICOM: export it as PNG' in caplog.text
     assert '1 .svg files not read, a drawing without pixels' in caplog.text
 
@@ -364,9 +368,9 @@ def test_the_whole_of_an_image_or_its_centre(tree, caplog):
     wide[:, :5] = 255
     Image.fromarray(wide).save(tree / 'a' / '0.png')
     with caplog.at_level(logging.WARNING, 'absl'):
-        assert contents(folder.load(config_of(tree)))['a'] == [0]
+        assert contents(folder.load(config_of(tree).roles))['a'] == [0]
     assert '1 images of which the centred square is all that is seen (a/0.png)' in caplog.text
-    assert contents(folder.load(config_of(tree, crop='whole')))['a'] == [255]
+    assert contents(folder.load(config_of(tree, crop='whole').roles))['a'] == [255]
     with pytest.raises(InputError, match=r"crop='left': need centre or whole"):
         folder.load(config_of(tree, crop='left'))
 
@@ -379,7 +383,7 @@ def test_links_are_read_once_a_folder_and_not_too_deep(tree):
         for name in 'xy':
             (tree / 'a' / f'd{i}' / name).symlink_to(f'../d{i + 1}')
     paint(tree / 'a' / 'd39' / 'z.png', 99)
-    assert contents(folder.load(config_of(tree)))['a'] == [0, 99]
+    assert contents(folder.load(config_of(tree).roles))['a'] == [0, 99]
     deep = tree / 'b'
     for _ in range(70):
         deep = deep / 'd'
@@ -393,4 +397,4 @@ def test_links_out_of_the_directory_are_followed_when_asked(tree, tmp_path):
     (tree / 'f').symlink_to(tmp_path / 'store')
     with pytest.raises(InputError, match=r'out of the directory.*set follow_links'):
         folder.load(config_of(tree))
-    assert contents(folder.load(config_of(tree, follow_links=True))) == {**WANT, 'f': [77]}
+    assert contents(folder.load(config_of(tree, follow_links=True).roles)) == {**WANT, 'f': [77]}

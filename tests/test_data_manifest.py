@@ -55,7 +55,7 @@ def test_a_run_by_a_list(root, caplog):
     (root / 'labels.csv').write_text('\n'.join(['path,label', *map(','.join, PAIRS)]), 'utf-8')
     config = ConfigDict({'name': 'folder', 'dir': str(root), **folder.DEFAULTS, 'size': 4})
     with caplog.at_level(logging.WARNING, 'absl'):
-        data = folder.load(config)
+        data = folder.load(config).roles
     found = {n: s.x[s.label == c, 0, 0, 0].tolist() for s in data.values()
              for c, n in enumerate(s.names)}  # fmt: skip
     assert found == {'cat': [0, 10], 'dög': [20, 30], 'owl': [40]}
