@@ -22,6 +22,8 @@ from jax import export as jax_export
 from anyshot_jax import command
 from anyshot_jax.classify import joint, nearest_mean
 from anyshot_jax.data.readers import pixels
+from anyshot_jax.storage import files
+from anyshot_jax.storage.lock import Lock, beside
 from anyshot_jax.types import InputError
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -72,19 +74,18 @@ def write(classifier, path: Path, platforms=PLATFORMS) -> None:
     """The program at `path`, and what its numbers mean in <path>.json.
 
     Raises:
-      InputError: another suffix, or as `exported`.
+      InputError: another suffix, a file that can't be written or that another call is writing, or
+        as `exported`.
     """
     if path.suffix != '.stablehlo':
         raise InputError(f'{path}: a program is a .stablehlo file')
     program = exported(classifier, platforms)
     try:
-        data = program.serialize()
+        data = bytes(program.serialize())
     except ImportError as e:
         raise InputError(
             "a program is written by flatbuffers: pip install 'anyshot-jax[app]'"
         ) from e
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
     (item,) = program.in_avals
     said: dict[str, Any] = {
         'classes': classifier.classes_.tolist(),
@@ -96,9 +97,12 @@ def write(classifier, path: Path, platforms=PLATFORMS) -> None:
     if classifier.of_images_:
         how = classifier.reading_
         said['input'] |= {'crop': how.crop, 'range': list(how.span)}
-        reader = path.with_name(reader_name(path))
-        reader.write_text(Path(pixels.__file__).read_text('utf-8'), 'utf-8')
-    path.with_suffix('.stablehlo.json').write_text(json.dumps(said, indent=1) + '\n')
+    with Lock(beside(path), f'{path} is being written by another call'):  # both are of one call
+        files.write_bytes(path, data)
+        files.write_text(path.with_suffix('.stablehlo.json'), json.dumps(said, indent=1) + '\n')
+        if classifier.of_images_:
+            source = Path(pixels.__file__).read_text('utf-8')
+            files.write_text(path.with_name(reader_name(path)), source)
 
 
 def reader_name(path: Path) -> str:

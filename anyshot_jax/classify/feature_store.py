@@ -38,7 +38,7 @@ from anyshot_jax.data.readers.images import (
 )
 from anyshot_jax.data.readers.kinds import BY_SUFFIX
 from anyshot_jax.data.readers.sources import MAX_FILE
-from anyshot_jax.storage.files import write_whole
+from anyshot_jax.storage.files import replacing, write_bytes
 from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import Array, InputError
 
@@ -206,10 +206,10 @@ class FeatureStore:
         odd = {key.hex(): self._odd[key] for key in keys if key in self._odd}
         try:
             if odd:
-                text = json.dumps(odd).encode()
-                write_whole(path.with_suffix('.odd'), lambda f: f.write(text))
-            write_whole(path, lambda f: f.writelines([head, *keys, checks.tobytes(), *z]))
-        except OSError as e:
+                write_bytes(path.with_suffix('.odd'), json.dumps(odd).encode())
+            with replacing(path) as f:
+                f.writelines([head, *keys, checks.tobytes(), *z])
+        except InputError as e:
             if self._keeps:
                 logging.warning('could not keep features for the next run: %s', e)
             self._keeps = False

@@ -24,7 +24,7 @@ from anyshot_jax.data.readers.sources import (
     is_image,
     path_of,
 )
-from anyshot_jax.storage.folders import expanded
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array, InputError
 
 KINDS = 'paths, bytes, open files, PIL images or arrays'
@@ -78,19 +78,19 @@ def is_folder(X: Any) -> bool:
 
 def examples_of(X: Any) -> Examples:
     """The examples in a folder, as the command `predict` takes its --support."""
-    return examples(expanded(os.fsdecode(X)))
+    return examples(user_path(os.fsdecode(X)))
 
 
 def _is_folder(path: Path) -> bool:
     try:
-        return expanded(path).is_dir()
+        return user_path(path).is_dir()
     except (OSError, ValueError, RuntimeError):
         return False
 
 
 def _files(folder: Path) -> list[Any]:
     """The images in a folder and below it, in the order of their paths."""
-    paths, _ = find_files(expanded(folder))
+    paths, _ = find_files(user_path(folder))
     found = [p for p in paths if p.suffix.lower() in SUFFIXES]
     if not found:
         raise InputError(f'{folder} holds no images')

@@ -42,10 +42,10 @@ def square(
     return in_colour(tiles(image, size) if in_tiles else fit(image, size, how.crop))
 
 
-def shown(item: Any, size: int, name: str, how: Reading = READING) -> Array:
+def shown(image: Image.Image, size: int, how: Reading = READING) -> Array:
     """[size, size, 3] uint8, for people: what is seen in tiles is one stretched square."""
     crop = 'whole' if how.crop == 'tiles' else how.crop
-    return in_colour(fit(image_of(item, name, how), size, crop))
+    return in_colour(fit(image, size, crop))
 
 
 def together(images: Sequence[Array]) -> Array | list[Array]:

@@ -90,6 +90,8 @@ def _define_flags() -> None:
     said = 'An image of more pixels is a row with an error.'
     flags.DEFINE_integer('max_pixels', 50_000_000, said)
     flags.DEFINE_bool('follow_links', False, 'Also where links lead out of the folder.')
+    said = 'Imports, which runs, the modules of your own that a --method=WORKDIR names.'
+    flags.DEFINE_bool('allow_code', False, said)
     flags.DEFINE_bool('overwrite', False, 'Replaces files in --out that others made.')
 
 

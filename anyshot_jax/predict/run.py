@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.feature_store import FeatureStore
+from anyshot_jax.classify.trained import import_code
 from anyshot_jax.data.readers import descriptions as texts
 from anyshot_jax.data.readers.folder_tree import find_files
 from anyshot_jax.data.readers.images import MAX_PIXELS, SUFFIXES, Reading
@@ -21,7 +22,7 @@ from anyshot_jax.predict.page import page
 from anyshot_jax.predict.page_classes import Support
 from anyshot_jax.predict.support import LAYOUT, Found, read_support
 from anyshot_jax.predict.table import Outputs, write_head, write_rows
-from anyshot_jax.storage.folders import expanded
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
 
 
@@ -43,12 +44,13 @@ class Request(NamedTuple):
     range: str = ''
     max_pixels: int = MAX_PIXELS
     follow_links: bool = False
+    allow_code: bool = False
 
 
 def run(ask: Request) -> dict[str, Any]:
     """Writes predictions.csv and report.html into ask.out.
 
-    While it works, the rows so far are in .predictions.part.csv there.
+    While it works, the rows so far are in .unfinished-.../predictions.csv there.
 
     Returns:
       counts: images, unreadable, unknown, embedded (in this call), strangers (in folders that are
@@ -60,12 +62,31 @@ def run(ask: Request) -> dict[str, Any]:
     """
     start = time.monotonic()
     _check(ask)
-    root, out = expanded(ask.query), expanded(ask.out)
+    root, out = user_path(ask.query), user_path(ask.out)
     notes = Notes()
     paths = _query(root, ask.follow_links, notes)
-    outputs = Outputs(out, _settings(ask), ask.overwrite)
-    table, report = out / 'predictions.csv', out / 'report.html'
-    for path in (table, report, *([expanded(ask.save)] if ask.save else [])):
+    with Outputs(out, _settings(ask), ask.overwrite) as outputs:
+        tally, store, tells = _classify(ask, root, paths, outputs, start, notes)
+    return {
+        'images': tally.total,
+        'unreadable': tally.failed,
+        'unknown': tally.unknown,
+        'embedded': store.embedded,
+        'accuracy': tally.accuracy,
+        'asked': tally.confusion.total(),
+        'strangers': tally.strangers,
+        'tells': tells,
+        'notes': str(notes),
+        'seconds': time.monotonic() - start,
+    }
+
+
+def _classify(
+    ask: Request, root: Path, paths: Sequence[Path], outputs: Outputs, start: float, notes: Notes
+) -> tuple[Tally, FeatureStore, bool]:
+    """The answers, which are in the files then, the features, and if anything tells the unknown."""
+    table, report = outputs.folder / 'predictions.csv', outputs.folder / 'report.html'
+    for path in (table, report, *([user_path(ask.save)] if ask.save else [])):
         outputs.check(path)  # before any work
 
     classifier, store, known = _classifier(ask, notes)
@@ -73,7 +94,7 @@ def run(ask: Request) -> dict[str, Any]:
     if ask.unknown in names:
         raise InputError(f'--unknown={ask.unknown}: there is a class of that name')
     if ask.save:
-        _save(classifier, outputs, expanded(ask.save))
+        _save(classifier, outputs, user_path(ask.save))
     support = Support.of(classifier, ask.support)
     labels = _labels(root, paths, names)
     tally = Tally(names, ask.unknown)
@@ -95,23 +116,12 @@ def run(ask: Request) -> dict[str, Any]:
                     tally.add(answer)
         if not tally.total:
             raise InputError(f'none of the {len(paths)} files in {root} is an image')
-        seconds = time.monotonic() - start
         for label, number in tally.stranger_labels.items():
             notes.add(_stranger(label, names), label, number)
+        seconds = time.monotonic() - start
         text = page(tally, classifier, support, root, _shown(ask), seconds, notes)
         fresh['report'].write_bytes(text.encode('utf-8'))
-    return {
-        'images': tally.total,
-        'unreadable': tally.failed,
-        'unknown': tally.unknown,
-        'embedded': store.embedded,
-        'accuracy': tally.accuracy,
-        'asked': tally.confusion.total(),
-        'strangers': tally.strangers,
-        'tells': classifier.threshold_ is not None,
-        'notes': str(notes),
-        'seconds': seconds,
-    }
+    return tally, store, classifier.threshold_ is not None
 
 
 def _check(ask: Request) -> None:
@@ -131,7 +141,7 @@ def _check(ask: Request) -> None:
         raise InputError(f"--on_error={ask.on_error}: need 'raise' or 'skip'")
     _reading(ask)
     if ask.save:
-        _check_save(expanded(ask.save))
+        _check_save(user_path(ask.save))
 
 
 def _check_save(path: Path) -> None:
@@ -169,7 +179,7 @@ def _reading(ask: Request) -> Reading:
 
 def _settings(ask: Request) -> dict[str, Any]:
     """Key of everything that predictions depend on, besides the files inside the folders."""
-    place = lambda text: str(expanded(text).resolve()) if text else ''
+    place = lambda text: str(user_path(text).resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'support', 'model')}
     made |= {'descriptions': place(ask.descriptions), 'unknown': ask.unknown}
     if ask.model:
@@ -181,7 +191,7 @@ def _settings(ask: Request) -> dict[str, Any]:
 def _shown(ask: Request) -> dict[str, str]:
     """The fields that were given, for people."""
     usual = Request('', '')
-    hidden = {'overwrite'} | ({'encoder', 'method', 'crop'} if ask.model else set())
+    hidden = {'overwrite', 'allow_code'} | ({'encoder', 'method', 'crop'} if ask.model else set())
     own = {'max_pixels', 'follow_links'}  # shown where they are not the default
     fields = ask._asdict().items()
     return {
@@ -199,14 +209,16 @@ def _classifier(
 ) -> tuple[AnyShotClassifier, FeatureStore, frozenset[bytes]]:
     """Fitted, or read from its file; the features that it takes; the examples' digests."""
     if ask.model:
-        return *_loaded(expanded(ask.model), ask.max_pixels), frozenset()
+        return *_loaded(user_path(ask.model), ask.max_pixels), frozenset()
     described = {}
     if ask.descriptions:
-        file = expanded(ask.descriptions)
+        file = user_path(ask.descriptions)
         if not file.is_file():
             raise InputError(f'--descriptions={file}: there is no such file')
         described = {k: text for k, text in texts.descriptions(file).items() if text.strip()}
         texts.warn_same(described)
+    if ask.allow_code and user_path(ask.method).is_dir():
+        import_code(ask.method)
     how = _reading(ask)
     classifier = AnyShotClassifier(
         encoder=ask.encoder, method=ask.method, crop=how.crop, range=how.span or None,

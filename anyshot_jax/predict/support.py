@@ -14,7 +14,7 @@ from anyshot_jax.data.readers.images import NotRead
 from anyshot_jax.data.readers.manifest import find_tree
 from anyshot_jax.data.readers.notes import Notes, of_suffix
 from anyshot_jax.predict.answers import is_other_file
-from anyshot_jax.storage.folders import expanded
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
 
 LAYOUT = '<class>/<image>'
@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
 
 def read_support(ask: Any, described: dict[str, str], store: FeatureStore, notes: Notes) -> Found:
-    root = expanded(ask.support)
+    root = user_path(ask.support)
     tree = find_tree(root, ask.follow_links)
     notes.add_from(tree.notes)
     if tree.has_roles:

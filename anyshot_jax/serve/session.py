@@ -20,6 +20,7 @@ from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.heat_map import last_map, lead, left_out
 from anyshot_jax.classify.picture_input import shown
 from anyshot_jax.classify.trained_classifier import TrainedClassifier
+from anyshot_jax.data.readers.sources import image_of
 from anyshot_jax.report.overlay import with_heat
 from anyshot_jax.types import Array, InputError
 
@@ -32,6 +33,8 @@ class Limits(NamedTuple):
     bytes: int = 64 * 2**20
     images: int = 16
     pixels: int = 50_000_000  # of one image, unpacked
+    all_pixels: int = 200_000_000  # of all images of a request
+    seconds: int = 60  # that a request may take to arrive
     name: int = 100  # characters
     description: int = 2000
     classes: int = 1000
@@ -51,6 +54,7 @@ class Served:
     def __init__(self, classifier: AnyShotClassifier, save_to: Path | None, limits: Limits):
         self.classifier, self.save_to, self.limits = classifier, save_to, limits
         self._lock = threading.Lock()
+        self._unpacking = threading.Lock()  # only one image is unpacked at once: it may be large
         self._on_disk, self._unsaved = _stamp(save_to), False
         self._digests: tuple[Any, list[str]] = None, []
         net = classifier.encoder_
@@ -113,7 +117,11 @@ class Served:
         with self._lock:
             if not self._fitted():
                 raise InputError('the model has no class yet: add one first')
-            squares, model = self._squares(uploads), self.classifier
+        squares = self._squares(uploads)
+        with self._lock:
+            if not self._fitted():  # any more
+                raise InputError('the model has no class yet: add one first')
+            model = self.classifier
             shares, unknown, nearest = model.answer(self._items(uploads, squares), k=SHOWN)
             rows = self._rows()
             return [
@@ -166,8 +174,9 @@ class Served:
         text = _line(description, f'the description of {name!r}', limits.description, empty=True)
         if not uploads and not text:
             raise InputError(f'class {name!r}: choose images or write a description')
+        squares = self._squares(uploads)
         with self._lock:
-            squares, names = self._squares(uploads), self._classes()
+            names = self._classes()
             items = self._items(uploads, squares)
             if name not in names and len(names) >= limits.classes:
                 raise InputError(f'the model has {len(names)} classes, no more fit')
@@ -258,10 +267,24 @@ class Served:
     def _squares(self, uploads: Sequence[Upload]) -> list[Array]:
         """[side, side, 3] uint8 of each image, what the encoder sees of it.
 
-        Called under the lock, so that only one is ever unpacked: it may be large.
+        The others' requests go on meanwhile.
+
+        Raises:
+          InputError: a file is no image, damaged or too large, or all of them are together.
         """
+        squares, pixels = [], 0
         how = self.classifier.reading_._replace(max_pixels=self.limits.pixels)
-        return [shown(upload.content, self._side, upload.name, how) for upload in uploads]
+        for upload in uploads:
+            with self._unpacking:
+                image = image_of(upload.content, upload.name, how)
+                pixels += image.width * image.height
+                if pixels > self.limits.all_pixels:
+                    raise InputError(
+                        f'more than {self.limits.all_pixels:,} pixels in one request: send fewer '
+                        'images at once'
+                    )
+                squares.append(shown(image, self._side, how))
+        return squares
 
     def _items(self, uploads: Sequence[Upload], squares: list[Array]) -> list[Any]:
         """What the model reads: the squares, or where it sees tiles the files."""

@@ -12,22 +12,25 @@ from absl import logging
 from anyshot_jax.types import InputError
 
 
+def user_path(text: str | os.PathLike) -> Path:
+    """A path as a user writes it: ~ and ~NAME are home folders.
+
+    Raises:
+      InputError: there is no such user, or none has a home here.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as e:
+        raise InputError(f'{os.fspath(text)}: {e}: write the whole path') from e
+
+
 def data_root() -> Path | None:
     """The folder that ANYSHOT_DATA_DIR names, if it does."""
     root = os.environ.get('ANYSHOT_DATA_DIR', '')
-    return expanded(root) if root else None
-
-
-def expanded(path: str | Path) -> Path:
-    """The path with its ~ or ~name replaced.
-
-    Raises:
-      InputError: that user has no home directory.
-    """
     try:
-        return Path(path).expanduser()
-    except RuntimeError as e:
-        raise InputError(f'{path}: {e}') from e
+        return user_path(root) if root else None
+    except InputError as e:
+        raise InputError(f'the environment variable ANYSHOT_DATA_DIR={e}') from e
 
 
 def cache_dir() -> Path:
