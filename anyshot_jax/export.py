@@ -3,8 +3,8 @@
     python -m anyshot_jax.export --model=FILE --out=FILE.stablehlo
 
 The program takes images [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
-gives probabilities [N, C], the best scores [N] and whether they say "unknown" [N]. Weights are in
-it. Classes stand beside it in FILE.json. See README.md for a loader.
+gives probabilities [N, C], likeness to a known class [N] and whether that says "unknown" [N].
+Weights are in it. Classes stand beside it in FILE.json. See README.md for a loader.
 """
 
 import json
@@ -49,7 +49,7 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
         score = nearest_mean.scores(head, nearest_mean.place(head.space, features, jnp), jnp)
         if words is not None:
             score = joint.scores(words, score, features, jnp)
-        best = score.max(-1)
+        best = nearest_mean.familiarity(head, score, jnp)
         p = nearest_mean.probabilities(score, head.temperature, jnp)
         return p, best, best < head.threshold
 
@@ -79,7 +79,7 @@ def write(classifier, path: Path, platforms=PLATFORMS) -> None:
     said = {
         'classes': classifier.classes_.tolist(),
         'input': {'shape': ['n', *item.shape[1:]], 'dtype': str(item.dtype)},
-        'output': ['probabilities [n, classes]', 'best score [n]', 'unknown [n]'],
+        'output': ['probabilities [n, classes]', 'likeness to a known class [n]', 'unknown [n]'],
         'threshold': classifier.threshold_,
         'platforms': list(program.platforms),
     }

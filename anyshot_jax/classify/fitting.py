@@ -11,7 +11,8 @@ import numpy as np
 from anyshot_jax.classify import nearest_mean, word_means
 from anyshot_jax.classify.frozen import Frozen
 from anyshot_jax.classify.nearest_mean import Head
-from anyshot_jax.ops import calibration
+from anyshot_jax.ops import calibration, open_set
+from anyshot_jax.ops.open_set import Rejection
 from anyshot_jax.types import Array, InputError
 
 # Of cosines where no example can be held out: the likeliest of 0.05 to 0.3 in one-shot tasks of
@@ -23,8 +24,7 @@ class Calibrated(NamedTuple):
     """Temperature and threshold of scores, fitted on held-out examples."""
 
     temperature: float
-    threshold: float | None  # of the best score; None: nothing could be held out
-    false_alarm: float | None  # the rate to expect of it
+    rejection: Rejection | None  # of unknown classes; None: nothing could be held out
     held_out: Array  # [N, C] probabilities of support items while they were held out, else NaN
 
 
@@ -152,21 +152,24 @@ def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> C
     """
     held_out = np.full((len(label), num_classes), np.nan, np.float32)
     if not scored:
-        return Calibrated(usual, None, None, held_out)
+        return Calibrated(usual, None, held_out)
     rows, score = map(np.concatenate, zip(*scored, strict=True))
     score = score.astype(np.float64)
     temperature = usual
     if num_classes > 1:
         temperature = calibration.fit_temperature(score, label[rows])
     held_out[rows] = nearest_mean.probabilities(score, temperature)
-    limit, expected = calibration.fit_threshold(score.max(1), false_alarm)
-    return Calibrated(temperature, limit, expected, held_out)
+    rejection = open_set.fit_rejection(score, label[rows], false_alarm)
+    return Calibrated(temperature, rejection, held_out)
 
 
 def with_limits(head: Head, found: Calibrated) -> Head:
     """`head` with the fitted temperature and threshold."""
-    limit = -np.inf if found.threshold is None else found.threshold
-    return head._replace(temperature=np.float32(found.temperature), threshold=np.float32(limit))
+    head = head._replace(temperature=np.float32(found.temperature))
+    if found.rejection is None:
+        return head
+    level, crowd, threshold, *_ = found.rejection
+    return head._replace(level=level, crowd=crowd, threshold=np.float32(threshold))
 
 
 def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
@@ -187,7 +190,8 @@ def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
         found = word_means.fit_means(words, ~empty, means, known)
         means[empty], by_words[empty], by_words[~empty] = found.means, found.means, found.left_out
     zeros, one = np.zeros(num_classes, np.float32), np.float32(1)
-    return Head(space, means.astype(np.float32), zeros, one, np.float32(-np.inf)), by_words
+    none = np.float32(-np.inf)
+    return Head(space, means.astype(np.float32), zeros, one, none, zeros, np.float32(0)), by_words
 
 
 def _usual_temperature(head: Head) -> float:

@@ -20,7 +20,8 @@ from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import THUMBNAIL
 from anyshot_jax.types import InputError
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)  # 1 had no levels of classes: the threshold is of the best score itself
 KEY = 'anyshot_jax'
 MAX_BYTES = 8 << 30
 
@@ -47,6 +48,7 @@ def write(path: Path, classifier: Any) -> None:
         'names': list(classifier.support_names_),
         'of_pictures': bool(classifier.of_images_),
         'false_alarm': classifier.false_alarm_,
+        'unseen_detected': classifier.unseen_detected_,
         'encoder': classifier.encoder_.encoder.digest if classifier.of_images_ else '',
     }
     head = {f'head.{k}': v for k, v in _flat(classifier.head_).items()}
@@ -107,11 +109,13 @@ def _restore(path: Path, cls: type) -> Any:
         said = json.loads((f.metadata() or {}).get(KEY, 'null'))
         if not isinstance(said, dict):
             raise InputError(f'{path} holds tensors, but no classifier of this package')
-        if said.get('format') != FORMAT:
-            raise InputError(f'{path} has format {said.get("format")!r}, this reads {FORMAT}')
+        if said.get('format') not in READ:
+            raise InputError(f'{path} has format {said.get("format")!r}, this reads {READ}')
         arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
     x, label = arrays['support_features'], arrays['support_label']
     num, (count, dim) = len(said['classes']), x.shape
+    if said['format'] == 1:
+        arrays |= {'head.level': np.zeros(num, np.float32), 'head.crowd': np.float32(0)}
     head_fields = {k: arrays[f'head.{k}'] for k in (*Space._fields, *Head._fields[1:])}
     _check(path, arrays, label, num, count, dim, head_fields, said)
     made: Any = cls(**said['params'])
@@ -133,6 +137,7 @@ def _restore(path: Path, cls: type) -> Any:
     limit = float(made.head_.threshold)
     made.threshold_ = limit if np.isfinite(limit) else None
     made.false_alarm_ = said['false_alarm']
+    made.unseen_detected_ = said.get('unseen_detected')
     made.encoder_digest_ = str(said['encoder'])
     made.index_support()
     return made
@@ -164,6 +169,7 @@ def _check(path, arrays, label, num, count, dim, head, said) -> None:
     r = head['axes'].shape[-1]
     shapes = {
         'shift': (dim,), 'axes': (dim, r), 'gain': (r,), 'means': (num, dim), 'bias': (num,),
+        'level': (num,),
     }  # fmt: skip
     wrong = [k for k, v in head.items() if v.dtype != np.float32 or v.shape != shapes.get(k, ())]
     wrong += [k for k, v in head.items() if k != 'threshold' and not np.isfinite(v).all()]
