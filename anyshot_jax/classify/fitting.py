@@ -18,6 +18,8 @@ from anyshot_jax.types import Array, InputError
 # Of cosines where no example can be held out: the likeliest of 0.05 to 0.3 in one-shot tasks of
 # Emoji's validation classes, of 5, of 20 and of 100 ways.
 ONE_SHOT_TEMPERATURE = 0.1
+# From more on, one class hardly moves the space that all are seen in.
+FEW_CLASSES = 12
 
 
 class Calibrated(NamedTuple):
@@ -93,8 +95,31 @@ def fit(
         bias = choose_bias(score, np.concatenate(said), label[rows], of_words)
         head = head._replace(bias=np.where(of_words, bias, 0).astype(np.float32))
         scored = [(rows, score + head.bias) for rows, score in scored]
-    found = calibrate(scored, label, num_classes, _usual_temperature(head), false_alarm)
-    return with_limits(head, found), found
+    unseen = None
+    if scored and (found := by_others(x, label, num_classes, **told)) is not None:
+        unseen = found + head.bias, label
+    calibrated = calibrate(
+        scored, label, num_classes, _usual_temperature(head), false_alarm, unseen
+    )
+    return with_limits(head, calibrated), calibrated
+
+
+def by_others(x: Array, label: Array, num_classes: int, *, how, words, known) -> Array | None:
+    """[N, C] scores of examples by heads that know nothing of their class; its own don't count.
+
+    None where there are many classes: the space hardly depends on one of them, and held-out
+    scores without it are as good. Arguments as for `fit`.
+    """
+    if not 1 < num_classes <= FEW_CLASSES:
+        return None
+    score = np.zeros((len(x), num_classes))
+    for c in np.unique(label):
+        own = label == c
+        if own.all():
+            return None
+        part, _ = head_of(x[~own], label[~own], num_classes, how=how, words=words, known=known)
+        score[own] = nearest_mean.scores(part, nearest_mean.place(part.space, x[own]))
+    return score
 
 
 def choose_bias(score: Array, said: Array, y: Array, of_words: Array) -> float:
@@ -144,11 +169,14 @@ def fit_trained(
     return with_limits(head, found), found
 
 
-def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> Calibrated:
+def calibrate(
+    scored, label, num_classes, usual: float, false_alarm: float, unseen=None
+) -> Calibrated:
     """Temperature and threshold.
 
     Args:
       scored: (rows, scores [n, C]) of parts of the support held out; none: `usual` is taken.
+      unseen: see `open_set.fit_rejection`.
     """
     held_out = np.full((len(label), num_classes), np.nan, np.float32)
     if not scored:
@@ -159,7 +187,7 @@ def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> C
     if num_classes > 1:
         temperature = calibration.fit_temperature(score, label[rows])
     held_out[rows] = nearest_mean.probabilities(score, temperature)
-    rejection = open_set.fit_rejection(score, label[rows], false_alarm)
+    rejection = open_set.fit_rejection(score, label[rows], false_alarm, unseen)
     return Calibrated(temperature, rejection, held_out)
 
 
@@ -190,8 +218,7 @@ def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
         found = word_means.fit_means(words, ~empty, means, known)
         means[empty], by_words[empty], by_words[~empty] = found.means, found.means, found.left_out
     zeros, one = np.zeros(num_classes, np.float32), np.float32(1)
-    none = np.float32(-np.inf)
-    return Head(space, means.astype(np.float32), zeros, one, none, zeros, np.float32(0)), by_words
+    return Head(space, means.astype(np.float32), zeros, one, np.float32(-np.inf), zeros), by_words
 
 
 def _usual_temperature(head: Head) -> float:

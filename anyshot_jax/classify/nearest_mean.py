@@ -41,8 +41,8 @@ class Head(NamedTuple):
     bias: Array  # [C] added to the scores: classes of words only are less like their items
     temperature: Array  # [] of the scores
     threshold: Array  # [] of `familiarity`; below it is an unknown class; -inf: none
-    level: Array  # [C] and
-    crowd: Array  # [] of `open_set.familiarity`
+    level: Array = np.float32(0)  # [C] and
+    crowd: Array = np.float32(0)  # [] of `open_set.familiarity`; 0: the best score itself
 
 
 def unit(x: Array, xp: Any = np) -> Array:

@@ -33,14 +33,16 @@ def familiarity(score: Array, level: Array, crowd: Array, xp: Any = np) -> Array
     Args:
       score: [N, C] of items and classes. level: [C], crowd: [] as in `Rejection`.
     """
-    best = score.max(-1) - level[score.argmax(-1)]
+    best = score.max(-1) - xp.broadcast_to(level, score.shape[-1:])[score.argmax(-1)]
     if score.shape[-1] < 2:
         return best
     after = xp.sort(score, axis=-1)[:, -1 - NEXT : -1]
     return best - crowd * after.mean(-1)
 
 
-def fit_rejection(score: Array, label: Array, false_alarm: float) -> Rejection:
+def fit_rejection(
+    score: Array, label: Array, false_alarm: float, unseen: tuple[Array, Array] | None = None
+) -> Rejection:
     """Levels, threshold and what to expect of it, by items that were held out.
 
     An item of an unknown class is imitated by an item without its own class's score: every class
@@ -49,6 +51,9 @@ def fit_rejection(score: Array, label: Array, false_alarm: float) -> Rejection:
     Args:
       score: [N, C] of items that took no part in the classes' means, N >= 1. label: [N].
       false_alarm: share of known classes' items that may be below the threshold.
+      unseen: scores [M, C] of items by what knows nothing of their class, and that class [M], whose
+        own scores don't count; None: as of the held-out items. A space that was centred on few
+        classes knows each of them.
     """
     num, classes = score.shape
     score = score.astype(np.float64)
@@ -70,10 +75,12 @@ def fit_rejection(score: Array, label: Array, false_alarm: float) -> Rejection:
     threshold, expected = calibration.fit_threshold(known, false_alarm)
     detected = None
     if classes > 1:
-        others = np.arange(classes)[None] != label[:, None]
-        rest = score[others].reshape(num, classes - 1)
-        levels = np.broadcast_to(level, score.shape)[others].reshape(num, classes - 1)
+        asked, of = (score, label) if unseen is None else unseen
+        shape = len(asked), classes - 1
+        others = np.arange(classes)[None] != of[:, None]
+        rest = asked[others].reshape(shape)
+        levels = np.broadcast_to(level, asked.shape)[others].reshape(shape)
         best = rest.argmax(1)
-        unseen = familiarity(rest, np.zeros(classes - 1), crowd) - levels[rows, best]
-        detected = float(np.mean(unseen < threshold))
+        likeness = familiarity(rest, np.zeros(classes - 1), crowd)
+        detected = float(np.mean(likeness - levels[np.arange(len(best)), best] < threshold))
     return Rejection(level.astype(np.float32), np.float32(crowd), threshold, expected, detected)
