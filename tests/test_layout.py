@@ -17,8 +17,8 @@ FLOORS = (
     {'methods'},
     {'report'},
     {'training'},
-    {'classify', 'sweep'},
-    {'predict', 'serve', 'export', 'main'},
+    {'classify', 'detect', 'sweep'},
+    {'predict', 'serve', 'compare', 'export', 'main'},
     {'__main__'},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
