@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -371,3 +372,19 @@ def test_real_tiles(data_dir, caplog):
     of_type = [set(data['test'].group[data['test'].label == c].tolist()) for c in range(5)]
     # 20, 16, 9, 7, 17 tiles a type, of which 3 stand in two.
     assert [len(g) for g in of_type] == [19, 14, 8, 5, 17]
+
+
+def test_normal_images_are_held_out_where_none_are_for_testing(root, caplog):
+    (root / 'test/good/000.png').unlink()
+    data = load(root, detect_only=True)
+    assert data['good'].x[:, 0, 0, 0].tolist() == [10, 11]
+    assert data['good_test'].x[:, 0, 0, 0].tolist() == [12]
+    assert 'the last 1 of 3 images in train/good are held out' in caplog.text
+    assert 'good_test' not in load(root)
+
+
+def test_no_defect_at_all_says_what_to_do(root):
+    shutil.rmtree(root / 'test')
+    shutil.rmtree(root / 'ground_truth')
+    with pytest.raises(InputError, match=r'0 types of defect.* predict --good=.*train/good'):
+        load(root, detect_only=True)
