@@ -386,5 +386,5 @@ def test_normal_images_are_held_out_where_none_are_for_testing(root, caplog):
 def test_no_defect_at_all_says_what_to_do(root):
     shutil.rmtree(root / 'test')
     shutil.rmtree(root / 'ground_truth')
-    with pytest.raises(InputError, match=r'0 types of defect.* predict --good=.*train/good'):
+    with pytest.raises(InputError, match=r'0 types of defect.*predict --good=.*train/good'):
         load(root, detect_only=True)
