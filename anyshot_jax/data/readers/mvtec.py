@@ -87,7 +87,12 @@ def _in_layout(root: Path, listed: bool) -> list[Item]:
 
 
 def _normal_folder(root: Path) -> str:
-    """The name of the folder of normal images where there are no splits; '' if there is none."""
+    """The name of the folder of normal images where there are no splits; '' if there is none.
+
+    The folder of one split of a category is no category, though it looks like one.
+    """
+    if (root.parent / 'train' / GOOD).is_dir():
+        return ''
     names = {p.name.casefold(): p.name for p in root.iterdir() if p.is_dir()}
     return next((names[name] for name in NORMAL if name in names), '')
 
