@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.methods.anomaly import askable
+from anyshot_jax.defects.draws import askable
 from anyshot_jax.report import figures, overlay, tasks
 from anyshot_jax.report.page import escape, name, section
 from anyshot_jax.types import Array, Data, Dataset, Method, TrainState
