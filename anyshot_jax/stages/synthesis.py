@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.ops.distance import unit
+from anyshot_jax.ops.metric import harmonic_mean
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.ops.transport import sinkhorn
 from anyshot_jax.types import ACCURACY, TEST_SEEN, Array, Data, Dataset, InputError, Method
@@ -155,8 +156,7 @@ def synthesiser(
         answer = lambda x: jnp.argmax(weigh(x, fields.colours, coloured) @ every.T - less[None], 1)
         seen = per_class(answer(held_out.x), held_out)[:start]  # in the order of `roles`
         unseen = per_class(answer(novel.x) - start, novel)
-        s, u = seen.mean(), unseen.mean()
-        both = 2 * s * u / jnp.maximum(s + u, 1e-12)
+        both = harmonic_mean(seen.mean(), unseen.mean())
         return {'seen': seen, 'unseen': unseen, 'harmonic mean': both[None]}
 
     def evaluate(state, data, key, role):
