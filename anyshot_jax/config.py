@@ -28,9 +28,9 @@ SPINE: dict[str, Any] = {
     'vary': (),
     'member_chunk': 0,  # members computed at once; 0: right for the backend
     'num_steps': 1000,
-    'batch_size': 8,  # units (episodes, pairs, items) a step over all devices
+    'batch_size': 8,  # tasks (episodes, pairs, items) a step over all devices
     'steps_per_call': 10,  # steps that one compiled call scans over
-    'task_chunk': 0,  # units differentiated at once; 0: right for the backend
+    'task_chunk': 0,  # tasks differentiated at once; 0: right for the backend
     'log_every': 100,
     'eval_every': 500,
     'save_every': 500,
