@@ -149,7 +149,7 @@ class Method(NamedTuple):
       predict: (state, episode) -> scores [W*Q, W], the largest is the answer. None: it answers no
         episodes.
       embed: (state, x [N, ...]) -> [N, D]. None: no item has features of its own.
-      similarity: (state, a [N, D], b [M, D]) -> [N, M] of embeddings, for retrieval and heat maps.
+      similarity: (state, a [N, D], b [M, D]) -> [N, M] of embeddings, for retrieval.
       export: (state, data, key) -> {name: array} for later stages of the recipe.
       measure: of the values of `evaluate`.
     """

@@ -15,6 +15,15 @@ DEFAULTS = {'threshold': 127}  # of 0..255, what is more is ink
 
 
 def build(config, data):
+    """Nearest neighbours by the modified Hausdorff distance of ink.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from, grey images.
+    Returns:
+      The Method. Its extra: {}.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     for given in data.values():
         shape = given.x.shape[1:] if isinstance(given, Dataset) else given.x_s.shape[2:]
         if len(shape) != 3 or shape[-1] != 1:

@@ -29,6 +29,15 @@ ORDERS = ('second', 'first')
 
 
 def build(config, data):
+    """MAML of config.net on functions.
+
+    Args:
+      config: of a run. data: functions of the roles train, val and test.
+    Returns:
+      The Method. Its extra: {}.
+    Raises:
+      InputError: a field that does not fit, or data that hold classes.
+    """
     fields, train = config.method, config.train
     check_choices(fields, {'order': ORDERS})
     if fields.inner_steps < 0 or not fields.eval_steps or min(fields.eval_steps) < 0:

@@ -51,6 +51,16 @@ MEASURED = 64  # normal images by whose patches those of all are standardised
 
 
 def build(config, data):
+    """Detector by remembered patches and a net trained on synthetic defects.
+
+    Args:
+      config: of a run. data: images of the roles good, train, val, good_test, and test.
+    Returns:
+      The Method. Its extra: 'bank' [K, D], 'encoder', its parameters, and 'mean' and 'deviation'
+      [D] of normal patches.
+    Raises:
+      InputError: a field that does not fit, or images that are missing.
+    """
     fields = config.method
     check(config, data)
     kept, held = kept_and_held(data)

@@ -22,6 +22,15 @@ DEFAULTS = {'role': 'base'}  # web: the paper's warm-up, on wrong labels
 
 
 def build(config, data):
+    """Classifier of the classes of one role, for its net.
+
+    Args:
+      config: of a run. data: with the roles web and test, and config.method.role.
+    Returns:
+      The Method. Its extra: the net's batch statistics.
+    Raises:
+      InputError: the role is missing.
+    """
     fields, moves = config.method, config.augment.to_dict()
     novel(data, 'pretrain')
     if not isinstance(data.get(fields.role), Dataset):

@@ -46,6 +46,16 @@ KINDS = ('', ' + synthesis', ' transductive', ' transductive + synthesis')  # as
 
 
 def build(config, data):
+    """Any-shot classifier by refined class centres.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from; synthesised items of an
+        earlier stage.
+    Returns:
+      The Method. Its extra: {}.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     fields = config.method
     synthesised = data.get(fields.synthesised_from) if fields.synthesised_from else None
     check(config, data)

@@ -38,6 +38,15 @@ CHOICES = {
 
 
 def build(config, data):
+    """Siamese network of config.net.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: the net's batch statistics.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     fields, net = config.method, build_net(config.net)
     check_choices(fields, CHOICES)
     if fields.margin <= 0:

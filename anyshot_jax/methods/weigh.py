@@ -33,6 +33,15 @@ KINDS = ('mean', 'rows', 'top', 'density', 'votes')
 
 
 def build(config, data):
+    """Weights of web images by their similarity.
+
+    Args:
+      config: of a run. data: with the roles web and test.
+    Returns:
+      The Method. Its extra: {}; it exports weight [N].
+    Raises:
+      InputError: a field that does not fit, or a role or stage that is missing.
+    """
     fields = config.method
     _check(config, data)
     sim = Similarity.of(data, fields.simnet_from)
