@@ -240,8 +240,8 @@ def find(folder: str, name: str):
     module = importlib.import_module(f'anyshot_jax.{folder}.{name}') if name in files else None
     if not hasattr(module, registers):
         modules = {f: importlib.import_module(f'anyshot_jax.{folder}.{f}') for f in files}
-        known = [f for f, m in modules.items() if hasattr(m, registers)]
-        raise InputError(f'no anyshot_jax/{folder}/{name}.py{nearest(name, known)}')
+        registered = [f for f, m in modules.items() if hasattr(m, registers)]
+        raise InputError(f'no anyshot_jax/{folder}/{name}.py{nearest(name, registered)}')
     return module
 
 

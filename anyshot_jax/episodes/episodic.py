@@ -53,8 +53,8 @@ def forward(net, params: dict, extra: dict, *x: Array, mode: str) -> tuple[Array
     variables = {'params': params, **extra}
     if mode == 'statistics':
         kwargs = {'train': False, 'transductive': True, 'mutable': ['batch_stats']}
-        out, own = net.apply(variables, *x, **kwargs)
-        return out, dict(own)
+        out, statistics = net.apply(variables, *x, **kwargs)
+        return out, dict(statistics)
     if mode == 'train':
         out, updated = net.apply(variables, *x, train=True, mutable=list(extra))
         return out, dict(updated)

@@ -154,10 +154,10 @@ def prototype(net, temperature: float) -> Judge:
         return value, (metrics, extra)
 
     def left_out(params, extra, x, y, ways):
-        own = jnp.eye(len(y), dtype=bool)
+        diagonal = jnp.eye(len(y), dtype=bool)
         z = unit(forward(net, params, extra, x, mode='inductive')[0])
         member = jax.nn.one_hot(y, ways)
-        others = (member[None] * ~own[..., None]).swapaxes(1, 2)  # [N, W, N]
+        others = (member[None] * ~diagonal[..., None]).swapaxes(1, 2)  # [N, W, N]
         means = others @ jax.lax.stop_gradient(z)
         logits = jnp.einsum('nd,nwd->nw', z, unit(means)) / temperature
         return cross_entropy(logits, y)[0]
@@ -199,10 +199,10 @@ def relation(net, temperature: float) -> Judge:
         return value, ({'accuracy': right.mean()}, extra)
 
     def left_out(params, extra, x, y, ways):
-        own = jnp.eye(len(y), dtype=bool)
+        diagonal = jnp.eye(len(y), dtype=bool)
         same = y[:, None] == y[None]  # pairs of an item with itself weigh 0
         logits = forward(net, params, extra, x, x, mode='inductive')[0]
-        return pair_cross_entropy(logits, same, ways - 1.0, jnp.where(own, 0.0, 1.0))
+        return pair_cross_entropy(logits, same, ways - 1.0, jnp.where(diagonal, 0.0, 1.0))
 
     return Judge(scores, loss, left_out)
 
@@ -252,8 +252,8 @@ def _check(config, data) -> None:
             'config.data.name=mvtec and config.residual.encoder'
         )
     if fields.prototypes == 'pixels':
-        found = data.get('averaged', {})
-        lack = [k for k in fields.shots if len(found.get(f'{k}-shot', ())) < fields.draws]
+        averaged = data.get('averaged', {})
+        lack = [k for k in fields.shots if len(averaged.get(f'{k}-shot', ())) < fields.draws]
         if lack:
             raise InputError(
                 f"config.method.prototypes='pixels' needs {fields.draws} mean images of "
@@ -261,16 +261,16 @@ def _check(config, data) -> None:
                 f'config.residual.average_draws={fields.draws}'
             )
     for shots in fields.shots:
-        kept = [test.names[c] for c in askable(test, shots)]
-        aside = [name for name in test.names if name not in kept]
-        if len(kept) < 2:
+        enough = [test.names[c] for c in askable(test, shots)]
+        too_few = [name for name in test.names if name not in enough]
+        if len(enough) < 2:
             raise InputError(
                 f'config.method.shots={fields.shots}: {shots} leave fewer than two types of defect '
-                f'with a part to ask for ({", ".join(kept) or "none"}); use fewer'
+                f'with a part to ask for ({", ".join(enough) or "none"}); use fewer'
             )
-        if aside:
+        if too_few:
             logging.warning(
-                '%d-shot: %s left out, no more groups than shots', shots, ', '.join(aside)
+                '%d-shot: %s left out, no more groups than shots', shots, ', '.join(too_few)
             )
     if not config.num_steps:
         return

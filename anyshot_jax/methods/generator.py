@@ -148,9 +148,9 @@ def generator_loss(fields, nets: Nets, critic, tables, generator, x, y, key):
     synthetic = generate(fields, nets, generator, means, a, key)
     scores: Any = nets.critic.apply(critic['critic'], synthetic, a)
     score = scores.mean()
-    real, made = (nets.embedding.apply(critic['embedding'], f) for f in (x, synthetic))
-    real, made, all_y = from_all_devices((jax.lax.stop_gradient(real), made, y))
-    pull = contrast(real, made, all_y, all_y, fields.temperature)
+    target, embedded = (nets.embedding.apply(critic['embedding'], f) for f in (x, synthetic))
+    target, embedded, all_y = from_all_devices((jax.lax.stop_gradient(target), embedded, y))
+    pull = contrast(target, embedded, all_y, all_y, fields.temperature)
     return fields.synthesised_contrast * pull - score, {'synthesised_contrast': pull}
 
 

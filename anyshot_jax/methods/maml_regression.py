@@ -83,8 +83,10 @@ def build(config, data):
         """Predictions for every query point after each of eval_steps: [steps, Q, 1]."""
         f = lambda p: net.apply({'params': p}, episode.x_q, train=False)
         lr = fields.eval_lr or fields.inner_lr
-        seen = descend(state.params, episode, steps=max(fields.eval_steps), lr=lr, after=f).after
-        return jnp.concatenate([f(state.params)[None], seen])[jnp.array(fields.eval_steps)]
+        after_each = descend(
+            state.params, episode, steps=max(fields.eval_steps), lr=lr, after=f
+        ).after
+        return jnp.concatenate([f(state.params)[None], after_each])[jnp.array(fields.eval_steps)]
 
     @partial(jax.jit, static_argnames=('count', 'devices'))
     def errors(state, functions, key, *, count, devices):

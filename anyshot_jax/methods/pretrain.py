@@ -49,12 +49,12 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), stats)
 
     def sample(key, data):
-        given, keys = data[fields.role], jax.random.split(key)
-        row = jax.random.randint(keys[0], (), 0, given.x.shape[0])
-        x = given.x[row]
+        dataset, keys = data[fields.role], jax.random.split(key)
+        row = jax.random.randint(keys[0], (), 0, dataset.x.shape[0])
+        x = dataset.x[row]
         if any(moves.values()):
             x = augment.affine(keys[1], x[None], **moves)[0]
-        return x, given.label[row]
+        return x, dataset.label[row]
 
     def scores(params, stats, x, mode):
         z, stats = net.apply(params['net'], stats, x, mode)
@@ -62,8 +62,8 @@ def build(config, data):
 
     def loss(params, stats, batch, key):
         x, y = batch
-        found, stats = scores(params, stats, x, 'train')
-        value, metrics = cross_entropy(found, y)
+        logits, stats = scores(params, stats, x, 'train')
+        value, metrics = cross_entropy(logits, y)
         return value, (metrics, stats)
 
     chunk = jax.jit(lambda state, x: scores(state.params, state.extra, x, 'inductive')[0])

@@ -86,8 +86,8 @@ def build(config, data):
 
     def task_loss(params, z, y, chosen, key):
         sim = similarity(params, None, z, z)
-        same, own = y[:, None] == y[None, :], jnp.eye(len(y), dtype=bool)
-        nearest_one = jnp.argmax(jnp.where(own, -jnp.inf, sim), -1)
+        same, diagonal = y[:, None] == y[None, :], jnp.eye(len(y), dtype=bool)
+        nearest_one = jnp.argmax(jnp.where(diagonal, -jnp.inf, sim), -1)
         metrics = {'accuracy': jnp.mean(y[nearest_one] == y)}  # of the nearest other item
         if fields.loss == 'triplet':
             return triplet(key, -sim, y, fields.margin, fields.mining), metrics
@@ -95,7 +95,7 @@ def build(config, data):
             value = jax.nn.softplus(jnp.where(same, -sim, sim))
         else:
             value = contrastive(-sim, same, fields.margin, squared=fields.squared)
-        return balanced_mean(value, same, chosen & ~own), metrics
+        return balanced_mean(value, same, chosen & ~diagonal), metrics
 
     def loss(params, extra, batch, key):
         z, extra = forward(net, params['net'], extra, join(batch, 1), mode='train')

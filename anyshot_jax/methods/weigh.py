@@ -114,12 +114,12 @@ def scores(fields, sim: Similarity, z: Array, web: Dataset) -> tuple[Array, np.n
     return jnp.asarray(score), within
 
 
-def _of_class(fields, own: Array) -> np.ndarray:
+def _of_class(fields, sim: Array) -> np.ndarray:
     """[n] from the similarities [n, n] of one class."""
     if fields.kind == 'density':
-        return np.asarray(weighting.density(own, fields.quantile))
+        return np.asarray(weighting.density(sim, fields.quantile))
     share = fields.share if fields.kind == 'top' else 1.0
-    return np.asarray(weighting.mean_similarity(own, columns=fields.kind != 'rows', share=share))
+    return np.asarray(weighting.mean_similarity(sim, columns=fields.kind != 'rows', share=share))
 
 
 def weights_of(fields, score: Array, web: Dataset) -> np.ndarray:

@@ -79,11 +79,11 @@ def class_centres(
     """
     rows = jnp.ones_like(x_q[:, 0]) if rows is None else rows
     columns = jnp.ones_like(x_s[0], shape=weight_s.shape[1:]) if columns is None else columns
-    given, mass = weight_s.T @ x_s, weight_s.sum(0)[:, None]
+    support_sum, mass = weight_s.T @ x_s, weight_s.sum(0)[:, None]
     limits = {'sharpness': sharpness, 'tolerance': tolerance, 'max_rounds': max_rounds}
     # A centre is a mean of rows, and its products with queries follow from those of rows with each
     # other, so that a round costs W * Q^2 whatever D is. The centres themselves come last.
-    similar, given_q = x_q @ x_q.T, given @ x_q.T
+    similar, given_q = x_q @ x_q.T, support_sum @ x_q.T
 
     def plan(dot, potential):
         # Distances less |x_q|^2, the same for all classes, and less |centre|^2, the same for all
@@ -99,10 +99,10 @@ def class_centres(
         dot = dot + step * ((given_q + share @ similar) / total - dot)
         return (dot, potential), (share, total)
 
-    centres, dot = (a / jnp.maximum(mass, 1e-12) for a in (given, given_q))
+    centres, dot = (a / jnp.maximum(mass, 1e-12) for a in (support_sum, given_q))
     start = dot, -sharpness * jnp.sum(centres * centres, 1)
     carry, (share, total) = jax.lax.scan(move, start, length=rounds)
-    mean = (given[None] + share @ x_q) / total
+    mean = (support_sum[None] + share @ x_q) / total
 
     def follow(centres, mean):
         centres = centres + step * (mean - centres)

@@ -20,14 +20,14 @@ def exported(data: Data, stage: str, field: str) -> Mapping[str, Array]:
     Raises:
       InputError: there is no such stage; the nearest is named.
     """
-    found = data.get(stage)
-    if not isinstance(found, Mapping):
+    arrays = data.get(stage)
+    if not isinstance(arrays, Mapping):
         stages = [name for name, d in data.items() if isinstance(d, Mapping)]
         raise InputError(
             f'config.method.{field}={stage!r} is no earlier stage'
             f'{nearest(stage, stages) if stages else ""}'
         )
-    return found
+    return arrays
 
 
 def flatten(name: str, tree: Any) -> dict[str, Array]:
@@ -67,12 +67,12 @@ def start_from(data: Data, stage: str, params: Any, stats: Any) -> tuple[Any, An
     Raises:
       InputError: no such stage, or it exported a net of another shape.
     """
-    found = exported(data, stage, 'start_from')
-    given = unflatten(found, 'params/net'), unflatten(found, 'stats/net')
+    arrays = exported(data, stage, 'start_from')
+    net = unflatten(arrays, 'params/net'), unflatten(arrays, 'stats/net')
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
-    if shapes(given) != shapes((params, stats)):
+    if shapes(net) != shapes((params, stats)):
         raise InputError(
             f'config.method.start_from={stage!r}: that stage trained a net of other shapes; give '
             'both stages the same config.net'
         )
-    return given
+    return net

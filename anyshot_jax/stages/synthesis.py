@@ -56,17 +56,19 @@ def predict_means(data, dataset, penalty: float) -> jax.Array:
     """
     train = data['train']
     means = class_means(train.x, train.label, len(train.count))
-    given, asked = words(train), words(dataset)
-    middle, mean = given.mean(0, keepdims=True), means.mean(0, keepdims=True)
-    given, asked = unit(given - middle), unit(asked - middle)
-    gram = given @ given.T + penalty * jnp.eye(len(given))
-    found = mean + asked @ given.T @ jnp.linalg.solve(gram, means - mean)
+    of_train, of_asked = words(train), words(dataset)
+    middle, mean = of_train.mean(0, keepdims=True), means.mean(0, keepdims=True)
+    of_train, of_asked = unit(of_train - middle), unit(of_asked - middle)
+    gram = of_train @ of_train.T + penalty * jnp.eye(len(of_train))
+    predicted = mean + of_asked @ of_train.T @ jnp.linalg.solve(gram, means - mean)
     if 'colours' not in train.extras:
-        return found
-    said = lambda d: d.extras['colours'] - train.extras['colours'].mean(0, keepdims=True)
-    shown, named = means[:, -len(COLOURS) :], said(train)
-    slope = jnp.sum(named * shown) / jnp.maximum(jnp.sum(named * named), 1e-12)
-    return jnp.concatenate([found[:, : -len(COLOURS)], slope * said(dataset)], 1)
+        return predicted
+    colours = lambda d: d.extras['colours'] - train.extras['colours'].mean(0, keepdims=True)
+    image_colours, named_colours = means[:, -len(COLOURS) :], colours(train)
+    slope = jnp.sum(named_colours * image_colours) / jnp.maximum(
+        jnp.sum(named_colours * named_colours), 1e-12
+    )
+    return jnp.concatenate([predicted[:, : -len(COLOURS)], slope * colours(dataset)], 1)
 
 
 def check(config: ConfigDict, data: Data) -> None:
