@@ -25,19 +25,19 @@ def real_types(
     Args:
       answers: (params, extra, x_s, y_s, x_q, ways) -> scores [Q, W].
       adapt: (state, x_s, y_s, ways) -> params, fine-tuned on the shots or as they are.
-      data: 'test', and 'averaged' if its mean images stand for the types. types: their ids.
+      data: its role test, and `averaged` if its mean images stand for the types. types: their ids.
       most: shots of the largest task; smaller ones take the first of them.
     Returns:
       Shares of queries classified right, over all (micro) and over types (macro), [draws] each; the
       support's rows [draws, W, S]; the type that each item is called [draws, N], not asked: -1.
     """
     ways, chosen = len(types), jnp.array(types)
-    about = jnp.zeros(len(data['test'].names), bool).at[chosen].set(True)
+    about = jnp.zeros(len(data.roles['test'].names), bool).at[chosen].set(True)
     y = jnp.repeat(jnp.arange(ways), shots)
 
     def one(i, state, data, key):
-        dataset, averaged = data['test'], data.get('averaged')
-        if averaged is None:
+        dataset, averaged = data.roles['test'], data.averaged
+        if not averaged:
             support = sampling.draw_support(jax.random.fold_in(key, i), dataset, most)
         else:
             support = averaged['support'][i]
@@ -46,7 +46,7 @@ def real_types(
         x = dataset.x[support.reshape(-1)]
         params = adapt(state, x, y, ways) if shots > 1 else state.params
         stand_for = (x, y)
-        if averaged is not None:
+        if averaged:
             stand_for = averaged[f'{shots}-shot'][i][chosen], jnp.arange(ways)
         scores = answers(params, state.extra, *stand_for, dataset.x, ways)
         answer = chosen[jnp.argmax(scores, -1)]

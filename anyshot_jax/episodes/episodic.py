@@ -145,9 +145,7 @@ def episodic(
         embed=embed_flat,
         similarity=similar,
         export=lambda state, data, key: {
-            role: embed_split(state, dataset).x
-            for role, dataset in data.items()
-            if isinstance(dataset, Dataset)  # not what an earlier stage exported
+            role: embed_split(state, dataset).x for role, dataset in data.roles.items()
         },
         measure=SCORE if config.eval.retrieval else ACCURACY,
     )
@@ -187,7 +185,7 @@ def episode_evaluation(
 
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
-        dataset, values = data[role], {}
+        dataset, values = data.roles[role], {}
         devices = frozenset(dataset.x.devices())
         if of_features or config.eval.retrieval:
             features = embed_split(state, dataset)
@@ -198,9 +196,8 @@ def episode_evaluation(
                 by_task = accuracies(state, items, key, **shape)
                 names = [task_name(*task, within) for task in config.eval.tasks]
                 values |= {name: by_task[name] for name in names}  # jit sorts
-        for name, tasks in data.items() if role == 'test' else ():
-            if isinstance(tasks, Episode):
-                values[name] = fixed_accuracies(state, tasks).reshape(-1)
+        for name, tasks in data.tasks.items() if role == 'test' else ():
+            values[name] = fixed_accuracies(state, tasks).reshape(-1)
         if config.eval.retrieval:
             items = retrieval.items_of(features)
             measures = retrieval.evaluate(

@@ -1,12 +1,13 @@
 """Episodes of a config: whether the data can give them, and the sampler of those to train on."""
 
+import dataclasses
 from collections.abc import Callable, Collection
 
 import jax
 from ml_collections import ConfigDict
 
 from anyshot_jax.episodes import augment, retrieval, sampling
-from anyshot_jax.types import Array, Data, Dataset, InputError
+from anyshot_jax.types import Array, Data, InputError
 
 
 def check_episodes(
@@ -34,8 +35,9 @@ def check_episodes(
         if not trains:
             raise InputError(f'{config.method.name} has nothing to train: set config.num_steps=0')
         train = data
-        if 'train' in data:
-            train = {**data, 'train': training_classes(config, data, skip_small)(data)}
+        if 'train' in data.roles:
+            classes = training_classes(config, data, skip_small)(data)
+            train = dataclasses.replace(data, roles={**data.roles, 'train': classes})
         sampling.check(train, 'train', **config.train)
     for role in ('val', 'test') if config.num_steps else ('test',):
         if config.eval.retrieval:
@@ -58,11 +60,11 @@ def check_episodes(
 
 def training_classes(config: ConfigDict, data: Data, skip_small: bool) -> Callable:
     """The function data -> training dataset; with `skip_small` of its classes with enough items."""
-    if not config.num_steps or not skip_small or not isinstance(data.get('train'), Dataset):
-        return lambda data: data['train']
+    if not config.num_steps or not skip_small or 'train' not in data.roles:
+        return lambda data: data.roles['train']
     least = config.train.shots + config.train.queries
-    classes = sampling.with_items(data['train'], 'train', least)
-    return lambda data: sampling.restrict(data['train'], classes)
+    classes = sampling.with_items(data.roles['train'], 'train', least)
+    return lambda data: sampling.restrict(data.roles['train'], classes)
 
 
 def episode_sampler(config: ConfigDict, classes: Callable) -> Callable:
@@ -88,4 +90,4 @@ def episode_sampler(config: ConfigDict, classes: Callable) -> Callable:
 
 def some_items(data: Data) -> Array:
     """Items of one of the roles, for their shape."""
-    return next(d.x for d in data.values() if isinstance(d, Dataset))
+    return next(d.x for d in data.roles.values())

@@ -1,6 +1,6 @@
 """Anomaly multi-classification: the type of a defect, from one, two or five images of each.
 
-After arXiv 2406.05645: what distinguishes types is learnt on synthetic defects (data['train'],
+After arXiv 2406.05645: what distinguishes types is learnt on synthetic defects (the role train,
 `data/pseudo/`), stopped before it knows those too well, and carried over to the real ones. Items
 are residuals from what is normal (config.residual). By `loss`:
 - 'prototype': `prototype`;
@@ -32,7 +32,7 @@ from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.contrastive import pair_cross_entropy
 from anyshot_jax.ops.distance import cosine, unit
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.types import Episode, InputError, Method, TrainState
+from anyshot_jax.types import Data, Episode, InputError, Method, TrainState
 
 DEFAULTS = {
     'loss': 'prototype',
@@ -72,7 +72,7 @@ def build(config, data):
     _check(config, data)
     judge = JUDGES[fields.loss](net, fields.temperature)
     pairs = fields.loss == 'relation'
-    role_of = lambda role: data[role] if role in data else data['test']
+    role_of = lambda role: data.roles[role] if role in data.roles else data.roles['test']
     tx = build_optimizer(config.optim, config.num_steps)
 
     def init(key, data):
@@ -103,14 +103,15 @@ def build(config, data):
     )
 
     def draws_of(state, data, key, shots, draws):
-        names = ('test', 'averaged') if fields.prototypes == 'pixels' else ('test',)
-        dataset, types = data['test'], askable(data['test'], shots)
+        dataset, types = data.roles['test'], askable(data.roles['test'], shots)
         static = {'types': types, 'draws': draws, 'devices': frozenset(dataset.x.devices())}
-        return drawn(state, {name: data[name] for name in names}, key, shots=shots, **static)
+        averaged = data.averaged if fields.prototypes == 'pixels' else {}
+        data = Data({'test': dataset}, averaged=averaged)
+        return drawn(state, data, key, shots=shots, **static)
 
     def evaluate(state, data, key, role):
         if role != 'test':
-            dataset, count = data[role], config.eval.val_episodes
+            dataset, count = data.roles[role], config.eval.val_episodes
             devices = frozenset(dataset.x.devices())
             return accuracies(state, dataset, key, count=count, devices=devices)
         values = {}
@@ -130,7 +131,7 @@ def build(config, data):
     task = {'ways': config.train.ways, 'shots': config.train.shots, 'queries': config.train.queries}
     return Method(
         init=init,
-        sample=lambda key, data: sampling.sample_episode(key, data['train'], **task),
+        sample=lambda key, data: sampling.sample_episode(key, data.roles['train'], **task),
         update=gradient_update(loss, tx, task_chunk=config.task_chunk),
         evaluate=evaluate,
         predict=predict,
@@ -245,14 +246,14 @@ def _check(config, data) -> None:
             "'anomaly' supports neither augmentation nor retrieval: leave config.augment at 0 and "
             'config.eval.retrieval=False'
         )
-    test = data.get('test')
+    test = data.roles.get('test')
     if test is None or test.group is None:
         raise InputError(
             'anomaly distinguishes types of defect (role test, with groups): use '
             'config.data.name=mvtec and config.residual.encoder'
         )
     if fields.prototypes == 'pixels':
-        averaged = data.get('averaged', {})
+        averaged = data.averaged
         lack = [k for k in fields.shots if len(averaged.get(f'{k}-shot', ())) < fields.draws]
         if lack:
             raise InputError(

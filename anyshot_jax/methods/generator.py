@@ -64,7 +64,7 @@ def build(config, data):
     """
     fields = config.method
     _check(config)
-    dim = next(iter(data.values())).x.shape[-1]
+    dim = next(iter(data.roles.values())).x.shape[-1]
     nets = Nets(
         Generator(dim, fields.hidden),
         Critic(fields.hidden),
@@ -73,7 +73,7 @@ def build(config, data):
     tx = build_optimizer(config.optim, config.num_steps * fields.critic_steps)
 
     def init(key, data):
-        train, keys = data['train'], jax.random.split(key, 3)
+        train, keys = data.roles['train'], jax.random.split(key, 3)
         x, a = train.x[:2], words(train)[:2]
         params = {
             'generator': nets.generator.init(keys[0], a, jnp.zeros((len(a), fields.noise_dim))),
@@ -85,7 +85,7 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), params, opt_state, extra)
 
     def sample(key, data):
-        train, num = data['train'], fields.critic_steps + 1
+        train, num = data.roles['train'], fields.critic_steps + 1
         keys = jax.random.split(key)
         y = jax.random.randint(keys[0], (num,), 0, len(train.count))
         row = train.offset[y] + jax.random.randint(keys[1], (num,), 0, train.count[y])

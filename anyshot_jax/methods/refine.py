@@ -57,9 +57,9 @@ def build(config, data):
       InputError: a field that does not fit, or data that cannot give the episodes.
     """
     fields = config.method
-    synthesised = data.get(fields.synthesised_from) if fields.synthesised_from else None
+    synthesised = data.stages.get(fields.synthesised_from) if fields.synthesised_from else None
     check(config, data)
-    coloured = 'train' in data and has_colours(data)
+    coloured = 'train' in data.roles and has_colours(data)
 
     def init(key, x):
         return {}, {}
@@ -95,8 +95,8 @@ def build(config, data):
 
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
-        synthetic = None if synthesised is None else data[fields.synthesised_from][role]
-        dataset = embed_dataset(jax.jit(lambda x: embed({}, {}, x)), data[role])
+        synthetic = None if synthesised is None else data.stages[fields.synthesised_from][role]
+        dataset = embed_dataset(jax.jit(lambda x: embed({}, {}, x)), data.roles[role])
         devices = frozenset(dataset.x.devices())
         values = accuracies(dataset, synthetic, key, count=count, devices=devices)
         # In the order of the tasks: jit sorts by name.
@@ -163,9 +163,9 @@ def induce(x_s: Array, weight_s: Array, x_q: Array) -> Array:
     return -squared_euclidean(x_q, means)
 
 
-def transduce(fields: ConfigDict, given: Given, class_id: Array) -> Moved:
+def transduce(fields: ConfigDict, items: Items, class_id: Array) -> Moved:
     """Class centres moved by the queries, in the space of the graph if there is one."""
-    x_s, weight_s, x_q = given
+    x_s, weight_s, x_q = items
     x, num_s, prior = jnp.concatenate([x_s, x_q]), len(x_s), tuple(fields.prior)
     group = jnp.arange(len(x)) >= num_s
     valid = jnp.concatenate([weight_s.sum(1) > 0, jnp.ones(len(x_q), bool)])
@@ -200,8 +200,8 @@ def check(config, data) -> None:
       InputError: names the field.
     """
     fields, tasks = config.method, config.eval.tasks
-    if fields.synthesised_from and fields.synthesised_from not in data:
-        hint = nearest(fields.synthesised_from, [n for n, d in data.items() if isinstance(d, dict)])
+    if fields.synthesised_from and fields.synthesised_from not in data.stages:
+        hint = nearest(fields.synthesised_from, data.stages)
         raise InputError(
             f'config.method.synthesised_from={fields.synthesised_from!r} is no earlier stage{hint}'
         )
@@ -216,7 +216,7 @@ def check(config, data) -> None:
         )
     if min(fields.neighbours, fields.graph_power) < 1:
         raise InputError('config.method.neighbours and graph_power must be >= 1')
-    num = len(data['test'].count) if 'test' in data else 0
+    num = len(data.roles['test'].count) if 'test' in data.roles else 0
     if fields.prior and (len(fields.prior) != num or min(fields.prior) <= 0):
         raise InputError(
             f'config.method.prior={tuple(fields.prior)}: give a positive number for each of the '

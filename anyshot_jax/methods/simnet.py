@@ -80,7 +80,7 @@ def build(config, data):
     nets = Nets(backbone(config.net, 'simnet'), PairHead(tuple(fields.widths)), Judge())
     optimisers = build_optimisers(config)
     # Rounded up, so that runs that differ by an item share their compiled program.
-    most = {role: -(-int(max(data[role].count)) // 16) * 16 for role in ROLES}
+    most = {role: -(-int(max(data.roles[role].count)) // 16) * 16 for role in ROLES}
 
     def embed(state, x):
         return nets.body.apply(state.params['net'], state.extra['net'], x, 'inductive')[0]
@@ -96,9 +96,9 @@ def build(config, data):
         values = {}
         names = {'': role, ', base classes': 'test_base' if role == 'test' else ''}
         for end, name in names.items():
-            if isinstance(data.get(name), Dataset):
-                items = min(fields.eval_items, int(min(data[name].count)))
-                means = scores(state, data[name], key, items=items)
+            if name in data.roles:
+                items = min(fields.eval_items, int(min(data.roles[name].count)))
+                means = scores(state, data.roles[name], key, items=items)
                 values |= {n + end: means[n] for n in ('F1', 'precision', 'recall')}
         return values
 
@@ -129,7 +129,7 @@ def build_optimisers(config) -> Optimisers:
 def init_state(fields, nets: Nets, optimisers: Optimisers, key, data) -> TrainState:
     """The state before the first step; from an earlier stage's net with fields.start_from."""
     keys = jax.random.split(key, 3)
-    x = data['base'].x[:2]
+    x = data.roles['base'].x[:2]
     params, stats = nets.body.init(keys[0], x)
     if fields.start_from:
         params, stats = start_from(data, fields.start_from, params, stats)
@@ -152,11 +152,15 @@ def draw_batches(fields, augmentation: dict, most: dict[str, int], key, data) ->
     ways = {'base': fields.base_ways, 'web': fields.web_ways}
     parts = [
         draw_items(
-            k, data[role], min(ways[role], len(data[role].count)), fields.batch_items, most[role]
+            k,
+            data.roles[role],
+            min(ways[role], len(data.roles[role].count)),
+            fields.batch_items,
+            most[role],
         )
         for k, role in zip(keys[:2], ROLES, strict=True)
     ]
-    x = jnp.concatenate([data[r].x[row] for r, (row, _) in zip(ROLES, parts, strict=True)])
+    x = jnp.concatenate([data.roles[r].x[row] for r, (row, _) in zip(ROLES, parts, strict=True)])
     if any(augmentation.values()):
         x = augment.affine(keys[2], x, **augmentation)
     return Batches(x, parts[0][1])
@@ -280,9 +284,9 @@ def _check(config, data) -> None:
     """Raises InputError for what can't be learnt from; names the field."""
     fields = config.method
     novel(data, 'simnet')
-    if not isinstance(data.get('base'), Dataset):
+    if 'base' not in data.roles:
         raise InputError("config.method.name='simnet' needs the role base: clean classes")
-    if len(data['base'].count) < 2:
+    if len(data.roles['base'].count) < 2:
         raise InputError(
             "role 'base' has a single class; SimNet needs two or more for negative pairs"
         )

@@ -35,7 +35,7 @@ from anyshot_jax.runtime.devices import from_all_devices, map_rows, over_devices
 from anyshot_jax.stages.handover import start_from
 from anyshot_jax.stages.similarity import Backbone, Similarity, backbone, learnt, novel
 from anyshot_jax.stages.web_set import take, training, web_weights
-from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState
+from anyshot_jax.types import Array, InputError, Method, TrainState
 
 DEFAULTS = {
     'batch_norm': 'inductive',
@@ -93,9 +93,9 @@ def build(config, data):
     fields = config.method
     _check(config, data)
     roles = ('base', 'web') if fields.generalised else ('web',)
-    count = [len(data[role].count) for role in roles]
+    count = [len(data.roles[role].count) for role in roles]
     num, first_novel = sum(count), sum(count[:-1])
-    total = sum(len(data[role].label) for role in roles)
+    total = sum(len(data.roles[role].label) for role in roles)
     net = backbone(config.net, 'weakshot')
     sim = Similarity.of(data, fields.simnet_from) if fields.alpha else None
     tx = build_optimizer(config.optim, config.num_steps)
@@ -115,10 +115,10 @@ def build(config, data):
             answer = jnp.argmax(every_score(state, dataset.x), 1)
             return (answer == dataset.label + shift).astype(jnp.float32)
 
-        unseen = right(data[role], first_novel)
+        unseen = right(data.roles[role], first_novel)
         if not fields.generalised:
             return {'accuracy': unseen}
-        seen = right(data['test_base'], 0)
+        seen = right(data.roles['test_base'], 0)
         every = jnp.concatenate([seen, unseen])
         both = harmonic_mean(seen.mean(), unseen.mean())
         return {'accuracy': every, 'seen': seen, 'unseen': unseen, 'harmonic mean': both[None]}
@@ -131,7 +131,7 @@ def build(config, data):
         predict=lambda state, e: scores(state, e.x_q)[:, first_novel + e.class_id],
         embed=embed,
         export=lambda state, data, key: {
-            'scores': every_score(state, data['test'].x), 'label': data['test'].label
+            'scores': every_score(state, data.roles['test'].x), 'label': data.roles['test'].label
         },
     )  # fmt: skip
 
@@ -140,7 +140,7 @@ def init_state(parts: Parts, key, data) -> TrainState:
     """The state before the first step; from an earlier stage's net with `start_from`."""
     fields, net = parts.config.method, parts.net
     keys = jax.random.split(key)
-    x = data['web'].x[:2]
+    x = data.roles['web'].x[:2]
     params, stats = net.init(keys[0], x)
     if fields.start_from:
         params, stats = start_from(data, fields.start_from, params, stats)
@@ -255,7 +255,7 @@ def _check(config, data) -> None:
     if fields.batch_norm != 'inductive' or fields.alpha < 0:
         raise InputError("config.method.batch_norm must be 'inductive' and alpha >= 0")
     for role in ('base', 'test_base') if fields.generalised else ():
-        if not isinstance(data.get(role), Dataset):
+        if role not in data.roles:
             raise InputError(
                 f'config.method.generalised=True needs the role {role!r}: clean images of base '
                 'classes, in training and test'

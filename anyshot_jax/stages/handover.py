@@ -20,14 +20,12 @@ def exported(data: Data, stage: str, field: str) -> Mapping[str, Array]:
     Raises:
       InputError: there is no such stage; the nearest is named.
     """
-    arrays = data.get(stage)
-    if not isinstance(arrays, Mapping):
-        stages = [name for name, d in data.items() if isinstance(d, Mapping)]
+    if stage not in data.stages:
         raise InputError(
             f'config.method.{field}={stage!r} is no earlier stage'
-            f'{nearest(stage, stages) if stages else ""}'
+            f'{nearest(stage, data.stages) if data.stages else ""}'
         )
-    return arrays
+    return data.stages[stage]
 
 
 def flatten(name: str, tree: Any) -> dict[str, Array]:
@@ -67,12 +65,12 @@ def start_from(data: Data, stage: str, params: Any, stats: Any) -> tuple[Any, An
     Raises:
       InputError: no such stage, or it exported a net of another shape.
     """
-    arrays = exported(data, stage, 'start_from')
-    net = unflatten(arrays, 'params/net'), unflatten(arrays, 'stats/net')
+    found = exported(data, stage, 'start_from')
+    given = unflatten(found, 'params/net'), unflatten(found, 'stats/net')
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
-    if shapes(net) != shapes((params, stats)):
+    if shapes(given) != shapes((params, stats)):
         raise InputError(
             f'config.method.start_from={stage!r}: that stage trained a net of other shapes; give '
             'both stages the same config.net'
         )
-    return net
+    return given

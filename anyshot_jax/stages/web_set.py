@@ -21,7 +21,7 @@ def training(fields, data, roles) -> Training:
     """Labels, places and weights of the roles' items and classes, one role after another."""
     label, offset, count, weight, rows, classes = [], [], [], [], 0, 0
     for role in roles:
-        d = data[role]
+        d = data.roles[role]
         label.append(d.label + classes)
         offset.append(d.offset + rows)
         count.append(d.count)
@@ -40,7 +40,7 @@ def web_weights(fields, data) -> Array:
     Raises:
       InputError: weights that don't belong to these images, or truth that isn't known.
     """
-    web = data['web']
+    web = data.roles['web']
     if not fields.weights_from:
         return jnp.ones(len(web.label))
     if fields.weights_from == 'truth':
@@ -61,10 +61,10 @@ def web_weights(fields, data) -> Array:
 
 def take(data, roles, row: Array) -> Array:
     """Item number `row` of the roles' items one after another, without joining them."""
-    x = data[roles[-1]].x
+    x = data.roles[roles[-1]].x
     if len(roles) == 1:
         return x[row]
-    first = data[roles[0]].x
+    first = data.roles[roles[0]].x
     inside = row < len(first)
     return jnp.where(inside, first[jnp.minimum(row, len(first) - 1)],
                      x[jnp.maximum(row - len(first), 0)])  # fmt: skip
