@@ -277,7 +277,7 @@ def check(config, data) -> None:
         )
     if min(len(kept), len(held)) < LEAST:
         raise InputError(
-            f'of {len(data.roles["good"].x)} normal images {len(held)} are held out and {len(kept)} are '
-            f'not: patch_net needs {LEAST} of both or more, more normal images or another '
+            f'of {len(kept) + len(held)} normal images {len(held)} are held out and {len(kept)} '
+            f'are not: patch_net needs {LEAST} of both or more, more normal images or another '
             'config.data.pseudo.held_out'
         )

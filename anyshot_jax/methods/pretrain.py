@@ -31,7 +31,7 @@ def build(config, data):
     Raises:
       InputError: the role is missing.
     """
-    fields, moves = config.method, config.augment.to_dict()
+    fields, augmentation = config.method, config.augment.to_dict()
     novel(data, 'pretrain')
     if fields.role not in data.roles:
         raise InputError(
@@ -54,8 +54,8 @@ def build(config, data):
         dataset, keys = data.roles[fields.role], jax.random.split(key)
         row = jax.random.randint(keys[0], (), 0, dataset.x.shape[0])
         x = dataset.x[row]
-        if any(moves.values()):
-            x = augment.affine(keys[1], x[None], **moves)[0]
+        if any(augmentation.values()):
+            x = augment.affine(keys[1], x[None], **augmentation)[0]
         return x, dataset.label[row]
 
     def scores(params, stats, x, mode):

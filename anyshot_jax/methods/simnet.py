@@ -150,17 +150,12 @@ def draw_batches(fields, augmentation: dict, most: dict[str, int], key, data) ->
     """
     keys = jax.random.split(key, 3)
     ways = {'base': fields.base_ways, 'web': fields.web_ways}
+    datasets = [data.roles[role] for role in ROLES]
     parts = [
-        draw_items(
-            k,
-            data.roles[role],
-            min(ways[role], len(data.roles[role].count)),
-            fields.batch_items,
-            most[role],
-        )
-        for k, role in zip(keys[:2], ROLES, strict=True)
+        draw_items(k, d, min(ways[role], len(d.count)), fields.batch_items, most[role])
+        for k, d, role in zip(keys[:2], datasets, ROLES, strict=True)
     ]
-    x = jnp.concatenate([data.roles[r].x[row] for r, (row, _) in zip(ROLES, parts, strict=True)])
+    x = jnp.concatenate([d.x[row] for d, (row, _) in zip(datasets, parts, strict=True)])
     if any(augmentation.values()):
         x = augment.affine(keys[2], x, **augmentation)
     return Batches(x, parts[0][1])
