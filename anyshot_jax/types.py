@@ -5,6 +5,7 @@ D feature dimension, A attribute dimension, P patches, B units in a batch; H, W,
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,8 +15,23 @@ from flax import struct
 Array = Any  # jax.Array or numpy.ndarray; the loaders return the latter, jit takes both
 
 
+# What moves a terminal's cursor, colours it or turns its text round, and halves of characters.
+_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out, such as \\x1b; lines and tabs stay."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 class InputError(ValueError):
-    """The user's data, config or files can't be used; the message says which and what to do."""
+    """The user's data, config or files can't be used; the message says which and what to do.
+
+    It may hold names of files and classes that come from anywhere: it is `printable`.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ArgumentError(InputError):
@@ -30,7 +46,7 @@ class ArgumentError(InputError):
         self.name, self.problem = name, problem
 
     def __str__(self) -> str:
-        return f'{self.name}{self.problem}'
+        return printable(f'{self.name}{self.problem}')
 
 
 @struct.dataclass
@@ -71,11 +87,6 @@ class Sinusoids:
     x: Array
 
 
-# By role: train, val, test (classes disjoint); base, novel, ... Functions to regress on instead of
-# classes are Sinusoids.
-Data = Mapping[str, Any]
-
-
 class Episode(NamedTuple):
     """One few-shot task. Rows stand class by class: y_s = 0..0 1..1 ..., likewise y_q.
 
@@ -87,6 +98,23 @@ class Episode(NamedTuple):
     x_q: Array  # [W*Q, ...]
     y_q: Array  # [W*Q] int32
     class_id: Array  # [W] int32, absolute (rotated classes: c + C * k)
+
+
+@struct.dataclass
+class Data:
+    """What a loader returns, and what every function of a method gets as `data`."""
+
+    # By role: train, val, test (classes disjoint); base, web, good, ...
+    roles: Mapping[str, Dataset] = struct.field(default_factory=dict)
+    # Tasks that the data prescribe, [E, ...] under the name of their column in the result.
+    tasks: Mapping[str, Episode] = struct.field(default_factory=dict)
+    # Arrays that earlier stages of the recipe exported, by the stage's name.
+    stages: Mapping[str, Mapping[str, Array]] = struct.field(default_factory=dict)
+    # By role, instead of classes: functions to regress on.
+    functions: Mapping[str, Sinusoids] = struct.field(default_factory=dict)
+    # Mean images of drawn support of the role test (defects/residual.py): 'support', its rows
+    # [draws, C, S], and '1-shot', '2-shot', ... [draws, C, ...], what the means are seen as.
+    averaged: Mapping[str, Array] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -186,6 +214,8 @@ def from_arrays(
 
 
 TEST_SEEN = 'test_seen'
+# Every role that a loader of the package gives; no stage of a recipe may be called like one.
+ROLES = ('train', 'val', 'test', TEST_SEEN, 'base', 'test_base', 'web', 'good', 'good_test')
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

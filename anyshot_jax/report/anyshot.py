@@ -25,16 +25,16 @@ def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> 
     """The sections for runs of `refine` and of methods that make features; none for others."""
     fields = config.method
     # One device answers, as for the other parts; exports of earlier stages come along.
-    data = jax.device_put(dict(data), jax.local_devices()[0])
+    data = jax.device_put(data, jax.local_devices()[0])
     key = jax.random.split(jax.random.key(int(config.get('seed', 0))), 4)[3]  # the test's
-    names = sampling.class_names(data['test'])
+    names = sampling.class_names(data.roles['test'])
     if 'synthesised_from' in fields:
         return _refined(method, state, data, config, key, names)
     if 'synthesised' in fields and 'calibration' in fields:
         made = method.export(state, data, key)['test']
         values = method.evaluate(state, data, key, 'test')
         return [
-            _synthesised(data['test'], made, fields.colours, has_colours(data), names),
+            _synthesised(data.roles['test'], made, fields.colours, has_colours(data), names),
             _told(values, names),
         ]
     return []
@@ -42,10 +42,10 @@ def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> 
 
 def _refined(method, state, data, config, key, names) -> list[Markup]:
     fields, tasks = config.method, config.eval.tasks
-    coloured = 'train' in data and has_colours(data)
-    made = data[fields.synthesised_from]['test'] if fields.synthesised_from else None
+    coloured = 'train' in data.roles and has_colours(data)
+    made = data.stages[fields.synthesised_from]['test'] if fields.synthesised_from else None
     assert method.embed
-    features = embed_dataset(jax.jit(partial(method.embed, state)), data['test'])
+    features = embed_dataset(jax.jit(partial(method.embed, state)), data.roles['test'])
     found, order = [], None
     shown = [t for t in tasks if t[1]][:1] + [t for t in tasks if not t[1]][:1]
     if shown and not bool(np.isfinite(features.x).all()):

@@ -18,10 +18,10 @@ def parts(
 ) -> list[Markup]:
     """The sections for a run of `anomaly`, one for each number of shots."""
     # One device answers, as for the other parts.
-    data = jax.device_put(dict(data), jax.local_devices()[0])
+    data = jax.device_put(data, jax.local_devices()[0])
     key = jax.random.split(jax.random.key(int(config.get('seed', 0))), 4)[3]  # the test's
     found = jax.device_get(method.export(state, data, key))
-    test = data['test']
+    test = data.roles['test']
     shown = np.asarray(test.x if images_of is None else images_of)
     return [
         _types(test, shown, shots, found[f'{shots}-shot support'], found[f'{shots}-shot answers'])

@@ -54,7 +54,7 @@ def parts(
     patcher, score = find('methods', config.method.name).scorer(state, data, config)
     bank = np.asarray(state.extra['bank'])
     found = []
-    for dataset in (data['good_test'], data[config.eval.role]):
+    for dataset in (data.roles['good_test'], data.roles[config.eval.role]):
         rows = np.sort(rng.permutation(len(dataset.x))[:MOST])
         x = np.asarray(dataset.x)[rows]
         own = score(x)
@@ -70,7 +70,7 @@ def parts(
         groups.append((bad.dataset.names[c], bad, picks))
     return [
         _curves(good, bad, SCORES[config.method.get('score', 'bank')]),
-        _places(groups, good, bad, patcher, bank, data['good'], config, rng),
+        _places(groups, good, bad, patcher, bank, data.roles['good'], config, rng),
     ]
 
 

@@ -24,7 +24,7 @@ from anyshot_jax.report.page import (
     section,
     table,
 )
-from anyshot_jax.types import Data, Dataset
+from anyshot_jax.types import Data
 
 NETS = {
     'inductive': 'Batch norm was inductive: it used the running statistics of training, so every '
@@ -264,14 +264,15 @@ def duration(seconds: float) -> str:
 
 def _sizes(data: Data) -> str:
     """Classes of every role, and the shape of an item."""
-    found = {role: d for role, d in data.items() if isinstance(d, Dataset)}
     parts = [
         f'{role} {len(d.offset):,}'
         + (f' \N{MULTIPLICATION SIGN} {d.turns} turns' if d.turns > 1 else '')
-        for role, d in found.items()
+        for role, d in data.roles.items()
     ]
-    shapes = {' \N{MULTIPLICATION SIGN} '.join(map(str, d.x.shape[1:])) for d in found.values()}
-    return f'classes: {", ".join(parts)} · items of {" or ".join(sorted(shapes))}' if found else ''
+    shapes = {
+        ' \N{MULTIPLICATION SIGN} '.join(map(str, d.x.shape[1:])) for d in data.roles.values()
+    }
+    return f'classes: {", ".join(parts)} · items of {" or ".join(sorted(shapes))}' if parts else ''
 
 
 def _field(value: Any) -> Any:

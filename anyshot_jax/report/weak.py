@@ -46,11 +46,11 @@ def parts(
     """
     fields = config.method
     if fields.get('name') == 'weigh':
-        data = jax.device_put(dict(data), jax.local_devices()[0])
+        data = jax.device_put(data, jax.local_devices()[0])
         made = method.export(state, data, jax.random.key(0))
         weight, within = np.asarray(made['weight']), np.asarray(made['similarity'])
         score = np.asarray(made['score'])  # tells apart what `bound` made alike
-        web = data['web']
+        web = data.roles['web']
         imaged = np.asarray(web.x if shown is None else shown)
         if not (np.isfinite(weight).all() and np.isfinite(within).all()):
             return [section('weights', 'Weights', note('The weights are not finite.'))]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import build_net
+from anyshot_jax.config import build_net, check_code
 from anyshot_jax.episodes.episodic import EMBED_CHUNK, forward, init_net
 from anyshot_jax.nets.pair_head import PairHead
 from anyshot_jax.ops.distance import cosine
@@ -86,6 +86,10 @@ class Similarity(NamedTuple):
         if NET not in found or not head_params:
             raise InputError(f'config.method.simnet_from={stage!r} is no stage of simnet')
         net = json.loads(np.asarray(found[NET]).tobytes())
+        try:
+            check_code(net)
+        except InputError as e:
+            raise InputError(f'what stage {stage!r} exported: {e}') from e
         body, head = backbone(net, 'simnet'), head_like(head_params)
 
         def features(p, x):
@@ -104,7 +108,7 @@ def learnt(data: Data, stage: str) -> dict:
     if not stage:
         return {}
     return {
-        part: {which: unflatten(data[stage], f'{part}/{which}') for which in ('net', 'head')}
+        part: {which: unflatten(data.stages[stage], f'{part}/{which}') for which in ('net', 'head')}
         for part in ('params', 'stats')
     }
 
@@ -146,9 +150,9 @@ def novel(data: Data, method: str) -> Dataset:
     Raises:
       InputError: the data have none.
     """
-    if not isinstance(data.get('web'), Dataset) or not isinstance(data.get('test'), Dataset):
+    if not {'web', 'test'} <= set(data.roles):
         raise InputError(
             f'config.method.name={method!r} needs the roles base, web and test: use '
             "config.data.name='weak' or 'noisy'"
         )
-    return data['web']
+    return data.roles['web']
