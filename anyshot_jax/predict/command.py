@@ -1,10 +1,12 @@
 """python -m anyshot_jax.predict --support=DIR --query=DIR [--descriptions=classes.json] --out=OUT
+python -m anyshot_jax.predict --good=DIR [--types=DIR] --query=DIR --out=OUT
 
 Classifies the images of a folder from a few examples of each class, from descriptions, or both,
 into OUT/predictions.csv and OUT/report.html. The same command goes on after a stop, and what was
-embedded once is not embedded again.
+embedded once is not embedded again. With --good, finds defects (`defects.py`).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,14 @@ def main(argv: list[str]) -> None:
         )
     try:
         # JAX starts here, after the flags are known to be right.
-        from anyshot_jax.predict import run
+        from anyshot_jax.predict import defects, run
         from anyshot_jax.runtime import start
     except ImportError as e:
         raise InputError(str(e)) from e
 
+    value: Callable[[str], Any] = lambda name: flags.FLAGS[name].value
+    if defects.is_asked(value('good'), value('types'), value('model')):
+        return _find_defects(defects)
     fields = run.Request._fields
     given: dict[str, Any] = {name: flags.FLAGS[name].value for name in fields}
     ask = run.Request(**given)
@@ -34,12 +39,57 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     start.keep_compiled()
     done = run.run(ask)
-    accuracy = done['accuracy']
+    print(summary(done, ask.unknown))
     print(
-        f'{done["images"]:,} images, {done["unknown"]:,} of no known class, '
-        f'{done["unreadable"]:,} unreadable; {done["embedded"]:,} embedded now'
-        + (f'; accuracy {accuracy * 100:.2f} %' if accuracy is not None else '')
-        + f'; {done["seconds"]:.1f} s\npredictions: {Path(ask.out) / "predictions.csv"}\n'
+        f'predictions: {Path(ask.out) / "predictions.csv"}\nreport: {Path(ask.out) / "report.html"}'
+    )
+
+
+def summary(done: dict[str, Any], unknown: str) -> str:
+    """What a call of `run` did, in a line or two.
+
+    Args:
+      done: as `run.run` gives it. unknown: the answer to images of no class, '' for none.
+    """
+    parts = [f'{done["images"]:,} images, {done["unreadable"]:,} unreadable']
+    if not done['tells']:
+        parts.append('nothing tells what is of no known class: no class has two examples')
+    elif unknown:
+        parts.append(f'{done["unknown"]:,} of no known class, answered {unknown!r}')
+    elif done['unknown']:
+        parts.append(
+            f'{done["unknown"]:,} of no known class, answered with the nearest class all the same '
+            '(column unknown; --unknown=LABEL answers otherwise)'
+        )
+    else:
+        parts.append('0 of no known class')
+    parts.append(f'{done["embedded"]:,} embedded now')
+    if done['accuracy'] is not None:
+        of = f' of the {done["asked"]:,} in folders of known classes' if done['strangers'] else ''
+        parts.append(f'accuracy {done["accuracy"] * 100:.2f} %{of}')
+    elif done['strangers']:
+        parts.append('no accuracy: no image lies in the folder of a known class')
+    parts.append(f'{done["seconds"]:.1f} s')
+    lines = '; '.join(parts)
+    return lines + (f'\npassed over, or worth a word: {done["notes"]}' if done['notes'] else '')
+
+
+def _find_defects(defects: Any) -> None:
+    from anyshot_jax.runtime import start
+
+    ask = defects.Request(**{name: flags.FLAGS[name].value for name in defects.Request._fields})
+    for name in ('support', 'descriptions', 'unknown', 'method'):
+        if flags.FLAGS[name].present:
+            raise InputError(f'--{name} is about classes, --good and --types about defects')
+    if ask.model and (given := [n for n in defects.OF_DETECTOR if flags.FLAGS[n].present]):
+        raise InputError(f'--model is fitted already: leave --{given[0]} out')
+    logging.set_verbosity(logging.WARNING)
+    start.keep_compiled()
+    done = defects.run(ask)
+    print(
+        f'{done["images"]:,} images, {done["defects"]:,} with a defect, '
+        f'{done["unreadable"]:,} unreadable, {done["other"]:,} other files; '
+        f'{done["seconds"]:.1f} s\npredictions: {Path(ask.out) / "predictions.csv"}\n'
         f'report: {Path(ask.out) / "report.html"}'
     )
 
@@ -56,7 +106,26 @@ def _define_flags() -> None:
     text('unknown', '', 'The answer to images of no class. Default: the nearest class.')
     text('out', '', 'Folder of predictions.csv and report.html.')
     text('save', '', 'Keeps the fitted classifier in this file (.safetensors).')
+    # Defects, from images without any.
+    text('good', '', 'Folder of normal images: finds defects instead of telling classes.')
+    text('types', '', 'Folder of known types of defects: <type>/<image>.')
+    flags.DEFINE_bool('products', False, 'The folders in --good are products.')
+    number = lambda name, default, said: flags.DEFINE_integer(name, default, said)
+    number('size', 256, 'Pixels that images are brought to; with --tile, 0: as they are.')
+    number('tile', 0, 'Pixels of the tiles that large images are cut into; 0: none.')
+    number('turns', 0, 'Turned copies of each normal image, such as 3: by 90 degrees.')
+    number('memory', 10_000, 'Patches that are remembered of a product, at most.')
+    text('foreground', 'none', 'How the object is found that counts: none, flood, grabcut.')
+    flags.DEFINE_float('false_alarm', 0.01, 'Share of normal images that may be called defects.')
     flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'An image that cannot be read.')
+    crops = ['auto', 'whole', 'centre', 'tiles']
+    said = 'What is seen of images that are no squares; auto: tiles of long ones.'
+    flags.DEFINE_enum('crop', 'auto', crops, said)
+    said = 'LOW,HIGH: what becomes black and white of 16 bits and floats. Default: their own range.'
+    text('range', '', said)
+    said = 'An image of more pixels is a row with an error.'
+    flags.DEFINE_integer('max_pixels', 50_000_000, said)
+    flags.DEFINE_bool('follow_links', False, 'Also where links lead out of the folder.')
     said = 'Imports, which runs, the modules of your own that a --method=WORKDIR names.'
     flags.DEFINE_bool('allow_code', False, said)
     flags.DEFINE_bool('overwrite', False, 'Replaces files in --out that others made.')
