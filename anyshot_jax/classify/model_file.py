@@ -15,10 +15,12 @@ import numpy as np
 from anyshot_jax.classify.joint import Joint
 from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import THUMBNAIL
+from anyshot_jax.classify.vectors import AS_THEY_ARE, Frame
 from anyshot_jax.storage.files import write_bytes
 from anyshot_jax.types import InputError
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)  # 1 had no levels of classes: the threshold is of the best score itself
 KEY = 'anyshot_jax'
 MAX_BYTES = 8 << 30
 HEAD = (*Space._fields, *Head._fields[1:])
@@ -26,6 +28,10 @@ TENSORS = (
     'support_features', 'support_label', 'support_pictures', 'held_out',
     *(f'head.{name}' for name in HEAD),
 )  # fmt: skip
+LEVELS = ('head.level', 'head.crowd')
+WORDS = tuple(f'joint.{name}' for name in Joint._fields)
+
+FRAME = ('frame.centre', 'frame.scale')
 
 
 def write(path: Path, classifier: Any) -> None:
@@ -52,6 +58,7 @@ def write(path: Path, classifier: Any) -> None:
         'names': [_shown(name) for name in classifier.support_names_],
         'of_pictures': bool(classifier.of_images_),
         'false_alarm': classifier.false_alarm_,
+        'unseen_detected': classifier.unseen_detected_,
         'encoder': classifier.encoder_.encoder.digest if classifier.of_images_ else '',
     }
     head = {f'head.{k}': v for k, v in _flat(classifier.head_).items()}
@@ -64,6 +71,9 @@ def write(path: Path, classifier: Any) -> None:
         'held_out': classifier.held_out_,
         **head,
     }
+    if not classifier.frame_.as_they_are:
+        arrays['frame.centre'] = classifier.frame_.centre
+        arrays['frame.scale'] = np.float64(classifier.frame_.scale)
     try:
         header = {KEY: json.dumps(said, allow_nan=False)}
     except (TypeError, ValueError) as e:
@@ -95,6 +105,19 @@ def read(path: Path, cls: type) -> Any:
         raise InputError(f'{path} is damaged, or no model: {type(e).__name__}: {e}') from e
 
 
+def _frame(path: Path, arrays: dict[str, np.ndarray], dim: int) -> Frame:
+    """From where the model sees vectors."""
+    if 'frame.centre' not in arrays:
+        return AS_THEY_ARE
+    centre, scale = arrays['frame.centre'], arrays['frame.scale']
+    fits = (
+        centre.shape == (dim,) and scale.shape == () and centre.dtype == scale.dtype == np.float64
+    )
+    if not fits or not np.isfinite(centre).all() or not 0 < scale < np.inf:
+        raise InputError(f'{path} is damaged: frame does not fit its features')
+    return Frame(centre, float(scale))
+
+
 def _restore(path: Path, cls: type) -> Any:
     from safetensors import safe_open
 
@@ -102,20 +125,27 @@ def _restore(path: Path, cls: type) -> Any:
         said = json.loads((f.metadata() or {}).get(KEY, 'null'))
         if not isinstance(said, dict):
             raise InputError(f'{path} holds tensors, but no classifier of this package')
-        if said.get('format') != FORMAT:
-            raise InputError(f'{path} has format {said.get("format")!r}, this reads {FORMAT}')
-        arrays = {name: f.get_tensor(name) for name in TENSORS}
+        if said.get('format') not in READ:
+            raise InputError(f'{path} has format {said.get("format")!r}, this reads {READ}')
+        present = set(f.keys())
+        wanted = [n for n in TENSORS if said['format'] > 1 or n not in LEVELS]
+        wanted += [n for n in WORDS if present & set(WORDS)]
+        wanted += [n for n in FRAME if present >= set(FRAME)]
+        arrays = {name: f.get_tensor(name) for name in wanted}
     x, label = arrays['support_features'], arrays['support_label']
     num, (count, dim) = len(said['classes']), x.shape
+    if said['format'] == 1:
+        arrays |= dict(zip(LEVELS, (np.zeros(num, np.float32), np.float32(0)), strict=True))
     head_fields = {k: arrays[f'head.{k}'] for k in HEAD}
     _check(path, arrays, label, num, count, dim, head_fields, said)
-    made: Any = cls(**said['params'])
+    made: Any = cls(**{'crop': 'centre', **said['params']})  # as before there was a choice
     a_folder = type(made) is not cls
     if a_folder:
         raise InputError(f'{path}: method={said["params"]["method"]!r} is a folder, not a method')
     made.check_params()
     made.classes_ = _classes(path, said)
     made.of_images_, made.n_features_in_ = said['of_pictures'], dim
+    made.frame_ = _frame(path, arrays, dim)
     made.support_features_, made.support_images_ = x, arrays['support_pictures']
     made.support_labels_ = made.classes_[label]
     made.support_names_ = [_shown(n) for n in said['names']]
@@ -128,6 +158,7 @@ def _restore(path: Path, cls: type) -> Any:
     limit = float(made.head_.threshold)
     made.threshold_ = limit if np.isfinite(limit) else None
     made.false_alarm_ = said['false_alarm']
+    made.unseen_detected_ = said.get('unseen_detected')
     made.encoder_digest_ = said['encoder']
     made.index_support()
     return made
@@ -176,6 +207,7 @@ def _check(path, arrays, label, num, count, dim, head, said) -> None:
     r = head['axes'].shape[-1]
     shapes = {
         'shift': (dim,), 'axes': (dim, r), 'gain': (r,), 'means': (num, dim), 'bias': (num,),
+        'level': (num,),
     }  # fmt: skip
     wrong = [k for k, v in head.items() if v.dtype != np.float32 or v.shape != shapes.get(k, ())]
     wrong += [k for k, v in head.items() if k != 'threshold' and not np.isfinite(v).all()]
@@ -210,12 +242,15 @@ def _check(path, arrays, label, num, count, dim, head, said) -> None:
 def _wrong_fields(said: dict) -> list[str]:
     """The names of the JSON's fields that are of another kind than `write` gives them."""
     share, pairs = said['false_alarm'], said['descriptions']
+    detected = said.get('unseen_detected')
     params, known = said['params'], said['classes']
     is_number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
     wrong = {
         'of_pictures': not isinstance(said['of_pictures'], bool),
         'names': not all(isinstance(n, str) for n in said['names']),
         'encoder': not isinstance(said['encoder'], str),
+        'unseen_detected': detected is not None
+        and not (is_number(detected) and 0 <= detected <= 1),
         'false_alarm': share is not None and not (is_number(share) and 0 <= share <= 1),
         'descriptions': not all(
             isinstance(p, list) and len(p) == 2 and p[0] in known and _is_text(p[1]) for p in pairs
