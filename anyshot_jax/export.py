@@ -45,8 +45,10 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
 
     @jax.jit
     def answer(x):
-        z = nearest_mean.place(head.space, embed(x), jnp)
-        score = nearest_mean.scores(head, z, jnp)
+        z = embed(x)
+        with jax.default_matmul_precision('highest'):  # its answers don't depend on the machine
+            z = nearest_mean.place(head.space, z, jnp)
+            score = nearest_mean.scores(head, z, jnp)
         best = score.max(-1)
         p = nearest_mean.probabilities(score, head.temperature, jnp)
         return p, best, best < head.threshold

@@ -13,6 +13,7 @@ from anyshot_jax.encoders.pretrained import digest
 from anyshot_jax.episodes.sampling import expand_turns
 from anyshot_jax.runtime.devices import AXIS
 from anyshot_jax.storage.cache import cached
+from anyshot_jax.target import on_cpu
 from anyshot_jax.types import Array, Data, Dataset, Episode, InputError
 
 CHUNK, CHUNK_CPU = 128, 8  # images on a device at once; on a CPU more need memory, not less time
@@ -79,7 +80,7 @@ def features(encoder: ImageEncoder, x: Array, what: str = '') -> Array:
             check_vma=False,
         )
     )
-    chunk = CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK
+    chunk = CHUNK_CPU if on_cpu() else CHUNK
     result = np.empty((len(x), encoder.dim), np.float32)
     with tqdm(total=len(x), desc=f'embed {what} images', disable=None) as bar:
         for rows, filled in _chunks(len(x), chunk * len(devices)):

@@ -11,6 +11,7 @@ from anyshot_jax.episodes import augment
 from anyshot_jax.episodes.episodic import cross_entropy
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
+from anyshot_jax.ops.product import product
 from anyshot_jax.stages.handover import export_net
 from anyshot_jax.stages.similarity import backbone, novel
 from anyshot_jax.types import Dataset, InputError, Method, TrainState
@@ -46,7 +47,7 @@ def build(config, data):
 
     def scores(params, stats, x, mode):
         z, stats = net.apply(params['net'], stats, x, mode)
-        return z @ params['head']['kernel'] + params['head']['bias'][None], stats
+        return product(z, params['head']['kernel']) + params['head']['bias'][None], stats
 
     def loss(params, stats, batch, key):
         x, y = batch

@@ -26,6 +26,7 @@ import optax
 from anyshot_jax.episodes import augment
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.ops.graph import cosine_gap, smoothness
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.weighting import stretch
 from anyshot_jax.runtime.devices import AXIS, over_devices
 from anyshot_jax.stages.handover import exported, start_from
@@ -113,7 +114,7 @@ def build(config, data):
     def loss(params, stats, frozen, batch: Image, alpha: float):
         """Of the batch on this device; the graph is of the batches on all."""
         h, stats = net.apply(params['net'], stats, batch.x, 'train')
-        scores = h @ params['head']['kernel'] + params['head']['bias'][None]
+        scores = product(h, params['head']['kernel']) + params['head']['bias'][None]
         log_prob = jax.nn.log_softmax(scores)
         named = jnp.take_along_axis(log_prob, batch.y[:, None], 1)[:, 0]
         value, rough = -jnp.mean(batch.weight * named), jnp.zeros(())
@@ -162,7 +163,7 @@ def build(config, data):
 
     def scores_of(state, x):
         h = embed(state, x)
-        return h @ state.params['head']['kernel'] + state.params['head']['bias'][None]
+        return product(h, state.params['head']['kernel']) + state.params['head']['bias'][None]
 
     def embed(state, x):
         return net.apply(state.params['net'], state.extra['net'], x, 'inductive')[0]

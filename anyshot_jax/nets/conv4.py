@@ -13,6 +13,7 @@ from jax import Array, lax
 from anyshot_jax.nets.conv import Conv, compute_dtype, matmul, patches
 from anyshot_jax.nets.norm import BatchNorm
 from anyshot_jax.nets.pool import in_chunks, max_index, max_pool, pick, unpool
+from anyshot_jax.target import on_cpu
 
 
 class Conv4(nn.Module):
@@ -49,7 +50,7 @@ class Conv4(nn.Module):
             moments, pool = None, partial(max_pool, y) if self.pools[i] else None
             w = conv.variables['params']['kernel']
             small = 2 * w[..., 0].size <= w.shape[-1] and x.dtype == w.dtype
-            if small and jax.default_backend() == 'cpu':
+            if small and on_cpu():
                 # Few input channels: all that is wanted of y can be had without storing y.
                 p = _padded_patches(x, w, self.padding[i])
                 moments = _moments(p, w)

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from anyshot_jax.target import on_cpu
+
 _AXES = (-4, -3, -2)  # images, height, width; axes before them are tasks
 
 
@@ -24,9 +26,10 @@ def batch_norm(
 ) -> tuple[Array, Array, Array]:
     """Normalise each channel, by the given statistics or by those of each task's own images.
 
-    One pass over x: var = E[(x-s)^2] - (E[x-s])^2 with s the mean of the task's first image, so
-    nothing cancels unless that image's mean lies many deviations from the others' (relative error
-    of var about 1e-7 * (1 + (mean - s)^2 / var)); var is clamped at 0.
+    var = E[(x-s)^2] - (E[x-s])^2, clamped at 0. On a CPU one pass over x: s is the mean of the
+    task's first image, so that nothing cancels unless it lies many deviations from the others'
+    (relative error of var about 1e-7 * (1 + (mean - s)^2 / var)). On an accelerator two: s is the
+    mean itself, for a TPU has the images of a batch side by side and would read them all for one.
 
     Args:
       x: [..., N, H, W, C]; leading axes are tasks, each with its own statistics.
@@ -46,8 +49,8 @@ def batch_norm(
     wide = jnp.promote_types(x.dtype, jnp.float32)
     scale, bias = _expand(scale, x.ndim, wide), _expand(bias, x.ndim, wide)
     if mean is None or var is None:
-        first = x[..., :1, :, :, :].astype(wide)
-        origin = lax.stop_gradient(first.mean(_AXES, keepdims=True))
+        shown = x[..., :1, :, :, :] if on_cpu() else x
+        origin = lax.stop_gradient(shown.astype(wide).mean(_AXES, keepdims=True))
         centred = x.astype(wide) - origin
         m = centred.mean(_AXES, keepdims=True)
         v = jnp.maximum((centred * centred).mean(_AXES, keepdims=True) - m * m, 0.0)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from anyshot_jax.target import on_cpu
+
 _CACHE = 4 << 20  # bytes, of one core's second-level cache
 
 
@@ -46,7 +48,7 @@ def in_chunks(f: Callable, *xs: Array, item_bytes: int) -> Any:
     n = xs[0].shape[0]
     size = max(1, _CACHE // item_bytes)
     k = next(k for k in range(1, n + 1) if n % k == 0 and n // k <= size)
-    if k == 1 or jax.default_backend() != 'cpu':
+    if k == 1 or not on_cpu():
         return f(*xs)
     ys = lax.map(lambda args: f(*args), tuple(x.reshape(k, n // k, *x.shape[1:]) for x in xs))
     return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), ys)
