@@ -11,6 +11,9 @@ from anyshot_jax.nets.conv import conv
 from anyshot_jax.nets.conv4 import Conv4
 from anyshot_jax.nets.norm import batch_norm
 from anyshot_jax.nets.pool import max_pool
+from anyshot_jax.ops.coreset import greedy_coreset
+from anyshot_jax.ops.neighbours import nearest
+from anyshot_jax.ops.transport import sinkhorn
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +138,40 @@ def _equations(jaxpr):
                 inner = getattr(inner, 'jaxpr', inner)
                 if hasattr(inner, 'eqns'):
                     yield from _equations(inner)
+
+
+def test_a_coreset_is_the_same():
+    x = normal(300, 5)
+    chosen = on('gpu', lambda x: greedy_coreset(jax.random.key(0), x, 20), x)
+    np.testing.assert_array_equal(chosen, greedy_coreset(jax.random.key(0), x, 20))
+
+
+def test_sinkhorn_comes_to_the_same_plan():
+    """Also where it needs several restarts; the sums are right by themselves."""
+    cost = 4 * np.abs(normal(12, 3))
+    rows, columns = np.ones(12), np.array([3.0, 2.0, 1.0])
+    plan = lambda cost: sinkhorn(cost, rows, columns, tolerance=1e-13, max_rounds=5000)[0]
+    got = on('gpu', plan, cost)
+    np.testing.assert_allclose(got.sum(1), 1, rtol=1e-12)
+    np.testing.assert_allclose(got.sum(0), [6, 4, 2], rtol=1e-12)
+    same(got, on('cpu', plan, cost))
+
+
+def test_the_nearest_are_the_same():
+    x, bank = normal(30, 4), normal(70, 4, seed=1)
+    same(on('gpu', lambda x, bank: nearest(x, bank, 3), x, bank), nearest(x, bank, 3))
+
+
+@pytest.mark.parametrize('platform', ['gpu', 'tpu'])
+def test_a_tie_goes_to_the_first(platform):
+    x = jnp.array([[0.0, 2, 1, 1], [2, 2, 1, 1], [0, 0, 5, 4], [0, 0, 5, 5]])[None, :, :, None]
+    want = [[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    got = on(platform, jax.grad(lambda x: jnp.sum(max_pool(x))), x)
+    np.testing.assert_array_equal(got[0, :, :, 0], want)
+    # The derivative of that by what comes back picks the same entries.
+    twice = lambda u: jax.grad(lambda g: jnp.vdot(jax.vjp(max_pool, x)[1](g)[0], u))(max_pool(x))
+    u = jnp.arange(16.0).reshape(x.shape)
+    np.testing.assert_array_equal(on(platform, twice, u)[0, :, :, 0], [[1, 2], [8, 10]])
 
 
 def test_the_form_is_that_of_the_platform():

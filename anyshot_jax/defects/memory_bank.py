@@ -26,7 +26,7 @@ from anyshot_jax.ops.coreset import greedy_coreset, random_projection
 from anyshot_jax.ops.neighbours import nearest
 from anyshot_jax.ops.patches import locally_aware
 from anyshot_jax.ops.product import product
-from anyshot_jax.runtime.devices import AXIS
+from anyshot_jax.runtime.devices import AXIS, one_ahead
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.target import on_cpu
 from anyshot_jax.types import Array, InputError
@@ -226,12 +226,16 @@ def _over(patcher: Patcher, function: Callable, images: Array, args: tuple, what
         )
     )
     size = (CHUNK_CPU if on_cpu() else CHUNK) * len(devices)
-    with tqdm(total=len(rows), desc=f'{what} images', disable=None) as bar:
+
+    def started():
         for start in range(0, len(rows), size):
             # Filled up from the start: there is one shape only.
             filled = rows[np.arange(start, start + size) % len(rows)]
             x = jax.device_put(np.asarray(images[filled]), NamedSharding(mesh, shared))
-            found = jax.device_get(apply(params, x, *args))
-            count = min(size, len(rows) - start)
-            yield filled[:count], jax.tree.map(lambda a, count=count: a[:count], found)
+            yield filled[: len(rows) - start], apply(params, x, *args)
+
+    with tqdm(total=len(rows), desc=f'{what} images', disable=None) as bar:
+        for own, found in one_ahead(started()):
+            count = len(own)
+            yield own, jax.tree.map(lambda a, count=count: a[:count], jax.device_get(found))
             bar.update(count)

@@ -28,7 +28,7 @@ from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.ops.graph import cosine_gap, smoothness
 from anyshot_jax.ops.product import product
 from anyshot_jax.ops.weighting import stretch
-from anyshot_jax.runtime.devices import AXIS, over_devices
+from anyshot_jax.runtime.devices import AXIS, for_batch, over_devices
 from anyshot_jax.stages.handover import exported, start_from
 from anyshot_jax.stages.similarity import Similarity, backbone, learnt, novel
 from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState, nearest
@@ -292,11 +292,11 @@ def _check(config, data) -> None:
                 f'config.batch_size={config.batch_size} must be a multiple of '
                 f'config.method.small_batch={fields.small_batch}'
             )
-        local = config.batch_size // jax.local_device_count()
+        local = config.batch_size // len(for_batch(config.batch_size))
         if local % (config.batch_size // fields.small_batch):
             raise InputError(
                 f'config.method.small_batch={fields.small_batch} must divide over '
-                f'{jax.local_device_count()} devices'
+                f'{len(for_batch(config.batch_size))} devices'
             )
         if min(fields.first_epochs, fields.halve_epochs - 1) < 0:
             raise InputError('config.method.first_epochs must be >= 0 and halve_epochs >= 1')

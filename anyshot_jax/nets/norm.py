@@ -3,9 +3,11 @@
 Ioffe and Szegedy, Batch Normalization, 2015, algorithm 1.
 """
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -53,7 +55,8 @@ def batch_norm(
         origin = lax.stop_gradient(shown.astype(wide).mean(_AXES, keepdims=True))
         centred = x.astype(wide) - origin
         m = centred.mean(_AXES, keepdims=True)
-        v = jnp.maximum((centred * centred).mean(_AXES, keepdims=True) - m * m, 0.0)
+        square = _mean_square(centred) if on_cpu() else _mean_square_again(x.astype(wide), origin)
+        v = jnp.maximum(square - m * m, 0.0)
         mean, var = (m + origin).squeeze(_AXES), v.squeeze(_AXES)
     else:
         origin = jnp.zeros((1,) * x.ndim, wide)
@@ -63,6 +66,30 @@ def batch_norm(
         x = pool(jnp.where(scale < 0, -1, 1).astype(x.dtype).reshape(-1))
     y = (x.astype(wide) - origin) * a + (bias - m * a)
     return y.astype(x.dtype), mean, var
+
+
+def _mean_square(x: Array) -> Array:
+    return (x * x).mean(_AXES, keepdims=True)
+
+
+@jax.custom_vjp
+def _mean_square_again(x: Array, origin: Array) -> Array:
+    """`_mean_square` of x - origin, which its derivative computes again.
+
+    Else it is written to memory for that, as large as x. No derivative by the origin.
+    """
+    return _mean_square(x - origin)
+
+
+def _mean_square_bwd(res: tuple[Array, Array], g: Array) -> tuple[Array, None]:
+    x, origin = lax.optimization_barrier(res)  # a compiler would keep what it has computed
+    count = math.prod(x.shape[axis] for axis in _AXES)
+    return g * (2 / count) * (x - origin), None
+
+
+_mean_square_again.defvjp(
+    lambda x, origin: (_mean_square_again(x, origin), (x, origin)), _mean_square_bwd
+)
 
 
 def _expand(p: Array, ndim: int, dtype: jnp.dtype) -> Array:

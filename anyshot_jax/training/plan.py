@@ -35,13 +35,14 @@ class Step(NamedTuple):
     temporary: int  # bytes on a device beside state and data
 
 
-def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> None:
+def show(
+    config: ConfigDict, everyone: Population, data: Data, states: Any, devices: list[jax.Device]
+) -> None:
     """Prints parameters, memory, operations and time of a run; writes nothing.
 
     Args:
-      config: complete. data, states: on all devices, as training has them; states are used up.
+      config: complete. data, states: on all of `devices`, as training has them; states are used up.
     """
-    devices = jax.local_devices()
     net = f' with {config.net.name}' if config.net.name else ''
     where = f'{len(devices)} x {devices[0].device_kind}'
     print(f'Plan of {config.method.name}{net} on {config.data.name}, {where}. Nothing is trained.')
@@ -53,9 +54,9 @@ def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> N
     compilation: dict[str, float] = {}
     rows = []
     if trains:
-        step = compiled(config, everyone, data, states, config.batch_size)
+        step = compiled(config, everyone, data, states, config.batch_size, devices)
         _show_work(step, config)
-        if not _show_memory(config, everyone, data, states, step):
+        if not _show_memory(config, everyone, data, states, devices, step):
             return
         call_s, states = _time_calls(step, data, states)
         step_s = call_s / config.steps_per_call
@@ -86,11 +87,12 @@ def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> N
 
 
 def compiled(
-    config: ConfigDict, everyone: Population, data: Data, states: Any, batch_size: int
+    config: ConfigDict, everyone: Population, data: Data, states: Any, batch_size: int, devices
 ) -> Step:
     """The step as training runs it, but for its `batch_size`; nothing is run."""
     sizes = {'batch_size': batch_size, 'steps_per_call': config.steps_per_call}
-    traced = jax.jit(make_population_step(everyone, **sizes), donate_argnums=0).trace(states, data)
+    step = make_population_step(everyone, **sizes, devices=devices)
+    traced = jax.jit(step, donate_argnums=0).trace(states, data)
     started = time.monotonic()
     try:
         program = traced.lower().compile()
@@ -103,12 +105,12 @@ def compiled(
     # What is returned lies where the given state was, but for the metrics.
     returned = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Step(
-        program, compile_s, flops.of_jaxpr(traced.jaxpr.jaxpr), cost.get('flops', math.nan),
+        program, compile_s, flops.of_jaxpr(traced.jaxpr.jaxpr), (cost or {}).get('flops', math.nan),
         memory.temp_size_in_bytes + returned,
     )  # fmt: skip
 
 
-def _show_memory(config, everyone, data, states, step: Step) -> bool:
+def _show_memory(config, everyone, data, states, devices, step: Step) -> bool:
     """Prints it; whether the step fits."""
     held = _bytes(states) + _bytes(data)
     limit, need = free_bytes() + held, held + step.temporary
@@ -118,8 +120,9 @@ def _show_memory(config, everyone, data, states, step: Step) -> bool:
     _line('temporaries of a step', size(step.temporary))
     _line('peak of training', size(need), f'{size(limit)} can be used; evaluation is not counted')
     unit = _bytes(jax.eval_shape(everyone.methods[0].sample, everyone.keys['step'][0], data))
-    measure = lambda batch: compiled(config, everyone, data, states, batch).temporary
-    found = largest_batch(measure, config.batch_size, step.temporary, limit - held, unit)
+    measure = lambda batch: compiled(config, everyone, data, states, batch, devices).temporary
+    sizes = config.batch_size, step.temporary, limit - held, unit, len(devices)
+    found = largest_batch(measure, *sizes)
     _line('largest meta-batch', *found)
     if need > limit:
         print('\nThe step does not fit, so that its time is not measured.')
@@ -127,20 +130,24 @@ def _show_memory(config, everyone, data, states, step: Step) -> bool:
 
 
 def largest_batch(
-    measure: Callable[[int], int], batch_size: int, temporary: int, free: float, unit: int
+    measure: Callable[[int], int],
+    batch_size: int,
+    temporary: int,
+    free: float,
+    unit: int,
+    devices: int,
 ) -> tuple[str, str]:
     """The largest meta-batch that fits into `free` bytes, and how that is known.
 
     Args:
       measure: a batch -> bytes on a device that its step needs beside state and data.
-      temporary: those of `batch_size`. unit: bytes of a sampled one.
+      temporary: those of `batch_size`. unit: bytes of a sampled one. devices: how many share it.
     """
-    devices = jax.local_device_count()
     points = {batch_size: temporary}
     try:
         for tried in (2 * batch_size, 3 * batch_size):
             points[tried] = measure(tried)
-        fits, growth, note = _where_line_ends(points, free)
+        fits, growth, note = _where_line_ends(points, free, devices)
         if growth * devices <= 2 * unit:  # gradients are accumulated; all units are drawn at first
             each = size(max(growth, 0) * devices)
             return 'any size fits', f'memory does not grow with it, but for {each} a unit'
@@ -149,20 +156,19 @@ def largest_batch(
         if fits > tried:  # far out the line is a little steeper
             tried = fits
             points[tried] = measure(tried)
-            fits, growth, note = _where_line_ends(points, free)
+            fits, growth, note = _where_line_ends(points, free, devices)
     except InputError:
         return f'below {tried}', 'the compiler finds no room for that'
     return f'{fits:,}', f'{note}, {size(growth * devices)} a unit'
 
 
-def _where_line_ends(points: dict[int, int], free: float) -> tuple[int, float, str]:
+def _where_line_ends(points: dict[int, int], free: float, devices: int) -> tuple[int, float, str]:
     """The batch that needs `free` bytes, by a line through the two largest ones, and its slope.
 
     A batch of one unit a device may be another program than all others.
     """
     (before, low), (last, high) = sorted(points.items())[-2:]
     growth = (high - low) / (last - before)
-    devices = jax.local_device_count()
     fits = int(last + (free - high) / growth) // devices * devices if growth > 0 else 0
     return max(fits, 0), growth, f'an estimate, by a line through {before} and {last}'
 
@@ -193,7 +199,7 @@ def _time_evaluations(config, data, state, key, trains: bool):
     such as the embedding of a split.
     """
     last, validates = config.eval.role, trains and config.eval_every > 0
-    few, more = (n * jax.local_device_count() for n in EPISODES)
+    few, more = (n * len(jax.tree.leaves(data)[0].devices()) for n in EPISODES)
     count = {'val': config.eval.val_episodes, 'test': config.eval.episodes}
     timed = partial(_time_evaluation, config, data, state, key)
     first = {role: timed(role, few) for role in dict.fromkeys(['val'] * validates + [last])}
