@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from anyshot_jax import config as configs
-from anyshot_jax.runtime import flops, memory
+from anyshot_jax.runtime import ahead, flops, memory
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training import loop, plan, population
 from anyshot_jax.training.step import make_population_step
@@ -233,9 +233,25 @@ def test_a_plan_of_stages(tiny_config, tmp_path, capsys):
     assert 'Plan of protonet' in printed and 'Plan of knn' in printed
 
 
-def test_a_step_that_can_not_be_has_one_line(tiny_config, tmp_path):
-    with pytest.raises(InputError, match='batch_size=3 does not divide over 2 devices'):
-        loop.run(tiny_config(plan=True, batch_size=3), tmp_path / 'run')
+def test_a_plan_of_a_batch_that_leaves_a_device_idle(tiny_config, tmp_path, capsys):
+    loop.run(tiny_config(plan=True, batch_size=3), tmp_path / 'run')
+    printed = capsys.readouterr().out
+    assert 'config.batch_size=3 divides over 1 of 2 devices' in printed and '1 x cpu' in printed
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('tpu', "plan_for='tpu' is not known: there are v4, v5e, a100, h100"),
+        ('h100', r"pip install 'anyshot-jax\[cuda\]'"),
+        ('v5e', r"pip install 'anyshot-jax\[tpu\]'"),
+    ],
+)
+def test_a_machine_that_can_not_be_planned_for(tiny_config, tmp_path, monkeypatch, name, message):
+    monkeypatch.setattr(ahead.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(InputError, match=message):
+        loop.run(tiny_config(plan=True, plan_for=name), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize(

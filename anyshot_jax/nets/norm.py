@@ -3,11 +3,9 @@
 Ioffe and Szegedy, Batch Normalization, 2015, algorithm 1.
 """
 
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -24,7 +22,7 @@ def batch_norm(
     var: Array | None = None,
     *,
     eps: float = 1e-5,
-    pool: Callable[[Array], Array] | None = None,
+    pool: Callable[[Array, Array | None], Array] | None = None,
 ) -> tuple[Array, Array, Array]:
     """Normalise each channel, by the given statistics or by those of each task's own images.
 
@@ -38,9 +36,9 @@ def batch_norm(
       scale, bias: [C].
       mean, var: [C] or [..., C] as the leading axes of x, or None for the statistics of x.
       eps: added to the variance.
-      pool: from a sign [C] to the pooled x, as `partial(max_pool, x)`: gives the pooled result.
-        Pooling is done first, so that scale and shift see a quarter of the entries (where scale
-        is negative the minimum of x gives the maximum of y, hence the sign).
+      pool: as `max_pool`, from x and a sign [C] (None: all +1) to the pooled x: gives the pooled
+        result. Pooling is done first, so that scale and shift see a quarter of the entries (where
+        scale is negative the minimum of x gives the maximum of y, hence the sign).
     Returns:
       y like x, and the mean and (biased) variance used: [..., C], or as given.
     """
@@ -50,46 +48,29 @@ def batch_norm(
         raise ValueError('give both mean and var, or neither')
     wide = jnp.promote_types(x.dtype, jnp.float32)
     scale, bias = _expand(scale, x.ndim, wide), _expand(bias, x.ndim, wide)
+    sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
+    flip = pool is not None and mean is None and not on_cpu()
+    if flip:  # at once, where x is made: an accelerator would write sign * x beside x
+        x = x * sign
     if mean is None or var is None:
         shown = x[..., :1, :, :, :] if on_cpu() else x
         origin = lax.stop_gradient(shown.astype(wide).mean(_AXES, keepdims=True))
         centred = x.astype(wide) - origin
         m = centred.mean(_AXES, keepdims=True)
-        square = _mean_square(centred) if on_cpu() else _mean_square_again(x.astype(wide), origin)
-        v = jnp.maximum(square - m * m, 0.0)
+        v = jnp.maximum((centred * centred).mean(_AXES, keepdims=True) - m * m, 0.0)
         mean, var = (m + origin).squeeze(_AXES), v.squeeze(_AXES)
+        if flip:
+            mean = mean * sign.reshape(-1).astype(wide).reshape((1,) * (mean.ndim - 1) + (-1,))
     else:
         origin = jnp.zeros((1,) * x.ndim, wide)
         m, v = _expand(mean, x.ndim, wide), _expand(var, x.ndim, wide)
     a = scale * lax.rsqrt(v + eps)
-    if pool is not None:
-        x = pool(jnp.where(scale < 0, -1, 1).astype(x.dtype).reshape(-1))
+    if flip and pool is not None:
+        x, a = pool(x, None), a * sign.astype(wide)
+    elif pool is not None:
+        x = pool(x, sign.reshape(-1))
     y = (x.astype(wide) - origin) * a + (bias - m * a)
     return y.astype(x.dtype), mean, var
-
-
-def _mean_square(x: Array) -> Array:
-    return (x * x).mean(_AXES, keepdims=True)
-
-
-@jax.custom_vjp
-def _mean_square_again(x: Array, origin: Array) -> Array:
-    """`_mean_square` of x - origin, which its derivative computes again.
-
-    Else it is written to memory for that, as large as x. No derivative by the origin.
-    """
-    return _mean_square(x - origin)
-
-
-def _mean_square_bwd(res: tuple[Array, Array], g: Array) -> tuple[Array, None]:
-    x, origin = lax.optimization_barrier(res)  # a compiler would keep what it has computed
-    count = math.prod(x.shape[axis] for axis in _AXES)
-    return g * (2 / count) * (x - origin), None
-
-
-_mean_square_again.defvjp(
-    lambda x, origin: (_mean_square_again(x, origin), (x, origin)), _mean_square_bwd
-)
 
 
 def _expand(p: Array, ndim: int, dtype: jnp.dtype) -> Array:
@@ -119,7 +100,7 @@ class BatchNorm(nn.Module):
         *,
         train: bool,
         transductive: bool = False,
-        pool: Callable[[Array], Array] | None = None,
+        pool: Callable[[Array, Array | None], Array] | None = None,
         moments: tuple[Array, Array] | None = None,
     ) -> Array:
         c = x.shape[-1]

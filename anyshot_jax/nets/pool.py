@@ -35,12 +35,15 @@ def max_pool(x: Array, sign: Array | None = None) -> Array:
     if x.ndim < 3 or min(x.shape[-3:-1]) < 2:
         raise ValueError(f'max_pool needs [..., H, W, C] with H, W >= 2, got {x.shape}')
     lead, (h, w, c) = x.shape[:-3], x.shape[-3:]
-    sign = jnp.ones((c,), x.dtype) if sign is None else sign.astype(x.dtype)
     x = x.reshape(-1, h, w, c)[:, : h // 2 * 2, : w // 2 * 2]
+    if sign is None and not on_cpu():
+        return _pool_again(x).reshape(*lead, h // 2, w // 2, c)
+    sign = jnp.ones((c,), x.dtype) if sign is None else sign.astype(x.dtype)
+    sign = lax.stop_gradient(sign)
     if on_cpu():
-        y = _pool(x, lax.stop_gradient(sign))[0]
+        y = _pool(x, sign)[0]
     else:
-        sign = lax.stop_gradient(sign).reshape(1, 1, 1, -1)
+        sign = sign.reshape(1, 1, 1, -1)
         y = _pool_again(x * sign) * sign
     return y.reshape(*lead, h // 2, w // 2, c)
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from anyshot_jax import config as configs
 from anyshot_jax import report
+from anyshot_jax.runtime import ahead
 from anyshot_jax.runtime.devices import for_batch, on_all_devices
 from anyshot_jax.storage import files
 from anyshot_jax.target import on_cpu
@@ -25,6 +26,7 @@ from anyshot_jax.training import (
     intervals,
     logbook,
     plan,
+    plan_for,
     population,
     prepare,
     processes,
@@ -73,7 +75,9 @@ def run(
             )
         means = _run_stage(config[name], workdir / name, exported, config_file, on_validation)
         if not processes.any_of_them((workdir / name / 'result.json').exists()):
-            if config[name].get('plan') and name != config.stages[-1]:
+            if (config[name].get('plan') or config[name].get('plan_for')) and name != config.stages[
+                -1
+            ]:
                 print(f'The later stages need what {name!r} exports: run it, then plan again.')
             return {}
         exported[name] = files.load_artifacts(workdir / name / 'artifacts.npz')
@@ -85,7 +89,7 @@ def _run_stage(
 ) -> dict[str, float]:
     config = configs.check(config)
     checks.check(config, in_stages=exported is not None)
-    if config.plan:  # without the workdir
+    if config.plan or config.plan_for:  # without the workdir
         return _build_and_run(config, workdir, exported, config_file, on_validation)
     with contextlib.ExitStack() as held:
 
@@ -105,7 +109,12 @@ def _run_stage(
 
 def _build_and_run(config, workdir, exported, config_file, on_validation):
     # Build.
+    if config.plan_for:
+        ahead.machine(config.plan_for)  # before work starts
     host, shown = prepare.load(config, exported)
+    if config.plan_for:
+        plan_for.show(config, host)
+        return {}
     everyone = population.of(config, host)
     devices = for_batch(config.batch_size if config.num_steps else 0)
     if (line := fit.devices_line(config.batch_size, devices)) and processes.first():
