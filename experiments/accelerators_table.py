@@ -5,9 +5,9 @@
 
 Conv4-64, 28x28, 5-way 1-shot, 15 queries, 32 tasks a step on one device, images as many as
 Omniglot's training classes. A line of JSON a step as soon as it is there, in
-experiments/tables/accelerators.jsonl, and the table of all lines in accelerators.md. A TPU's compiler
-estimates cycles; they are good for comparing two forms of a program, not for promising a time. A
-loop's body counts once: of five inner steps one is counted.
+experiments/tables/accelerators.jsonl, and the table of all lines in accelerators.md. A TPU's
+compiler estimates cycles; they are good for comparing two forms of a program, not for promising a
+time. A loop's body counts once: of five inner steps one is counted.
 """
 
 import argparse
