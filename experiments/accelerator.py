@@ -1,9 +1,9 @@
 """What an accelerator does with this package, in eight minutes: python experiments/accelerator.py
 
 A line of JSON a figure is printed and added to experiments/tables/accelerator_runs.jsonl as soon as
-it is there, so that a run that is cut off keeps what it has. Ten items in order of their worth, each
-with its own limit in seconds; a call is timed five times after two that count for nothing, and the
-median is told. The peer is torch.func on the same card, where PyTorch is installed.
+it is there, so that a run that is cut off keeps what it has. Ten items in order of their worth,
+each with its own limit in seconds; a call is timed five times after two that count for nothing, and
+the median is told. The peer is torch.func on the same card, where PyTorch is installed.
 
     --items=1,2            only these
     --tenth                a rehearsal on a CPU: every size divided by ten, one timed call
