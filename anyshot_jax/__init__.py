@@ -1,8 +1,9 @@
-"""Classify from few images of a class: `AnyShotClassifier`, and the package's parts."""
+"""Classify from few images of a class: the estimators, and the package's parts."""
 
 from typing import Any
 
-__all__ = ['AnyShotClassifier']
+__version__ = '0.2.0'
+__all__ = ['AnyShotClassifier', 'TrainedClassifier', '__version__']
 
 
 def __getattr__(name: str) -> Any:
@@ -11,4 +12,8 @@ def __getattr__(name: str) -> Any:
         from anyshot_jax.classify.classifier import AnyShotClassifier
 
         return AnyShotClassifier
+    if name == 'TrainedClassifier':
+        from anyshot_jax.classify.trained_classifier import TrainedClassifier
+
+        return TrainedClassifier
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -4,17 +4,20 @@ A recipe starts from `defaults(...)` and assigns what differs. The result is loc
 misspelt field or a wrong type fails where it is written, and every field can be set by a flag.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
+import os
 import pkgutil
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from anyshot_jax.types import InputError, nearest
+from anyshot_jax.types import ArgumentError, InputError, nearest
 
 # The spine's own fields. Counts of steps are optimiser steps; 0 switches a periodic thing off.
 SPINE: dict[str, Any] = {
@@ -40,19 +43,19 @@ SPINE: dict[str, Any] = {
     'encoder': '',  # frozen, its features stand in for images: encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
     'encoder_parts': (),  # joined to its features: maps by name ('stride8', ...), 'colours' last
-    'residual': {  # images as what sets them apart from the good ones among the data
+    'residual': {  # patch features minus their nearest normal ones stand in for images
         'encoder': '',  # as config.encoder; '': images stay images
         'layers': ('stride16', 'stride32'),  # its maps that patches are made of
         'head': 'head',  # its map that is added to a peak; '': none
         'size': 384,  # pixels of the images' shorter side as the encoder sees them; 0: its own
         'dim': 0,  # numbers a patch; 0: all channels
-        'ratio': 0.01,  # share of the good patches to remember
+        'ratio': 0.01,  # share of the normal patches to remember
         'output': 'peak',  # peak: vectors | map: residuals [h, w, D]
         'sharpness': 16.0,  # power of the distances that weigh a peak's patches; 0: their mean
         'subtract': True,  # False: the patches themselves, to see what residuals are good for
-        # Made-up defects against good patches, like real ones, or (the paper's) against the same
-        # patch of the image that they were made on: nearest | source.
-        'made_up_against': 'nearest',
+        # Synthetic defects against normal patches, like real ones, or (the paper's) against the
+        # same patch of the image that they were made on: nearest | source.
+        'synthetic_against': 'nearest',
         # Also the mean images of drawn support, for config.method.prototypes='pixels'.
         'average_shots': (),  # of so many images each, such as (1, 2, 5)
         'average_draws': 100,
@@ -132,6 +135,78 @@ def in_stages(**stages: ConfigDict) -> ConfigDict:
     return ConfigDict({'stages': tuple(stages), **shared, **stages}).lock()
 
 
+def recipe_file(recipe: str) -> str:
+    """The path of a recipe, followed by :VARIANT where one is asked for.
+
+    Args:
+      recipe: a path, or the name of a recipe that the package ships, such as 'quickstart'.
+    Raises:
+      InputError: no such file or name; names the nearest recipe.
+    """
+    name, colon, arg = recipe.partition(':')
+    if Path(name).is_file():
+        return recipe
+    package = Path(__file__).parent
+    # Inside an installed package; beside it in a checkout.
+    places = package / 'configs', package.parent / 'configs'
+    shipped = next((f for f in places if f.is_dir()), None)
+    recipes = {f.stem: f for f in shipped.glob('*.py')} if shipped else {}
+    if name in recipes:
+        return f'{os.path.relpath(recipes[name])}{colon}{arg}'
+    if Path(name).stem in recipes:
+        hint = f'; --config={Path(name).stem}{colon}{arg} is the one that the package ships'
+    else:
+        hint = nearest(Path(name).stem, recipes) if recipes else ''
+    raise InputError(f'there is no recipe {name}{hint}')
+
+
+def variant(arg: str, *known: str) -> str:
+    """The argument of a recipe's `get_config`, checked: '' or one of `known`.
+
+    Raises:
+      InputError: another one; names the nearest.
+    """
+    if arg and not known:
+        raise InputError(f'this recipe has no variants, got :{arg}')
+    if arg and arg not in known:
+        raise InputError(f'this recipe has no variant :{arg}{nearest(arg, known)}')
+    return arg
+
+
+def check_choices(
+    fields: Mapping[str, Any], choices: Mapping[str, Collection[str]], path: str = 'config.method'
+) -> None:
+    """Refuses a field whose value is none of its choices.
+
+    Args:
+      fields: a section of a config. choices: by field, the values that it may have.
+      path: the section's name.
+    Raises:
+      InputError: another value; names the field and the nearest choice.
+    """
+    for name, known in choices.items():
+        if fields[name] not in known:
+            value = fields[name]
+            raise InputError(f'{path}.{name}={value!r} is unknown{nearest(str(value), known)}')
+
+
+@contextlib.contextmanager
+def under(path: str, **renamed: str) -> Iterator[None]:
+    """Errors about an argument of what is called inside name the field that the user has set.
+
+    Args:
+      path: a section of the config, whose field has the argument's name; '': none, names stay.
+      renamed: by argument, the whole name where it is another.
+    Raises:
+      ArgumentError: with that name.
+    """
+    try:
+        yield
+    except ArgumentError as e:
+        name = renamed.get(e.name, f'{path}.{e.name}' if path else e.name)
+        raise ArgumentError(name, e.problem) from e
+
+
 def check(config: ConfigDict) -> ConfigDict:
     """A locked copy of `config` in which every field is known, typed and present.
 
@@ -188,16 +263,46 @@ def build_net(net: ConfigDict):
     return find('nets', fields.pop('name')).Net(**fields)
 
 
-def differences(old: dict, new: dict, prefix: str = 'config') -> list[str]:
+# By the name that a field had before, in any stage: its name now.
+RENAMED = {
+    'residual.made_up_against': 'residual.synthetic_against',
+    'method.fakes': 'method.synthesised',
+    'method.fakes_from': 'method.synthesised_from',
+    'method.fake_weight': 'method.synthesised_weight',
+    'method.fake_contrast': 'method.synthesised_contrast',
+}
+
+
+def renamed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config as an earlier version wrote it, by the names that they have now."""
+    part: dict[str, Any] = {}
+    for name, value in fields.items():
+        is_stage = isinstance(value, dict) and isinstance(value.get('method'), dict)
+        part[name] = renamed(value) if is_stage else value
+    for old, new in RENAMED.items():
+        section, name = old.split('.')
+        if isinstance(part.get(section), dict) and name in part[section]:
+            value = part[section][name]
+            rest = {k: v for k, v in part[section].items() if k != name}
+            part[section] = {**rest, new.split('.')[1]: value}
+    return part
+
+
+def differences(old: dict, new: dict) -> list[str]:
     """'config.a.b: 1 -> 2' for every field in which two configs (as from `to_json`) differ.
 
     A field that `old` lacks is one that the package has gained since; its default says as before.
+    One that was renamed since is no difference.
     """
+    return _differences(renamed(old), new, 'config')
+
+
+def _differences(old: dict, new: dict, prefix: str) -> list[str]:
     lines = []
     for name in sorted(old):
         a, b, path = old.get(name), new.get(name), f'{prefix}.{name}'
         if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, path)
+            lines += _differences(a, b, path)
         elif a != b:
             lines.append(f'{path}: {a} -> {b}')
     return lines
@@ -215,10 +320,10 @@ def from_json(text: str) -> ConfigDict:
       InputError: no config, one of several stages, or of a file that is not there any more.
     """
     try:
-        fields = json.loads(text)
+        fields = renamed(json.loads(text))
         names = {part: fields[part]['name'] for part in ('method', 'data', 'net')}
-    except (ValueError, KeyError, TypeError) as e:
-        raise InputError(f'no config of one stage: {type(e).__name__}: {e}') from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(f'not the config of a single-stage run: {type(e).__name__}: {e}') from e
     full = defaults(**names)
     try:
         full.update(_tuples(fields))
@@ -237,6 +342,8 @@ def _tuples(value: Any) -> Any:
 def _assign(full: ConfigDict, given: ConfigDict, path: str) -> None:
     for name, value in given.items():
         if name not in full:
+            if new := RENAMED.get(f'{path}.{name}'.removeprefix('config.')):
+                raise InputError(f'{path}.{name} is called config.{new} now')
             raise InputError(f'unknown field {path}.{name}{nearest(name, full.keys())}')
         if isinstance(full[name], ConfigDict):
             if not isinstance(value, ConfigDict):

@@ -17,7 +17,7 @@ from absl import flags, logging
 from jax import export as jax_export
 
 from anyshot_jax import command
-from anyshot_jax.classify import nearest_mean
+from anyshot_jax.classify import joint, nearest_mean
 from anyshot_jax.types import InputError
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -29,14 +29,14 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
     Raises:
       InputError: a transductive one, whose answers depend on all items of a call.
     """
-    if classifier.method != 'prototypes':
+    if classifier.transductive:
         raise InputError(
             f'method={classifier.method!r} answers all items of a call together, which no fixed '
             "program does: set method='prototypes'"
         )
-    head = jax.tree.map(jnp.asarray, classifier.head_)
+    head, words = jax.tree.map(jnp.asarray, (classifier.head_, classifier.joint_))
     if classifier.of_images_:
-        net = classifier._net()
+        net = classifier.encoder_
         one = lambda x: net.encoder.apply(net.params, net.encoder.preprocess(x[None]))[0]
         embed = lambda x: jax.lax.map(one, x)  # the nets choose their loops by a known batch
         item, dtype = [net.size, net.size, 3], jnp.uint8
@@ -45,10 +45,11 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
 
     @jax.jit
     def answer(x):
-        z = embed(x)
+        features = embed(x)
         with jax.default_matmul_precision('highest'):  # its answers don't depend on the machine
-            z = nearest_mean.place(head.space, z, jnp)
-            score = nearest_mean.scores(head, z, jnp)
+            score = nearest_mean.scores(head, nearest_mean.place(head.space, features, jnp), jnp)
+            if words is not None:
+                score = joint.scores(words, score, features, jnp)
         best = score.max(-1)
         p = nearest_mean.probabilities(score, head.temperature, jnp)
         return p, best, best < head.threshold

@@ -11,12 +11,13 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from anyshot_jax import command
+from anyshot_jax import config as configs
 from anyshot_jax.types import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
-    'Path of the config file, and its fields as --config.field=value.',
+    'A recipe, by its path or its name (quickstart), and its fields as --config.field=value.',
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
@@ -30,12 +31,15 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'With --coordinator: which 
 _DETERMINISTIC = flags.DEFINE_boolean(
     'deterministic', False, 'On a GPU: the same bits in every run, by kernels that may be slower.'
 )
+_RECIPE = re.compile(r'^(--?config=)(.+)$', re.DOTALL)
 _OURS = 'anyshot_jax.types.InputError: '
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise InputError(f'{argv[1:]} are no flags; write --config.field=value')
+        raise InputError(
+            f'unexpected argument {argv[1]!r}; options are written --config.field=value'
+        )
     # JAX starts here, after the flags are known to be right.
     from anyshot_jax.runtime import start
     from anyshot_jax.training import loop, processes
@@ -54,6 +58,7 @@ def main(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """absl's parser; a wrong config file or field becomes one line that says what to do."""
+    argv = [_RECIPE.sub(lambda m: m[1] + configs.recipe_file(m[2]), arg) for arg in argv]
     try:
         left = flags.FLAGS(argv)
         config = flags.FLAGS['config'].value
@@ -72,6 +77,9 @@ def _parse(argv: list[str]) -> list[str]:
 def _flag_error(error: Exception) -> str:
     """The line that matters of what config_flags raised, whose messages list every field."""
     text = str(error).replace('\\', '')
+    for old, new in configs.RENAMED.items():
+        if re.search(rf'\b{old.split(".")[1]}\b', text):
+            return f'config.{old} is called config.{new} now'
     if meant := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
         return f"the config has no field '{meant[2]}'; did you mean '{meant[1]}'?"
     if unknown := re.search(r'Key "(\w+)" does not exist', text):

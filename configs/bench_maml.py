@@ -6,10 +6,11 @@ One inner step of second order; `:steps5` has five, `:first` is FOMAML. Batch no
 statistics at evaluation too, as the peers have it. Nothing is learnt from it.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'steps5', 'first')
     config = defaults(method='maml', data='synthetic', net='conv4')
     config.data.num_classes = (1100, 20, 20)
     config.method.batch_norm = 'transductive'

@@ -5,10 +5,11 @@
 Batch norm by batch statistics at evaluation too, as the peers have it. Nothing is learnt from it.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    variant(arg)
     config = defaults(method='protonet', data='synthetic', net='conv4')
     config.data.num_classes = (1100, 20, 20)
     config.method.batch_norm = 'transductive'

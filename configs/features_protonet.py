@@ -3,10 +3,11 @@
 python -m anyshot_jax.main --config=configs/features_protonet.py --config.data.dir=FILE_OR_DIR
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    variant(arg)
     config = defaults(method='protonet', data='features', net='mlp')
     config.train.queries = 5
     config.eval.queries = 5

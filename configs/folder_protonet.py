@@ -5,10 +5,11 @@
 Without the three folders, classes are dealt to the roles by config.data.split.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    variant(arg)
     config = defaults(method='protonet', data='folder', net='conv4')
     config.train.ways = 5
     config.train.shots = 1

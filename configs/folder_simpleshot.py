@@ -6,10 +6,11 @@ MY_IMAGES/<class>/<image>, at least 10 a class. Classes are split by fraction (v
 --config.eval.tasks, .queries and .data.split fit it to fewer.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    variant(arg)
     config = defaults(method='simpleshot', data='folder')
     config.encoder = 'efficientnet_lite0'
     config.data.size = 224

@@ -2,15 +2,16 @@
 
     python -m anyshot_jax.main --config=configs/frozen_simpleshot.py --config.data.dir=FILE
 
-FILE is a packed npz, here that of the Grocery Store photos (Klasson et al. 2019, 81 classes); the
-variant `:emoji` is for 1040 emoji in 8 drawing styles. Half of the classes are for the test. The
-features are computed once and kept in the cache directory.
+FILE is a packed npz, here that of the Grocery Store photos (Klasson et al. 2019, 81 classes;
+`:grocery` is the same); `:emoji` is for 1040 emoji in 8 drawing styles. Half of the classes are for
+the test. The features are computed once and kept in the cache directory.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'grocery', 'emoji')
     name = arg or 'grocery'
     config = defaults(method='simpleshot', data='packed')
     config.encoder = 'efficientnet_lite0'

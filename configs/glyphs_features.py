@@ -5,10 +5,11 @@
 A stage's fields are set by --config.<stage>.<field>, e.g. --config.embed.num_steps=1000.
 """
 
-from anyshot_jax.config import defaults, in_stages
+from anyshot_jax.config import defaults, in_stages, variant
 
 
 def get_config(arg: str = ''):
+    variant(arg)
     embed = defaults(method='protonet', data='glyphs', net='conv4')
     embed.train.ways = 20
     embed.train.queries = 5

@@ -3,7 +3,7 @@
     python -m anyshot_jax.main --config=configs/industrial_anyshot.py --config.data.dir=DIR
 
 DIR holds the metal surface defects (MSD/classes.json and images), of whose 20 classes five are
-new: those of class set B, or of `:a`, `:c` or `:d`; `:ktd` are Kylberg's textures. Four stages:
+new: those of class set B (`:b`), or of `:a`, `:c` or `:d`; `:ktd` are Kylberg's textures. Stages:
 `embed` whitens frozen features of several levels of EfficientNet-Lite0 by what the seen classes
 scatter; `ridge` and `generator` make features of a class from its description; `refine`
 classifies with 0, 1 and 5 shots, inductively and by class-centre optimisation (transductive), with
@@ -12,18 +12,25 @@ images among all twenty. All seen classes train (val=0). CHOSEN is what
 experiments/choose_anyshot.py chose on the classes that are new in none of the sets A, B and D.
 """
 
-from anyshot_jax.config import defaults, in_stages
+from anyshot_jax.config import defaults, in_stages, variant
 
 PARTS = ('stride8', 'stride16', 'stride32', 'colours')
 CHOSEN = {
     'embed': {'shrink': 0.5},  # and all three levels, and roots of the features
     'ridge': {'colours': 4.0, 'penalty': 0.3, 'calibration': 0.35},
     'generator': {'colours': 4.0, 'penalty': 0.3, 'calibration': 0.35},  # as ridge
-    'refine': {'colours': 4.0, 'graph': False, 'sharpness': 20.0, 'step': 0.2, 'fake_weight': 0.0},
+    'refine': {
+        'colours': 4.0,
+        'graph': False,
+        'sharpness': 20.0,
+        'step': 0.2,
+        'synthesised_weight': 0.0,
+    },
 }
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'a', 'b', 'c', 'd', 'ktd', 'gzsl')
     embed = defaults(method='lda', data='industrial')
     embed.encoder = 'efficientnet_lite0'
     embed.encoder_parts = PARTS
@@ -34,7 +41,7 @@ def get_config(arg: str = ''):
     generator.update({'eval_every': 0, 'save_every': 200})
     generator.optim.update({'learning_rate': 2e-4, 'b1': 0.5})
     refine = defaults(method='refine', data='industrial')
-    refine.method.update({'transductive': True, 'fakes_from': 'ridge'})
+    refine.method.update({'transductive': True, 'synthesised_from': 'ridge'})
     refine.eval.tasks = ((5, 1), (5, 5), (5, 0))
 
     stages = {'embed': embed, 'ridge': ridge, 'generator': generator, 'refine': refine}

@@ -10,10 +10,11 @@ accelerator, `:knn` and `:hausdorff` are nearest neighbours of pixels and of ink
 about ten minutes on two cores: 92.0 on Lake's runs (ten of them), 91.0 in random trials.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'koch', 'knn', 'hausdorff')
     if arg in ('knn', 'hausdorff'):
         config = defaults(method=arg, data='omniglot')
         config.num_steps = 0

@@ -1,4 +1,4 @@
-"""MatchingNet (no full context) on Omniglot, Vinyals split, 28x28, turned classes in training.
+"""MatchingNet (no full context) on Omniglot, Vinyals split, 28x28, rotated classes in training.
 
     python -m anyshot_jax.main --config=configs/omniglot_matching.py --config.data.dir=DIR
 
@@ -7,10 +7,11 @@ at 5-way 1/5-shot and 20-way 1/5-shot among upright test characters; 98.56 / 99.
 with --config.data.turns_eval=4, the published lists.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    variant(arg)
     config = defaults(method='matching', data='omniglot', net='conv4')
 
     config.method.scale = 30.0  # 10, the default, stays 2 to 4 points lower on val

@@ -9,10 +9,11 @@ measured): 98.65 / 99.65 / 95.28 / 98.78 at 5-way 1/5-shot and 20-way 1/5-shot a
 characters; 99.03 / 99.70 / 96.41 / 99.11 with --config.data.turns_eval=4, the published lists.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'short')
     config = defaults(method='protonet', data='omniglot', net='conv4')
 
     # Episodes: 60 ways in training, as in the paper.

@@ -1,4 +1,4 @@
-"""RelationNet on Omniglot, Vinyals split, 28x28, turned classes in training.
+"""RelationNet on Omniglot, Vinyals split, 28x28, rotated classes in training.
 
     python -m anyshot_jax.main --config=configs/omniglot_relation.py --config.data.dir=DIR
 
@@ -10,10 +10,11 @@ measured): 98.68 / 99.60 / 95.64 / 98.78 at 5-way 1/5-shot and 20-way 1/5-shot a
 characters; 99.00 / 99.69 / 96.50 / 99.05 with --config.data.turns_eval=4, the published lists.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    variant(arg)
     config = defaults(method='relation', data='omniglot', net='conv4')
     config.net.pools = (True, True, False, False)
     config.net.padding = ('VALID', 'VALID', 'SAME', 'SAME')

@@ -8,10 +8,11 @@ on five items at evaluation; batch norm by the statistics of the set at hand (tr
 `:ways20` is its 20-way recipe. `:short` is a run for a quarter of an hour on two cores.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'ways20', 'short')
     config = defaults(method='reptile', data='omniglot', net='conv4')
     config.method.batch_norm = 'transductive'
 

@@ -4,15 +4,18 @@
 
 FILE is a packed npz, here that of the Grocery Store photos (Klasson et al. 2019, 81 classes; 54 are
 known, a fifth of them for validation, and 27 are new). Every photo of the new classes asks for the
-others of its class among all of them. `:emoji` is for 1040 emoji in 8 styles, of which no image
-asks for those of its own family of styles. `:grocery_frozen`, `:grocery_protonet` and
-`:grocery_maml` (the same with emoji) are other embeddings; this one is Siamese, by the triplet
-loss (--config.method.loss=contrastive or bce: by another). Reached in 10 s on two cores, over three
-splits of the classes: mAP 60.6 on grocery and 58.3 on emoji, frozen features 46.6 and 39.1.
+others of its class among all of them. `:grocery` is this recipe by name, `:emoji` is for 1040 emoji
+in 8 styles, of which no image asks for those of its own family of styles. Both are Siamese, by the
+triplet loss (--config.method.loss=contrastive or bce: by another). Other embeddings:
+`:grocery_frozen`, `:grocery_protonet`, `:grocery_maml`, `:emoji_frozen`, `:emoji_protonet` and
+`:emoji_maml`. Reached in 10 s on two cores, over three splits of the classes: mAP 60.6 on grocery
+and 58.3 on emoji, frozen features 46.6 and 39.1.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
+SIZES = {'grocery': 112, 'emoji': 64}  # as they are packed
+KINDS = ('', '_frozen', '_protonet', '_maml')
 FAMILIES = (
     ('noto', 'noto-v1'),
     ('fluent-emoji', 'fluent-emoji-flat', 'fluent-emoji-high-contrast'),
@@ -21,6 +24,7 @@ FAMILIES = (
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, *(f'{name}{kind}' for name in SIZES for kind in KINDS))
     name, _, kind = (arg or 'grocery').partition('_')
     kind = kind or 'siamese'
     if kind == 'frozen':
@@ -30,7 +34,7 @@ def get_config(arg: str = ''):
         config = defaults(method=kind, data='packed', net='projection')
     config.encoder = 'efficientnet_lite0'
     config.data.set = name
-    config.data.size = {'grocery': 112, 'emoji': 64}[name]  # as they are packed
+    config.data.size = SIZES[name]
     config.data.split = (0.53, 0.14, 0.33)
     if name == 'emoji':
         config.data.update({'group': 'style', 'merge': FAMILIES})

@@ -3,10 +3,11 @@
 python -m anyshot_jax.main --config=configs/quickstart.py
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    variant(arg)
     config = defaults(method='protonet', data='glyphs', net='conv4')
 
     # Episodes: more ways in training than in the test make a better embedding.

@@ -6,10 +6,11 @@ Two layers of 40, one inner step of 0.01 on 10 points, 25 functions a step. `:pr
 paper's baseline, the same net trained on the points of all functions without an inner loop.
 """
 
-from anyshot_jax.config import defaults
+from anyshot_jax.config import defaults, variant
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'pretrained')
     config = defaults(method='maml_regression', data='sinusoid', net='mlp')
     config.net.hidden = (40, 40)
     config.net.features = 1

@@ -9,22 +9,23 @@ DIR holds base/<class>/*, web/<class>/* and test/<class>/* of your own. Stages: 
 "the same class" looks like, `weights` weighs the web images by it, `classify` learns from them,
 on features of a frozen EfficientNet-Lite0.
 
-weak_shots.py:ladder holds all rungs from plain cross-entropy to the whole method, and the oracle;
-weak_shots.py:choose takes the validation classes for novel ones, which is what everything here was
-chosen on; weak_shots.py:generalised asks for base and novel classes alike. `:finetune` trains a
+`:ladder` holds all rungs from plain cross-entropy to the whole method, and the oracle; `:choose`
+takes the validation classes for novel ones, which is what everything here was chosen on;
+`:generalised` asks for base and novel classes alike; `:folder` reads DIR. `:finetune` trains a
 ResNet-12 end to end on your images, with a stage `pretrain` before the others (for an
 accelerator; only a tiny one was run). `:cub` is the paper's setting, head and schedule on
 CUB-200-2011 with frozen ResNet-50 features (not run: the images were not at hand). Reached in a
 few minutes on two cores: see the README's table.
 """
 
-from anyshot_jax.config import defaults, in_stages
+from anyshot_jax.config import defaults, in_stages, variant
 
 CLASSES = (0.593, 0.148, 0.259)  # 48 + 12 base classes and 21 novel ones of 81
 ALPHA = 0.001  # of features of length 10
 
 
 def get_config(arg: str = ''):
+    arg = variant(arg, 'folder', 'ladder', 'choose', 'generalised', 'finetune', 'cub')
     if arg == 'finetune':
         return in_stages(**finetune())
     if arg == 'cub':

@@ -16,7 +16,7 @@ from accelerator import Bench, Record
 from accelerator_steps import data_of, maml, populations, protonet, schedules, short
 
 from anyshot_jax import config as configs
-from anyshot_jax.encoders import clip, efficientnet_lite, resnet
+from anyshot_jax.encoders import efficientnet_lite, resnet, vit
 from anyshot_jax.episodes.episodic import episode_accuracies
 from anyshot_jax.nets import conv as convolution
 from anyshot_jax.ops.coreset import _greedy, _plain
@@ -96,10 +96,10 @@ def encoders(bench: Bench) -> Iterator[Record]:
         'efficientnet_lite0': efficientnet_lite.EfficientNetLite(),
         'resnet50': resnet.resnet50(),
         'wide_resnet50_2': resnet.wide_resnet50_2(),
-        'clip_vit_b32': clip.ImageTower(),
+        'vit_b32': vit.VisionTransformer(),
     }
     for name, net in nets.items():
-        size = 224 if name.startswith('clip') else size
+        size = 224 if name.startswith('vit') else size
         like = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
         shapes = jax.eval_shape(net.init, jax.random.key(0), like)
         for dtype in ('float32', 'bfloat16'):
@@ -153,7 +153,7 @@ def evaluation(bench: Bench) -> Iterator[Record]:
         data = devices.on_all_devices(host['test'], place)
         state = devices.on_all_devices(method.init(jax.random.key(0), {'test': data}), place)
         key = devices.on_all_devices(jax.random.key(0), place)
-    shape = {'tasks': ((5, 1),), 'queries': 15, 'count': count, 'devices': place}
+    shape: dict[str, Any] = {'tasks': ((5, 1),), 'queries': 15, 'count': count, 'devices': place}
     for most in (1, 16, 64, 256):
         devices.AT_ONCE = bench.size(most)
         run = lambda *args: episode_accuracies(method.predict, *args, **shape)

@@ -56,7 +56,7 @@ def measure(args: argparse.Namespace) -> dict:
         torch.arange(args.ways, device=device).repeat_interleave(queries).expand(args.tasks, -1),
     )
     data = (*batch(1), *batch(args.queries))
-    loss = lambda p, *task: task_loss(p, *task, args.steps, 0.4)
+    loss = lambda p, x_s, y_s, x_q, y_q: task_loss(p, x_s, y_s, x_q, y_q, args.steps, 0.4)
     mapped = vmap(grad_and_value(loss), (None, 0, 0, 0, 0), chunk_size=args.chunk or None)
     mapped = torch.compile(mapped) if args.compile else mapped
 
@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> dict:
         optimiser.step()
         return float(values.mean())  # waits
 
-    times = []
+    times: list[float] = []
     started = time.perf_counter()
     step()
     first = time.perf_counter() - started

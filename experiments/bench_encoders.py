@@ -30,7 +30,8 @@ import numpy as np
 from absl import app, flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from anyshot_jax.encoders import clip, efficientnet_lite, minilm, resnet
+from anyshot_jax.encoders import efficientnet_lite, minilm, resnet, vit_weights
+from anyshot_jax.encoders.catalogue import VITS
 
 _ENCODERS = flags.DEFINE_list('encoders', [], 'Names of ENCODERS; all when empty.')
 _BATCH = flags.DEFINE_integer('batch', 32, 'Items in one call.')
@@ -119,14 +120,31 @@ def residual(batch: int, name: str) -> Pair:
     return Pair(ours, params, lambda model, x: model(x), model, (_images(batch),))
 
 
-def clip_image(batch: int) -> Pair:
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+def vision(batch: int, name: str) -> Pair:
+    import transformers
 
-    model = CLIPVisionModelWithProjection(CLIPVisionConfig(projection_dim=512)).eval()
-    net = clip.ImageTower()
-    params = clip.convert(_arrays(model), net)
-    theirs = lambda model, x: model(x).image_embeds
-    return Pair(net.apply, params, theirs, model, (_images(batch),))
+    vit = VITS[name]
+    sizes = {'hidden_size': vit.sizes['width'], 'num_hidden_layers': vit.sizes['layers']}
+    sizes |= {'num_attention_heads': vit.sizes['num_heads'], 'patch_size': vit.sizes['patch']}
+    hidden = {'intermediate_size': vit.sizes['hidden']}
+    kind = {'dinov2': 'Dinov2', 'dinov2_reg': 'Dinov2WithRegisters', 'dinov3': 'DINOv3ViT'}
+    if vit.family == 'clip':
+        config = transformers.CLIPVisionConfig(
+            projection_dim=vit.sizes['features'], **sizes, **hidden
+        )
+        model = transformers.CLIPVisionModelWithProjection(config)
+    elif vit.family == 'siglip':
+        model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**sizes, **hidden))
+    else:
+        sizes |= hidden | {'num_register_tokens': 4} if vit.family == 'dinov3' else {}
+        config = getattr(transformers, f'{kind[vit.family]}Config')(**sizes)
+        model = getattr(transformers, f'{kind[vit.family]}Model')(config)
+    net: Any = vit.net()
+    model = model.eval()
+    params = vit_weights.convert(_arrays(model), net, vit.family)
+    ours = lambda params, x: net.apply(params, x)['features']
+    last = 'image_embeds' if vit.family == 'clip' else 'pooler_output'
+    return Pair(ours, params, lambda model, x: getattr(model(x), last), model, (_images(batch),))
 
 
 def minilm_text(batch: int) -> Pair:
@@ -149,7 +167,7 @@ ENCODERS: dict[str, Callable[[int], Pair]] = {
     'efficientnet_lite0': lite0,
     'resnet50': partial(residual, name='resnet50'),
     'wide_resnet50_2': partial(residual, name='wide_resnet50_2'),
-    'clip_vit_b32': clip_image,
+    **{name: partial(vision, name=name) for name in VITS},
     'minilm_l6': minilm_text,
 }
 

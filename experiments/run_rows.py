@@ -1,8 +1,9 @@
 """Runs what a published table still lacks: python experiments/run_rows.py rows/omniglot_fewshot.py
 
 Every (row, seed) without a line in results/<table>.jsonl is trained by the command that a user
-would type, in a workdir of its own; an interrupted one goes on from its checkpoint. --only and
---seed choose rows and seeds. Datasets are found through ANYSHOT_DATA_DIR.
+would type, in a workdir of its own that has its log.txt; an interrupted one goes on from its
+checkpoint. --only and --seed choose rows and seeds, --engine and --jobs say where and how many at
+once. Datasets are found through ANYSHOT_DATA_DIR.
 """
 
 import argparse
@@ -125,8 +126,13 @@ def run_table(name: str, args: argparse.Namespace) -> dict[str, str]:
     rows = tables.load_rows(name).ROWS
     folder = args.workdirs.resolve() / name
     missing = wanted(rows, path, only=args.only, seed=args.seed)
+    if args.list:
+        for row, seed in missing:
+            print(f'{name}: {row["name"]}, seed {seed}')
+        return {}
     asked = {runs(*m, folder, rows)[-1].result: m for m in missing}
     todo = group_rows(missing, folder, rows)
+    engine.check_flags(args)
     engine.check_engine(args)
     failures: dict[str, str] = {}
     with logbook.locked(folder):
@@ -176,6 +182,7 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=ROOT / HERE / 'results')
     parser.add_argument('--list', action='store_true', help='say what is missing, run nothing')
     add_engine_flags(parser)
+    parser.set_defaults(jobs=1)  # minutes of a row are those of the whole machine
     args = parser.parse_args()
     args.workdirs, args.results = args.workdirs.resolve(), args.results.resolve()
     os.chdir(ROOT)  # rows name recipes by their paths in the checkout

@@ -1,7 +1,8 @@
-"""Writes the README's tables from results/*.jsonl: python experiments/tables.py [--check]
+"""Writes the tables from results/*.jsonl: python experiments/tables.py [--check]
 
-A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is a file of rows/, or
-`speed`. With --check nothing is written, and the exit code is 1 if the README says anything else.
+Each goes to tables/<name>.md; in the README one stands between `<!-- table:NAME -->` and
+`<!-- /table -->`. NAME is a file of rows/, or `speed`. With --check nothing is written, and the
+exit code is 1 if a file says anything else.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import recipe_list
 from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
@@ -150,20 +152,24 @@ def check_lines(name: str, lines: list[Line], rows: Sequence[Row], root: Path = 
 
 
 def results_table(lines: list[Line], rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Markdown: one line a row, in the order of the rows; rows without results are kept."""
+    """Markdown: one line a row, in the order of the rows; those without results are named below."""
     measure = Measure(**next((x['measure'] for x in lines if 'measure' in x), ACCURACY._asdict()))
     head = ('', *columns, 'seeds', 'episodes', 'batch norm', 'minutes', 'machine', 'published')
     body = []
+    missing = []
     for row in rows:
         runs = sorted((x for x in lines if x['row'] == row['name']), key=lambda x: x['seed'])
+        if not runs:
+            missing.append(row['title'])
+            continue
         cells = [cell([r['values'].get(column) for r in runs], measure) for column in columns]
         episodes = [v['n'] for r in runs for c, v in r['values'].items() if c in columns]
-        minutes = statistics.mean(r['seconds'] for r in runs) / 60 if runs else math.nan
+        minutes = statistics.mean(r['seconds'] for r in runs) / 60
         body.append(
             (
                 row['title'],
                 *cells,
-                str(len(runs)) if runs else NO_VALUE,
+                str(len(runs)),
                 _distinct(episodes),
                 _distinct(r['batch_norm'] for r in runs),
                 f'{minutes:.1f}' if minutes > 0 else NO_VALUE,
@@ -177,6 +183,8 @@ def results_table(lines: list[Line], rows: Sequence[Row], columns: Sequence[str]
         "one seed, over the seeds' means (Student's t) where there are more. Minutes are those of "
         'training, validation included, the mean over seeds.'
     )
+    if missing:
+        note += f' Without a result so far: {"; ".join(missing)}.'
     return f'{markdown(head, body)}\n\n{note}\n'
 
 
@@ -248,11 +256,11 @@ def _published(row: Row) -> str:
     return f'{" / ".join(str(v) for v in row["published"])} ({row["source"]})'
 
 
-# README.
+# Documents.
 
 
 def table(name: str, root: Path = ROOT) -> str:
-    """The checked content between the markers of `name`."""
+    """The table of results/<name>.jsonl as Markdown, its lines checked."""
     lines = read_lines(root / HERE / 'results' / f'{name}.jsonl')
     if name == 'speed':
         return speed_table(lines)
@@ -263,40 +271,58 @@ def table(name: str, root: Path = ROOT) -> str:
     return results_table(lines, module.ROWS, module.COLUMNS)
 
 
-def with_tables(text: str, root: Path = ROOT) -> str:
-    """The README's text with every table as the results have it.
+def documents(root: Path = ROOT) -> dict[Path, str]:
+    """Every file that has tables, with the content that the results give it.
+
+    Those are tables/<name>.md, one for each file of rows/, their index, configs/README.md, and
+    README.md, whose tables stand between markers.
 
     Raises:
-      InputError: a file of rows/ without its markers, or a table that can't be made.
+      InputError: a table that can't be made.
     """
-    have = [match.group(1) for match in MARKED.finditer(text)]
+    folder = root / HERE / 'tables'
+    titles = {'speed': "Speed beside other programs, the peers' and ours in turns on one machine."}
     for path in sorted((root / HERE / 'rows').glob('*.py')):
-        if path.stem not in have:
-            raise InputError(
-                f'README.md lacks the lines <!-- table:{path.stem} --> and <!-- /table -->'
-            )
-
-    def fill(match: re.Match) -> str:
-        name = match.group(1)
-        return f'<!-- table:{name} -->\n{table(name, root)}<!-- /table -->'
-
-    return MARKED.sub(fill, text)
+        titles[path.stem] = (load_rows(path.stem, root).__doc__ or path.stem).strip()
+    contents = {
+        folder / f'{name}.md': f'# {name}\n\n{title}\n\n{table(name, root)}'
+        for name, title in titles.items()
+    }
+    index = [f'- [{name}]({name}.md): {titles[name].splitlines()[0]}' for name in sorted(titles)]
+    contents[folder / 'README.md'] = (
+        '# Tables\n\nWritten by `python experiments/tables.py` from `experiments/results`; each '
+        'row has a committed results line and the recipe that reruns it.\n\n'
+        + '\n'.join(index)
+        + '\n'
+    )
+    results = [read_lines(p) for p in sorted((root / HERE / 'results').glob('*.jsonl'))]
+    rows = [line for lines in results for line in lines if {'row', 'recipe'} <= line.keys()]
+    contents[root / 'configs' / 'README.md'] = recipe_list.page(root / 'configs', rows)
+    readme = root / 'README.md'
+    if readme.exists():
+        fill = lambda m: f'<!-- table:{m[1]} -->\n{table(m[1], root)}<!-- /table -->'
+        contents[readme] = MARKED.sub(fill, readme.read_text(encoding='utf-8'))
+    return contents
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing, compare')
     args = parser.parse_args()
-    readme = ROOT / 'README.md'
-    old = readme.read_text(encoding='utf-8')
     try:
-        new = with_tables(old)
+        contents = documents()
     except InputError as e:
         sys.exit(f'error: {e}')
-    if not args.check:
-        readme.write_text(new, encoding='utf-8')
-    elif new != old:
-        sys.exit('README.md differs from experiments/results: run python experiments/tables.py')
+    for path, text in contents.items():
+        if path.exists() and path.read_text(encoding='utf-8') == text:
+            continue
+        if args.check:
+            sys.exit(
+                f'{path.relative_to(ROOT)} differs from experiments/results: run '
+                'python experiments/tables.py'
+            )
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding='utf-8')
 
 
 if __name__ == '__main__':

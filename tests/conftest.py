@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,25 @@ settings.load_profile('suite')
 def pytest_collection_modifyitems(items):
     # The longest file first, so that no process is left with it at the end.
     items.sort(key=lambda item: item.path.name != 'test_weakshot.py')
+
+
+def pytest_sessionfinish(session):
+    """In CI (ANYSHOT_ALLOWED_SKIPS: files of patterns) every skip has to be on a list.
+
+    What needs a package, weights or data that CI has must not stop running unnoticed.
+    """
+    lists = os.environ.get('ANYSHOT_ALLOWED_SKIPS', '').split()
+    reporter = session.config.pluginmanager.getplugin('terminalreporter')
+    if not lists or reporter is None or hasattr(session.config, 'workerinput'):
+        return
+    lines = [line for file in lists for line in (ROOT / file).read_text().splitlines()]
+    allowed = [re.compile(line) for line in lines if line and not line.startswith('#')]
+    for report in reporter.stats.get('skipped', []):
+        reason = str(report.longrepr[2]).removeprefix('Skipped: ')
+        skip = f'{report.nodeid.split("[")[0].removeprefix("tests/")}: {reason}'
+        if not any(pattern.fullmatch(skip) for pattern in allowed):
+            reporter.write_line(f'\nnot on the list of allowed skips: {skip}', red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_configure(config):

@@ -233,7 +233,7 @@ def test_earlier_maps_are_joined():
     plain = AnyShotClassifier().fit(x, KINDS).support_features_
     np.testing.assert_allclose(model.support_features_[:, :1280], plain, rtol=1e-3, atol=1e-3)
     assert _parts('net=/a+b/c.npz+stride8+colours') == ('net=/a+b/c.npz', ('stride8', 'colours'))
-    with pytest.raises(InputError, match="efficientnet_lite0 has no 'stride7'"):
+    with pytest.raises(InputError, match="encoder: efficientnet_lite0 has no 'stride7'"):
         AnyShotClassifier('efficientnet_lite0+stride7').fit(x, KINDS)
 
 

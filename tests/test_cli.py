@@ -1,8 +1,14 @@
 """python -m anyshot_jax.main, as a user calls it."""
 
 import json
+from pathlib import Path
 
 import pytest
+
+import anyshot_jax
+from anyshot_jax.config import recipe_file
+
+ROOT = Path(__file__).resolve().parent.parent
 
 QUICK = 'configs/quickstart.py'
 TINY = """
@@ -75,7 +81,7 @@ def test_no_such_file(python):
 
 
 def test_stray_argument(python):
-    assert "['fast'] are no flags; write --config.field=value" in failing(
+    assert "unexpected argument 'fast'; options are written --config.field=value" in failing(
         python, f'--config={QUICK}', 'fast'
     )
 
@@ -127,3 +133,22 @@ def test_config_without_get_config(python, tmp_path):
 def test_help_names_the_flags(python):
     done = python('-m', 'anyshot_jax.main', '--help')
     assert '--workdir' in done.stdout and 'Traceback' not in done.stderr
+
+
+def test_a_shipped_recipe_by_its_name(python, tmp_path):
+    """From any folder, as installed: a name or a path, and the nearest name where there is none."""
+    assert recipe_file(QUICK) == QUICK
+    assert Path(recipe_file('quickstart')).read_text() == Path(ROOT, QUICK).read_text()
+    assert recipe_file('omniglot_maml:fomaml').endswith('omniglot_maml.py:fomaml')
+    line = failing(python, '--config=quikstart')
+    assert "there is no recipe quikstart; did you mean 'quickstart'?" in line
+    line = failing(python, f'--config={tmp_path}/configs/quickstart.py')
+    assert '--config=quickstart is the one that the package ships' in line
+
+
+def test_commands_by_name(python):
+    done = python('-m', 'anyshot_jax', 'trian')
+    assert (done.returncode, done.stdout) == (2, '') and "did you mean 'train'?" in done.stderr
+    done = python('-m', 'anyshot_jax', 'train')
+    assert done.returncode == 2 and '--config=<file> is missing' in done.stderr
+    assert python('-m', 'anyshot_jax', '--version').stdout.strip() == anyshot_jax.__version__

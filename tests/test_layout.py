@@ -19,6 +19,7 @@ FLOORS = (
     {'training'},
     {'classify', 'sweep'},
     {'predict', 'serve', 'export', 'main'},
+    {'__main__'},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

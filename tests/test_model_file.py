@@ -67,7 +67,7 @@ def tampered(path, change_arrays=lambda a: None, change_said=lambda s: None):
         (lambda a: a.pop('head.means'), None, 'damaged, or no model'),
         (lambda a: a.update({'head.axes': a['head.axes'][:2]}), None, 'axes'),
         (lambda a: a.update({'head.bias': a['head.bias'] * np.nan}), None, 'bias'),
-        (lambda a: a.update(support_images=np.zeros((1, 2), np.uint8)), None, 'support_pictures'),
+        (lambda a: a.update(support_pictures=np.zeros((1, 2), np.uint8)), None, 'support_p'),
         (lambda a: a['support_features'].fill(np.inf), None, 'support_features'),
         (None, lambda s: s.update(format=99), 'has format 99, this reads 1'),
         (None, lambda s: s.update(classes=[]), 'do not fit'),
@@ -88,6 +88,15 @@ def test_what_does_not_fit_is_refused(tmp_path, arrays, said, match):
     nothing = lambda _: None
     tampered(path, arrays or nothing, said or nothing)
     with pytest.raises(InputError, match=match):
+        AnyShotClassifier.load(path)
+
+
+def test_a_folder_is_no_method_of_a_model(tmp_path):
+    """It would run whatever lies there."""
+    path = tmp_path / 'm.safetensors'
+    AnyShotClassifier().fit(*data()).save(path)
+    tampered(path, change_said=lambda s: s['params'].update(method=str(tmp_path)))
+    with pytest.raises(InputError, match='is a folder, not a method'):
         AnyShotClassifier.load(path)
 
 

@@ -8,6 +8,7 @@ from scipy.special import log_softmax, softmax
 
 from anyshot_jax.classify import fitting, nearest_mean
 from anyshot_jax.classify.nearest_mean import Head, place, scores, unit
+from anyshot_jax.ops import calibration
 
 RNG = np.random.default_rng(0)
 PLAIN = {'power': 1.0, 'normalise': False, 'shrink': 0.4}
@@ -62,20 +63,20 @@ def test_scores_by_hand(normalise):
 
 def test_every_class_keeps_an_example_and_all_are_held_out_once():
     label = np.array([0, 1, 1, 2, 2, 2, *[3] * 25])
-    folds = nearest_mean.held_out(label)
+    folds = calibration.held_out(label)
     rows = np.concatenate(folds)
     np.testing.assert_array_equal(np.sort(rows), np.arange(1, 31))  # not the lone one of class 0
-    assert len(folds) == nearest_mean.FOLDS
+    assert len(folds) == calibration.FOLDS
     for fold in folds:
         assert set(np.delete(label, fold)) == {0, 1, 2, 3}
-    assert nearest_mean.held_out(np.array([0, 1, 2])) == []
-    assert [f.tolist() for f in nearest_mean.held_out(np.array([0, 1, 0]))] == [[0], [2]]
+    assert calibration.held_out(np.array([0, 1, 2])) == []
+    assert [f.tolist() for f in calibration.held_out(np.array([0, 1, 0]))] == [[0], [2]]
 
 
 def test_temperature_is_where_the_likelihood_is_largest():
     score = RNG.normal(size=(60, 4))
     label = np.array([RNG.choice(4, p=softmax(s / 0.3)) for s in score])
-    got = nearest_mean.fit_temperature(score, label)
+    got = calibration.fit_temperature(score, label)
 
     def loss(t):
         logp, share = log_softmax(score / t, axis=1), 1 / 61
@@ -88,22 +89,22 @@ def test_temperature_is_where_the_likelihood_is_largest():
 
 def test_a_few_right_answers_are_not_certainty():
     score = np.array([[1.0, 0], [1.0, 0], [0, 1.0]])
-    t = nearest_mean.fit_temperature(score, np.array([0, 0, 1]))
+    t = calibration.fit_temperature(score, np.array([0, 0, 1]))
     # Laplace: as if a fourth had been either, 3/4 + 1/8.
     np.testing.assert_allclose(softmax(score / t, axis=1).max(1), 7 / 8, atol=1e-3)
 
 
 def test_threshold_by_hand():
     best = np.arange(99) / 100
-    limit, expected = nearest_mean.fit_threshold(best, 0.05)
+    limit, expected = calibration.fit_threshold(best, 0.05)
     assert (limit, expected) == (0.04, 5 / 100)  # four below and a hundredth item to come
-    limit, expected = nearest_mean.fit_threshold(np.array([0.5, 0.2, 0.7]), 0.05)
+    limit, expected = calibration.fit_threshold(np.array([0.5, 0.2, 0.7]), 0.05)
     assert (limit, expected) == (0.2, 1 / 4)  # three can promise no more
 
 
 def test_threshold_keeps_its_promise():
     rng = np.random.default_rng(1)
-    limits = [nearest_mean.fit_threshold(rng.normal(size=39), 0.1)[0] for _ in range(300)]
+    limits = [calibration.fit_threshold(rng.normal(size=39), 0.1)[0] for _ in range(300)]
     called = [np.mean(rng.normal(size=2000) < limit) for limit in limits]
     assert np.mean(called) == pytest.approx(0.1, abs=0.01)
 

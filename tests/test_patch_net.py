@@ -1,4 +1,4 @@
-"""The detector that learns made-up defects: flat noise with squares, brighter or darker."""
+"""The detector that learns synthetic defects: flat noise with squares, brighter or darker."""
 
 import contextlib
 import re
@@ -30,7 +30,7 @@ def tiny(monkeypatch):
 
 
 def make(**fields):
-    """24 good images, two near copies each, of which the last 8 are held out."""
+    """24 normal images, two near copies each, of which the last 8 are held out."""
     config = configs.defaults('patch_net', 'synthetic')
     given = {'layers': ('stride4',), 'net_layers': ('stride2', 'stride4'), 'size': 16}
     config.method.update(given | {'smooth': 1.0, 'encoder': 'tiny', 'ratio': 0.2, 'hidden': (8,)})
@@ -219,11 +219,11 @@ def test_page_has_the_heat_of_both(tmp_path, monkeypatch):
     anchors = re.findall(r'<section id="([\w-]+)">', html)
     assert anchors == ['curves', 'detection', 'places', 'settings']
     assert f'ROC, area {means["image AUROC"]:.4f}' in html
-    assert 'looks like a made-up defect' in html and html.count('class="find"') == 12
+    assert 'looks like a synthetic defect' in html and html.count('class="find"') == 12
 
 
 def test_a_category_on_disk(tmp_path):
-    """MVTec AD's layout with two images of each part; made-up defects keep the parts apart."""
+    """MVTec AD's layout with two images of each part; synthetic defects keep the parts apart."""
 
     def write(place, x):
         path = tmp_path / 'cap' / place
@@ -267,6 +267,7 @@ def test_a_category_on_disk(tmp_path):
             {'method.layers': ('stride2',), 'method.net_layers': ('stride4',)},
             r"net_layers=\('stride4',\) are coarser",
         ),
+        ({'method.net_layers': ('x',)}, r"config\.method\.net_layers: tiny has no map 'x'"),
         ({'method.hidden': ()}, r'hidden=\(\): need one width'),
     ],
 )
@@ -286,7 +287,7 @@ def test_data_without_held_out_images_are_refused():
         ({'val': None}, "needs the role 'val'"),
         ({'val': made(good, np.arange(15, 20), 3)}, r'set config\.data\.pseudo\.held_out=0\.1'),
         ({'val': data['val'].replace(mask=None)}, 'where the defects of val are'),
-        ({**few, 'good': one}, 'of 4 good images 3 are held out and 1 are not'),
+        ({**few, 'good': one}, 'of 4 normal images 3 are held out and 1 are not'),
     ):
         given = {k: v for k, v in {**data, **changes}.items() if v is not None}
         with pytest.raises(InputError, match=match):

@@ -118,7 +118,9 @@ def test_a_run_leaves_a_result_and_a_report(tmp_path, monkeypatch):
         ({'encoder': 'resnet18'}, r'leave config\.encoder and'),
         ({'method.neighbours': 0}, r'config\.method\.neighbours must be >= 1'),
         ({'method.reweight': 1000}, r'reweight=1000 can be 64 at most'),
-        ({'method.layers': ('stride3',)}, r"no map 'stride3'"),
+        ({'method.layers': ('stride3',)}, r"config\.method\.layers: .*no map 'stride3'"),
+        ({'method.dim': 1000}, r'config\.method\.dim=1000 must be 0\.\.'),
+        ({'method.projection': -1}, r'config\.method\.projection=-1 must be >= 0'),
         ({'eval.role': 'val'}, r"needs the role 'val'.*gives good, good_test, test"),
     ],
 )

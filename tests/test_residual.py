@@ -33,7 +33,7 @@ def images(n, seed=0, channels=1):
 
 
 def make(channels=1):
-    """Good images, real defects on others, made-up ones that were made on rows of good."""
+    """Normal images, real defects on others, synthetic ones that were made on rows of good."""
     rng = np.random.default_rng(7)
     good = np.clip(rng.normal(110, 10, (9, 16, 16, channels)), 0, 255).astype(np.uint8)
     two = ('a', 'b')
@@ -56,7 +56,7 @@ def seen_in_numpy(data, of, role):
     x, bank = patches(dataset.x), memory_bank.fit(patcher, data['good'].x, ratio=of.ratio)
     dist = np.linalg.norm(x[..., None, :] - bank, axis=-1)
     normal = bank[dist.argmin(-1)]
-    if of.made_up_against == 'source' and role == 'train':
+    if of.synthetic_against == 'source' and role == 'train':
         normal = patches(data['good'].x)[dataset.group]
     dist = np.linalg.norm(x - normal, axis=-1)
     found = x - normal if of.subtract else x
@@ -78,13 +78,13 @@ def seen_in_numpy(data, of, role):
 @pytest.mark.parametrize('role', ['test', 'train'])
 @pytest.mark.parametrize(
     'given',
-    [{}, {'made_up_against': 'source', 'sharpness': 1.0}, {'subtract': False}, {'head': ''}],
+    [{}, {'synthetic_against': 'source', 'sharpness': 1.0}, {'subtract': False}, {'head': ''}],
     ids=str,
 )
 def test_peaks_are_the_weighted_means(given, role):
     of, data = fields(**given), make()
     got = residual.embed(data, of)
-    assert set(got) == {'test', 'train'}  # good ones are used up
+    assert set(got) == {'test', 'train'}  # normal ones are used up
     parts, _ = seen_in_numpy(data, of, role)
     usual, _ = seen_in_numpy(data, of, 'good')
     assert got[role].parts == tuple(p.shape[1] for p in parts) == ((9, 6, 6) if of.head else (9,))
@@ -98,7 +98,9 @@ def test_peaks_are_the_weighted_means(given, role):
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('given', [{}, {'made_up_against': 'source'}, {'subtract': False}], ids=str)
+@pytest.mark.parametrize(
+    'given', [{}, {'synthetic_against': 'source'}, {'subtract': False}], ids=str
+)
 def test_maps_stay_where_they_are(given, channels):
     of, data = fields(output='map', **given), make(channels)
     got = residual.embed(data, of)
@@ -110,7 +112,7 @@ def test_maps_stay_where_they_are(given, channels):
 
 
 def test_what_is_as_a_good_image_leaves_nothing():
-    """With all good patches in the bank; or compared with its source, whatever is in the bank."""
+    """With all normal patches in the bank; or compared with its source, whatever is in the bank."""
     data = make()
     data['test'] = data['test'].replace(x=np.concatenate([data['test'].x[:4], data['good'].x[6:7]]))
     got = residual.embed(data, fields(output='map', ratio=1.0))
@@ -118,15 +120,15 @@ def test_what_is_as_a_good_image_leaves_nothing():
     assert all(x.any() for x in (*got['test'].x[:4], *got['train'].x[1:]))
     few = {'output': 'map', 'ratio': 0.01}
     assert residual.embed(data, fields(**few))['train'].x[0].any()
-    got = residual.embed(data, fields(**few, made_up_against='source'))
+    got = residual.embed(data, fields(**few, synthetic_against='source'))
     assert not got['train'].x[0].any()
     changed = np.abs(got['train'].x[1:]).max((0, 3)) > 0
     assert changed[1:3].all() and not changed[7].any()  # of what lies in rows 3..6
 
 
 def test_another_source_is_another_residual():
-    """What is kept of an earlier call was found for the same good images."""
-    data, of = make(), fields(output='map', made_up_against='source', ratio=0.01)
+    """What is kept of an earlier call was found for the same normal images."""
+    data, of = make(), fields(output='map', synthetic_against='source', ratio=0.01)
     before = residual.embed(data, of)['train'].x
     patcher = memory_bank.load_patcher('tiny', LAYERS, size=16)
     bank = memory_bank.fit(patcher, data['good'].x, ratio=0.01)
@@ -169,18 +171,18 @@ def test_weighted_mean_by_hand():
 
 def test_distances_of_larger_cells():
     dist = np.float32(np.arange(16).reshape(1, 4, 4))
-    np.testing.assert_array_equal(residual._pooled(dist, (2, 2)), [[[5, 7], [13, 15]]])
-    np.testing.assert_array_equal(residual._pooled(dist, (4, 4)), dist)
-    np.testing.assert_array_equal(residual._pooled(dist, (1, 2)), [[[13, 15]]])
+    np.testing.assert_array_equal(residual.pooled(dist, (2, 2)), [[[5, 7], [13, 15]]])
+    np.testing.assert_array_equal(residual.pooled(dist, (4, 4)), dist)
+    np.testing.assert_array_equal(residual.pooled(dist, (1, 2)), [[[13, 15]]])
     # Three rows on two: 0 and 1 on the first.
-    np.testing.assert_array_equal(residual._pooled(dist[:, :3, :3], (2, 2)), [[[5, 6], [9, 10]]])
+    np.testing.assert_array_equal(residual.pooled(dist[:, :3, :3], (2, 2)), [[[5, 6], [9, 10]]])
 
 
 def test_distances_of_finer_cells():
     dist = np.float32([[[1, 2], [3, 4]]])
     finer = np.float32([[[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]])
-    np.testing.assert_array_equal(residual._pooled(dist, (4, 4)), finer)
-    np.testing.assert_array_equal(residual._pooled(dist, (4, 1)), finer.max(-1, keepdims=True))
+    np.testing.assert_array_equal(residual.pooled(dist, (4, 4)), finer)
+    np.testing.assert_array_equal(residual.pooled(dist, (4, 1)), finer.max(-1, keepdims=True))
 
 
 def test_what_all_good_images_share_is_not_blown_up():
@@ -223,8 +225,8 @@ def test_another_seed_draws_other_support():
 def test_sources_have_to_be_known():
     data = make()
     data['train'] = data['train'].replace(group=None)
-    with pytest.raises(InputError, match=r'made_up_against.*train'):
-        residual.embed(data, fields(made_up_against='source'))
+    with pytest.raises(InputError, match=r'synthetic_against.*train'):
+        residual.embed(data, fields(synthetic_against='source'))
 
 
 def without(*roles):
@@ -235,11 +237,15 @@ def without(*roles):
     ('given', 'match'),
     [
         ({'output': 'peek'}, r"residual\.output='peek' is unknown; did you mean 'peak'"),
-        ({'made_up_against': 'sauce'}, r"made_up_against='sauce' is unknown; did you mean 'source"),
+        (
+            {'synthetic_against': 'sauce'},
+            r"synthetic_against='sauce' is unknown; did you mean 'source",
+        ),
         ({'sharpness': -1.0}, r'residual\.sharpness=-1\.0 must be >= 0'),
         ({'head': 'stride44'}, r"no map 'stride44' for config\.residual\.head.*'stride4'"),
-        ({'layers': ('stride3',)}, r"no map 'stride3'.*did you mean"),
-        ({'ratio': 0.0}, r'ratio=0\.0 must be > 0'),
+        ({'layers': ('stride3',)}, r"config\.residual\.layers: .* no map 'stride3'.*did you mean"),
+        ({'ratio': 0.0}, r'config\.residual\.ratio=0\.0 must be > 0'),
+        ({'dim': 1000}, r'config\.residual\.dim=1000 must be 0\.\.'),
     ],
     ids=lambda p: next(iter(p)) if isinstance(p, dict) else '',
 )
@@ -253,5 +259,5 @@ def test_good_images_are_needed(kind):
     data = without('good')
     if kind == 'features':
         data['good'] = from_arrays(np.zeros((3, 4), np.float32), np.zeros(3, int))
-    with pytest.raises(InputError, match=r"encoder='tiny' compares with good images, but .*test"):
+    with pytest.raises(InputError, match=r"encoder='tiny' compares with normal images, but .*test"):
         residual.embed(data, fields())

@@ -5,7 +5,6 @@ import re
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from anyshot_jax.serve import command
 from anyshot_jax.serve.session import Limits
 from anyshot_jax.types import InputError
 
-SERVED = ('html', 'css', 'js')
 LIMITS = Limits(bytes=100_000, images=3, pixels=100_000, name=30, description=200, classes=4)
 EXAMPLES = [*(stripes(i, False) for i in range(3)), *(dots(i) for i in range(2))]
 LABELS = ['stripes'] * 3 + ['dots'] * 2
@@ -349,14 +347,3 @@ def test_a_wrong_command_is_one_line(python, flags):
     assert done.returncode == 2
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
     assert done.stdout == ''
-
-
-def test_the_page_is_package_data():
-    """A wheel has the files that are served."""
-    import tomllib
-
-    root = Path(command.__file__).parent
-    found = tomllib.loads((root.parent / 'pyproject.toml').read_text())
-    globs = found['tool']['setuptools']['package-data']['anyshot_jax.serve']
-    packed = {p.name for g in globs for p in (root / 'web').glob(g)}
-    assert packed == {p.name for p in (root / 'web').iterdir() if p.suffix[1:] in SERVED}

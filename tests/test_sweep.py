@@ -77,7 +77,7 @@ def test_no_setting_is_drawn_twice(sweep_file):
         ({**ONE, 'seed': 3}, "unknown constant SEED; did you mean 'SEEDS'"),
         ({**ONE, 'seeds': 3}, 'SEEDS must be a tuple'),
         ({}, 'FIELDS is missing'),
-        ({**ONE, 'config': 'configs/none.py'}, 'none.py is not there'),
+        ({**ONE, 'config': 'configs/none.py'}, 'there is no recipe configs/none.py'),
     ],
 )  # fmt: skip
 def test_a_file_that_can_not_be_is_refused(sweep_file, constants, said):

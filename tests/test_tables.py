@@ -101,25 +101,25 @@ def test_table_by_hand(root):
         '| published |\n'
         '| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n'
         '| Method A | 96.00 ± 12.71 | - | 2 | 600 | inductive | 1.0 | NVIDIA H200 '
-        '| 98.8 / 99.7 (Somebody 2017) |\n'
-        '| Method B | - | - | - | - | - | - | - | - |\n\n'
+        '| 98.8 / 99.7 (Somebody 2017) |\n\n'
     )
-    assert tables.table('few', root).startswith(want)
+    got = tables.table('few', root)
+    assert got.startswith(want) and got.endswith('Without a result so far: Method B.\n')
 
 
-def test_readme_is_filled_between_its_markers_only(root):
+def test_a_table_has_a_file_and_its_place_in_the_readme(root):
     put(root, result(root, 'b', 0, 0.5))
     text = '# Title\n<!-- table:few -->\nold\n<!-- /table -->\nafter | this\n'
-    filled = tables.with_tables(text, root)
+    (root / 'README.md').write_text(text)
+    contents = tables.documents(root)
+    filled = contents[root / 'README.md']
     assert filled.startswith('# Title\n<!-- table:few -->\n|  | 5-way 1-shot')
     assert filled.endswith('<!-- /table -->\nafter | this\n')
     assert '| Method B | 50.00 ± 1.00 |' in filled and 'old' not in filled
-    assert tables.with_tables(filled, root) == filled
-
-
-def test_readme_without_markers_is_refused(root):
-    with pytest.raises(InputError, match='lacks the lines <!-- table:few -->'):
-        tables.with_tables('# Title\n', root)
+    own = contents[root / 'experiments/tables/few.md']
+    assert own.startswith('# few\n\n') and '| Method B | 50.00 ± 1.00 |' in own
+    assert '(few.md)' in contents[root / 'experiments/tables/README.md']
+    assert '| as it is | 5-way 1-shot 50.0 | 1 |' in contents[root / 'configs/README.md']
 
 
 def test_machine_is_named_without_paths_or_hosts():
@@ -177,7 +177,7 @@ def test_config_that_does_not_have_its_hash_is_refused(root):
 def test_config_file_that_is_gone_is_refused(root):
     put(root, result(root, 'a', 0, 0.9))
     (root / 'configs/a.py').unlink()
-    with pytest.raises(InputError, match=r'configs/a.py is not there'):
+    with pytest.raises(InputError, match=r'there is no recipe configs/a.py'):
         tables.table('few', root)
 
 

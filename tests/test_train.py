@@ -223,7 +223,10 @@ def test_a_changed_config_is_refused_with_its_fields(tiny_config, tmp_path, fini
         ({'train__ways': 9}, r'9-way episodes need 9 classes, but train has 6'),
         ({'eval__tasks': ((5, 1),)}, r'5-way episodes need 5 classes, but val has 4'),
         ({'eval__queries': 15}, r"need 16 items a class, but in val class 'val class 0' has \d"),
-        ({'augment__shift': 1.0}, r'config\.augment moves images, but the data are features'),
+        (
+            {'augment__shift': 1.0},
+            r'config\.augment needs images, but the data are feature vectors',
+        ),
         ({'features_from': 'first'}, r"config\.features_from='first' is no earlier stage"),
         ({'optim__frozen': ('Dense0',)}, r"frozen names \['Dense0'\]"),
     ],

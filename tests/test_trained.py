@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 pytest.importorskip('sklearn')
+from sklearn.base import clone
+
 from anyshot_jax import config as configs
 from anyshot_jax.classify import trained
 from anyshot_jax.classify.classifier import AnyShotClassifier
+from anyshot_jax.classify.trained_classifier import TrainedClassifier
 from anyshot_jax.training import checkpoint, loop
 from anyshot_jax.types import InputError
 
@@ -79,6 +82,20 @@ def test_a_protonet_takes_the_means_of_its_net(protonet):
     assert model.predict(np.concatenate([asked] * 4)).shape == (60,)
 
 
+def test_a_folder_as_method_is_its_estimator(protonet):
+    x, label = images((15, 13, 14), 4)
+    asked, _ = images((13, 14, 15), 5, seed=1)
+    model = AnyShotClassifier('unused', protonet, unknown=-1, shrink=0.5)
+    assert type(model) is TrainedClassifier
+    assert model.get_params() == {'workdir': protonet, 'unknown': -1, 'false_alarm': 0.05}
+    assert model.encoder_.dim == SIZE * SIZE and model.feature_store().dim == SIZE * SIZE
+    want = TrainedClassifier(protonet).fit(x, label).predict_proba(asked)
+    np.testing.assert_array_equal(clone(model).fit(x, label).predict_proba(asked), want)
+    late = AnyShotClassifier().set_params(method=protonet)  # after it was made: too late
+    with pytest.raises(InputError, match=r'TrainedClassifier\('):
+        late.fit(x, label)
+
+
 def test_of_a_population_the_best_member_answers(folder, tmp_path):
     """One member hardly learns: the other is the better one on validation, and comes second."""
     vary = (('optim.learning_rate', (1e-9, 3e-3)),)
@@ -125,7 +142,7 @@ def test_what_it_can_not_do(folder, protonet, tmp_path):
     with pytest.raises(InputError, match=r'is no workdir: there is no config\.json'):
         AnyShotClassifier(method=str(tmp_path)).fit(x, label)
     (tmp_path / 'config.json').write_text('{"stages": []}')
-    with pytest.raises(InputError, match=r'config\.json: no config of one stage'):
+    with pytest.raises(InputError, match=r'config\.json: not the config of a single-stage run'):
         AnyShotClassifier(method=str(tmp_path)).fit(x, label)
 
 

@@ -1,4 +1,4 @@
-"""A classifier's head from its support: means, words, calibration and the limit of the unknown.
+"""A classifier's head from its support: means, words, calibration and the rejection threshold.
 
 The support is also held out, a part in turn: what it is then said to be tells how sure to be.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from anyshot_jax.classify import nearest_mean, word_means
 from anyshot_jax.classify.frozen import Frozen
 from anyshot_jax.classify.nearest_mean import Head
-from anyshot_jax.classify.trained import Trained
+from anyshot_jax.ops import calibration
 from anyshot_jax.types import Array, InputError
 
 # Of cosines where no example can be held out: the likeliest of 0.05 to 0.3 in one-shot tasks of
@@ -20,7 +20,7 @@ ONE_SHOT_TEMPERATURE = 0.1
 
 
 class Calibrated(NamedTuple):
-    """What held-out examples say of the scores."""
+    """Temperature and threshold of scores, fitted on held-out examples."""
 
     temperature: float
     threshold: float | None  # of the best score; None: nothing could be held out
@@ -34,7 +34,7 @@ def learn(
     classes: Sequence[Any],
     said: Mapping[Any, str],
     *,
-    net: Frozen | Trained | None,
+    net: Frozen | None,
     how: dict,
     text_encoder: str,
     false_alarm: float,
@@ -43,18 +43,13 @@ def learn(
 
     Args:
       x: [N, D] features. label: [N] places in classes. said: descriptions of some.
-      net: what made the features of images, or the trained method; None: they are vectors.
+      net: what made the features of images; None: they are vectors.
       how: of `nearest_mean.fit_space`. text_encoder: see `word_means.class_words`.
     Raises:
-      InputError: a class with neither, or no image where a trained method needs one; names it.
+      InputError: a class with neither; names it.
     """
-    given = x, label, len(classes)
     empty = np.bincount(label, minlength=len(classes)) == 0
     bare = [c for c, e in zip(classes, empty, strict=True) if e]
-    if isinstance(net, Trained):
-        if bare:
-            raise InputError(f'a trained run needs images of every class, {bare[0]!r} has none')
-        return fit_trained(net.scores, *given, how=how, false_alarm=false_alarm)
     silent = [c for c in bare if not said.get(c, '')]
     if silent:
         raise InputError(f'class {silent[0]!r} has neither an image nor a description')
@@ -63,7 +58,7 @@ def learn(
         texts = [said.get(c, '') for c in classes]
         words = word_means.class_words([str(c) for c in classes], texts, text_encoder)
         known = net.imagenet(text_encoder) if net else None
-    return fit(*given, how=how, words=words, known=known, false_alarm=false_alarm)
+    return fit(x, label, len(classes), how=how, words=words, known=known, false_alarm=false_alarm)
 
 
 def fit(
@@ -76,7 +71,7 @@ def fit(
     known: word_means.Known | None = None,
     false_alarm: float = 0.05,
 ) -> tuple[Head, Calibrated]:
-    """A head, its temperature and threshold by `nearest_mean.held_out` examples.
+    """A head, its temperature and threshold by `calibration.held_out` examples.
 
     Args:
       x: [N, D] features. label: [N] in 0..C-1. how: of `nearest_mean.fit_space`.
@@ -86,7 +81,7 @@ def fit(
     told = {'how': how, 'words': words, 'known': known}
     head, _ = head_of(x, label, num_classes, **told)
     scored, said = [], []
-    for rows in nearest_mean.held_out(label):
+    for rows in calibration.held_out(label):
         kept = np.setdiff1d(np.arange(len(x)), rows)
         part, by_words = head_of(x[kept], label[kept], num_classes, **told)
         z = nearest_mean.place(part.space, x[rows])
@@ -103,7 +98,7 @@ def fit(
 
 
 def choose_bias(score: Array, said: Array, y: Array, of_words: Array) -> float:
-    """What is added to the scores of classes that are known by words only.
+    """Offset of the scores of classes that are known by words only.
 
     They are less like their items than others, and would never win. The harmonic mean of two shares
     decides, both of held-out items and averaged over classes: of those that still get their own
@@ -142,7 +137,7 @@ def fit_trained(
     """
     head, _ = head_of(x, label, num_classes, how=how, words=None, known=None)
     scored = []
-    for rows in nearest_mean.held_out(label):
+    for rows in calibration.held_out(label):
         kept = np.setdiff1d(np.arange(len(x)), rows)
         scored.append((rows, answer(x[kept], label[kept], num_classes, x[rows])))
     found = calibrate(scored, label, num_classes, 1.0, false_alarm)
@@ -162,14 +157,14 @@ def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> C
     score = score.astype(np.float64)
     temperature = usual
     if num_classes > 1:
-        temperature = nearest_mean.fit_temperature(score, label[rows])
+        temperature = calibration.fit_temperature(score, label[rows])
     held_out[rows] = nearest_mean.probabilities(score, temperature)
-    limit, expected = nearest_mean.fit_threshold(score.max(1), false_alarm)
+    limit, expected = calibration.fit_threshold(score.max(1), false_alarm)
     return Calibrated(temperature, limit, expected, held_out)
 
 
 def with_limits(head: Head, found: Calibrated) -> Head:
-    """The head that answers so."""
+    """`head` with the fitted temperature and threshold."""
     limit = -np.inf if found.threshold is None else found.threshold
     return head._replace(temperature=np.float32(found.temperature), threshold=np.float32(limit))
 
@@ -196,7 +191,7 @@ def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
 
 
 def _usual_temperature(head: Head) -> float:
-    """What tasks of one example a class need; for plain vectors by how far the means are apart."""
+    """Temperature for tasks of one example a class; by the spread of the means of plain vectors."""
     if head.space.normalise:
         return ONE_SHOT_TEMPERATURE
     spread = np.square(head.means - head.means.mean(0)).sum(1).mean()

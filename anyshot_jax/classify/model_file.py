@@ -1,7 +1,8 @@
 """A fitted classifier as one .safetensors file: arrays, and JSON in its header. Nothing is run.
 
 safetensors' metadata {'anyshot_jax': JSON}, tensors support_features, support_label,
-support_pictures, and head.<field> as nearest_mean.Head has them
+support_pictures, head.<field> as nearest_mean.Head has them, and joint.<field> of a classifier
+that words tell, too
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from anyshot_jax.classify.joint import Joint
 from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import THUMBNAIL
 from anyshot_jax.types import InputError
@@ -33,11 +35,6 @@ def write(path: Path, classifier: Any) -> None:
 
     if path.suffix != '.safetensors':
         raise InputError(f'{path}: a model is a .safetensors file')
-    if classifier._is_trained():
-        raise InputError(
-            f'method={classifier.method!r}: a trained run is not part of a model; keep its folder '
-            'and fit again, which takes seconds'
-        )
     labels = classifier.classes_.tolist()
     if not all(isinstance(c, (str, int, float, bool)) for c in labels):
         raise InputError(f'labels like {labels[0]!r} cannot be kept: use texts or numbers')
@@ -50,9 +47,11 @@ def write(path: Path, classifier: Any) -> None:
         'names': list(classifier.support_names_),
         'of_pictures': bool(classifier.of_images_),
         'false_alarm': classifier.false_alarm_,
-        'encoder': classifier._net().encoder.digest if classifier.of_images_ else '',
+        'encoder': classifier.encoder_.encoder.digest if classifier.of_images_ else '',
     }
     head = {f'head.{k}': v for k, v in _flat(classifier.head_).items()}
+    if classifier.joint_ is not None:
+        head |= {f'joint.{k}': np.asarray(v) for k, v in classifier.joint_._asdict().items()}
     arrays = {
         'support_features': classifier.support_features_,
         'support_label': np.searchsorted(classifier.classes_, classifier.support_labels_),
@@ -115,10 +114,11 @@ def _restore(path: Path, cls: type) -> Any:
     num, (count, dim) = len(said['classes']), x.shape
     head_fields = {k: arrays[f'head.{k}'] for k in (*Space._fields, *Head._fields[1:])}
     _check(path, arrays, label, num, count, dim, head_fields, said)
-    made = cls(**said['params'])
-    if made._is_trained():
-        raise InputError(f'{path}: method={made.method!r} is none that a model can have')
-    made._check()
+    made: Any = cls(**said['params'])
+    a_folder = type(made) is not cls
+    if a_folder:
+        raise InputError(f'{path}: method={said["params"]["method"]!r} is a folder, not a method')
+    made.check_params()
     made.classes_ = _classes(path, said)
     made.of_images_, made.n_features_in_ = bool(said['of_pictures']), dim
     made.support_features_, made.support_images_ = x, arrays['support_pictures']
@@ -127,14 +127,27 @@ def _restore(path: Path, cls: type) -> Any:
     made.descriptions_ = {c: str(t) for c, t in said['descriptions']}
     space = Space(**{k: head_fields[k] for k in Space._fields})
     made.head_ = Head(space, **{k: head_fields[k] for k in Head._fields[1:]})
+    made.joint_ = _joint(path, arrays, num, dim)
     made.held_out_ = arrays['held_out']
     made.temperature_ = float(made.head_.temperature)
     limit = float(made.head_.threshold)
     made.threshold_ = limit if np.isfinite(limit) else None
     made.false_alarm_ = said['false_alarm']
     made.encoder_digest_ = str(said['encoder'])
-    made._remember()
+    made.index_support()
     return made
+
+
+def _joint(path: Path, arrays: dict, num: int, dim: int) -> Joint | None:
+    if not any(name.startswith('joint.') for name in arrays):
+        return None
+    found = Joint(*(arrays[f'joint.{k}'] for k in Joint._fields))
+    width = found.texts.shape[-1]
+    shapes = (num, width), (num,), (num,), (num,)
+    for name, a, shape in zip(Joint._fields, found, shapes, strict=True):
+        if a.dtype != np.float32 or a.shape != shape or not np.isfinite(a).all() or width > dim:
+            raise InputError(f'{path}: joint.{name} does not fit the rest of the file')
+    return found
 
 
 def _classes(path: Path, said: dict) -> np.ndarray:

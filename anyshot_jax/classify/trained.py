@@ -16,6 +16,7 @@ from PIL import Image
 from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
 from anyshot_jax.classify.picture_input import squares
+from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.storage import files
 from anyshot_jax.training import checkpoint, population
 from anyshot_jax.training.progress import Progress
@@ -83,15 +84,16 @@ class Trained(NamedTuple):
         items = lambda x: x.reshape(-1, *self.shape).astype(dtype)
         y = label.astype(np.int32)
         order = np.argsort(y, kind='stable')  # by class, as episodes are
-        shots, found = items(x_s[order]), []
+        shots, ids = items(x_s[order]), np.arange(num_classes, dtype=np.int32)
+
+        def answers(part):
+            task = Episode(shots, y[order], items(part), np.zeros(len(part), np.int32), ids)
+            return self.predict(self.state, task)
+
+        if not len(x_q):
+            return np.zeros((0, num_classes), np.float32)
         size = BATCH if len(x_q) <= BATCH else QUERIES  # two shapes only are ever compiled
-        for start in range(0, len(x_q), size):
-            part = x_q[start : start + size]
-            filled = items(part[np.arange(size) % len(part)])
-            nobody, ids = np.zeros(size, np.int32), np.arange(num_classes, dtype=np.int32)
-            task = Episode(shots, y[order], filled, nobody, ids)
-            found.append(np.asarray(self.predict(self.state, task))[: len(part)])
-        return np.concatenate([np.zeros((0, num_classes), np.float32), *found])
+        return np.asarray(map_rows(answers, x_q, size=size))
 
 
 @cache

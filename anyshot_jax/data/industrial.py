@@ -24,13 +24,14 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.data.folder import read_classes
 from anyshot_jax.data.readers.descriptions import warn_same
 from anyshot_jax.data.readers.images import check_fields
 from anyshot_jax.data.readers.industrial import LAYOUT, find_files, read_listing, short
 from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.splits import ROLES, split_items
-from anyshot_jax.types import TEST_SEEN, Data, InputError, from_arrays, nearest
+from anyshot_jax.types import TEST_SEEN, Data, InputError, from_arrays
 
 DEFAULTS = {
     'set': 'MSD',  # MSD | KTD | the name of another folder of this layout
@@ -120,10 +121,7 @@ def _find(config: ConfigDict) -> Path:
 def _roles(seen: Mapping[str, bool], config: ConfigDict) -> dict[str, str]:
     """Class name -> role; `seen` says of every class, by sorted name, if it is in class set A."""
     known = ('A', *NOVEL, 'random')
-    if config.classes not in known:
-        raise InputError(
-            f'config.data.classes = {config.classes!r}{nearest(config.classes, known)}'
-        )
+    check_choices(config, {'classes': known}, 'config.data')
     names = list(seen)
     novel = [name for name in names if not seen[name]]
     if config.classes in NOVEL:

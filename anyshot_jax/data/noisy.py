@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import find
+from anyshot_jax.config import check_choices, find
 from anyshot_jax.data.noise import corrupt
 from anyshot_jax.data.splits import FIELDS
 from anyshot_jax.types import Array, Data, Dataset, InputError, from_arrays, nearest
@@ -52,10 +52,7 @@ def _check(config: ConfigDict) -> None:
             'config.data.web must lie between 0 and 1, outside + held_out below 1: '
             f'got {config.web}, {config.outside}, {config.held_out}'
         )
-    if config.validation not in VALIDATION:
-        raise InputError(
-            f'config.data.validation={config.validation!r}{nearest(config.validation, VALIDATION)}'
-        )
+    check_choices(config, {'validation': VALIDATION}, 'config.data')
 
 
 def source_config(config: ConfigDict) -> ConfigDict:
@@ -65,7 +62,9 @@ def source_config(config: ConfigDict) -> ConfigDict:
         if name not in defaults:
             raise InputError(f'config.data.source_fields: {name!r}{nearest(name, defaults)}')
     if given.get('turns', 1) != 1 or given.get('turns_eval', 1) != 1:
-        raise InputError('config.data.source_fields: turned classes have no wrong labels, leave it')
+        raise InputError(
+            'config.data.source_fields: rotated classes have no wrong labels, leave it'
+        )
     return ConfigDict(defaults | given)
 
 

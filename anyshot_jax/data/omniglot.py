@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.readers.omniglot import (
     SIDE,
@@ -30,7 +31,7 @@ from anyshot_jax.data.readers.omniglot import (
 )
 from anyshot_jax.data.readers.one_shot_runs import load_runs
 from anyshot_jax.data.splits import split_items
-from anyshot_jax.types import Data, InputError, nearest
+from anyshot_jax.types import Data, InputError
 
 DEFAULTS = {
     'source': 'auto',  # auto (npz, else png) | npz | png | tfds
@@ -78,11 +79,7 @@ def load(config: ConfigDict) -> Data:
       InputError: nothing there, a damaged or incomplete file, an unknown field value.
     """
     known = {'source': ('auto', 'npz', 'png', 'tfds'), 'split': ('vinyals', 'lake', 'lake30')}
-    for field, values in known.items():
-        if config[field] not in values:
-            raise InputError(
-                f'config.data.{field} = {config[field]!r}{nearest(config[field], values)}'
-            )
+    check_choices(config, known, 'config.data')
     if not 1 <= config.size <= SIDE:
         raise InputError(f'config.data.size = {config.size}: need 1 to {SIDE}')
     if config.runs and config.split == 'vinyals':

@@ -10,11 +10,12 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.data.folder import read_classes
 from anyshot_jax.data.readers.images import check_fields
 from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.readers.weak import check, find
-from anyshot_jax.types import Array, Data, InputError, from_arrays, nearest
+from anyshot_jax.types import Array, Data, InputError, from_arrays
 
 DEFAULTS = {
     'layout': 'folders',  # folders | cub | car | aircraft
@@ -38,8 +39,7 @@ def load(config: ConfigDict) -> Data:
       InputError: a field, file, folder or class that can't be used; names it.
     """
     check_fields(config)
-    if config.layout not in LAYOUTS:
-        raise InputError(f'config.data.layout={config.layout!r}{nearest(config.layout, LAYOUTS)}')
+    check_choices(config, {'layout': LAYOUTS}, 'config.data')
     if not 0 <= config.hold_out < 1:
         raise InputError(f'config.data.hold_out={config.hold_out} must be >= 0 and < 1')
     root = find_dir(config.dir, 'weak', 'base/<class>/*, web/<class>/* and test/<class>/*')

@@ -1,4 +1,4 @@
-"""A memory of what is normal: patch features of good images, and how others differ from them.
+"""A memory of what is normal: patch features of normal images, and how others differ from them.
 
 Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022.
 
@@ -29,7 +29,7 @@ from anyshot_jax.ops.product import product
 from anyshot_jax.runtime.devices import AXIS, one_ahead
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.target import on_cpu
-from anyshot_jax.types import Array, InputError
+from anyshot_jax.types import ArgumentError, Array
 from anyshot_jax.types import nearest as nearest_name
 
 CHUNK, CHUNK_CPU = 64, 4  # images on a device at once
@@ -56,11 +56,12 @@ def load_patcher(
       size: pixels of the images' shorter side as the net sees them; 0: what it was trained on.
       dim: numbers a patch; 0: all channels of the layers.
     Raises:
-      InputError: no such encoder or layer, or a size or dim that they can't have.
+      ArgumentError: no such layer, or a size or dim that they can't have.
+      InputError: no such encoder, or weights that can't be had.
     """
     net = load(encoder, dtype=dtype, size=size)
     if isinstance(net, TextEncoder):
-        raise InputError(f'config.method.encoder={encoder!r} reads texts, not images')
+        raise ArgumentError('encoder', f'={encoder!r} reads texts, not images')
 
     def maps(params, x):
         return net.maps(params, net.preprocess(x))
@@ -75,10 +76,10 @@ def load_patcher(
     known = jax.eval_shape(maps, net.params, x)
     for name in layers:
         if name not in known:
-            raise InputError(f'{net.name} has no map {name!r} for config.method.layers'
-                             f'{nearest_name(str(name), known)}')  # fmt: skip
+            hint = nearest_name(str(name), known)
+            raise ArgumentError('layers', f': {net.name} has no map {name!r}{hint}')
     if not layers:
-        raise InputError('config.method.layers is empty: name one map or more')
+        raise ArgumentError('layers', ' is empty: name one map or more')
     shape = jax.eval_shape(apply, net.params, x).shape[1:]
     key = digest((), [net.digest, tuple(layers), dim])
     return Patcher(apply, net.params, shape, key, maps, patches)
@@ -92,7 +93,7 @@ def fit(
     projection: int = 128,
     seed: int = 0,
 ) -> Array:
-    """The memory bank: patches of good images, thinned out to a greedy k-centre coreset.
+    """The memory bank: patches of normal images, thinned out to a greedy k-centre coreset.
 
     Two passes over the images: the first keeps a random projection of every patch, on which the
     coreset is chosen, the second fetches the chosen ones whole. Kept in the cache directory.
@@ -104,11 +105,12 @@ def fit(
     Returns:
       [floor(ratio * patches) or 1, D] float32.
     Raises:
-      InputError: a ratio or projection that can't be.
+      ArgumentError: a ratio or projection that can't be.
     """
-    if not 0 < ratio <= 1 or projection < 0:
-        raise InputError(f'config.method.ratio={ratio} must be > 0 and <= 1, and '
-                         f'config.method.projection={projection} >= 0')  # fmt: skip
+    if not 0 < ratio <= 1:
+        raise ArgumentError('ratio', f'={ratio} must be > 0 and <= 1')
+    if projection < 0:
+        raise ArgumentError('projection', f'={projection} must be >= 0')
     key = [patcher.digest, digest(images, ()), ratio, projection, seed]
     chosen = lambda: {'x': choose(patcher, images, ratio, projection, seed)[0]}
     return cached('bank', key, chosen)['x']
@@ -165,7 +167,7 @@ def nearest_patches(bank: Array, patches: Array, k: int = 1) -> tuple[Array, Arr
 
 
 def residuals(patcher: Patcher, bank: Array, images: Array) -> Array:
-    """What every patch has that its nearest normal one has not, phi_p(x) - m(p): [N, h, w, D].
+    """Residuals of patches: each minus its nearest normal one, phi_p(x) - m(p), [N, h, w, D].
 
     A patch that is in the bank has residual 0.
 

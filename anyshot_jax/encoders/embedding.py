@@ -14,31 +14,33 @@ from anyshot_jax.episodes.sampling import expand_turns
 from anyshot_jax.runtime.devices import AXIS, one_ahead
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.target import on_cpu
-from anyshot_jax.types import Array, Data, Dataset, Episode, InputError
+from anyshot_jax.types import ArgumentError, Array, Data, Dataset, Episode
 
 CHUNK, CHUNK_CPU = 256, 8  # images on a device at once; on a CPU more need memory, not less time
 
 
 def embed(data: Data, which: str, *, dtype: str = 'float32', parts: Sequence[str] = ()) -> Data:
-    """The same classes, with the encoder's features for images. Turned classes become items.
+    """The same classes, with the encoder's features for images. Rotated classes become items.
 
     Features lie in the cache directory under the hash of images, weights and preprocessing.
 
     Args:
       which, dtype, parts: as for `encoders.load`.
     Raises:
-      InputError: the data aren't images, or the encoder isn't one of images.
+      ArgumentError: the data aren't images, or the encoder isn't one of images.
+      InputError: as `encoders.load`.
     """
     encoder = load(which, dtype=dtype, parts=parts)
     if isinstance(encoder, TextEncoder):
-        raise InputError(f'config.encoder={which!r} reads texts, not images')
+        raise ArgumentError('which', f'={which!r} reads texts, not images')
     tasks = {name: e for name, e in data.items() if isinstance(e, Episode)}
     data = {role: dataset for role, dataset in data.items() if role not in tasks}
     for role, dataset in data.items():
         if dataset.x.ndim != 4 or dataset.x.dtype != np.uint8:
-            raise InputError(
-                f'config.encoder={which!r} embeds images, but the {role} items are features '
-                f'{dataset.x.shape[1:]}: leave config.encoder empty'
+            raise ArgumentError(
+                'which',
+                f'={which!r} embeds images, but the {role} items are features '
+                f'{dataset.x.shape[1:]}: leave it empty',
             )
     embedded: Data = {role: _embedded(d, encoder, role) for role, d in data.items()}
     return {**embedded, **{name: _embedded_tasks(e, encoder, name) for name, e in tasks.items()}}

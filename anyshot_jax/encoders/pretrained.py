@@ -15,12 +15,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
-from anyshot_jax.encoders import clip, efficientnet_lite, minilm, resnet, tokens, weights
-from anyshot_jax.encoders.catalogue import HUB, NAMES, find_weights, net_of, weights_file
+from anyshot_jax.encoders import (
+    efficientnet_lite,
+    minilm,
+    resnet,
+    text_tower,
+    tokens,
+    vit_weights,
+    weights,
+)
+from anyshot_jax.encoders.authors_names import to_transformers
+from anyshot_jax.encoders.catalogue import HUB, NAMES, VITS, find_weights, net_of, weights_file
 from anyshot_jax.ops.colour import COLOURS, colour_shares
 from anyshot_jax.ops.preprocess import Preprocessing, preprocess
-from anyshot_jax.types import Array, InputError, nearest
+from anyshot_jax.types import ArgumentError, Array, InputError, nearest
 
 
 class TextEncoder(NamedTuple):
@@ -32,6 +42,7 @@ class TextEncoder(NamedTuple):
     preprocess: tokens.Tokenizer
     dim: int
     digest: str  # of the weights and the vocabulary: equal digests give equal vectors
+    scale: float = 0.0  # what cosines with its images' features were multiplied by; 0: no partner
 
 
 class ImageEncoder(NamedTuple):
@@ -43,7 +54,7 @@ class ImageEncoder(NamedTuple):
     preprocess: Callable  # [N, H, W, 1 or 3] uint8, H and W any -> what apply takes
     dim: int
     digest: str  # of the weights and the preprocessing: equal digests give equal features
-    text: TextEncoder | None = None  # its partner in the same space (CLIP)
+    text: TextEncoder | None = None  # its partner in the same space (CLIP, SigLIP)
     parts: tuple[int, ...] = ()  # sizes of what makes up dim, the net's own features first
     # (params, what preprocess gives) -> the net's maps by name ('stride8', ...) [N, h, w, C]
     # float32, h and w the image's size over the stride, rounded up; {} of a net without any
@@ -56,6 +67,7 @@ TFLITE = Preprocessing(224, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 CLIP = Preprocessing(
     224, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
 )
+SIGLIP = Preprocessing(224, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def load(
@@ -65,28 +77,35 @@ def load(
 
     Args:
       which: a name of `NAMES`; a weights file (or a folder with model.safetensors), whose net is
-        told by its tensors; or NAME=PATH.
+        told by its tensors; a repository of the hub 'hf:owner/name@revision' likewise; or
+        NAME=either.
       dtype: what it computes in, float32 or bfloat16. Features are float32 either way.
       parts: what is joined to the features of an encoder of images, in this order: maps of a
         convolutional net by name ('stride8', ...; the means over space, then the standard
         deviations), and 'colours' (square roots of `colour_shares` of the whole image), which
         come last wherever they are named.
-      size: pixels that images' shorter side is brought to, for a convolutional net; 0: its own.
+      size: pixels that images' shorter side is brought to; 0: the encoder's own. A vision
+        transformer takes the largest multiple of its patch that is not above it.
     Raises:
-      InputError: no such encoder or part, a size that the net can't take, weights that can't be
-        had (says what would do), or a file of another net (names the first missing and the first
-        unexpected tensor).
+      ArgumentError: no such dtype or part, or a size that the net can't take.
+      InputError: no such encoder, weights that can't be had (says what would do), or a file of
+        another net (names the first missing and the first unexpected tensor).
     """
     if dtype not in ('float32', 'bfloat16'):
-        raise InputError(f'config.encoder_dtype={dtype!r}: need float32 or bfloat16')
+        raise ArgumentError('dtype', f'={dtype!r}: need float32 or bfloat16')
     name, _, given = which.rpartition('=')
     if not name and which in NAMES:
-        name, given = which, ''
-    path = weights_file(Path(given).expanduser()) if given else find_weights(name)
+        name, path = which, find_weights(which)
+    elif given.startswith('hf:'):
+        path = find_weights(given)
+    else:
+        path = weights_file(Path(given).expanduser())
     found = weights.read_tensors(path)
     try:
         name = name or net_of(found, path)
         return build(name, found, path.parent, dtype=dtype, parts=parts, size=size)
+    except ArgumentError:
+        raise
     except InputError as e:
         raise InputError(f'{path}: {e}') from e
 
@@ -102,23 +121,21 @@ def build(
 ) -> ImageEncoder | TextEncoder:
     """The encoder `name` with these tensors; `folder` holds the tokenizer of a text encoder."""
     parts = tuple(parts)
-    if size and (name in ('minilm_l6', 'clip_vit_b32') or size < 32):
-        raise InputError(f'{name} cannot take images of size {size}: a convolutional net takes '
-                         '32 and more')  # fmt: skip
+    if size and (name == 'minilm_l6' or (name not in VITS and size < 32)):
+        raise ArgumentError('size', f'={size}: {name} cannot take images of size {size}; a '
+                            'convolutional net takes 32 and more')  # fmt: skip
     if name == 'minilm_l6':
         if parts:
-            raise InputError(f'{name} reads texts: leave config.encoder_parts={parts!r} empty')
+            raise ArgumentError('parts', f'={parts!r}: {name} reads texts, so leave it empty')
         net = minilm.MiniLM(dtype=dtype)
         params, tokenizer = minilm.convert(found, net), tokens.wordpiece_tokenizer(folder)
         return _text_encoder(name, net.apply, params, tokenizer, net.width, dtype)
-    if name == 'clip_vit_b32':
-        tower = clip.ImageTower()
-        text, params = _clip_text(found, folder, dtype), clip.convert(found, tower)
-        apply = lambda params, x: {'features': tower.apply(params, x)}
-        return _image_encoder(name, apply, params, CLIP, dtype, parts, text)
-    if name == 'efficientnet_lite0':
-        lite, params = efficientnet_lite.EfficientNetLite(), efficientnet_lite.convert(found)
-        return _image_encoder(name, lite.apply, params, _sized(TFLITE, size), dtype, parts)
+    if name in VITS:
+        return _vit(name, found, folder, dtype, parts, size)
+    if name in efficientnet_lite.NETS:
+        lite, params = efficientnet_lite.NETS[name], efficientnet_lite.convert(found, name)
+        how = _sized(TFLITE, size or efficientnet_lite.SIZES[name])
+        return _image_encoder(name, lite.apply, params, how, dtype, parts)
     if name in HUB:
         residual = getattr(resnet, name)()
         params = resnet.convert(found, residual)
@@ -130,18 +147,44 @@ def _sized(how: Preprocessing, size: int) -> Preprocessing:
     return how._replace(size=size) if size else how
 
 
-def _clip_text(found, folder: Path, dtype: str) -> TextEncoder | None:
-    """CLIP's tower of texts, where its tokenizer lies beside the weights."""
-    if not any((folder / f).is_file() for f in ('tokenizer.json', 'vocab.json')):
+def _vit(name, found, folder: Path, dtype: str, parts, size: int) -> ImageEncoder:
+    vit, found = VITS[name], to_transformers(found)
+    patch = vit.sizes['patch']
+    own = vit_weights.own_size(found, vit.family, patch) if vit.text else 0
+    asked, size = size, vit_weights.check_size(size or own or 224, patch)
+    if asked not in (0, size):
+        logging.warning('%s takes multiples of %d pixels: images of %d instead of %d', name, patch,
+                        size, asked)  # fmt: skip
+    net = vit.net(size)
+    params = vit_weights.convert(found, net, vit.family)
+    how = _sized({'clip': CLIP, 'siglip': SIGLIP}.get(vit.family, IMAGENET), size)
+    text = _partner(name, found, folder, dtype)
+    return _image_encoder(name, net.apply, params, how, dtype, parts, text)
+
+
+def _partner(name: str, found, folder: Path, dtype: str) -> TextEncoder | None:
+    """The tower of texts, where it and its tokenizer are there."""
+    tower, family = VITS[name].text, VITS[name].family
+    files = ('tokenizer.json', 'vocab.json')[: 2 if family == 'clip' else 1]
+    if tower is None or 'text_model.embeddings.token_embedding.weight' not in found:
         return None
-    tower = clip.TextTower(dtype=dtype)
+    if not any((folder / f).is_file() for f in files):
+        logging.warning('%s: no %s in %s, so its texts are not read', name, files[0], folder)
+        return None
+    tower = tower.clone(dtype=dtype)
 
     def apply(params, tokens, mask):
-        del mask  # attention is causal and the end token is read
+        del mask  # attention is causal and the end token is read, or all tokens count
         return tower.apply(params, tokens)
 
-    params, tokenizer = clip.convert(found, tower), tokens.clip_tokenizer(folder)
-    return _text_encoder('clip_vit_b32', apply, params, tokenizer, tower.features, dtype)
+    params = text_tower.convert(found, tower)
+    if family == 'clip':
+        tokenizer = tokens.clip_tokenizer(folder, tower.context)
+    else:
+        plain = tower.vocabulary == 32000
+        tokenizer = tokens.siglip_tokenizer(folder, tower.context, plain=plain)
+    encoder = _text_encoder(name, apply, params, tokenizer, tower.features, dtype)
+    return encoder._replace(scale=text_tower.scale_of(found))
 
 
 def _image_encoder(name, apply, params, how, dtype, parts=(), text=None) -> ImageEncoder:
@@ -152,11 +195,10 @@ def _image_encoder(name, apply, params, how, dtype, parts=(), text=None) -> Imag
     sizes = {k: 2 * c for k, c in channels.items()} | {'colours': len(COLOURS)}
     for i, part in enumerate(parts):
         if part not in sizes:
-            raise InputError(
-                f'{name} has no {part!r} for config.encoder_parts{nearest(str(part), sizes)}'
-            )
+            hint = nearest(str(part), sizes)
+            raise ArgumentError('parts', f': {name} has no {part!r}{hint}')
         if part in parts[:i]:
-            raise InputError(f'config.encoder_parts={parts!r} names {part!r} twice')
+            raise ArgumentError('parts', f' names {part!r} twice')
     parts = tuple(sorted(parts, key=lambda part: part == 'colours'))  # methods find them at the end
 
     def features(params, x):

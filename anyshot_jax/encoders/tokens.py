@@ -1,6 +1,7 @@
 """Texts to tokens, with the pretrained text encoders' own vocabularies, and back as vectors."""
 
 import html
+import string
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ _PLAIN_TABLE = str.maketrans(_PLAIN)
 
 
 class Tokenizer(NamedTuple):
-    """How one encoder reads texts."""
+    """Tokenizer of one text encoder."""
 
     encode: Callable[[Sequence[str]], list[list[int]]]  # start and end tokens included, cut to fit
     lengths: tuple[
@@ -85,6 +86,36 @@ def wordpiece_tokenizer(path: Path, context: int = 256) -> Tokenizer:
         return [e.ids for e in tok.encode_batch(list(texts))]
 
     return Tokenizer(encode, _lengths(context), pad)
+
+
+def siglip_tokenizer(path: Path, context: int = 64, *, plain: bool) -> Tokenizer:
+    """SigLIP's tokenizers: lower case, the end token always last, filled up to the context.
+
+    Args:
+      path: tokenizer.json, or a folder with that.
+      plain: without ASCII punctuation, of a C4 vocabulary (SigLIP); else Gemma's (SigLIP 2).
+    Raises:
+      InputError: file missing or of another tokenizer; names it.
+    Reference:
+      The canonical texts of google-research/big_vision's zero-shot evaluation.
+    """
+    path = Path(path)
+    path = path / 'tokenizer.json' if path.is_dir() else path
+    tok = _from_json(path)
+    end, pad = _ids(tok, path, *(('</s>', '</s>') if plain else ('<eos>', '<pad>')))
+    tok.no_padding()
+    tok.no_truncation()
+    without = str.maketrans('', '', string.punctuation)
+
+    def clean(text: str) -> str:
+        return ' '.join(text.lower().translate(without).split()) if plain else text.lower()
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        cleaned = [clean(text)[: 64 * context] for text in texts]
+        found = tok.encode_batch(cleaned, add_special_tokens=False)
+        return [[*e.ids[: context - 1], end] for e in found]
+
+    return Tokenizer(encode, (context,), pad)
 
 
 def in_batches(

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import build_net
+from anyshot_jax.config import build_net, check_choices
 from anyshot_jax.episodes.episodic import forward, init_net
 from anyshot_jax.ops.product import product
-from anyshot_jax.types import Array, InputError, nearest
+from anyshot_jax.types import Array, InputError
 
 HEADS = ('per_class', 'zero')
 MOMENTUM = 0.9  # of the running statistics, which only `embed` uses
@@ -50,8 +50,7 @@ def build(config: ConfigDict) -> Learner:
     """
     net, head, ways = build_net(config.net), config.method.head, config.train.ways
     inductive = config.method.batch_norm == 'inductive'
-    if head not in HEADS:
-        raise InputError(f'config.method.head={head!r} is unknown{nearest(head, HEADS)}')
+    check_choices(config.method, {'head': HEADS})
     for other, _ in config.eval.tasks if head == 'per_class' else ():
         _check_ways(other, ways)
 

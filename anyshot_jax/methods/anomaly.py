@@ -1,6 +1,6 @@
 """Anomaly multi-classification: the type of a defect, from one, two or five images of each.
 
-After arXiv 2406.05645: what distinguishes types is learnt on made-up defects (data['train'],
+After arXiv 2406.05645: what distinguishes types is learnt on synthetic defects (data['train'],
 `data/pseudo.py`), stopped before it knows those too well, and carried over to the real ones. Items
 are residuals from what is normal (config.residual). By `loss`:
 - 'prototype': cross-entropy of the cosines with the mean of each class's shots;
@@ -22,7 +22,7 @@ import numpy as np
 import optax
 from absl import logging
 
-from anyshot_jax.config import build_net
+from anyshot_jax.config import build_net, check_choices
 from anyshot_jax.episodes import sampling
 from anyshot_jax.episodes.episodic import cross_entropy, episode_accuracies, forward, init_net
 from anyshot_jax.episodes.optim import build_optimizer
@@ -32,10 +32,12 @@ from anyshot_jax.ops.distance import cosine, unit
 from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.runtime.devices import map_over_devices
-from anyshot_jax.types import Episode, InputError, Method, TrainState, nearest
+from anyshot_jax.types import Episode, InputError, Method, TrainState
 
-LOSSES = ('prototype', 'infonce', 'relation')
-PROTOTYPES = ('embeddings', 'pixels')
+CHOICES = {
+    'loss': ('prototype', 'infonce', 'relation'),
+    'prototypes': ('embeddings', 'pixels'),
+}
 DEFAULTS = {
     'loss': 'prototype',
     'temperature': 0.1,  # of the cosines in the loss (the paper: 0.07)
@@ -220,7 +222,7 @@ def build(config, data):
 
 
 def queries_at_once(x_s) -> int:
-    """How many queries meet the support [S, ...] at once, where pairs of maps take much memory."""
+    """Number of queries that meet the support [S, ...] at once: pairs of maps take much memory."""
     numbers = PAIR_WIDTH * x_s[0].size // x_s.shape[-1]  # of a pair
     return max(1, BLOCK // (numbers * len(x_s)))
 
@@ -234,26 +236,20 @@ def askable(dataset, shots: int) -> tuple[int, ...]:
 
 def _check(config, data) -> None:
     fields = config.method
-    if fields.loss not in LOSSES:
-        raise InputError(
-            f'config.method.loss={fields.loss!r} is unknown{nearest(fields.loss, LOSSES)}'
-        )
-    if fields.prototypes not in PROTOTYPES:
-        raise InputError(
-            f'config.method.prototypes={fields.prototypes!r} is unknown'
-            f'{nearest(fields.prototypes, PROTOTYPES)}'
-        )
+    check_choices(fields, CHOICES)
     if fields.temperature <= 0 or fields.draws < 1 or fields.adapt_steps < 0:
         raise InputError('config.method: need temperature > 0, draws >= 1, adapt_steps >= 0')
     if not fields.shots or min(fields.shots) < 1:
         raise InputError(f'config.method.shots={fields.shots}: need numbers >= 1, like (1, 2, 5)')
     if any(config.augment.values()) or config.eval.retrieval:
-        raise InputError('anomaly neither moves its items nor retrieves: leave config.augment at 0 '
-                         'and config.eval.retrieval=False')  # fmt: skip
+        raise InputError(
+            "'anomaly' supports neither augmentation nor retrieval: leave config.augment at 0 and "
+            'config.eval.retrieval=False'
+        )
     test = data.get('test')
     if test is None or test.group is None:
         raise InputError(
-            'anomaly tells apart types of defect (data["test"] with groups): use '
+            'anomaly distinguishes types of defect (role test, with groups): use '
             'config.data.name=mvtec and config.residual.encoder'
         )
     if fields.prototypes == 'pixels':

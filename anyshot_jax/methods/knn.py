@@ -2,19 +2,17 @@
 
 import jax.numpy as jnp
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.ops.distance import cosine, squared_euclidean
 from anyshot_jax.ops.prototype import nearest_per_class
-from anyshot_jax.types import InputError, nearest
 
 DEFAULTS = {'distance': 'euclidean'}  # euclidean | cosine
 
 
 def build(config, data):
     sims = {'euclidean': lambda a, b: -squared_euclidean(a, b), 'cosine': cosine}
-    if config.method.distance not in sims:
-        hint = nearest(config.method.distance, sims)
-        raise InputError(f'config.method.distance={config.method.distance!r} is unknown{hint}')
+    check_choices(config.method, {'distance': sims})
     sim = sims[config.method.distance]
 
     def init(key, x):

@@ -12,10 +12,11 @@ Finn, Abbeel, Levine, "Model-agnostic meta-learning for fast adaptation of deep 
 import jax
 import jax.numpy as jnp
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.episodes import learner
 from anyshot_jax.episodes.episodic import cross_entropy, episodic
 from anyshot_jax.ops.innerloop import adapt
-from anyshot_jax.types import InputError, nearest
+from anyshot_jax.types import InputError
 
 DEFAULTS = {
     # inductive | transductive (the papers') | per_step (MAML++'s); see learner.Learner
@@ -42,11 +43,7 @@ CHOICES = {
 
 def build(config, data):
     fields = config.method
-    for name, choices in CHOICES.items():
-        if fields[name] not in choices:
-            raise InputError(
-                f'config.method.{name}={fields[name]!r} is unknown{nearest(fields[name], choices)}'
-            )
+    check_choices(fields, CHOICES)
     if fields.inner_steps < 1 or fields.eval_steps < 0:
         raise InputError('config.method.inner_steps must be >= 1 and eval_steps >= 0')
     by_step = fields.batch_norm == 'per_step'
@@ -67,7 +64,7 @@ def build(config, data):
         return params, {'net': stats, 'step': jnp.zeros(())}
 
     def rates(params, ways, step_of):
-        """What `adapt` takes as lr. Steps beyond those of training have the last one's rate."""
+        """Learning rates for `adapt`. Steps beyond those of training have the last one's rate."""
         if fields.learn_lr == 'no':
             return fields.inner_lr
         if fields.learn_lr == 'parameter':
@@ -124,7 +121,7 @@ def build(config, data):
         return end.after if every_step else scores(end.params), stats
 
     def task_loss(params, episode, step, first_order):
-        """Of one task: loss, metrics and the support set's statistics."""
+        """Loss, metrics and the support set's statistics of one task."""
         multi = fields.multi_step_loss > 0
         scores, stats = solve(
             params, episode, steps=inner_steps, first_order=first_order, every_step=multi

@@ -10,13 +10,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax.config import build_net
+from anyshot_jax.config import build_net, check_choices
 from anyshot_jax.episodes import sampling
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.innerloop import adapt
 from anyshot_jax.runtime.devices import map_over_devices
-from anyshot_jax.types import SQUARED_ERROR, InputError, Method, TrainState, nearest
+from anyshot_jax.types import SQUARED_ERROR, InputError, Method, TrainState
 
 DEFAULTS = {
     'inner_steps': 1,
@@ -30,8 +30,7 @@ ORDERS = ('second', 'first')
 
 def build(config, data):
     fields, train = config.method, config.train
-    if fields.order not in ORDERS:
-        raise InputError(f'config.method.order={fields.order!r}{nearest(fields.order, ORDERS)}')
+    check_choices(fields, {'order': ORDERS})
     if fields.inner_steps < 0 or not fields.eval_steps or min(fields.eval_steps) < 0:
         raise InputError('config.method.inner_steps and eval_steps must be >= 0')
     for role in ('train', 'val', 'test'):
@@ -72,7 +71,7 @@ def build(config, data):
         return after.mean(), ({'error_before': before.mean()}, extra)
 
     def predict(state, episode):
-        """Of every query point the value after each of eval_steps: [steps, Q, 1]."""
+        """Predictions for every query point after each of eval_steps: [steps, Q, 1]."""
         f = lambda p: net.apply({'params': p}, episode.x_q, train=False)
         lr = fields.eval_lr or fields.inner_lr
         seen = descend(state.params, episode, steps=max(fields.eval_steps), lr=lr, after=f).after

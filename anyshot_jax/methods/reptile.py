@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.episodes import learner
 from anyshot_jax.episodes.episodic import cross_entropy, episodic, join
-from anyshot_jax.types import InputError, nearest
+from anyshot_jax.types import InputError
 
 DEFAULTS = {
     'batch_norm': 'inductive',  # inductive | transductive; see learner.Learner
@@ -29,9 +30,7 @@ OPTIMIZERS = {'adam': lambda rate: optax.adam(rate, b1=0.0), 'sgd': optax.sgd}
 
 def build(config, data):
     fields = config.method
-    if fields.inner_optimizer not in OPTIMIZERS:
-        hint = nearest(fields.inner_optimizer, OPTIMIZERS)
-        raise InputError(f'config.method.inner_optimizer={fields.inner_optimizer!r}{hint}')
+    check_choices(fields, {'inner_optimizer': OPTIMIZERS})
     if min(fields.inner_steps, fields.eval_steps) < 1:
         raise InputError('config.method.inner_steps and eval_steps must be >= 1')
     net, tx = learner.build(config), OPTIMIZERS[fields.inner_optimizer](fields.inner_lr)

@@ -13,13 +13,13 @@ support with the query of its class and with that of the next.
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax.config import build_net
+from anyshot_jax.config import build_net, check_choices
 from anyshot_jax.episodes.episodic import episodic, forward, init_net, join
 from anyshot_jax.ops.contrastive import MININGS, balanced_mean, contrastive, euclidean, triplet
 from anyshot_jax.ops.distance import squared_euclidean, unit
 from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.types import InputError, nearest
+from anyshot_jax.types import InputError
 
 DEFAULTS = {
     'batch_norm': 'inductive',
@@ -40,11 +40,7 @@ CHOICES = {
 
 def build(config, data):
     fields, net = config.method, build_net(config.net)
-    for name, choices in CHOICES.items():
-        if fields[name] not in choices:
-            raise InputError(
-                f'config.method.{name}={fields[name]!r} is unknown{nearest(fields[name], choices)}'
-            )
+    check_choices(fields, CHOICES)
     if fields.margin <= 0:
         raise InputError(f'config.method.margin={fields.margin} must be > 0')
     if config.num_steps and config.train.ways < 2:

@@ -7,10 +7,10 @@ items is subtracted first). Nothing is learnt: config.num_steps is 0.
 
 import jax.numpy as jnp
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.ops.distance import squared_euclidean
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.types import InputError, nearest
 
 DEFAULTS = {
     'normalise': 'cl2',
@@ -21,10 +21,7 @@ WAYS = ('none', 'l2', 'cl2')
 
 def build(config, data):
     normalise = config.method.normalise
-    if normalise not in WAYS:
-        raise InputError(
-            f'config.method.normalise={normalise!r} is unknown{nearest(normalise, WAYS)}'
-        )
+    check_choices(config.method, {'normalise': WAYS})
 
     def flat(x):
         scale = 255 if x.dtype == jnp.uint8 else 1

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.ops import weighting
 from anyshot_jax.stages.similarity import Similarity, all_pairs, features_of, novel
-from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState, nearest
+from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState
 
 DEFAULTS = {
     'simnet_from': '',  # the stage that learnt the similarity; '': cosine of the items' features
@@ -76,7 +77,7 @@ def build(config, data):
 
 
 def scores(fields, sim: Similarity, z: Array, web: Dataset) -> tuple[Array, np.ndarray]:
-    """What `kind` makes of the similarities, before bound, power and normalisation.
+    """Weights by `kind`, from the similarities, before bound, power and normalisation.
 
     Only 'votes' compares items of different classes: N^2 pairs and as many numbers in memory, the
     others need those of one class at a time.
@@ -130,10 +131,7 @@ def _check(config, data) -> None:
     novel(data, 'weigh')
     if config.num_steps:
         raise InputError('weigh has nothing to train: set config.num_steps=0')
-    if fields.kind not in KINDS:
-        raise InputError(
-            f'config.method.kind={fields.kind!r} is unknown{nearest(fields.kind, KINDS)}'
-        )
+    check_choices(fields, {'kind': KINDS})
     if not 0 < fields.share <= 1 or not 0 <= fields.quantile <= 1:
         raise InputError('config.method.share must be > 0 and <= 1, quantile from 0 to 1')
     if fields.rounds < 1 or fields.bound < 0 or fields.power <= 0:

@@ -77,7 +77,7 @@ def _few(kh: int, kw: int, c: int, o: int) -> bool:
 
 
 def _sees_all(n: int, pad: tuple[int, int], k: int, stride: int) -> bool:
-    """Whether each of the outputs along an axis sees every input."""
+    """True if each of the outputs along an axis sees every input."""
     outputs = (n + sum(pad) - k) // stride + 1
     return n - 1 + pad[0] < k and (outputs - 1) * stride <= pad[0]
 

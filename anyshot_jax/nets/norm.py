@@ -53,10 +53,11 @@ def batch_norm(
     if flip:  # at once, where x is made: an accelerator would write sign * x beside x
         x = x * sign
     if mean is None or var is None:
-        shown = x[..., :1, :, :, :] if on_cpu() else x
-        origin = lax.stop_gradient(shown.astype(wide).mean(_AXES, keepdims=True))
+        shown = (x[..., :1, :, :, :] if on_cpu() else x).astype(wide).mean(_AXES, keepdims=True)
+        origin = lax.stop_gradient(shown)
         centred = x.astype(wide) - origin
-        m = centred.mean(_AXES, keepdims=True)
+        # The mean of what is centred by its own mean is 0, but has a derivative.
+        m = centred.mean(_AXES, keepdims=True) if on_cpu() else shown - origin
         v = jnp.maximum((centred * centred).mean(_AXES, keepdims=True) - m * m, 0.0)
         mean, var = (m + origin).squeeze(_AXES), v.squeeze(_AXES)
         if flip:

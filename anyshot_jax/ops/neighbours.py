@@ -13,11 +13,14 @@ QUERIES, BANK = 512, 2048
 QUERIES_ACCELERATOR, BANK_ACCELERATOR = 4096, 16384
 
 
-def nearest(x: Array, bank: Array, k: int = 1) -> tuple[jax.Array, jax.Array]:
+def nearest(
+    x: Array, bank: Array, k: int = 1, allowed: Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """The k nearest rows of `bank` to every row of x, nearest first.
 
     Args:
       x: [M, D] float32. bank: [K, D]. k: 1..K.
+      allowed: [K] bool, the rows that may be found, k of them or more; none: all.
     Returns:
       squared Euclidean distances [M, k], exactly 0 for a row that is in the bank, and the bank's
       rows [M, k] int32. The search goes by |a|^2 + |b|^2 - 2 a.b around the bank's mean, so that of
@@ -31,7 +34,7 @@ def nearest(x: Array, bank: Array, k: int = 1) -> tuple[jax.Array, jax.Array]:
     blocks = -(-len(x) // size)
     mean = jnp.mean(bank, 0, keepdims=True)
     padded = jnp.pad(x, ((0, blocks * size - len(x)), (0, 0))).reshape(blocks, size, -1)
-    parts = _parts(bank - mean)
+    parts = _parts(bank - mean, allowed)
 
     def block(x):
         index = _search(x - mean, *parts, k)
@@ -45,12 +48,15 @@ def nearest(x: Array, bank: Array, k: int = 1) -> tuple[jax.Array, jax.Array]:
     return dist.reshape(-1, k)[: len(x)], index.reshape(-1, k)[: len(x)]
 
 
-def _parts(bank: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Blocks of the bank [b, S, D] and their squared lengths [b, S], infinite where it ends."""
+def _parts(bank: jax.Array, allowed: Array | None) -> tuple[jax.Array, jax.Array]:
+    """Blocks of the bank [b, S, D] and their squared lengths [b, S]; infinite: never found."""
     k, d = bank.shape
     size = min(BANK if on_cpu() else BANK_ACCELERATOR, k)
     blocks = -(-k // size)
-    length = jnp.pad((bank * bank).sum(1), (0, blocks * size - k), constant_values=jnp.inf)
+    length = (bank * bank).sum(1)
+    if allowed is not None:
+        length = jnp.where(allowed, length, jnp.inf)
+    length = jnp.pad(length, (0, blocks * size - k), constant_values=jnp.inf)
     bank = jnp.pad(bank, ((0, blocks * size - k), (0, 0)))
     return bank.reshape(blocks, size, d), length.reshape(blocks, size)
 

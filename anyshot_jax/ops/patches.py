@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from anyshot_jax.types import Array, InputError
+from anyshot_jax.types import ArgumentError, Array
 
 CENTRE = 4  # of the nine neighbours in row order
 
@@ -29,7 +29,7 @@ def locally_aware(maps: Sequence[jax.Array], dim: int = 0) -> jax.Array:
     Returns:
       [N, max h, max w, dim, or the sum of C].
     Raises:
-      InputError: there are fewer values to pool than dim.
+      ArgumentError: there are fewer values to pool than dim.
     """
     shape = max(m.shape[1:3] for m in maps)
     if not dim:
@@ -64,7 +64,7 @@ def bins(length: int, num: int) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=8)
 def kernels(channels: tuple[int, ...], dim: int) -> list[tuple[int, np.ndarray]]:
-    """What pooling each layer to dim, and the joined layers to dim again, does to every layer.
+    """Kernels of every layer that equal pooling it to dim, and the joined layers to dim again.
 
     Args:
       channels: C of each layer.
@@ -72,12 +72,12 @@ def kernels(channels: tuple[int, ...], dim: int) -> list[tuple[int, np.ndarray]]
       For each layer the first entry of the result that it reaches, and the weights [9, C, reached]
       float64 of its values, flattened as (C, 3, 3) before pooling.
     Raises:
-      InputError: there are fewer values than dim.
+      ArgumentError: there are fewer values than dim.
     """
     for c in channels:
         if 9 * c < dim or dim < 0:
-            raise InputError(f'config.method.dim={dim} must be 0..{9 * min(channels)}, nine times '
-                             "the narrowest layer's channels")  # fmt: skip
+            most = f"0..{9 * min(channels)}, nine times the narrowest layer's channels"
+            raise ArgumentError('dim', f'={dim} must be {most}')
     weight = [np.zeros((9 * c, dim)) for c in channels]
     layer_bins = [bins(9 * c, dim) for c in channels]
     for i, (start, end) in enumerate(bins(dim * len(channels), dim)):

@@ -23,7 +23,7 @@ class Support(NamedTuple):
 
     @classmethod
     def of(cls, classifier: Any, folder: str = '') -> 'Support':
-        """Those of a fitted classifier."""
+        """Classes of a fitted classifier."""
         root = Path(folder).expanduser() if folder else None
         named = [Path(text) for text in classifier.support_names_]
         names = [
@@ -77,7 +77,7 @@ def classes(tally: Tally, classifier: Any, support: Support) -> str:
 
 
 def _sums(tally: Tally) -> tuple[dict[str, int], dict[str, int]]:
-    """How many images of known class have each label, and each answer."""
+    """Counts of images of known class by label, and by answer."""
     of_label: dict[str, int] = {}
     of_answer: dict[str, int] = {}
     for (label, answer), count in tally.confusion.items():
@@ -87,7 +87,7 @@ def _sums(tally: Tally) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def confusion(tally: Tally, support: Support) -> str:
-    """What was called what, where that is known."""
+    """Confusions of labels and answers, where labels are known."""
     if tally.accuracy is None:
         return ''
     title = 'Confusion'

@@ -10,7 +10,7 @@ from absl import logging
 from tqdm import tqdm
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
-from anyshot_jax.classify.feature_store import FeatureStore, store_of
+from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.data.readers import descriptions as texts
 from anyshot_jax.data.readers.folder_tree import find_classes, find_files
 from anyshot_jax.data.readers.images import SUFFIXES
@@ -24,7 +24,7 @@ LAYOUT = '<class>/<image>'
 
 
 class Request(NamedTuple):
-    """What is asked; the flags of the same names say more."""
+    """Options of the command; the flags of the same names say more."""
 
     query: str
     out: str
@@ -86,7 +86,7 @@ def run(ask: Request) -> dict[str, Any]:
                 for answer in some:
                     tally.add(answer)
         if not tally.total:
-            raise InputError(f'{root} holds {len(paths)} files and no image among them')
+            raise InputError(f'none of the {len(paths)} files in {root} is an image')
         seconds = time.monotonic() - start
         text = page(tally, classifier, support, root, _shown(ask), seconds)
         fresh['report'].write_bytes(text.encode('utf-8'))
@@ -116,7 +116,7 @@ def _check(ask: Request) -> None:
 
 
 def _settings(ask: Request) -> dict[str, Any]:
-    """What predictions depend on, besides the files inside the folders."""
+    """Key of everything that predictions depend on, besides the files inside the folders."""
     place = lambda text: str(Path(text).expanduser().resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'support', 'model')}
     made |= {'descriptions': place(ask.descriptions), 'unknown': ask.unknown}
@@ -146,8 +146,8 @@ def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
         described = {k: text for k, text in texts.descriptions(file).items() if text.strip()}
         texts.warn_same(described)
     classifier = AnyShotClassifier(encoder=ask.encoder, method=ask.method)
-    classifier._check()
-    store = store_of(classifier._net())
+    classifier.check_params()
+    store = classifier.feature_store()
     found = _support(ask, described, store) if ask.support else ([], [], None)
     images, labels, features = found
     try:
@@ -164,7 +164,7 @@ def _loaded(path: Path) -> tuple[AnyShotClassifier, FeatureStore]:
     if not classifier.of_images_:
         raise InputError(f'{path} was fitted on feature vectors: it cannot read images')
     try:
-        return classifier, store_of(classifier._net())
+        return classifier, classifier.feature_store()
     except InputError as e:
         raise InputError(f'{path}: {e}') from e
 

@@ -27,9 +27,9 @@ def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> 
     data = jax.device_put(dict(data), jax.local_devices()[0])
     key = jax.random.split(jax.random.key(int(config.get('seed', 0))), 4)[3]  # the test's
     names = sampling.class_names(data['test'])
-    if 'fakes_from' in fields:
+    if 'synthesised_from' in fields:
         return _refined(method, state, data, config, key, names)
-    if 'fakes' in fields and 'calibration' in fields:
+    if 'synthesised' in fields and 'calibration' in fields:
         made = method.export(state, data, key)['test']
         values = method.evaluate(state, data, key, 'test')
         return [
@@ -42,7 +42,7 @@ def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> 
 def _refined(method, state, data, config, key, names) -> list[str]:
     fields, tasks = config.method, config.eval.tasks
     coloured = 'train' in data and has_colours(data)
-    made = data[fields.fakes_from]['test'] if fields.fakes_from else None
+    made = data[fields.synthesised_from]['test'] if fields.synthesised_from else None
     assert method.embed
     features = embed_dataset(jax.jit(partial(method.embed, state)), data['test'])
     found, order = [], None

@@ -76,7 +76,7 @@ def _style(label: int) -> str:
 
 
 def keys(kinds: Sequence[str], labels: Sequence[str]) -> str:
-    """What shapes and colours mean."""
+    """Legend of shapes and colours."""
     shapes = ''.join(
         f'<li style="--c:var(--dim)"><svg viewBox="0 0 26 10" style="stroke:none" '
         f'aria-hidden="true">{KEY[kind]}</svg>{escape(kind)}</li>'

@@ -64,7 +64,7 @@ def box(cell: tuple[int, int], grid: tuple[int, int], size: tuple[int, int]) -> 
 
 
 def around(x: Array, cell: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
-    """What surrounds a cell: a square of x [H, W, C], moved inside of it at the border.
+    """Surroundings of a cell: a square of x [H, W, C], moved inside of it at the border.
 
     Its side is that of five cells, at least a quarter of the shorter side, at most all of it.
     """

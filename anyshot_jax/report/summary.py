@@ -24,7 +24,7 @@ NETS = {
 
 
 def headline(run: logs.Run, data: Data, parts: Sequence[str]) -> str:
-    """What was trained on what, the numbers it reached, and links to the page's other parts."""
+    """Header: method, data, the numbers reached, and links to the page's other parts."""
     result, net = run.result, run.part('net')
     seed = f'seed {escape(result["seed"])}' if 'seed' in result else ''
     seed = f'{run.seeds} seeds from {seed}' if run.seeds > 1 else seed
@@ -104,7 +104,7 @@ def _protocol(run: logs.Run) -> str:
 
 
 def _counted(run: logs.Run) -> str:
-    """What the values are of that aren't of tasks of so many ways."""
+    """Kind of values that aren't of tasks of so many ways."""
     if run.seeds > 1:
         return 'seeds'
     images = 'images or regions'

@@ -53,7 +53,7 @@ def parts(
 
 
 def _histogram(web: Dataset, weight: np.ndarray) -> str:
-    """How many images have which weight, right and wrong ones apart where that is known."""
+    """Counts of images by weight, right and wrong ones apart where that is known."""
     if web.clean is None:
         kinds = [('web images', np.ones(len(weight), bool), 1)]
         told = 'Which labels are right is not known here.'

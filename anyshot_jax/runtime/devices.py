@@ -82,6 +82,29 @@ def at_once(function: Callable, count: int, *args) -> int:
     return int(min(max(free_bytes() / SHARE // need, 1), count, AT_ONCE))
 
 
+def chunks(num: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Consecutive chunks of rows 0..num-1, all of one shape: one program is compiled.
+
+    Returns:
+      How many rows of the chunk count, and the rows [size]; the last chunk is filled up from the
+      first rows.
+    """
+    for start in range(0, num, size):
+        yield min(size, num - start), np.arange(start, start + size) % num
+
+
+def map_rows(function: Callable, x, *, size: int):
+    """function(x) of arrays [N, ...] of any length, `size` rows at a time, each by itself.
+
+    Args:
+      function: compiled, [size, ...] -> a tree of [size, ...]. x: N >= 1 rows.
+    Returns:
+      The tree of [N, ...].
+    """
+    parts = [function(x[rows]) for _, rows in chunks(len(x), size)]
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[: len(x)], *parts)
+
+
 def on_all_devices(tree, devices: Collection[jax.Device] = ()):
     """The tree on every device of this process (or on `devices`), as a step returns its state.
 

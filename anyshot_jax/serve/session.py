@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 from sklearn.base import clone
 
-from anyshot_jax.classify.classifier import METHODS, AnyShotClassifier
+from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.heat_map import last_map, lead, left_out
+from anyshot_jax.classify.trained_classifier import TrainedClassifier
 from anyshot_jax.data.readers.images import fit, open_image
 from anyshot_jax.report.overlay import with_heat
 from anyshot_jax.types import Array, InputError
@@ -25,7 +26,7 @@ SHOWN = 3  # classes and neighbours of an answer
 
 
 class Limits(NamedTuple):
-    """What a request may bring, and what a model may hold."""
+    """Limits of a request, and of a model."""
 
     bytes: int = 64 * 2**20
     images: int = 16
@@ -51,7 +52,7 @@ class Served:
         self._lock = threading.Lock()
         self._on_disk, self._unsaved = _stamp(save_to), False
         self._digests: tuple[Any, list[str]] = None, []
-        net = classifier._net()
+        net = classifier.encoder_
         self._cells = None  # a trained method answers by more than the nearest class mean
         if isinstance(net, Frozen):
             self._side = net.size
@@ -69,9 +70,10 @@ class Served:
 
     def _state(self) -> dict[str, Any]:
         model = self.classifier
-        by = f'encoder {Path(model.encoder).name}'
-        if model.method not in METHODS:
-            by = f'trained run {Path(model.method).name}'
+        if isinstance(model, TrainedClassifier):
+            by = f'trained run {Path(model.workdir).name}'
+        else:
+            by = f'encoder {Path(model.encoder).name}'
         rows = self._rows()
         labels = [str(c) for c in model.support_labels_] if rows else []
         images: dict[str, list[str]] = {}
@@ -80,7 +82,7 @@ class Served:
         texts = {str(c): text for c, text in model.descriptions_.items()} if self._fitted() else {}
         return {
             'by': by,
-            'together': model.method == 'refine',  # queries of a call help each other
+            'together': model.transductive,  # queries of a call help each other
             'heat': self._cells is not None,
             'unknown': self._fitted() and model.threshold_ is not None,
             'false_alarm': model.false_alarm_ if self._fitted() else None,
@@ -241,7 +243,7 @@ class Served:
             raise InputError(f'class {name!r}: the classes of this model are numbers') from None
 
     def _rows(self) -> list[str]:
-        """Of every support image a digest of its content, which is its address."""
+        """Digest of every support image's content, which is its address."""
         if not self._fitted():
             return []
         images = self.classifier.support_images_
@@ -270,7 +272,7 @@ def _line(text: str, what: str, most: int, empty: bool = False) -> str:
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:
-    """What changes when a file is written; None of a file that isn't there."""
+    """Signature that changes when a file is written; None if the file isn't there."""
     if path is None or not path.exists():
         return None
     found = path.stat()

@@ -19,7 +19,7 @@ STATUSES = ('finished', 'stopped', 'failed', 'unfinished', 'waiting')  # finishe
 
 
 class Entry(NamedTuple):
-    """What a trial's workdir says."""
+    """Outcome of a trial, read from its workdir."""
 
     trial: Trial
     status: str
@@ -81,7 +81,7 @@ def write(folder: Path, sweep: Sweep, trials: Sequence[Trial], failures: Mapping
 
 
 def _measure(entries: Sequence[Entry], sweep: Sweep) -> Measure:
-    """What the values are; before the first result all that is known of it is the direction."""
+    """Measure of the values; before the first result only its direction is known."""
     for entry in entries:
         if 'measure' in entry.result:
             measure = Measure(**entry.result['measure'])
@@ -99,7 +99,7 @@ def _tasks(entries: Sequence[Entry]) -> list[str]:
 
 
 def _selected(entries: Sequence[Entry]) -> str:
-    """What the column of the ranking value is called."""
+    """Name of the ranking value's column."""
     return f'validation {next((e.selected for e in entries if e.selected), "")}'.strip()
 
 

@@ -163,7 +163,7 @@ def _plain(trial: Trial, over: bool) -> dict[str, Any]:
 def train_trial(
     config: Mapping[str, Any], plain: Mapping[str, Mapping[str, Any]], replays: bool
 ) -> None:
-    """What a worker does: the runs of one trial, or what is left of them."""
+    """Runs a worker's trial, or what is left of it."""
     from anyshot_jax.report import logs
     from anyshot_jax.runtime import start
     from anyshot_jax.training import loop

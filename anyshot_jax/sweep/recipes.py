@@ -26,11 +26,13 @@ def load_config(recipe: str, overrides: Sequence[str], root: Path = Path()) -> C
     """The config that main.py would get from --config=<recipe> and one --config.<override> each.
 
     Args:
-      recipe: a path from `root`, with :VARIANT where it has one.
+      recipe: a path from `root` or the name of a shipped recipe, with :VARIANT where it has one.
     Raises:
       InputError: no such file, or an override that it refuses.
     """
     file, _, argument = recipe.partition(':')
+    if not (root / file).is_file():
+        file = configs.recipe_file(recipe).partition(':')[0]
     config = load_module(root / file).get_config(*filter(None, [argument]))
     argv = ['', *(f'--config.{o}' for o in overrides)]
     values = flags.FlagValues()

@@ -66,8 +66,9 @@ def show(config: ConfigDict, data: Data) -> None:
             note = 'all at once' if size == sizes[name] else f'of {sizes[name]}: all do not fit'
             plan.line(f'largest config.{name}', str(size), note)
         temporary = lambda batch: step(chosen, batch).temporary
-        drawn = jax.eval_shape(everyone.methods[0].sample, everyone.keys['step'][0], given)
-        unit = plan.bytes_of(drawn)
+        sample = everyone.methods[0].sample
+        assert sample  # what trains draws units
+        unit = plan.bytes_of(jax.eval_shape(sample, everyone.keys['step'][0], given))
         free = {} if chosen.get('task_chunk', 0) < config.batch_size else {'task_chunk': 0}
         if free:  # all at once, whatever the batch
             temporary = lambda batch: step({**chosen, **free}, batch).temporary

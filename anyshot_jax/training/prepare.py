@@ -41,9 +41,10 @@ def load(config: ConfigDict, exported: Mapping | None) -> tuple[Data, dict[str, 
     if config.describe.colours:
         data = describe.name_colours(data)
     if config.encoder:
-        data = embedding.embed(
-            data, config.encoder, dtype=config.encoder_dtype, parts=config.encoder_parts
-        )
+        dtype, parts = config.encoder_dtype, config.encoder_parts
+        names = {'dtype': 'config.encoder_dtype', 'parts': 'config.encoder_parts'}
+        with configs.under('config', which='config.encoder', **names):
+            data = embedding.embed(data, config.encoder, dtype=dtype, parts=parts)
     if config.residual.encoder:
         data = residual.embed(data, config.residual, config.seed)
     return {**data, **(exported or {})}, shown

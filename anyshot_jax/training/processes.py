@@ -75,19 +75,19 @@ def _wait_for(host: str, port: int) -> None:
 
 
 def in_a_cluster(env) -> bool:
-    """Whether JAX can read from the environment which of several processes this is."""
+    """True if JAX can read from the environment which of several processes this is."""
     by_slurm = int(env.get('SLURM_STEP_NUM_TASKS') or 1) > 1
     on_pod = ',' in env.get('TPU_WORKER_HOSTNAMES', '') or 'MEGASCALE_COORDINATOR_ADDRESS' in env
     return by_slurm or on_pod
 
 
 def first() -> bool:
-    """Whether this is the process that keeps the workdir's files."""
+    """True in the process that keeps the workdir's files."""
     return jax.process_index() == 0
 
 
 def by_the_first(function: Callable[[], Any]) -> Any:
-    """Calls it in the first process only, before any goes on; the others get None.
+    """Runs `function` on process 0 while the others wait; returns its result there, None elsewhere.
 
     Raises:
       InputError: in the others what the first one raised, of whatever kind.
@@ -110,7 +110,7 @@ def by_the_first(function: Callable[[], Any]) -> Any:
 
 
 def any_of_them(flag: bool) -> bool:
-    """Whether the flag is set in one of the processes, told to all."""
+    """True on all processes if the flag is set in one of them."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))

@@ -25,7 +25,7 @@ def of(
     values: list[intervals.Values | None],
     data: Data,
 ) -> tuple[int, dict[str, Any]]:
-    """The foremost member on validation, and the record.
+    """Index of the member that is best on validation, and the contents of result.json.
 
     Where a field varies, the record's values are those of the setting that is best on validation,
     the mean over its seeds; the other settings and all members stand below.
@@ -101,7 +101,7 @@ def show(record: dict, workdir: Path | None, news: str = '') -> dict[str, float]
 
 
 def facts(config: ConfigDict) -> dict:
-    """What a result must say besides its numbers."""
+    """Caveats that a result must state besides its numbers."""
     packages = ('anyshot-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
     return {
         'seed': config.seed,

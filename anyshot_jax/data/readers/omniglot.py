@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from anyshot_jax.config import check_choices
 from anyshot_jax.data.readers.images import open_image
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.storage.npz import read_npz
-from anyshot_jax.types import Array, InputError, nearest
+from anyshot_jax.types import Array, InputError
 
 SIDE = 105
 NPZ_KEYS = ('images', 'alphabet_names', 'char_alphabet', 'char_number')
@@ -26,7 +27,7 @@ DAMAGED_ZIP = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 class Drawings(NamedTuple):
-    """Where drawings come from: `key` says from which content, `read` does the work."""
+    """Source of drawings: `key` identifies its content, `read` does the work."""
 
     key: object  # JSON; part of the name of the cached result
     read: Callable[[], tuple[Array, list[str], list[int]]]  # bits [N, 1379], class, drawer [N]
@@ -58,8 +59,7 @@ def resized(drawings: Drawings, size: int, resample: str) -> tuple[Array, Array,
 def resampling(name: str) -> Image.Resampling:
     """config.data.resample, else InputError."""
     filters = [f.name.lower() for f in Image.Resampling]
-    if name not in filters:
-        raise InputError(f'config.data.resample = {name!r}{nearest(name, filters)}')
+    check_choices({'resample': name}, {'resample': filters}, 'config.data')
     return Image.Resampling[name.upper()]
 
 

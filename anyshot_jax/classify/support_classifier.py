@@ -1,0 +1,304 @@
+"""A classifier that keeps its support: classes come and go, and answers name neighbours.
+
+How classes are learnt from the support, and how queries are scored, say `AnyShotClassifier` and
+`TrainedClassifier`.
+"""
+
+import copy
+from collections.abc import Mapping, Sized
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as e:
+    raise ImportError(
+        "AnyShotClassifier is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
+    ) from e
+
+from anyshot_jax.classify import nearest_mean
+from anyshot_jax.classify.feature_store import FeatureStore, store_of
+from anyshot_jax.classify.fitting import Calibrated
+from anyshot_jax.classify.frozen import Frozen
+from anyshot_jax.classify.labels import check_labels, one_of_each
+from anyshot_jax.classify.nearest_mean import Head
+from anyshot_jax.classify.picture_input import THUMBNAIL, are_images, name_of, thumbnails
+from anyshot_jax.classify.trained import Trained
+from anyshot_jax.types import Array, InputError
+
+
+class Neighbour(NamedTuple):
+    """A support item like the one asked about."""
+
+    row: int  # in the support
+    label: Any
+    name: str
+    similarity: float  # cosine, -1..1
+
+
+class Answers(NamedTuple):
+    """All that is said of N items."""
+
+    probability: Array  # [N, C]
+    unknown: Array  # [N] bool
+    neighbours: list[list[Neighbour]]  # of each, the nearest first
+
+
+class SupportClassifier(ClassifierMixin, BaseEstimator):
+    """Base of both estimators: everything that concerns their support.
+
+    Attributes:
+      classes_: [C]. head_: `nearest_mean.Head`. temperature_, threshold_ (None: no class has two
+        examples, so nothing tells), false_alarm_ (what to expect of the threshold).
+      support_features_ [N, D], support_labels_ [N], support_names_, support_images_
+        [N, 64, 64, 3] uint8 (black for feature vectors), descriptions_, of_images_.
+      held_out_: [N, C] probabilities of support items while they were held out, else NaN.
+    """
+
+    unknown: Any
+    false_alarm: float
+    transductive = False  # whether the items of a call help each other
+
+    # What an estimator adds.
+
+    @property
+    def encoder_(self) -> Frozen | Trained:
+        """Encoder of images; loaded when it is first asked for, once a process."""
+        raise NotImplementedError
+
+    def check_params(self) -> None:
+        """Raises InputError for a parameter that can't be; says which."""
+        if not 0 < self.false_alarm < 1:
+            raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
+
+    def _needs_images(self) -> str:
+        """Why no class can be known by words only; '' if it can."""
+        return ''
+
+    def _fitted_head(self) -> tuple[Head, Calibrated]:
+        raise NotImplementedError
+
+    def _scores(self, x: Array, z: Array) -> Array:
+        """[N, C] of features x, which the head's space has at z."""
+        raise NotImplementedError
+
+    def _probabilities(self, x: Array, z: Array, score: Array) -> Array:
+        p = nearest_mean.probabilities(score.astype(np.float64), self.temperature_)
+        return p / p.sum(1, keepdims=True)
+
+    # Learning.
+
+    def fit(
+        self, X, y, descriptions: Mapping[Any, str] | None = None, features: Array | None = None
+    ) -> Self:
+        """Learns classes from examples X, y and from descriptions; either may be empty.
+
+        Args:
+          features: [N, D], what `embed` gives for images X, where that is known already.
+        Raises:
+          InputError: an image that can't be read, a field that can't be; says which.
+          ValueError: feature vectors or labels that scikit-learn refuses.
+        """
+        self.check_params()
+        self.encoder_digest_ = ''  # of a loaded model: the weights that it was fitted with
+        descriptions = dict(descriptions or {})
+        if descriptions and isinstance(X, Sized) and len(X) == 0:
+            X = None
+        if X is None:
+            if not descriptions:
+                raise ValueError('nothing to learn from: give X and y, or descriptions')
+            if reason := self._needs_images():
+                raise InputError(reason)
+            self.of_images_, y = True, np.array([], dtype=str)
+            x, names, images = np.zeros((0, self.encoder_.dim), np.float32), [], _no_images()
+            self.n_features_in_ = x.shape[1]
+        else:
+            if y is None:
+                raise ValueError('requires y to be passed, but the target y is None')
+            self.of_images_ = are_images(X)
+            x, y, names, images = self._examples(X, y, features)
+        self.support_features_, self.support_names_ = x, names
+        self.support_images_, self.descriptions_ = images, descriptions
+        self.classes_ = one_of_each([*np.unique(y).tolist(), *descriptions], y.dtype)
+        self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
+        return self._learn()
+
+    def _examples(self, X, y, features=None):
+        if not self.of_images_:
+            x, y = validate_data(self, X, y, dtype=np.float64)
+            check_labels(y)
+            return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_images(len(x))
+        y = np.asarray(y)
+        if y.shape != (len(X),):
+            raise ValueError(f'{len(X)} images, but labels of shape {y.shape}')
+        check_labels(y)
+        net = self.encoder_
+        if features is None:
+            features, small = net.features_and(X, thumbnails)
+        else:
+            features, small = np.asarray(features, np.float32), net.of_all(X, thumbnails)
+            if features.shape != (len(X), net.dim):
+                raise ValueError(f'{len(X)} images, but features {features.shape}')
+        self.n_features_in_ = net.dim
+        return features, y, [name_of(item, i) for i, item in enumerate(X)], small
+
+    def _learn(self) -> Self:
+        """The head, of what is kept of the support and said of the classes."""
+        self.head_, calibrated = self._fitted_head()
+        self.held_out_, self.temperature_ = calibrated.held_out, float(self.head_.temperature)
+        self.threshold_, self.false_alarm_ = calibrated.threshold, calibrated.false_alarm
+        self.index_support()
+        return self
+
+    def index_support(self) -> None:
+        """Places the support where neighbours are looked for at every call."""
+        z = nearest_mean.place(self.head_.space, self.support_features_)
+        self._support_unit = nearest_mean.unit(z)
+
+    def _label(self) -> Array:
+        """[N] the support's labels as places in `classes_`."""
+        return np.searchsorted(self.classes_, self.support_labels_)
+
+    def add_class(self, name: Any, images: Any = None, description: str | None = None) -> Self:
+        """One more class, or more examples of one that is there; the others' stay.
+
+        Args:
+          images: images or feature vectors as for `fit`. description: of a class without any.
+        Raises:
+          InputError: neither is given, images where there are vectors, or a name of another kind
+            than the others; the classifier is as it was then.
+        """
+        check_is_fitted(self)
+        return self._become(copy.copy(self)._added(name, images, description))
+
+    def _added(self, name, images, description):
+        number = 0 if images is None else len(images)
+        if not number and not description:
+            raise InputError(f'class {name!r}: give images, a description, or both')
+        if number:
+            if are_images(images) and not self.of_images_:
+                raise InputError(f'class {name!r}: this classifier knows feature vectors only')
+            from_images = are_images(images)
+            x, small = self._features(images, keep=True)
+            at = len(self.support_names_)
+            names = [name_of(item, at + i) if from_images else f'#{at + i}'
+                     for i, item in enumerate(images)]  # fmt: skip
+            self.support_features_ = np.concatenate([self.support_features_, x])
+            self.support_images_ = np.concatenate([self.support_images_, small])
+            self.support_names_ = [*self.support_names_, *names]
+            labels = [*self.support_labels_.tolist(), *[name] * number]
+        else:
+            labels = self.support_labels_.tolist()
+        if description:
+            self.descriptions_ = {**self.descriptions_, name: description}
+        self.classes_ = one_of_each([*self.classes_.tolist(), name], self.classes_.dtype)
+        self.support_labels_ = np.array(labels, dtype=self.classes_.dtype)
+        return self._learn()
+
+    def _become(self, other) -> Self:
+        """Arrays are replaced and never written to, so that a copy that failed leaves no trace."""
+        self.__dict__.update(other.__dict__)
+        return self
+
+    def remove_class(self, name: Any) -> Self:
+        """Forgets a class and its examples.
+
+        Raises:
+          InputError: there is none of that name, or it is the last.
+        """
+        check_is_fitted(self)
+        if name not in self.classes_.tolist():
+            raise InputError(f'there is no class {name!r}; there are '
+                             f'{", ".join(map(str, self.classes_))}')  # fmt: skip
+        if len(self.classes_) == 1:
+            raise InputError(f'{name!r} is the only class: a classifier needs one')
+        return self._become(copy.copy(self)._without(name))
+
+    def _without(self, name):
+        kept = self.support_labels_ != name
+        self.support_features_ = self.support_features_[kept]
+        self.support_images_ = self.support_images_[kept]
+        self.support_names_ = [n for n, k in zip(self.support_names_, kept, strict=True) if k]
+        self.support_labels_ = self.support_labels_[kept]
+        self.descriptions_ = {c: t for c, t in self.descriptions_.items() if c != name}
+        self.classes_ = self.classes_[self.classes_ != name]
+        return self._learn()
+
+    # Answering.
+
+    def embed(self, X) -> Array:
+        """[N, D] float32, the encoder's features of images; vectors as they are."""
+        return self._features(X)[0]
+
+    def feature_store(self) -> FeatureStore:
+        """Features of image files, kept in the cache directory: embedded once, not at every call.
+
+        Its rows are what `embed` gives, and what `fit(..., features=)` and `predict` take.
+        """
+        return store_of(self.encoder_)
+
+    def predict(self, X) -> Array:
+        """[N] the most likely classes, and `unknown` for what is unlike them all."""
+        p, unknown = self._judged(*self._placed(X))
+        answer = self.classes_[p.argmax(1)]
+        return answer if self.unknown is None else np.where(unknown, self.unknown, answer)
+
+    def predict_proba(self, X) -> Array:
+        """[N, C] probabilities of the classes, as if there were no others."""
+        return self._judged(*self._placed(X))[0]
+
+    def is_unknown(self, X) -> Array:
+        """[N] bool: less like any class than all but `false_alarm` of the known ones' items."""
+        return self._judged(*self._placed(X))[1]
+
+    def explain(self, X, k: int = 3) -> list[list[Neighbour]]:
+        """The k support items most like each item, the nearest first."""
+        return self._neighbours(self._placed(X)[1], k)
+
+    def answer(self, X, k: int = 3) -> Answers:
+        """`predict_proba`, `is_unknown` and `explain` of the same items in one go."""
+        x, z = self._placed(X)
+        return Answers(*self._judged(x, z), self._neighbours(z, k))
+
+    def _placed(self, X) -> tuple[Array, Array]:
+        """Features, and where the head's space has them."""
+        x = self._features(X)[0]
+        return x, nearest_mean.place(self.head_.space, x)
+
+    def _neighbours(self, z, k):
+        like = nearest_mean.unit(z) @ self._support_unit.T
+        rows = np.argsort(-like, axis=1, kind='stable')[:, :k]
+        return [
+            [Neighbour(int(r), self.support_labels_[r], self.support_names_[r], float(of[r]))
+             for r in near]
+            for of, near in zip(like, rows, strict=True)
+        ]  # fmt: skip
+
+    def suspicion(self) -> Array:
+        """[N] 0..1: how unlikely an example's own label is when it is held out; 0 of a lone one."""
+        check_is_fitted(self)
+        label = self._label()
+        own = self.held_out_[np.arange(len(label)), label]
+        return np.where(np.isnan(own), 0, 1 - own)
+
+    def _judged(self, x: Array, z: Array) -> tuple[Array, Array]:
+        """Probabilities [N, C] and whether each is unknown [N]."""
+        score = self._scores(x, z)
+        return self._probabilities(x, z, score), score.max(1) < self.head_.threshold
+
+    def _features(self, X, keep: bool = False) -> tuple[Array, Array]:
+        """Features [N, D], and thumbnails if they are to be kept."""
+        check_is_fitted(self)
+        if are_images(X):
+            if not self.of_images_:
+                raise InputError('this classifier was fitted on feature vectors, X is images')
+            net = self.encoder_
+            return net.features_and(X, thumbnails) if keep else (net.features(X), _no_images())
+        x = validate_data(self, X, dtype=np.float64, reset=False).astype(np.float32)
+        return x, _no_images(len(x))
+
+
+def _no_images(num: int = 0) -> Array:
+    return np.zeros((num, THUMBNAIL, THUMBNAIL, 3), np.uint8)

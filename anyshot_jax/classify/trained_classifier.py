@@ -1,0 +1,71 @@
+"""Model trained in a workdir, as a scikit-learn estimator.
+
+classifier = TrainedClassifier('runs/my_protonet').fit(paths, labels)
+"""
+
+from pathlib import Path
+from typing import Any
+
+from anyshot_jax.classify import fitting, nearest_mean
+from anyshot_jax.classify.support_classifier import SupportClassifier
+from anyshot_jax.classify.trained import Trained, trained
+from anyshot_jax.types import Array, InputError
+
+
+class TrainedClassifier(SupportClassifier):
+    """A trained run's method that answers new classes from their images.
+
+    X is images as for `AnyShotClassifier`, or vectors of what the run's net takes (`embed`).
+
+    Args:
+      workdir: of a finished run.
+      unknown: the answer to what is unlike all classes; None: the nearest class whatever it is.
+      false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
+
+    Attributes: see `SupportClassifier`.
+    """
+
+    def __init__(self, workdir: str, *, unknown: Any = None, false_alarm: float = 0.05):
+        self.workdir = workdir
+        self.unknown = unknown
+        self.false_alarm = false_alarm
+
+    @property
+    def encoder_(self) -> Trained:
+        """The run's best step.
+
+        Raises:
+          InputError: as `trained`.
+        """
+        return trained(str(self.workdir))
+
+    def check_params(self) -> None:
+        super().check_params()
+        if not Path(self.workdir).expanduser().is_dir():
+            raise InputError(f'workdir={str(self.workdir)!r}: there is no such folder')
+
+    def _needs_images(self) -> str:
+        return f'workdir={str(self.workdir)!r} needs images of every class'
+
+    def _fitted_head(self):
+        label, num = self._label(), len(self.classes_)
+        known = set(label.tolist())
+        for i, c in enumerate(self.classes_.tolist()):
+            if i not in known:
+                raise InputError(f'a trained run needs images of every class, {c!r} has none')
+        images = self.of_images_
+        how = {'power': 0.5 if images else 1.0, 'normalise': images, 'shrink': nearest_mean.SHRINK}
+        return fitting.fit_trained(
+            self.encoder_.scores, self.support_features_, label, num, how=how,
+            false_alarm=self.false_alarm,
+        )  # fmt: skip
+
+    def _scores(self, x: Array, z: Array) -> Array:
+        return self.encoder_.scores(self.support_features_, self._label(), len(self.classes_), x)
+
+    def save(self, path: str | Path) -> None:
+        """Raises InputError: a run's folder is its model."""
+        raise InputError(
+            f'workdir={str(self.workdir)!r}: a trained run is not part of a model; keep its folder '
+            'and fit again, which takes seconds'
+        )
