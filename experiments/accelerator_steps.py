@@ -81,11 +81,8 @@ def maml(bench: Bench) -> Iterator[Record]:
 
 def peer(bench: Bench, width: int, queries: int, inner_steps: int, tasks: int) -> Record:
     flags = {'width': width, 'queries': queries, 'steps': inner_steps, 'tasks': tasks, 'seconds': 8}
-    command = [
-        sys.executable,
-        HERE / 'accelerator_torch.py',
-        *(f'--{k}={v}' for k, v in flags.items()),
-    ]
+    given = [f'--{name}={value}' for name, value in flags.items()]
+    command = [sys.executable, str(HERE / 'accelerator_torch.py'), *given]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return {'error': done.stderr.strip().splitlines()[-1][-300:]}
