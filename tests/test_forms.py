@@ -77,13 +77,14 @@ FORMS = {  # function, arguments
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('order', [0, 1, 2])
-@pytest.mark.parametrize('name', FORMS)
+# No net takes the second derivative of a strided convolution, which has none on a CPU.
+CASES = [(name, n) for name in FORMS for n in (0, 1, 2) if (name, n) != ('strided', 2)]
+
+
+@pytest.mark.parametrize('name, order', CASES)
 @pytest.mark.parametrize('platform', ['gpu', 'tpu'])
 def test_each_form(platform, name, order):
     f, args = FORMS[name]
-    if (name, order) == ('strided', 2):
-        pytest.skip('no net takes the second derivative of a strided convolution')
     same(on(platform, f, *args, order=order), on('cpu', f, *args, order=order))
 
 
