@@ -46,7 +46,7 @@ def test_the_largest_parts_that_fit():
 
 def test_a_compiler_without_room_is_no_program():
     measure = lambda sizes: (0, None) if sizes['task_chunk'] > 2 else (7, 'program')
-    assert fit.largest(measure, {'task_chunk': 12}, 10)[0] == {'task_chunk': 2}
+    assert fit.largest(measure, {'task_chunk': 16}, 10)[0] == {'task_chunk': 2}
 
 
 @pytest.mark.parametrize(('batch', 'count'), [(8, 4), (6, 3), (5, 1), (0, 4)])
@@ -79,7 +79,7 @@ def test_a_batch_of_evaluation_is_one_by_one(monkeypatch):
     """The same values by vmap in parts of three, with a remainder, as alone."""
     x = places.on_all_devices(jnp.arange(12.0))
     one = lambda i, x: (x[i] ** 2, i)
-    call = lambda: jax.jit(lambda x: places.map_over_devices(one, 7, x.devices(), x))(x)
+    call = lambda: jax.jit(lambda x: places.map_over_devices(one, 7, jax.devices(), x))(x)
     want = jax.tree.map(np.asarray, call())
     with target.written_for('gpu'):
         monkeypatch.setattr(places, 'AT_ONCE', 3)
