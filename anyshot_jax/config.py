@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from anyshot_jax.types import ArgumentError, InputError, nearest
+from anyshot_jax.types import ROLES, ArgumentError, InputError, nearest
 
 # The spine's own fields. Counts of steps are optimiser steps; 0 switches a periodic thing off.
 SPINE: dict[str, Any] = {
@@ -125,7 +125,14 @@ def in_stages(**stages: ConfigDict) -> ConfigDict:
 
     `seed`, `plan`, `plan_for` and `data.dir` are one field for all of them, also at the top; every
     other field of a stage stands below its name.
+
+    Raises:
+      InputError: a stage that is called like a role of the data, or like a field of the recipe.
     """
+    for name in stages:
+        if name in (*ROLES, 'stages', 'seed', 'plan', 'plan_for', 'data'):
+            what = 'a role of the data' if name in ROLES else 'a field of the recipe'
+            raise InputError(f'a stage cannot be called {name!r}, which is {what}: rename it')
     seed, plan, directory = FieldReference(0), FieldReference(False), FieldReference('')
     plan_for = FieldReference('')
     for stage in stages.values():

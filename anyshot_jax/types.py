@@ -71,11 +71,6 @@ class Sinusoids:
     x: Array
 
 
-# By role: train, val, test (classes disjoint); base, novel, ... Functions to regress on instead of
-# classes are Sinusoids.
-Data = Mapping[str, Any]
-
-
 class Episode(NamedTuple):
     """One few-shot task. Rows stand class by class: y_s = 0..0 1..1 ..., likewise y_q.
 
@@ -87,6 +82,23 @@ class Episode(NamedTuple):
     x_q: Array  # [W*Q, ...]
     y_q: Array  # [W*Q] int32
     class_id: Array  # [W] int32, absolute (rotated classes: c + C * k)
+
+
+@struct.dataclass
+class Data:
+    """What a loader returns, and what every function of a method gets as `data`."""
+
+    # By role: train, val, test (classes disjoint); base, web, good, ...
+    roles: Mapping[str, Dataset] = struct.field(default_factory=dict)
+    # Tasks that the data prescribe, [E, ...] under the name of their column in the result.
+    tasks: Mapping[str, Episode] = struct.field(default_factory=dict)
+    # Arrays that earlier stages of the recipe exported, by the stage's name.
+    stages: Mapping[str, Mapping[str, Array]] = struct.field(default_factory=dict)
+    # By role, instead of classes: functions to regress on.
+    functions: Mapping[str, Sinusoids] = struct.field(default_factory=dict)
+    # Mean images of drawn support of the role test (defects/residual.py): 'support', its rows
+    # [draws, C, S], and '1-shot', '2-shot', ... [draws, C, ...], what the means are seen as.
+    averaged: Mapping[str, Array] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -186,6 +198,8 @@ def from_arrays(
 
 
 TEST_SEEN = 'test_seen'
+# Every role that a loader of the package gives; no stage of a recipe may be called like one.
+ROLES = ('train', 'val', 'test', TEST_SEEN, 'base', 'test_base', 'web', 'good', 'good_test')
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

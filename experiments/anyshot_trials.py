@@ -24,7 +24,7 @@ from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.stages.synthesis import predict_means, weigh
 from anyshot_jax.sweep.recipes import load_config
-from anyshot_jax.types import Dataset, from_arrays
+from anyshot_jax.types import Data, Dataset, from_arrays
 
 RECIPE = 'configs/industrial_anyshot.py'
 LEVELS = ('stride8', 'stride16', 'stride32')  # beside the encoder's last features
@@ -61,7 +61,7 @@ def whole(name: str) -> Items:
     config.data.update({'set': name, 'classes': 'A', 'val': 0})
     parts = (*LEVELS, 'colours')
     data = embedding.embed(industrial.load(config.data), config.encoder, parts=parts)
-    train, test = data['train'], data['test']
+    train, test = data.roles['train'], data.roles['test']
     columns = np.split(np.arange(train.x.shape[1]), np.cumsum(train.parts)[:-1])
     return Items(
         np.concatenate([train.x, test.x]),
@@ -148,8 +148,10 @@ def _words(items: Items, names: Sequence[str]) -> list[dict]:
     """What every class is said to be, a row of `extras` each."""
     ids = [items.names.index(n) for n in names]
     one_each = from_arrays(np.zeros((len(ids), 1)), np.arange(len(ids)), tuple(names))
-    data = {'all': dataclasses.replace(one_each, texts=tuple(items.texts[c] for c in ids))}
-    said = describe.name_colours(describe.describe(data, 'tfidf', ('{text}',)))['all'].extras
+    texts = tuple(items.texts[c] for c in ids)
+    data = Data({'all': dataclasses.replace(one_each, texts=texts)})
+    named = describe.name_colours(describe.describe(data, 'tfidf', ('{text}',)))
+    said = named.roles['all'].extras
     vectors = np.pad(said['attribute'], ((0, 0), (0, VECTOR - said['attribute'].shape[1])))
     return [{'attribute': v, 'colours': c} for v, c in zip(vectors, said['colours'], strict=True)]
 
@@ -224,7 +226,7 @@ def zero_shot(train, val):
     """[settings of RIDGE]"""
 
     def setting(s):
-        centres = weigh(predict_means({'train': train}, val, s[1]), s[0], True)
+        centres = weigh(predict_means(Data({'train': train}), val, s[1]), s[0], True)
         return _per_class(jnp.argmax(weigh(val.x, s[0], True) @ centres.T, 1), val)
 
     return jax.lax.map(setting, jnp.array(RIDGE))
@@ -234,7 +236,7 @@ def zero_shot(train, val):
 def generalised(train, val, held, colours, penalty):
     """[settings of CALIBRATION]"""
     means = class_means(train.x, train.label, len(train.count))
-    every = jnp.concatenate([means, predict_means({'train': train}, val, penalty)])
+    every = jnp.concatenate([means, predict_means(Data({'train': train}), val, penalty)])
     every, start = weigh(every, colours, True), len(means)
 
     def setting(less):
@@ -252,7 +254,7 @@ def synthesised(train, val, penalty, graph, sharpness, step):
     around = train.x - class_means(train.x, train.label, len(train.count))[train.label]
     there = (train.label >= 0) / jnp.sum(train.label >= 0)
     row = jax.random.choice(jax.random.key(0), len(around), (WAYS, FAKES), p=there)
-    made = predict_means({'train': train}, val, penalty)[:, None] + around[row]
+    made = predict_means(Data({'train': train}), val, penalty)[:, None] + around[row]
 
     def one(number):
         e = _at(val.x, _episode(val, number, 1))

@@ -87,7 +87,7 @@ def random_data(shape: list[int]) -> Data:
     x = np.random.default_rng(1234).integers(0, 256, size=shape, dtype=np.uint8)
     label = np.repeat(np.arange(shape[0]), shape[1])
     dataset = on_all_devices(from_arrays(x.reshape(-1, *shape[2:]), label))
-    return dict.fromkeys(('train', 'val', 'test'), dataset)
+    return Data(dict.fromkeys(('train', 'val', 'test'), dataset))
 
 
 def sgemm_gflop_per_s(size: int, seconds: float) -> float:
@@ -174,7 +174,7 @@ def measure_evaluation(method: Method, config: ConfigDict, state, data, seconds:
     last: dict[str, Any] = {}
 
     def call():
-        last['accuracy'] = np.asarray(accuracies(state, data['test'], next(keys)))
+        last['accuracy'] = np.asarray(accuracies(state, data.roles['test'], next(keys)))
 
     call()
     run = timed(call, seconds, count)

@@ -23,7 +23,7 @@ import optax
 from absl import app, flags
 
 from anyshot_jax import config as configs
-from anyshot_jax.types import Episode, from_arrays
+from anyshot_jax.types import Data, Episode, from_arrays
 
 _STEPS = flags.DEFINE_integer('inner_steps', 1, 'Inner steps.')
 _LR = flags.DEFINE_float('inner_lr', 0.4, 'Inner learning rate.')
@@ -62,7 +62,7 @@ def ours(batch: Episode, task_chunk: int) -> tuple[dict, dict]:
     config.task_chunk = task_chunk
     x = np.concatenate([batch.x_s[0], batch.x_q[0]])
     dataset = from_arrays(x, np.concatenate([batch.y_s[0], batch.y_q[0]]))
-    data = dict.fromkeys(('train', 'val', 'test'), dataset)
+    data = Data(dict.fromkeys(('train', 'val', 'test'), dataset))
     method = configs.find('methods', 'maml').build(config, data)
     rng = np.random.default_rng(1)
 

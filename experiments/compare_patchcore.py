@@ -62,8 +62,8 @@ def main(argv: list[str]) -> None:
     data = configs.find('data', 'mvtec').load(fields)
     patcher = memory_bank.load_patcher(_ENCODER.value, _LAYERS.value, size=_SIZE.value)
     embed = lambda x: memory_bank.over_images(patcher, patcher.apply, x, what='embed')
-    good, test = data['good_test'], data['test']
-    patches = embed(data['good'].x)
+    good, test = data.roles['good_test'], data.roles['test']
+    patches = embed(data.roles['good'].x)
     asked = np.concatenate([embed(good.x), embed(test.x)])
     mask = np.concatenate([np.zeros((len(good.x), *test.mask.shape[1:]), bool), test.mask])
     line: dict[str, float | str] = {'patches': patches[..., 0].size, 'dim': patches.shape[-1]}

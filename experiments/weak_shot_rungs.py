@@ -11,6 +11,7 @@ tables.py makes the README's table of the lines.
 
 import argparse
 import ast
+import dataclasses
 import time
 from pathlib import Path
 
@@ -97,11 +98,11 @@ def whole(recipe):
     first = recipe[recipe.stages[0]]
     source = noisy.source_config(first.data)
     data = configs.find('data', source.name).load(source)
-    data = embedding.embed(data, first.encoder)
-    names = tuple(n for d in data.values() for n in d.names)
-    shift = np.cumsum([0, *(len(d.count) for d in data.values())])
-    label = np.concatenate([d.label + s for d, s in zip(data.values(), shift, strict=False)])
-    return np.concatenate([d.x for d in data.values()]), label, names
+    roles = embedding.embed(data, first.encoder).roles
+    names = tuple(n for d in roles.values() for n in d.names)
+    shift = np.cumsum([0, *(len(d.count) for d in roles.values())])
+    label = np.concatenate([d.label + s for d, s in zip(roles.values(), shift, strict=False)])
+    return np.concatenate([d.x for d in roles.values()]), label, names
 
 
 def data_of(recipe, everything, noise, split, seed, choose):
@@ -129,10 +130,10 @@ def run(recipe, data, seed, built, only=()):
         if only and name not in only:
             continue
         config = configs.check(recipe[name])
-        given = {**data, **exported}
+        given = dataclasses.replace(data, stages=exported)
         trains = config.num_steps > 0
         # `simnet` is compiled for the size of the largest class, in steps of 16.
-        key = name, *(-(-int(max(data[role].count)) // 16) for role in ('base', 'web'))
+        key = name, *(-(-int(max(data.roles[role].count)) // 16) for role in ('base', 'web'))
         made = built.get(key)
         if made is None:
             method = configs.find('methods', config.method.name).build(config, given)

@@ -30,6 +30,7 @@ from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.runtime.start import keep_compiled, split_cpu
 from anyshot_jax.sweep.recipes import load_config
 from anyshot_jax.training.step import make_step
+from anyshot_jax.types import Data
 
 RESULTS = tables.ROOT / tables.HERE / 'results' / 'zero_shot_splits.jsonl'
 RECIPE = 'configs/industrial_anyshot.py'
@@ -110,12 +111,15 @@ def whitened(recipe, items: Items, fold: Fold, levels):
             x=d.x[there][:, columns], label=d.label[there], names=tuple(names), texts=tuple(texts),
             parts=(*sizes, len(items.parts['colours'])),
         )  # fmt: skip
-    data = describe.name_colours(describe.describe(parts, how.by, how.templates))
+    data = describe.name_colours(describe.describe(Data(parts), how.by, how.templates))
     embed.eval.update({'tasks': ((2, 1),), 'queries': 1})
     method = configs.find('methods', embed.method.name).build(embed, data)
     state = jax.jit(method.init)(jax.random.key(embed.seed), data)
     made = method.export(state, data, jax.random.key(1))
-    return {r: dataclasses.replace(d, x=np.asarray(made[r]), parts=()) for r, d in data.items()}
+    features = {
+        r: dataclasses.replace(d, x=np.asarray(made[r]), parts=()) for r, d in data.roles.items()
+    }
+    return dataclasses.replace(data, roles=features)
 
 
 def one(config, data):

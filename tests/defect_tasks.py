@@ -6,7 +6,7 @@ import numpy as np
 from anyshot_jax import config as configs
 from anyshot_jax.methods import anomaly
 from anyshot_jax.runtime.devices import on_all_devices
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import Data, from_arrays
 
 KEY = jax.random.key(3)
 SMALL = {'mlp': {'hidden': (), 'features': 5}, 'pair_relation': {'widths': (4, 3), 'hidden': 3},
@@ -22,10 +22,10 @@ def make(test, net='mlp', *, train=None, averaged=None, fields=None, **method):
     config.eval.update({'tasks': ((3, 1), (2, 2)), 'queries': 2, 'val_episodes': 6})
     config.optim.update({'name': 'sgd', 'learning_rate': 0.1})
     config.method.update({'shots': (1, 2), 'draws': 20} | method)
-    data = {'test': test} | ({} if averaged is None else {'averaged': averaged})
+    data = Data({'test': test}, averaged=averaged or {})
     if train is not None:
         config.num_steps = 4
-        data |= {'train': train, 'val': train}
+        data.roles.update({'train': train, 'val': train})
     built = anomaly.build(config, data)
     data = on_all_devices(data)
     return built, on_all_devices(jax.jit(built.init)(KEY, data)), data

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from anyshot_jax import config as configs
 from anyshot_jax.methods import anomaly
 from anyshot_jax.training.step import make_step
-from anyshot_jax.types import Episode, InputError, from_arrays
+from anyshot_jax.types import Data, Episode, InputError, from_arrays
 
 # What is learnt.
 
@@ -316,4 +316,4 @@ def test_what_it_does_not_do_is_refused(section, given):
     config.method.shots = (1, 2)
     config[section].update(given)
     with pytest.raises(InputError, match='supports neither augmentation nor retrieval'):
-        anomaly.build(config, {'test': types((5, 6))})
+        anomaly.build(config, Data({'test': types((5, 6))}))

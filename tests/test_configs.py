@@ -19,7 +19,7 @@ from anyshot_jax.defects import memory_bank
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training import checks
 from anyshot_jax.training.step import make_step
-from anyshot_jax.types import ArgumentError, InputError, from_arrays
+from anyshot_jax.types import ArgumentError, Data, InputError, from_arrays
 
 FILES = sorted((Path(__file__).resolve().parent.parent / 'configs').glob('*.py'))
 
@@ -84,34 +84,38 @@ def load(config, fields):
     if config.describe.colours:
         extras['colours'] = lambda num: np.eye(num, 11, dtype=np.float32)
     if extras:
-        data = {role: d.replace(extras={n: f(len(d.count)) for n, f in extras.items()})
-                for role, d in data.items()}  # fmt: skip
+        data = of_every_role(
+            data, lambda d: d.replace(extras={n: f(len(d.count)) for n, f in extras.items()})
+        )
     if config.data.name in WEAK:
         data = weak_roles(data)
     if config.method.name == 'anomaly':  # items that are no copies of each other
-        data = {role: d.replace(group=np.arange(len(d.x), dtype=np.int32))
-                for role, d in data.items()}  # fmt: skip
+        data = of_every_role(data, lambda d: d.replace(group=np.arange(len(d.x), dtype=np.int32)))
     if config.residual.encoder and config.residual.output == 'map':  # of small images
         maps = lambda x: np.repeat(x[:, :28:4, :28:4, :1], 16, -1).astype(np.float16) / 255
-        data = {role: d.replace(x=maps(d.x)) for role, d in data.items()}
+        data = of_every_role(data, lambda d: d.replace(x=maps(d.x)))
     if shots := config.residual.average_shots:  # mean images, seen as items are
-        test, draws = data['test'], config.residual.average_draws
+        test, draws = data.roles['test'], config.residual.average_draws
         seen = np.zeros((draws, len(test.count), *test.x.shape[1:]), test.x.dtype)
         support = np.zeros((draws, len(test.count), max(shots)), np.int32)
-        data['averaged'] = {'support': support, **{f'{k}-shot': seen for k in shots}}
+        seen_means = {'support': support, **{f'{k}-shot': seen for k in shots}}
+        data = data.replace(averaged=seen_means)
     if config.data.name == 'mvtec':  # images without a defect
         good = lambda d: from_arrays(d.x[:2], np.zeros(2, int), ('good',))
-        data |= {'good': good(data['train']), 'good_test': good(data['val'])}
+        data.roles['good'] = good(data.roles['train'])
+        data.roles['good_test'] = good(data.roles['val'])
     if config.method.name == 'patch_net':  # defects made on the first two normal ones, the last two
-        data['good'] = from_arrays(data['train'].x[:4], np.zeros(4, int), ('good',))
+        data.roles['good'] = from_arrays(data.roles['train'].x[:4], np.zeros(4, int), ('good',))
         for role, first in (('train', 0), ('val', 2)):
-            x = data[role].x
-            data[role] = data[role].replace(
+            x = data.roles[role].x
+            data.roles[role] = data.roles[role].replace(
                 group=first + np.arange(len(x), dtype=np.int32) % 2, mask=x[..., 0] > 128
             )
     if config.method.get('synthesised_from'):
-        made = {r: np.ones((len(d.count), 2, *d.x.shape[1:]), np.float32) for r, d in data.items()}
-        data[config.method.synthesised_from] = made
+        made = {
+            r: np.ones((len(d.count), 2, *d.x.shape[1:]), np.float32) for r, d in data.roles.items()
+        }
+        data = data.replace(stages={config.method.synthesised_from: made})
     return data
 
 
@@ -120,17 +124,21 @@ def no_weights_needed(monkeypatch):
     monkeypatch.setattr(memory_bank, 'load', tiny_maps.named)
 
 
+def of_every_role(data, function):
+    return data.replace(roles={role: function(d) for role, d in data.roles.items()})
+
+
 def weak_roles(data):
     """Stand-ins for the roles of weak-shot data: base classes, and novel ones with a web set."""
-    train, test = data['train'], data['test']
+    train, test = data.roles['train'], data.roles['test']
     web = test.replace(clean=np.arange(len(test.label)) % 3 > 0)
-    return {'base': train, 'test_base': train, 'test': test, 'web': web}
+    return Data({'base': train, 'test_base': train, 'test': test, 'web': web})
 
 
 def handed_on(method, state, data):
     """What a stage of weak-shot learning exports, of any state of its shapes; `weigh`: ones."""
     if method.update is None:
-        return {'weight': np.ones(len(data['web'].label), np.float32)}
+        return {'weight': np.ones(len(data.roles['web'].label), np.float32)}
     zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), state)
     return {n: np.asarray(a) for n, a in method.export(zeros, data, None).items()}
 
@@ -179,7 +187,7 @@ def test_recipe_fits_together_at_its_own_size(file, arg):
         items = max(items, config.train.shots + config.train.queries)
         fields = stand_in(config, ways, items)
         data = load(config, fields)
-        data = {**data, **exported} if config.data.name in WEAK else data
+        data = data.replace(stages=exported) if config.data.name in WEAK else data
         data = jax.tree.map(jax.numpy.asarray, data)
         method = configs.find('methods', config.method.name).build(config, data)
         key = jax.random.key(0)
@@ -220,7 +228,8 @@ def test_recipe_takes_two_steps(file, arg):
         if classes:
             fields.size = min(fields.size, 85 if config.net.name == 'koch' else 28)
         weak = config.data.name in WEAK
-        data = jax.device_put({**load(config, fields), **exported})
+        data = load(config, fields)
+        data = jax.device_put(data.replace(stages={**data.stages, **exported}))
         if 'widths' in config.method:
             config.method.widths = (8,) * len(config.method.widths)
         method = configs.find('methods', config.method.name).build(config, data)

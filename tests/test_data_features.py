@@ -21,7 +21,7 @@ def config_of(path, **fields):
 
 def load(tmp_path, fields=None, **arrays):
     np.savez(tmp_path / 'some.npz', **arrays)
-    return features.load(config_of(tmp_path, **(fields or {})))
+    return features.load(config_of(tmp_path, **(fields or {}))).roles
 
 
 def rows(data):
@@ -86,9 +86,9 @@ def test_names_of_numbers_and_classes_without_items(tmp_path):
 
 def test_file_is_found(tmp_path):
     np.savez(tmp_path / 'a.npz', x=X, y=Y)
-    assert rows(features.load(config_of(tmp_path / 'a.npz'))) == WANT
+    assert rows(features.load(config_of(tmp_path / 'a.npz')).roles) == WANT
     np.savez_compressed(tmp_path / 'features.npz', x=X + 100, y=Y)
-    assert rows(features.load(config_of(tmp_path)))['40'] == [121]
+    assert rows(features.load(config_of(tmp_path)).roles)['40'] == [121]
     (tmp_path / 'features.npz').rename(tmp_path / 'b.npz')
     with pytest.raises(InputError, match=r'holds 2 .npz files'):
         features.load(config_of(tmp_path))
@@ -155,7 +155,7 @@ def test_real_features(data_dir):
     path = data_dir / 'industrial' / 'KTD'
     if not (path / 'features.npz').is_file():
         pytest.skip(f'no industrial/KTD/features.npz in {data_dir}')
-    data = features.load(config_of(path))
+    data = features.load(config_of(path)).roles
     assert sum(len(s.x) for s in data.values()) == 400
     with np.load(path / 'features.npz') as z:
         first = str(z['class_names'][z['labels'][0]])

@@ -48,20 +48,22 @@ WANT = {name: [10 * c + i for i in range(c + 1)] for c, name in enumerate('abcde
 
 
 def test_fractions(tree):
-    data = folder.load(config_of(tree))
+    data = folder.load(config_of(tree)).roles
     assert {r: len(s.names) for r, s in data.items()} == {'train': 3, 'val': 1, 'test': 1}
     assert contents(data) == WANT
     assert data['train'].x.shape[1:] == (8, 8, 3) and data['train'].x.dtype == np.uint8
-    again = folder.load(config_of(tree))
+    again = folder.load(config_of(tree)).roles
     assert {r: s.names for r, s in again.items()} == {r: s.names for r, s in data.items()}
-    splits = {folder.load(config_of(tree, split_seed=s))['test'].names for s in range(20)}
+    splits = {folder.load(config_of(tree, split_seed=s)).roles['test'].names for s in range(20)}
     assert len(splits) > 2
     for s in data.values():
         assert list(s.names) == sorted(s.names)
 
 
 def test_lists_and_one_channel(tree):
-    data = folder.load(config_of(tree, val_classes=('b',), test_classes=('e', 'a'), channels=1))
+    data = folder.load(
+        config_of(tree, val_classes=('b',), test_classes=('e', 'a'), channels=1)
+    ).roles
     assert {r: s.names for r, s in data.items()} == {
         'train': ('c', 'd'),
         'val': ('b',),
@@ -76,14 +78,16 @@ def test_role_folders_nested_images_and_turns(tmp_path):
     paint(tmp_path / 'train' / 'x' / '0.png', 2)
     paint(tmp_path / 'val' / 'y' / '0.png', 3)
     paint(tmp_path / 'test' / 'Größe 大きい' / '0.png', 4)
-    data = folder.load(config_of(tmp_path, turns=4))
+    data = folder.load(config_of(tmp_path, turns=4)).roles
     assert contents(data) == {'x': [2, 1], 'y': [3], 'Größe 大きい': [4]}
     assert {r: s.turns for r, s in data.items()} == {'train': 4, 'val': 1, 'test': 1}
 
 
 def test_two_role_like_folders_must_be_three(tree):
     paint(tree / 'train' / 'f' / '0.png', 1)
-    assert 'train' in contents(folder.load(config_of(tree)))  # one may be a class (of railways)
+    assert 'train' in contents(
+        folder.load(config_of(tree)).roles
+    )  # one may be a class (of railways)
     paint(tree / 'valid' / 'g' / '0.png', 1)
     with pytest.raises(InputError, match=r'exactly train, val and test, or class folders only'):
         folder.load(config_of(tree))
@@ -105,7 +109,7 @@ def test_other_files_are_passed_over(tree, caplog):
     (tree / 'README.md').write_text('a set')
     os.mkfifo(tree / 'a' / 'pipe.png')
     with caplog.at_level(logging.INFO, 'absl'):
-        assert contents(folder.load(config_of(tree))) == WANT
+        assert contents(folder.load(config_of(tree)).roles) == WANT
     assert 'passed over 8 files' in caplog.text
 
 
@@ -119,7 +123,7 @@ def test_damaged_image_is_named_or_skipped(tree, caplog):
     with pytest.raises(InputError, match=r'e/0.png'):
         folder.load(config_of(tree))
     with caplog.at_level(logging.INFO, 'absl'):
-        data = folder.load(config_of(tree, on_error='skip'))
+        data = folder.load(config_of(tree, on_error='skip')).roles
     assert contents(data) == {**WANT, 'e': [41, 42, 43, 44]}
     assert 'skipped 1 images' in caplog.text and 'e/0.png' in caplog.text
 
@@ -158,7 +162,7 @@ def test_nothing_there(tmp_path, monkeypatch):
 def test_environment_variable(tree, monkeypatch):
     tree.rename(tree.parent / 'folder')
     monkeypatch.setenv('ANYSHOT_DATA_DIR', str(tree.parent))
-    assert contents(folder.load(config_of(''))) == WANT
+    assert contents(folder.load(config_of('')).roles) == WANT
 
 
 def test_links_inside_and_in_circles(tree):
@@ -172,7 +176,7 @@ def test_links_inside_and_in_circles(tree):
     (tree / 'b' / 'circle').symlink_to('circle')
     (tree / 'b' / 'sub').mkdir()
     (tree / 'b' / 'sub' / 'back').symlink_to('..')
-    assert contents(folder.load(config_of(tree))) == {**WANT, 'f': [60]}
+    assert contents(folder.load(config_of(tree)).roles) == {**WANT, 'f': [60]}
 
 
 def test_links_that_lead_nowhere_or_outside_or_to_another_class(tree, tmp_path):
@@ -221,9 +225,9 @@ def test_too_few_classes(tmp_path):
     with pytest.raises(InputError, match=r'2 classes \(a, b\)'):
         folder.load(config_of(tmp_path))
     paint(tmp_path / 'c' / '0.png', 1)
-    data = folder.load(config_of(tmp_path, split=(0.98, 0.01, 0.01)))
+    data = folder.load(config_of(tmp_path, split=(0.98, 0.01, 0.01))).roles
     assert [len(s.names) for s in data.values()] == [1, 1, 1]
-    data = folder.load(config_of(tmp_path, split=(0.02, 0.49, 0.49)))
+    data = folder.load(config_of(tmp_path, split=(0.02, 0.49, 0.49))).roles
     assert [len(s.names) for s in data.values()] == [1, 1, 1]
 
 
@@ -231,7 +235,7 @@ def test_descriptions(tree):
     path = tree / 'classes.json'
     path.write_text(json.dumps({'a': 'first', 'b': 'größer'}))
     assert descriptions(tree) == {'a': 'first', 'b': 'größer'}
-    assert contents(folder.load(config_of(tree))) == WANT
+    assert contents(folder.load(config_of(tree)).roles) == WANT
     items = [{'name': 'c', 'description': 'third', 'seen': True}]
     for content in (items, {'name': 'MSD', 'classes': items}, {'classes': {'c': 'third'}}):
         path.write_text(json.dumps(content))
@@ -272,7 +276,7 @@ def test_real_defect_images(data_dir):
     root = data_dir / 'industrial' / 'MSD' / 'images'
     if not root.is_dir():
         pytest.skip(f'no industrial/MSD/images in {data_dir}')
-    data = folder.load(config_of(root, size=32))
+    data = folder.load(config_of(root, size=32)).roles
     assert sum(len(s.x) for s in data.values()) == 872
     assert sum(len(s.names) for s in data.values()) == 20
     assert set(descriptions(root.parent)) == {n for s in data.values() for n in s.names}

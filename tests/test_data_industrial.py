@@ -12,7 +12,7 @@ from PIL import Image
 
 from anyshot_jax.data import industrial
 from anyshot_jax.encoders import describe
-from anyshot_jax.types import InputError
+from anyshot_jax.types import Data, InputError
 
 SEEN = {'f': True, 'b': True, 'a': False, 'd': True, 'e': False, 'c': True}
 NUM = {'a': 3, 'b': 5, 'c': 11, 'd': 3, 'e': 4, 'f': 8}
@@ -25,7 +25,7 @@ def config_of(root, **fields):
 
 
 def load(root, **fields):
-    return industrial.load(config_of(root, **fields))
+    return industrial.load(config_of(root, **fields)).roles
 
 
 def paint(path, value, mode='L'):
@@ -182,7 +182,7 @@ def test_texts_say_what_a_class_is(root, change):
 
     # The attributes of a class are the same in every role that has it.
     pytest.importorskip('sklearn')
-    described = describe.describe(data, 'tfidf', ('{text}',))
+    described = describe.describe(Data(data), 'tfidf', ('{text}',)).roles
     seen = [described[role].extras['attribute'] for role in ('train', 'val')]
     np.testing.assert_array_equal(np.concatenate(seen), described['test_seen'].extras['attribute'])
 

@@ -17,7 +17,7 @@ from anyshot_jax.types import InputError, from_arrays
 def load(root, **fields):
     data = configs.defaults('knn', 'mvtec').data
     data.update({'dir': str(root), 'size': 8, 'channels': 1, **fields})
-    return mvtec.load(data)
+    return mvtec.load(data).roles
 
 
 def paint(path, value, size=(8, 8), mode='L', box=None):

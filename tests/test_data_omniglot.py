@@ -85,8 +85,8 @@ def test_npz_tree_and_zip_are_the_same(tmp_path, drawn, size):
         (png / name).parent.mkdir(parents=True, exist_ok=True)
         (png / name).write_bytes(content)
     save_zip(png, drawn, 'images_evaluation')
-    one, two = (omniglot.load(config_of(p, size=size)) for p in (npz, png))
-    again = omniglot.load(config_of(png, size=size))  # from the cache
+    one, two = (omniglot.load(config_of(p, size=size)).roles for p in (npz, png))
+    again = omniglot.load(config_of(png, size=size)).roles  # from the cache
     assert len(list(cache_dir().glob('omniglot-*.npz'))) == 2
     for role, names in (
         ('train', ('Gurmukhi/character41', 'Latin/character01', 'Latin/character02')),
@@ -110,7 +110,7 @@ def test_npz_tree_and_zip_are_the_same(tmp_path, drawn, size):
 def test_lake_split_turns_and_nearest(tmp_path, drawn):
     path = save_npz(tmp_path / 'npz', drawn)
     fields = {'split': 'lake', 'turns': 1, 'turns_eval': 4, 'resample': 'nearest', 'size': 20}
-    data = omniglot.load(config_of(path / 'omniglot.npz', **fields))
+    data = omniglot.load(config_of(path / 'omniglot.npz', **fields)).roles
     assert data['train'].names == ('Latin/character01', 'Latin/character02')
     assert data['test'].names[0] == 'Gurmukhi/character41' and len(data['test'].names) == 3
     assert [s.turns for s in data.values()] == [1, 4, 4]
@@ -120,15 +120,15 @@ def test_lake_split_turns_and_nearest(tmp_path, drawn):
 
 def test_changed_file_is_read_again(tmp_path, drawn):
     path = save_npz(tmp_path / 'npz', drawn)
-    before = omniglot.load(config_of(path))
+    before = omniglot.load(config_of(path)).roles
     shutil.rmtree(path)
     save_npz(path, {k: ~v for k, v in drawn.items()})
-    assert (omniglot.load(config_of(path))['train'].x != before['train'].x).any()
+    assert (omniglot.load(config_of(path)).roles['train'].x != before['train'].x).any()
 
 
 def test_bad_npz(tmp_path, drawn):
     def load(name, **replaced):
-        return omniglot.load(config_of(save_npz(tmp_path / name, drawn, **replaced)))
+        return omniglot.load(config_of(save_npz(tmp_path / name, drawn, **replaced))).roles
 
     with pytest.raises(InputError, match=r'has no array char_number'):
         load('a', char_number=None)
@@ -153,7 +153,7 @@ def test_bad_images(tmp_path, drawn):
         with zipfile.ZipFile(tmp_path / name / 'images_background.zip', 'w') as z:
             for member, content in files:
                 z.writestr(member, content)
-        return omniglot.load(config_of(tmp_path / name))
+        return omniglot.load(config_of(tmp_path / name)).roles
 
     files = list(images(drawn, 'images_background'))
     name, content = files[0]
@@ -216,7 +216,7 @@ def real(data_dir):
 
 
 def test_real_splits(real):
-    data = omniglot.load(config_of(real, complete=True))
+    data = omniglot.load(config_of(real, complete=True)).roles
     assert {r: (len(s.names), len(s.x)) for r, s in data.items()} == {
         'train': (1028, 20560),
         'val': (172, 3440),

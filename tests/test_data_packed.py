@@ -29,7 +29,7 @@ def load(path, arrays, **fields):
     np.savez(path / 'some.npz', **arrays)
     config = ConfigDict({'name': 'packed', 'dir': str(path), **packed.DEFAULTS})
     config.update({'size': 4, 'val_classes': ('fig',), 'test_classes': ('kiwi',), **fields})
-    return packed.load(config)
+    return packed.load(config).roles
 
 
 FILES = [png(10 * (i + 1)) for i in range(len(LABEL))]
@@ -103,7 +103,7 @@ def test_real_groceries(data_dir):
     if not path.is_file():
         pytest.skip(f'no {path}')
     config = ConfigDict({'name': 'packed', 'dir': str(path), **packed.DEFAULTS, 'size': 8})
-    data = packed.load(config)
+    data = packed.load(config).roles
     assert sum(len(d.x) for d in data.values()) == 5421
     assert sum(len(d.names) for d in data.values()) == 81
     assert all(text for d in data.values() for text in d.texts)

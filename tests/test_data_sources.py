@@ -31,7 +31,7 @@ def config_of(**fields):
 )
 def test_synthetic(fields, shape, dtype):
     config = config_of(num_classes=(4, 3, 2), **fields)
-    data = synthetic.load(config)
+    data = synthetic.load(config).roles
     assert [len(s.count) for s in data.values()] == [4, 3, 2]
     assert data['train'].turns == fields.get('turns', 1)
     for s in data.values():
@@ -39,13 +39,18 @@ def test_synthetic(fields, shape, dtype):
         assert config.per_class[0] <= s.count.min() and s.count.max() <= config.per_class[1]
         np.testing.assert_array_equal(s.label, np.repeat(np.arange(len(s.count)), s.count))
         np.testing.assert_array_equal(s.offset, np.cumsum(s.count) - s.count)
-    same, other = synthetic.load(config), synthetic.load(config_of(**{**config, 'seed': 1}))
+    same, other = (
+        synthetic.load(config).roles,
+        synthetic.load(config_of(**{**config, 'seed': 1})).roles,
+    )
     np.testing.assert_array_equal(data['val'].x, same['val'].x)
     assert (data['val'].x[:1] != other['val'].x[:1]).any()
 
 
 def test_synthetic_classes_can_be_told_apart():
-    data = synthetic.load(config_of(kind='features', noise=0.1, num_classes=(5, 1, 1)))['train']
+    data = synthetic.load(config_of(kind='features', noise=0.1, num_classes=(5, 1, 1))).roles[
+        'train'
+    ]
     centre = np.stack([data.x[data.label == c].mean(0) for c in range(5)])
     nearest = ((data.x[:, None] - centre) ** 2).sum(-1).argmin(1)
     np.testing.assert_array_equal(nearest, data.label)
@@ -92,7 +97,7 @@ def test_split_items_renumbers_and_keeps_rows_with_their_class():
     role = ('test', 'train', 'val', 'train')
     data = splits.split_items(
         x, label, ('a', 'b', 'c', 'd'), role, extras={'k': np.arange(4)}, turns=(4, 1)
-    )
+    ).roles
     assert data['train'].names == ('b', 'd') and data['test'].names == ('a',)
     assert data['train'].x.tolist() == [[1, 3], [3, 0], [3, 4]]
     assert data['train'].label.tolist() == [0, 1, 1]

@@ -92,7 +92,7 @@ def contents(data):
 
 
 def test_set_by_name(prepared):
-    data = tfds.load(config_of(prepared, turns=4))
+    data = tfds.load(config_of(prepared, turns=4)).roles
     assert contents(data) == {
         'a': [0, 4, 8],
         'b': [1, 5, 101],
@@ -102,7 +102,7 @@ def test_set_by_name(prepared):
     assert [len(s.names) for s in data.values()] == [2, 1, 1]
     assert [s.turns for s in data.values()] == [4, 1, 1]
     assert data['train'].x.shape[1:] == (5, 5, 3)
-    one = tfds.load(config_of(prepared, splits=('test',), channels=1))
+    one = tfds.load(config_of(prepared, splits=('test',), channels=1)).roles
     assert contents(one) == {'b': [101], 'c': [102], 'd': [103]}  # no item, no class
     assert one['test'].x.shape == (1, 5, 5, 1)
 
@@ -168,7 +168,7 @@ def test_omniglot_from_tfds(tmp_path, monkeypatch):
     )
     config = ConfigDict({'name': 'omniglot', 'dir': str(tmp_path), **omniglot.DEFAULTS})
     config.update({'source': 'tfds', 'size': 105, 'complete': False})
-    data = omniglot.load(config)
+    data = omniglot.load(config).roles
     assert data['train'].names == ('Latin/character01', 'Malay_(Jawi_-_Arabic)/character12')
     assert data['val'].names == ('Hebrew/character05',)
     assert data['test'].names == ('Kannada/character03',)
@@ -188,7 +188,7 @@ def test_tensorflow_is_never_imported(prepared):
         from anyshot_jax.data import tfds
         config = ConfigDict({{'name': 'tfds', 'dir': {str(prepared)!r}, **tfds.DEFAULTS}})
         config.dataset = 'tiny_shapes'
-        assert sum(len(s.x) for s in tfds.load(config).values()) == 12
+        assert sum(len(s.x) for s in tfds.load(config).roles.values()) == 12
         assert 'tensorflow_datasets' in sys.modules
         assert 'tensorflow' not in sys.modules
     """

@@ -70,7 +70,7 @@ def config_of(**fields):
 
 
 def test_roles_of_a_noisy_set():
-    data = noisy.load(config_of())
+    data = noisy.load(config_of()).roles
     assert {r: len(d.count) for r, d in data.items()} == {
         'base': 9, 'web': 4, 'test': 4, 'test_base': 9,
     }  # fmt: skip
@@ -88,29 +88,29 @@ def test_truth_is_the_truth():
     """`clean` says what the source's own classes say."""
     config = config_of(noise=0.6)
     source = configs.find('data', 'synthetic').load(noisy.source_config(config))
-    known = {row.tobytes(): n for d in source.values()
+    known = {row.tobytes(): n for d in source.roles.values()
              for row, n in zip(d.x, np.array(d.names)[d.label], strict=True)}  # fmt: skip
-    web = noisy.load(config)['web']
+    web = noisy.load(config).roles['web']
     true = [known[row.tobytes()] for row in web.x]
     np.testing.assert_array_equal(web.clean, np.array(true) == np.array(web.names)[web.label])
 
 
 def test_same_seed_same_data_other_seed_other_noise():
-    first, again, other = (noisy.load(config_of(noise_seed=s))['web'] for s in (0, 0, 1))
+    first, again, other = (noisy.load(config_of(noise_seed=s)).roles['web'] for s in (0, 0, 1))
     np.testing.assert_array_equal(first.x, again.x)
     np.testing.assert_array_equal(first.clean, again.clean)
     assert (first.clean != other.clean).any()
 
 
 def test_choosing_never_sees_the_novel_classes():
-    source = noisy.load(config_of())
-    chosen = noisy.load(config_of(validation='novel'))
+    source = noisy.load(config_of()).roles
+    chosen = noisy.load(config_of(validation='novel')).roles
     assert len(chosen['web'].count) == 3 and len(chosen['base'].count) == 6
     assert not set(chosen['web'].names) & set(source['web'].names)
 
 
 def test_a_noisy_hold_out():
-    data = noisy.load(config_of(hold_out=0.2))
+    data = noisy.load(config_of(hold_out=0.2)).roles
     assert len(data['val'].label) + len(data['web'].label) == 40
     assert data['val'].clean is not None and data['val'].names == data['web'].names
 
@@ -160,7 +160,7 @@ def tree(root):
 def load(root, **fields):
     config = configs.defaults('simnet', 'weak').data
     config.update({'dir': str(root), 'size': 8, **fields})
-    return weak.load(config)
+    return weak.load(config).roles
 
 
 def test_folders(tmp_path):

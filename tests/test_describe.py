@@ -30,7 +30,7 @@ def data():
 
 
 def vectors(described):
-    return np.concatenate([d.extras['attribute'] for d in described.values()])
+    return np.concatenate([d.extras['attribute'] for d in described.roles.values()])
 
 
 def test_tfidf_by_hand():
@@ -43,7 +43,7 @@ def test_tfidf_by_hand():
 
 def test_classes_with_like_texts_are_near():
     described = describe(data(), 'tfidf', ('{text}',))
-    assert [d.extras['attribute'].shape[0] for d in described.values()] == [2, 1, 2]
+    assert [d.extras['attribute'].shape[0] for d in described.roles.values()] == [2, 1, 2]
     z = vectors(described)
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-6)
     sim = z @ z.T
@@ -95,7 +95,7 @@ def test_descriptions_of_a_folder_reach_the_classes(tmp_path):
     (tmp_path / 'classes.json').write_text(json.dumps({'a': 'red', 'c': 'blue'}))
     config = defaults('knn', 'folder').data
     config.update({'dir': str(tmp_path), 'size': 4})
-    loaded = folder.load(config)
+    loaded = folder.load(config).roles
     texts = {n: t for d in loaded.values() for n, t in zip(d.names, d.texts or ('',), strict=True)}
     assert texts == {'a': 'red', 'b': '', 'c': 'blue'}
     (tmp_path / 'classes.json').write_text(json.dumps({'a': 'red', 'cc': 'blue'}))
@@ -136,7 +136,7 @@ def test_classes_have_the_colours_of_names_and_texts():
     told = name_colours(split_items(x, label, names, ROLES, texts=TEXTS))
     by_name = {
         n: {c for c, said in zip(COLOURS, row, strict=True) if said}
-        for d in told.values()
+        for d in told.roles.values()
         for n, row in zip(d.names, d.extras['colours'], strict=True)
     }
     assert by_name == {
@@ -144,7 +144,7 @@ def test_classes_have_the_colours_of_names_and_texts():
         'dent': set(), 'rust': {'brown', 'red'},
     }  # fmt: skip
     both = name_colours(describe(data(), 'tfidf', ('{text}',)))
-    assert {k for d in both.values() for k in d.extras} == {'attribute', 'colours'}
+    assert {k for d in both.roles.values() for k in d.extras} == {'attribute', 'colours'}
 
 
 def test_no_colour_at_all_is_logged(caplog):
@@ -153,8 +153,8 @@ def test_no_colour_at_all_is_logged(caplog):
     with caplog.at_level('WARNING'):
         told = name_colours(plain)
     assert 'says a colour' in caplog.text
-    assert all(d.extras['colours'].shape == (1, 11) for d in told.values())
-    assert not any(d.extras['colours'].any() for d in told.values())
+    assert all(d.extras['colours'].shape == (1, 11) for d in told.roles.values())
+    assert not any(d.extras['colours'].any() for d in told.roles.values())
     caplog.clear()
     name_colours(data())
     assert not caplog.text
@@ -167,5 +167,5 @@ def test_a_run_finds_the_colours_without_vectors(tmp_path, tiny_config, monkeypa
     seen, build = [], simpleshot.build
     monkeypatch.setattr(simpleshot, 'build', lambda c, d: seen.append(d) or build(c, d))
     run(tiny_config('simpleshot', net='', describe__colours=True), tmp_path)
-    assert set(seen[0]['test'].extras) == {'colours'}
-    assert seen[0]['test'].extras['colours'].shape == (4, 11)
+    assert set(seen[0].roles['test'].extras) == {'colours'}
+    assert seen[0].roles['test'].extras['colours'].shape == (4, 11)

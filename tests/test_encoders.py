@@ -18,7 +18,7 @@ from anyshot_jax.ops.colour import colour_shares
 from anyshot_jax.ops.preprocess import preprocess
 from anyshot_jax.training.loop import run
 from anyshot_jax.training.prepare import _with_features
-from anyshot_jax.types import InputError
+from anyshot_jax.types import Data, InputError
 
 NET = resnet.ResNet((1, 1), width=4)
 
@@ -102,7 +102,7 @@ def test_no_network_says_what_would_do(python, tmp_path):
 
 
 def test_features_are_the_nets_own_whatever_the_chunks(small):
-    x = images()['train'].x[:21]
+    x = images().roles['train'].x[:21]
     want = small.apply(small.params, preprocess(x, how=IMAGENET._replace(size=16)))
     got = embedding.features(small, x)
     assert got.dtype == np.float32 and got.shape == (21, 8)
@@ -115,7 +115,7 @@ def test_bfloat16_is_near(small):
             'float32'
         )
     )
-    x = images()['train'].x
+    x = images().roles['train'].x
     a, b = embedding.features(small, x), embedding.features(half, x)
     assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
 
@@ -124,18 +124,18 @@ def test_a_dataset_is_embedded_once(small, monkeypatch):
     monkeypatch.setattr(embedding, 'load', lambda which, dtype, parts: small)
     data = images(turns=4)
     first = embedding.embed(data, 'small')
-    assert first['test'].x.shape == (120, 8) and first['test'].turns == 1
-    turned = np.rot90(data['test'].x, 1, axes=(1, 2))
+    assert first.roles['test'].x.shape == (120, 8) and first.roles['test'].turns == 1
+    turned = np.rot90(data.roles['test'].x, 1, axes=(1, 2))
     np.testing.assert_allclose(
-        first['test'].x[30:60], embedding.features(small, turned), rtol=1e-4, atol=1e-5
+        first.roles['test'].x[30:60], embedding.features(small, turned), rtol=1e-4, atol=1e-5
     )
     asked = []
     watched = small._replace(apply=lambda params, x: asked.append(1) or small.apply(params, x))
     monkeypatch.setattr(embedding, 'load', lambda which, dtype, parts: watched)
     again = embedding.embed(data, 'small')
     assert not asked
-    np.testing.assert_array_equal(again['test'].x, first['test'].x)
-    data['train'].x[0, 0, 0, 0] ^= 1  # other images, other weights: new features
+    np.testing.assert_array_equal(again.roles['test'].x, first.roles['test'].x)
+    data.roles['train'].x[0, 0, 0, 0] ^= 1  # other images, other weights: new features
     embedding.embed(data, 'small')
     assert len(asked) == 1
     monkeypatch.setattr(
@@ -181,7 +181,7 @@ def small_with(small, *parts, name='small', dtype='float32'):
 def test_parts_are_those_of_the_nets_maps(small, channels):
     encoder = small_with(small, 'stride8', 'colours', 'stride4')  # colours come last
     assert encoder.parts == (8, 16, 8, 11) and encoder.dim == 43
-    x = images()['train'].x[:11, :, :18, :channels]
+    x = images().roles['train'].x[:11, :, :18, :channels]
     maps = NET.apply(small.params, preprocess(x, how=IMAGENET._replace(size=16)))
     maps = {k: np.asarray(v, np.float64) for k, v in maps.items()}
     want = [maps['features']]
@@ -217,17 +217,17 @@ def test_a_dataset_knows_the_parts_until_its_features_change(small, monkeypatch)
 
     monkeypatch.setattr(embedding, 'load', load)
     data = images(turns=4)
-    assert data['test'].parts == () and expand_turns(data['test']).parts == ()
-    assert embedding.embed(data, 'small')['test'].parts == (8,)
-    told = embedding.embed(data, 'small', parts=('stride4', 'colours'))['test']
+    assert data.roles['test'].parts == () and expand_turns(data.roles['test']).parts == ()
+    assert embedding.embed(data, 'small').roles['test'].parts == (8,)
+    told = embedding.embed(data, 'small', parts=('stride4', 'colours')).roles['test']
     assert told.parts == (8, 8, 11) and told.x.shape == (120, 27)
     assert restrict(told, np.array([0, 1])).parts == told.parts
-    turned = expand_turns(dataclasses.replace(data['test'], parts=(1, 2)))
+    turned = expand_turns(dataclasses.replace(data.roles['test'], parts=(1, 2)))
     assert turned.parts == (1, 2)
     assert jax.jit(lambda d: d)(told).parts == told.parts
     assert embed_dataset(lambda x: x[:, :5], told).parts == ()
     exported = {'stage': {'test': np.zeros((120, 4), np.float32)}}
-    assert _with_features({'test': told}, 'stage', exported)['test'].parts == ()
+    assert _with_features(Data({'test': told}), 'stage', exported).roles['test'].parts == ()
 
 
 def test_parts_that_are_not_there_are_refused(small, resnet18_file):

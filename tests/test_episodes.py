@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from anyshot_jax.episodes import sampling
-from anyshot_jax.types import Episode, InputError, from_arrays
+from anyshot_jax.types import Data, Episode, InputError, from_arrays
 
 SIZE = 3  # of the images
 ROWS = 60  # items that every data set here is filled up to, so that one compilation serves all
@@ -172,7 +172,7 @@ def check(counts=(5, 6, 7), role='train', turns=1, shape=(2,), **size):
     x = np.zeros((sum(counts), *shape), np.float32)
     names = tuple(f'class {c}' for c in range(len(counts)))
     label = np.repeat(np.arange(len(counts)), counts)
-    data = {'train': from_arrays(x, label, names, turns=turns)}
+    data = Data({'train': from_arrays(x, label, names, turns=turns)})
     sampling.check(data, role, **{'ways': 2, 'shots': 1, 'queries': 4, **size})
 
 

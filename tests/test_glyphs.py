@@ -21,7 +21,7 @@ def config_of(**fields):
 
 @pytest.fixture(scope='module')
 def data():
-    return glyphs.load(config_of())
+    return glyphs.load(config_of()).roles
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +56,7 @@ def test_images_of_a_class_differ(data):
 
 def test_second_load_comes_from_the_cache_and_is_equal(data, monkeypatch):
     monkeypatch.setattr(glyphs, '_draw', None)
-    again = glyphs.load(config_of(turns=4, turns_eval=4))
+    again = glyphs.load(config_of(turns=4, turns_eval=4)).roles
     for role, s in data.items():
         np.testing.assert_array_equal(s.x, again[role].x)
         np.testing.assert_array_equal(s.extras['attribute'], again[role].extras['attribute'])

@@ -15,7 +15,7 @@ from anyshot_jax.episodes import sampling
 from anyshot_jax.episodes.episodic import embed_dataset, episode_accuracies, task_name
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training.step import make_step
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 KEY = jax.random.key(11)
 SMALL = {'features': 8, 'blocks': 2, 'pools': (True, False), 'padding': ('SAME', 'SAME')}
@@ -103,7 +103,7 @@ class Case:
 
     @cached_property
     def episode(self):
-        episode = sampling.sample_episode(KEY, self.data['test'], ways=3, shots=2, queries=3)
+        episode = sampling.sample_episode(KEY, self.data.roles['test'], ways=3, shots=2, queries=3)
         return jax.tree.map(np.asarray, episode)
 
     @cached_property
@@ -129,14 +129,14 @@ def settle(config):
 def images(num_classes=6, per_class=8, signal=1.0):
     """Train, val and test: noise around an image of each class's own, times `signal`."""
     rng = np.random.default_rng(0)
-    data = {}
+    roles = {}
     for role in ('train', 'val', 'test'):
         label = np.repeat(np.arange(num_classes), per_class)
         x = signal * rng.normal(size=(num_classes, 8, 8, 1))[label]
         x = 128 + 40 * (x + rng.normal(size=x.shape))
         x, group = np.clip(x, 0, 255).astype(np.uint8), np.arange(len(x))
-        data[role] = from_arrays(x, label, group=group)  # no item is another's copy
-    return jax.device_put(data)
+        roles[role] = from_arrays(x, label, group=group)  # no item is another's copy
+    return jax.device_put(Data(roles))
 
 
 @pytest.fixture(scope='module', params=CASES, ids=lambda c: '-'.join([c[0], *c[1]]))
@@ -305,7 +305,7 @@ def test_evaluation_is_prediction_episode_by_episode(case, mode):
         return jax.lax.map(one, keys)
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(24))
-    assert_close(got, accuracies(case.state, case.data[case.role], keys), atol=1e-6)
+    assert_close(got, accuracies(case.state, case.data.roles[case.role], keys), atol=1e-6)
 
 
 def test_transduction_is_a_switch_that_is_off(case):
@@ -327,13 +327,14 @@ def test_transduction_is_a_switch_that_is_off(case):
 def test_embedding_and_export(case):
     if case.method.embed is None:
         pytest.skip('it compares pairs, no item has features of its own')
-    x = case.data['test'].x
+    x = case.data.roles['test'].x
     z = jax.jit(case.method.embed)(case.state, x)
     assert z.shape[0] == len(x) and z.ndim == 2
     if case.config.method.name in OWN_TEST:
         return
-    exported = case.method.export(case.state, {**case.data, 'earlier': {'a': x}}, KEY)
-    assert exported.keys() == case.data.keys()  # not what an earlier stage exported
+    data = case.data.replace(stages={'earlier': {'a': x}})
+    exported = case.method.export(case.state, data, KEY)
+    assert exported.keys() == case.data.roles.keys()  # not what an earlier stage exported
     flat = np.asarray(exported['test']).reshape(len(x), -1)
     np.testing.assert_allclose(flat, z, rtol=1e-4, atol=1e-5)
 
@@ -342,7 +343,7 @@ def test_training_episodes_are_moved_only_if_asked(trained):
     if trained.config.method.name in OWN_TEST:
         pytest.skip('its items are no images')
     plain = trained.method.sample(KEY, trained.data)
-    known = {p.tobytes() for p in trained.data['train'].x}
+    known = {p.tobytes() for p in trained.data.roles['train'].x}
     assert {p.tobytes() for p in np.asarray(plain.x_s)} <= known
     moved = trained.build(**{'augment.shift': 2.5}).sample(KEY, trained.data)
     np.testing.assert_array_equal(moved.class_id, plain.class_id)
@@ -354,7 +355,7 @@ def test_training_episodes_are_moved_only_if_asked(trained):
 def test_a_scorer_that_can_not_tell_gets_exactly_chance():
     equal = lambda state, episode: jnp.zeros((len(episode.y_q), 4))
     shape = {'tasks': ((4, 1),), 'queries': 3, 'count': 30, 'devices': jax.devices()[:1]}
-    got = episode_accuracies(equal, (), images()['test'], KEY, **shape)
+    got = episode_accuracies(equal, (), images().roles['test'], KEY, **shape)
     np.testing.assert_array_equal(got['4-way 1-shot'], np.full(30, 0.25, np.float32))
 
 

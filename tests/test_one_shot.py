@@ -18,7 +18,7 @@ from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.methods.hausdorff import modified_hausdorff
 from anyshot_jax.nets.koch import Koch
 from anyshot_jax.runtime.devices import on_all_devices
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 KEY = jax.random.key(2)
 
@@ -132,8 +132,9 @@ def test_a_zip_that_is_none_and_a_bomb(tmp_path, runs, form):
 def test_runs_are_evaluated_beside_random_trials(tmp_path, runs):
     """1-nearest-neighbour on pixels, by a loop over the drawings."""
     files, drawings = runs
-    data = {'test': from_arrays(np.zeros((40, 105, 105, 1), np.uint8), np.repeat(np.arange(4), 10))}
-    data["Lake's runs"] = load_runs(save(tmp_path, files, 'zip'), 105, 'lanczos')
+    test = from_arrays(np.zeros((40, 105, 105, 1), np.uint8), np.repeat(np.arange(4), 10))
+    tasks = load_runs(save(tmp_path, files, 'zip'), 105, 'lanczos')
+    data = Data({'test': test}, tasks={"Lake's runs": tasks})
     config = configs.defaults('knn', 'omniglot')
     config.num_steps = 0
     config.eval.update({'tasks': ((4, 1),), 'queries': 1, 'episodes': 10})
@@ -189,7 +190,7 @@ def test_tasks_stay_within_an_alphabet_and_turn_as_a_whole(turns):
 def test_what_can_not_be_drawn_within_is_said(fields, message):
     size = {'ways': 3, 'shots': 1, 'queries': 1, 'within': 'alphabet', **fields}
     with pytest.raises(InputError, match=message):
-        sampling.check({'train': alphabets()}, 'train', **size)
+        sampling.check(Data({'train': alphabets()}), 'train', **size)
 
 
 @pytest.mark.parametrize('shape', [(9, 7), (20, 20), (6, 31)])
@@ -280,12 +281,12 @@ def test_tasks_within_a_kind_are_evaluated_too():
     config.num_steps = 0
     config.eval.update({'tasks': ((3, 1),), 'queries': 2, 'episodes': 40, 'within': 'kind'})
     parts = {'init': lambda key, x: ({}, {}), 'embed': lambda params, extra, x: x}
-    method = episodic(config, {'test': test}, **parts, predict=predict)
-    data = on_all_devices({'test': test})
+    method = episodic(config, Data({'test': test}), **parts, predict=predict)
+    data = on_all_devices(Data({'test': test}))
     values = method.evaluate(method.init(KEY, data), data, KEY, 'test')
     assert list(values) == ['3-way 1-shot', '3-way 1-shot within kind']
     np.testing.assert_array_equal(values['3-way 1-shot within kind'], 1)
     assert values['3-way 1-shot'].mean() < 0.5  # 0.1 of the draws are of one kind
     with pytest.raises(InputError, match="no kind 'alphabet'"):
         config.eval.within = 'alphabet'
-        episodic(config, {'test': test}, **parts, predict=predict)
+        episodic(config, Data({'test': test}), **parts, predict=predict)

@@ -17,7 +17,7 @@ from anyshot_jax.methods import patch_net
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training import checkpoint, loop
 from anyshot_jax.training.step import make_step
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 pytestmark = pytest.mark.usefixtures('swept')
 KEY = jax.random.key(0)
@@ -39,15 +39,15 @@ def make(**fields):
     config.update_from_flattened_dict(fields)
     group = np.arange(24) // 2
     good = bright_squares(24, 1)[0]
-    data = {
+    roles = {
         'good': from_arrays(good, np.zeros(24, int), ('good',), group=group),
         'good_test': from_arrays(bright_squares(20, 2)[0], np.zeros(20, int), ('good',)),
         'train': made(good, np.arange(16), 3),
         'val': made(good, np.arange(16, 24, 2), 4),  # one of two near copies
     }
     x, mask = bright_squares(12, 5, BRIGHT)
-    data['test'] = from_arrays(x, np.repeat([0, 1], 6), ('a', 'b'), mask=mask)
-    return config, data
+    roles['test'] = from_arrays(x, np.repeat([0, 1], 6), ('a', 'b'), mask=mask)
+    return config, Data(roles)
 
 
 def made(good, rows, seed):
@@ -94,10 +94,9 @@ def test_held_out_images_are_not_seen():
     kept, held = patch_net.kept_and_held(data)
     assert kept.tolist() == list(range(16)) and held.tolist() == list(range(16, 24))
     # What the held-out images show changes nothing that is remembered, measured or sampled.
-    other = dict(data)
-    x = data['good'].x.copy()
+    x = data.roles['good'].x.copy()
     x[held] = 255
-    other['good'] = data['good'].replace(x=x)
+    other = data.replace(roles={**data.roles, 'good': data.roles['good'].replace(x=x)})
     for given in (data, other):
         method = patch_net.build(config, given)
         state = jax.device_get(jax.jit(method.init)(KEY, given))
@@ -109,7 +108,7 @@ def test_held_out_images_are_not_seen():
             first = state, units
     jax.tree.map(np.testing.assert_array_equal, first, (state, units))
     shown = {x.tobytes() for x in units[0][:, 1]}
-    assert shown == {x.tobytes() for x in data['good'].x[kept]}
+    assert shown == {x.tobytes() for x in data.roles['good'].x[kept]}
     assert units[1][:, 0].any((1, 2)).all() and not units[1][:, 1].any()
 
 
@@ -119,7 +118,7 @@ def test_maps_are_standardised_on_held_out_good_images():
     _, state, _ = trained(config, data)
     state = jax.device_get(state)
     net_map, bank_map = {}, {}
-    for role, x in (('held', data['good'].x[16:]), ('test', data['test'].x)):
+    for role, x in (('held', data.roles['good'].x[16:]), ('test', data.roles['test'].x)):
         grey = x.reshape(len(x), 8, 2, 8, 2).mean((2, 4)) / 255
         coarse = x.reshape(len(x), 4, 4, 4, 4).mean((2, 4)) / 255
         smooth = lambda a: ndimage.uniform_filter(a, (0, 3, 3), mode='constant')
@@ -136,7 +135,7 @@ def test_maps_are_standardised_on_held_out_good_images():
         bank_map[role] = larger(dist[..., None])[..., 0]
     want = sum((m['test'] - m['held'].mean()) / m['held'].std() for m in (net_map, bank_map))
     _, score = patch_net.scorer(state, data, config)
-    got = score(data['test'].x)
+    got = score(data.roles['test'].x)
     np.testing.assert_allclose(got['map'], want, rtol=1e-3, atol=5e-3)
     np.testing.assert_allclose(got['image'], want.max((1, 2)), rtol=1e-3, atol=5e-3)
 
@@ -156,7 +155,7 @@ def larger(x):
 def test_usual_patches_are_those_of_the_images():
     config, data = make()
     patcher = patch_net.patchers(config.method)[1]
-    good = data['good'].x
+    good = data.roles['good'].x
     patches = np.asarray(patcher.apply(patcher.params, good), float).reshape(-1, 9)
     mean, deviation = patch_net.usual_patches(patcher, good)
     np.testing.assert_allclose(mean, patches.mean(0), rtol=1e-5)
@@ -246,9 +245,9 @@ def test_a_category_on_disk(tmp_path):
     fields.pseudo.update({'classes': 2, 'val_classes': 1, 'per_class': 6, 'held_out': 0.3})
     data = configs.find('data', 'mvtec').load(fields)
     kept, held = patch_net.kept_and_held(data)
-    part = data['good'].group
+    part = data.roles['good'].group
     assert len(held) == 4 and len(kept) == 8 and not set(part[held]) & set(part[kept])
-    assert set(data['train'].group) <= set(kept) and set(data['val'].group) == set(held)
+    assert set(data.roles['train'].group) <= set(kept) and set(data.roles['val'].group) == set(held)
     method, state, data = trained(make()[0], data)
     values = method.evaluate(state, data, KEY, 'test')
     assert [len(v) for v in values.values()] == [3, 3, 3]
@@ -280,15 +279,17 @@ def test_what_can_not_be_is_refused(changes, match):
 
 def test_data_without_held_out_images_are_refused():
     config, data = make()
-    good = data['good'].x
+    good = data.roles['good'].x
     few = {'train': made(good, np.arange(1), 3), 'val': made(good, np.arange(1, 4), 3)}
-    one = data['good'].replace(x=good[:4], label=data['good'].label[:4], group=np.arange(4))
+    one = data.roles['good'].replace(
+        x=good[:4], label=data.roles['good'].label[:4], group=np.arange(4)
+    )
     for changes, match in (
         ({'val': None}, "needs the role 'val'"),
         ({'val': made(good, np.arange(15, 20), 3)}, r'set config\.data\.pseudo\.held_out=0\.1'),
-        ({'val': data['val'].replace(mask=None)}, 'where the defects of val are'),
+        ({'val': data.roles['val'].replace(mask=None)}, 'where the defects of val are'),
         ({**few, 'good': one}, 'of 4 normal images 3 are held out and 1 are not'),
     ):
-        given = {k: v for k, v in {**data, **changes}.items() if v is not None}
+        roles = {k: v for k, v in {**data.roles, **changes}.items() if v is not None}
         with pytest.raises(InputError, match=match):
-            patch_net.build(config, given)
+            patch_net.build(config, Data(roles))

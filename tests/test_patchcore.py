@@ -16,7 +16,7 @@ from anyshot_jax.defects.detector import score_patches
 from anyshot_jax.methods import patchcore
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training import loop
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 KEY = jax.random.key(0)
 
@@ -35,7 +35,7 @@ def make(bright=60, **fields):
     x, mask = bright_squares(12, 3, bright)
     test = from_arrays(x, np.repeat([0, 1], 6), ('big', 'small'))
     test = dataclasses.replace(test, mask=mask)
-    data = {'good': one(10, 1), 'good_test': one(9, 2), 'test': test}
+    data = Data({'good': one(10, 1), 'good_test': one(9, 2), 'test': test})
     return config, data
 
 
@@ -57,7 +57,7 @@ def test_good_images_are_told_from_good_ones_at_chance():
     """400 images that differ in nothing; no masks, so the only value is that of images."""
     config, data = make()
     for role, seed in (('good_test', 4), ('test', 5)):
-        data[role] = from_arrays(bright_squares(200, seed)[0], np.zeros(200, int), ('good',))
+        data.roles[role] = from_arrays(bright_squares(200, seed)[0], np.zeros(200, int), ('good',))
     values = evaluated(config, data)
     assert list(values) == ['image AUROC']
     assert abs(values['image AUROC'].mean() - 0.5) < 0.09  # 3 standard errors
@@ -68,14 +68,14 @@ def test_scores_are_distances_to_the_bank():
     bank = np.asarray(patchcore.build(config, data).init(KEY, data).extra['bank'])
     assert bank.shape == (64, 9)  # a tenth of 10 images of 8x8 patches, 3 + 6 channels
     patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
-    got = score_patches(patcher, patcher.params, data['test'].x, bank, k=3)
-    patches = np.asarray(patcher.apply(patcher.params, data['test'].x), float)
+    got = score_patches(patcher, patcher.params, data.roles['test'].x, bank, k=3)
+    patches = np.asarray(patcher.apply(patcher.params, data.roles['test'].x), float)
     dist = np.linalg.norm(patches[..., None, :] - bank, axis=-1)
     want = np.sort(dist, -1)[..., :3].mean(-1)
     np.testing.assert_allclose(got['map'], want, atol=1e-5)
     np.testing.assert_allclose(got['image'], want.max((1, 2)), atol=1e-5)
     # The whole: the measures of what these scores are.
-    good = np.asarray(patcher.apply(patcher.params, data['good_test'].x), float)
+    good = np.asarray(patcher.apply(patcher.params, data.roles['good_test'].x), float)
     good = np.sort(np.linalg.norm(good[..., None, :] - bank, axis=-1), -1)[..., :3].mean(-1)
     auroc = roc_auc_score([1] * 12 + [0] * 9, [*want.max((1, 2)), *good.max((1, 2))])
     assert evaluated(config, data)['image AUROC'].mean() == pytest.approx(auroc)
@@ -86,8 +86,8 @@ def test_reweighting():
     config, data = make()
     bank = np.asarray(patchcore.build(config, data).init(KEY, data).extra['bank'])
     patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
-    got = score_patches(patcher, patcher.params, data['test'].x, bank, reweight=4)
-    for x, score in zip(data['test'].x, got['image'], strict=True):
+    got = score_patches(patcher, patcher.params, data.roles['test'].x, bank, reweight=4)
+    for x, score in zip(data.roles['test'].x, got['image'], strict=True):
         patches = np.asarray(patcher.apply(patcher.params, x[None]), float).reshape(-1, 9)
         dist = np.linalg.norm(patches[:, None] - bank, axis=-1)
         q = patches[dist.min(1).argmax()]
@@ -133,6 +133,6 @@ def test_what_can_not_be_is_refused(changes, match):
 
 def test_features_are_refused():
     config, data = make()
-    data['good'] = from_arrays(np.zeros((4, 7), np.float32), np.zeros(4, int))
+    data.roles['good'] = from_arrays(np.zeros((4, 7), np.float32), np.zeros(4, int))
     with pytest.raises(InputError, match='the good items are float32'):
         patchcore.build(config, data)

@@ -6,7 +6,7 @@ import pytest
 
 from anyshot_jax import config as configs
 from anyshot_jax.runtime.devices import on_all_devices
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 KEY = jax.random.key(3)
 WAYS, DIM = 3, 5
@@ -38,7 +38,8 @@ def data_of(distance=6.0, shift=0):
     made = np.roll(means, shift, 0)[:, None] + 0.1 * np.random.default_rng(1).normal(
         size=(4, 6, DIM)
     )
-    return {'train': blobs(3, seed=7)[0], 'test': test, 'made': {'test': made.astype(np.float32)}}
+    roles = {'train': blobs(3, seed=7)[0], 'test': test}
+    return Data(roles, stages={'made': {'test': made.astype(np.float32)}})
 
 
 @pytest.mark.parametrize('graph', [False, True])

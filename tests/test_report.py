@@ -15,7 +15,7 @@ from PIL import Image
 from anyshot_jax import report
 from anyshot_jax.config import SPINE
 from anyshot_jax.report import figures, logs, probe
-from anyshot_jax.types import InputError, Method, TrainState, from_arrays
+from anyshot_jax.types import Data, InputError, Method, TrainState, from_arrays
 
 EVIL = '<script>alert(1)</script> "a" & $x_{$ \u4e2d\u6587 \u202egnp.exe \ud800'
 STATE = TrainState(jnp.zeros((), jnp.int32), {}, (), {})
@@ -83,7 +83,11 @@ def write(workdir, dataset=None, *, method=METHOD, result=RESULT, steps=40, **ch
         (workdir / 'metrics.jsonl').write_text(metrics(steps))
     dataset = images() if dataset is None else dataset
     path = report.write(
-        workdir, method=method, state=STATE, data={'train': dataset, 'test': dataset}, config=config
+        workdir,
+        method=method,
+        state=STATE,
+        data=Data({'train': dataset, 'test': dataset}),
+        config=config,
     )
     assert path == workdir / 'report.html'
     assert sorted(p.name for p in workdir.glob('*report*')) == ['report.html']
@@ -230,7 +234,7 @@ def test_turned_classes_are_turned(tmp_path):
     page = write(tmp_path, images(3, turns=4))
     assert any('class 1 turned 90' in alt for alt in page.alts)
     dataset = images(3, turns=4, noise=0)
-    pool = probe.Pool.of({'test': dataset}, config_of())
+    pool = probe.Pool.of(Data({'test': dataset}), config_of())
     np.testing.assert_array_equal(pool.first(1 + 3 * 1), np.rot90(pool.first(1)))
 
 
@@ -275,7 +279,7 @@ def test_confusion_and_hardness_by_hand():
 
 
 def test_every_class_takes_part_equally():
-    pool = probe.Pool.of({'test': images(10)}, config_of())
+    pool = probe.Pool.of(Data({'test': images(10)}), config_of())
     seen = probe.every_class(lambda e: np.zeros((30, 5)), pool, np.random.default_rng(0)).class_id
     assert len(set(np.bincount(seen.ravel(), minlength=10))) == 1
     assert all(len(set(row)) == 5 for row in seen.tolist())
@@ -291,7 +295,7 @@ def test_confidence_names_what_it_shows():
 
 
 def test_map_is_the_principal_plane():
-    pool = probe.Pool.of({'test': images(5)}, config_of())
+    pool = probe.Pool.of(Data({'test': images(5)}), config_of())
     found = probe.embeddings(METHOD, STATE, pool, np.random.default_rng(0))
     points = np.concatenate(found.points)
     z = np.concatenate([pool.x[pool.rows(c)] for c in found.class_id]).reshape(45, -1) / 255

@@ -12,7 +12,7 @@ from anyshot_jax import config as configs
 from anyshot_jax import report
 from anyshot_jax.report import anyshot, maps, probe
 from anyshot_jax.runtime.devices import on_all_devices
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import Data, from_arrays
 
 EVIL = '<b onclick="x">&'
 DIM, CLASSES, FAKES = 5, 4, 6
@@ -38,10 +38,10 @@ def blobs(num, distance, seed, words=False):
 
 def data_of(distance, synthesised=True, words=False):
     test, means = blobs(CLASSES, distance, 0, words)
-    data = {'train': blobs(CLASSES, distance, 7, words)[0], 'test': test}
+    data = Data({'train': blobs(CLASSES, distance, 7, words)[0], 'test': test})
     if synthesised:
         noise = 0.1 * np.random.default_rng(1).normal(size=(CLASSES, FAKES, DIM))
-        data['made'] = {'test': (means[:, None] + noise).astype(np.float32)}
+        data.stages['made'] = {'test': (means[:, None] + noise).astype(np.float32)}
     return data
 
 
@@ -162,20 +162,20 @@ def test_accuracy_of_every_class_is_that_of_the_run(tmp_path, monkeypatch):
 
 def test_features_from_words(tmp_path):
     data = data_of(6.0, synthesised=False, words=True)
-    data['train'], data['test'] = data['test'], data['test']  # the words of a class tell its mean
+    data.roles['train'] = data.roles['test']  # the words of a class tell its mean
     found, (method, state, data, _) = page(tmp_path, 'ridge', data=data, penalty=0.01)
     assert set(ANY) & set(found) == {'synthesised', 'by-class'}
     key = jax.random.split(jax.random.key(0), 4)[3]
     want = np.asarray(method.evaluate(state, data, key, 'test')['zero-shot'])
     rows = re.findall(r'<td><bdi>(.*?)</bdi></td><td>.*?</td><td>([\d.]+)', found['by-class'])
     got = {unescape(name): float(value) / 100 for name, value in rows}
-    for c, name in enumerate(data['test'].names):
+    for c, name in enumerate(data.roles['test'].names):
         assert got[name] == pytest.approx(want[c], abs=6e-4)
 
 
 def test_features_that_are_not_finite_are_a_line(tmp_path):
     data = data_of(3.0)
-    data['test'] = data['test'].replace(x=data['test'].x * np.nan)
+    data.roles['test'] = data.roles['test'].replace(x=data.roles['test'].x * np.nan)
     found, _ = page(tmp_path, data=data, transductive=True, synthesised_from='made')
     assert 'not finite' in found['centres']
 

@@ -18,7 +18,7 @@ from anyshot_jax.defects import memory_bank
 from anyshot_jax.report import defect_types, detection, overlay
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.storage import files
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import Data, from_arrays
 
 EVIL = '<b onclick="x">&'
 
@@ -124,7 +124,7 @@ def detector(monkeypatch, masks=True):
     x, mask = bright_squares(12, 3, 60)
     names = (EVIL, 'small')
     test = from_arrays(x, np.repeat([0, 1], 6), names, mask=mask if masks else None)
-    return config, {'good': one(10, 1), 'good_test': one(9, 2), 'test': test}
+    return config, Data({'good': one(10, 1), 'good_test': one(9, 2), 'test': test})
 
 
 @pytest.mark.parametrize('masks', [True, False])
@@ -143,11 +143,11 @@ def test_page_of_a_detector(tmp_path, monkeypatch, masks):
 def test_roc_of_the_page_is_that_of_the_scores(tmp_path, monkeypatch):
     config, data = detector(monkeypatch)
     x, mask = bright_squares(12, 3, 3)
-    data['test'] = from_arrays(x, np.repeat([0, 1], 6), ('big', 'small'), mask=mask)
+    data.roles['test'] = from_arrays(x, np.repeat([0, 1], 6), ('big', 'small'), mask=mask)
     html, _, state, _ = written(tmp_path, config, data)
     patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
     good, bad = (
-        memory_bank.anomaly_maps(patcher, np.asarray(state.extra['bank']), data[role].x)
+        memory_bank.anomaly_maps(patcher, np.asarray(state.extra['bank']), data.roles[role].x)
         for role in ('good_test', 'test')
     )
     score = np.concatenate([m.max((1, 2)) for m in (good, bad)])
@@ -158,7 +158,7 @@ def test_roc_of_the_page_is_that_of_the_scores(tmp_path, monkeypatch):
 def test_nearest_normal_patch_is_found_where_it_was_remembered(monkeypatch):
     config, data = detector(monkeypatch)
     patcher = memory_bank.load_patcher('tiny', config.method.layers, size=16)
-    good, x = data['good'].x, data['test'].x
+    good, x = data.roles['good'].x, data.roles['test'].x
     bank, rows = memory_bank.choose(patcher, good, 0.1, 128, 0)
     patches = np.asarray(patcher.apply(patcher.params, x))
     cells = np.random.default_rng(0).integers(0, 8, (len(x), 2))
@@ -183,7 +183,7 @@ def namer(shots=(1, 2)):
     x = np.eye(4)[[0, 1, 1]][label] * 6 + rng.normal(size=(24, 4))
     shown, mask = bright_squares(24, 1, 60)
     test = from_arrays(x.astype(np.float32), label, (EVIL, 'b', 'c'), group=group, mask=mask)
-    return config, {'test': test}, shown
+    return config, Data({'test': test}), shown
 
 
 def test_page_of_types(tmp_path):
@@ -197,7 +197,7 @@ def test_page_of_types(tmp_path):
     )
     for shots in (1, 2):
         answers = made[f'{shots}-shot answers']
-        label = np.asarray(data['test'].label)
+        label = np.asarray(data.roles['test'].label)
         kept = [0, 1, 2] if shots == 1 else [0, 1]
         aside = 'Left out, with too few parts: <bdi>c</bdi>' in sections[f'types-{shots}']
         assert aside == (shots == 2)
@@ -220,7 +220,7 @@ def test_exported_answers_are_the_tests(tmp_path):
     state, key = jax.jit(method.init)(jax.random.key(0), data), jax.random.key(4)
     values = jax.device_get(method.evaluate(state, data, key, 'test'))
     made = jax.device_get(method.export(state, data, key))
-    label, group = np.asarray(data['test'].label), np.asarray(data['test'].group)
+    label, group = np.asarray(data.roles['test'].label), np.asarray(data.roles['test'].group)
     for shots, types in ((1, 3), (2, 2)):
         support, answers = made[f'{shots}-shot support'], made[f'{shots}-shot answers']
         assert support.shape == (5, types, shots) and answers.shape == (5, 24)

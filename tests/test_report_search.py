@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from anyshot_jax import config as configs
 from anyshot_jax.report import search
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import Data, from_arrays
 
 EVIL = '<b onclick="x">&'
 
@@ -37,10 +37,10 @@ def part(num=60, classes=6, group=None, same=False, noise=0.8):
     config = configs.defaults('knn', 'synthetic')
     config.num_steps = 0
     config.eval.tasks = ()
-    method = configs.find('methods', 'knn').build(config, {'test': dataset})
-    data = jax.device_put({'test': dataset})
+    method = configs.find('methods', 'knn').build(config, Data({'test': dataset}))
+    data = jax.device_put(Data({'test': dataset}))
     state = method.init(jax.random.key(0), data)
-    html = search.results(method, state, data['test'], None, np.random.default_rng(0))
+    html = search.results(method, state, data.roles['test'], None, np.random.default_rng(0))
     return html, x, label
 
 

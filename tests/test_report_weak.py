@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from anyshot_jax import config as configs
-from anyshot_jax.report import weak
-from anyshot_jax.types import from_arrays
+from anyshot_jax.report import charts, weak
+from anyshot_jax.types import Data, from_arrays
 
 EVIL = '<b onclick="x">&'
 
@@ -23,7 +23,7 @@ def data_of(clean=True, num=9):
     x = (x + 0.1 * rng.normal(size=x.shape)).astype(np.float32)
     web = from_arrays(x, label, (EVIL, 'b', 'c'), clean=right if clean else None)
     test = from_arrays(mean[[0, 1, 2]].astype(np.float32), np.arange(3), (EVIL, 'b', 'c'))
-    return jax.device_put({'base': test, 'web': web, 'test': test})
+    return jax.device_put(Data({'base': test, 'web': web, 'test': test}))
 
 
 def sections(data, workdir, shown=None):
@@ -41,7 +41,7 @@ def test_histogram_counts_every_image(tmp_path):
     data = data_of()
     found, weight = sections(data, tmp_path)
     assert list(found) == ['weights', 'best-worst', 'similarities']
-    clean = np.asarray(data['web'].clean)
+    clean = np.asarray(data.roles['web'].clean)
     means = re.findall(r'mean weight is ([\d.]+), that of the others (\d+\.\d+)', found['weights'])[
         0
     ]
@@ -56,14 +56,14 @@ def test_histogram_counts_every_image(tmp_path):
         ]
         most = max(np.histogram(weight[c], np.linspace(0, weight.max(), weak.BINS + 1))[0].max()
                    for c in (clean, ~clean))  # fmt: skip
-        count = np.array(high) * most / (weak.HIGH - weak.BELOW - weak.TOP)
+        count = np.array(high) * most / (charts.BARS_HIGH - charts.BELOW - charts.TOP)
         np.testing.assert_allclose(count.sum(), chosen.sum(), atol=0.1)
 
 
 def test_best_and_worst_are_in_order(tmp_path):
     data = data_of()
     found, weight = sections(data, tmp_path)
-    html, clean = found['best-worst'], np.asarray(data['web'].clean)
+    html, clean = found['best-worst'], np.asarray(data.roles['web'].clean)
     ways = html.split('<div class="way">')[1:]
     assert len(ways) == 3
     for c, way in enumerate(ways):

@@ -6,7 +6,7 @@ import tiny_maps
 
 from anyshot_jax import config as configs
 from anyshot_jax.defects import memory_bank, residual
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 LAYERS = ('stride2', 'stride4')
 
@@ -40,24 +40,25 @@ def make(channels=1):
     rows = np.array([4, 0, 2, 2, 8, 1])
     made = good[rows]
     made[1:, 3:7, 5:9] = 255 - made[1:, 3:7, 5:9]  # the first stays as it was
-    return {
+    roles = {
         'good': from_arrays(good, np.zeros(9, int), ('good',)),
         'good_test': from_arrays(good[:3], np.zeros(3, int), ('good',)),
         'test': from_arrays(images(5, 3, channels), [0, 0, 0, 1, 1], two, group=np.arange(5)),
         'train': from_arrays(made, [0, 0, 0, 1, 1, 1], two, group=rows),
     }
+    return Data(roles)
 
 
 def seen_in_numpy(data, of, role):
     """The parts of the peaks and the map of residuals, before they are compared with usual ones."""
     patcher = memory_bank.load_patcher('tiny', LAYERS, size=16)
     patches = lambda x: np.asarray(patcher.apply(patcher.params, x), float)
-    dataset = data[role]
-    x, bank = patches(dataset.x), memory_bank.fit(patcher, data['good'].x, ratio=of.ratio)
+    dataset = data.roles[role]
+    x, bank = patches(dataset.x), memory_bank.fit(patcher, data.roles['good'].x, ratio=of.ratio)
     dist = np.linalg.norm(x[..., None, :] - bank, axis=-1)
     normal = bank[dist.argmin(-1)]
     if of.synthetic_against == 'source' and role == 'train':
-        normal = patches(data['good'].x)[dataset.group]
+        normal = patches(data.roles['good'].x)[dataset.group]
     dist = np.linalg.norm(x - normal, axis=-1)
     found = x - normal if of.subtract else x
     head = np.asarray(patcher.maps(patcher.params, dataset.x)[of.head or 'stride4'], float)
@@ -93,8 +94,8 @@ def test_peaks_are_the_weighted_means(given, role):
         for p, u in zip(parts, usual, strict=True)
     ]
     np.testing.assert_allclose(got[role].x, np.concatenate(want, 1), rtol=2e-3, atol=2e-3)
-    np.testing.assert_array_equal(got[role].label, data[role].label)
-    np.testing.assert_array_equal(got[role].group, data[role].group)
+    np.testing.assert_array_equal(got[role].label, data.roles[role].label)
+    np.testing.assert_array_equal(got[role].group, data.roles[role].group)
 
 
 @pytest.mark.parametrize('channels', [1, 3])
@@ -105,7 +106,7 @@ def test_maps_stay_where_they_are(given, channels):
     of, data = fields(output='map', **given), make(channels)
     got = residual.embed(data, of)
     for role in ('test', 'train'):
-        assert got[role].x.shape == (len(data[role].x), 8, 8, 9)
+        assert got[role].x.shape == (len(data.roles[role].x), 8, 8, 9)
         assert got[role].x.dtype == np.float16 and got[role].parts == ()
         want = seen_in_numpy(data, of, role)[1]
         np.testing.assert_allclose(got[role].x, want, rtol=2e-3, atol=2e-3)
@@ -114,35 +115,37 @@ def test_maps_stay_where_they_are(given, channels):
 def test_what_is_as_a_good_image_leaves_nothing():
     """With all normal patches in the bank; or compared with its source, whatever is in the bank."""
     data = make()
-    data['test'] = data['test'].replace(x=np.concatenate([data['test'].x[:4], data['good'].x[6:7]]))
+    data.roles['test'] = data.roles['test'].replace(
+        x=np.concatenate([data.roles['test'].x[:4], data.roles['good'].x[6:7]])
+    )
     got = residual.embed(data, fields(output='map', ratio=1.0))
-    assert not got['test'].x[4].any() and not got['train'].x[0].any()
-    assert all(x.any() for x in (*got['test'].x[:4], *got['train'].x[1:]))
+    assert not got.roles['test'].x[4].any() and not got.roles['train'].x[0].any()
+    assert all(x.any() for x in (*got.roles['test'].x[:4], *got.roles['train'].x[1:]))
     few = {'output': 'map', 'ratio': 0.01}
-    assert residual.embed(data, fields(**few))['train'].x[0].any()
+    assert residual.embed(data, fields(**few)).roles['train'].x[0].any()
     got = residual.embed(data, fields(**few, synthetic_against='source'))
-    assert not got['train'].x[0].any()
-    changed = np.abs(got['train'].x[1:]).max((0, 3)) > 0
+    assert not got.roles['train'].x[0].any()
+    changed = np.abs(got.roles['train'].x[1:]).max((0, 3)) > 0
     assert changed[1:3].all() and not changed[7].any()  # of what lies in rows 3..6
 
 
 def test_another_source_is_another_residual():
     """What is kept of an earlier call was found for the same normal images."""
     data, of = make(), fields(output='map', synthetic_against='source', ratio=0.01)
-    before = residual.embed(data, of)['train'].x
+    before = residual.embed(data, of).roles['train'].x
     patcher = memory_bank.load_patcher('tiny', LAYERS, size=16)
-    bank = memory_bank.fit(patcher, data['good'].x, ratio=0.01)
-    for row in data['train'].group:  # one that the bank has nothing of
-        good = data['good'].x.copy()
+    bank = memory_bank.fit(patcher, data.roles['good'].x, ratio=0.01)
+    for row in data.roles['train'].group:  # one that the bank has nothing of
+        good = data.roles['good'].x.copy()
         good[row, 4:6, 4:6] += 1
         if np.array_equal(memory_bank.fit(patcher, good, ratio=0.01), bank):
             break
     else:
         raise AssertionError('the bank has of every image')
-    data['good'] = data['good'].replace(x=good)
-    after = residual.embed(data, of)['train'].x
+    data.roles['good'] = data.roles['good'].replace(x=good)
+    after = residual.embed(data, of).roles['train'].x
     assert [(a != b).any() for a, b in zip(before, after, strict=True)] == [
-        g == row for g in data['train'].group
+        g == row for g in data.roles['train'].group
     ]
 
 
@@ -196,27 +199,27 @@ def test_what_all_good_images_share_is_not_blown_up():
 @pytest.mark.parametrize('output', ['peak', 'map'])
 def test_mean_images_are_seen_like_any_other(output):
     of, data = fields(output=output, average_shots=(1, 2), average_draws=6), make()
-    data['test'] = data['test'].replace(group=np.array([0, 0, 1, 2, 3]))
+    data.roles['test'] = data.roles['test'].replace(group=np.array([0, 0, 1, 2, 3]))
     got = residual.embed(data, of, seed=5)
-    averaged, test = got['averaged'], got['test']
+    averaged, test = got.averaged, got.roles['test']
     support = averaged['support']
     assert support.shape == (6, 2, 2) and (support != support[0]).any()
     for rows in support:
-        assert set(data['test'].label[rows[0]]) == {0} and set(data['test'].label[rows[1]]) == {1}
-        assert all(data['test'].group[a] != data['test'].group[b] for a, b in rows)
+        assert [set(data.roles['test'].label[of_class]) for of_class in rows] == [{0}, {1}]
+        assert all(data.roles['test'].group[a] != data.roles['test'].group[b] for a, b in rows)
     # Of one image it is that image; the mean of two is looked at as an image of its own.
     np.testing.assert_allclose(averaged['1-shot'], test.x[support[:, :, 0]], rtol=1e-3, atol=1e-3)
-    x = data['test'].x.astype(int)
+    x = data.roles['test'].x.astype(int)
     means = np.float32([(x[a] + x[b]) / 2 for a, b in support.reshape(-1, 2)])
     as_items = from_arrays(np.rint(means).astype(np.uint8), [0] * 6 + [1] * 6, ('a', 'b'))
     of.average_shots = ()
-    want = residual.embed({**data, 'test': as_items}, of)['test'].x
+    want = residual.embed(data.replace(roles={**data.roles, 'test': as_items}), of).roles['test'].x
     np.testing.assert_array_equal(averaged['2-shot'].reshape(want.shape), want)
     assert np.abs(want - test.x[support].mean(2).reshape(want.shape)).max() > 0.01
 
 
 def test_another_seed_draws_other_support():
-    dataset = make()['test']
+    dataset = make().roles['test']
     first, again, other = (residual.draws_of(dataset, 2, 9, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -224,7 +227,7 @@ def test_another_seed_draws_other_support():
 
 def test_sources_have_to_be_known():
     data = make()
-    data['train'] = data['train'].replace(group=None)
+    data.roles['train'] = data.roles['train'].replace(group=None)
     with pytest.raises(InputError, match=r'synthetic_against.*train'):
         residual.embed(data, fields(synthetic_against='source'))
 
@@ -258,6 +261,6 @@ def test_unknown_values_are_refused(given, match):
 def test_good_images_are_needed(kind):
     data = without('good')
     if kind == 'features':
-        data['good'] = from_arrays(np.zeros((3, 4), np.float32), np.zeros(3, int))
+        data.roles['good'] = from_arrays(np.zeros((3, 4), np.float32), np.zeros(3, int))
     with pytest.raises(InputError, match=r"encoder='tiny' compares with normal images, but .*test"):
         residual.embed(data, fields())

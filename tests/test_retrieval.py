@@ -12,7 +12,7 @@ from anyshot_jax import config as configs
 from anyshot_jax.episodes import retrieval
 from anyshot_jax.ops import metric
 from anyshot_jax.ops.distance import cosine
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 MEASURE = partial(retrieval.measures, at=(1, 3))
 
@@ -141,7 +141,7 @@ def test_a_method_is_judged_by_retrieval():
     label, group = np.repeat(np.arange(6), 5), np.tile(np.arange(5) // 2, 6)
     x = rng.integers(0, 256, (30, 6, 6, 1), np.uint8)
     dataset = from_arrays(x, label, group=group, turns=4)
-    data = jax.device_put(dict.fromkeys(('train', 'val', 'test'), dataset))
+    data = jax.device_put(Data(dict.fromkeys(('train', 'val', 'test'), dataset)))
     config = configs.defaults('knn', 'synthetic')
     config.num_steps = 0
     config.method.distance = 'cosine'
@@ -165,10 +165,11 @@ def test_data_without_answers_are_refused_before_any_work(label, group, message)
     config = configs.defaults('knn', 'synthetic')
     config.num_steps = 0
     config.eval.update({'tasks': (), 'retrieval': True})
-    data = {'test': from_arrays(np.ones((len(label), 2)), np.array(label), group=group)}
+    data = Data({'test': from_arrays(np.ones((len(label), 2)), np.array(label), group=group)})
     with pytest.raises(InputError, match=message):
         configs.find('methods', 'knn').build(config, data)
-    data = {'test': from_arrays(np.ones((3, 2)), np.array([0, 0, 1]), group=np.array([1, 2, 1]))}
+    test = from_arrays(np.ones((3, 2)), np.array([0, 0, 1]), group=np.array([1, 2, 1]))
+    data = Data({'test': test})
     configs.find('methods', 'knn').build(config, data)
 
 

@@ -14,7 +14,7 @@ from anyshot_jax.ops.contrastive import (
     pair_cross_entropy,
     triplet,
 )
-from anyshot_jax.types import Episode, InputError, from_arrays
+from anyshot_jax.types import Data, Episode, InputError, from_arrays
 
 KEY = jax.random.key(5)
 
@@ -142,7 +142,8 @@ def features(counts=(6, 6, 6, 6), seed=0):
 
 
 def build(config, train=None):
-    data = {'train': train or features(), 'val': features((20,) * 3), 'test': features((20,) * 3)}
+    others = {'val': features((20,) * 3), 'test': features((20,) * 3)}
+    data = Data({'train': train or features(), **others})
     return configs.find('methods', 'siamese').build(config, data), jax.device_put(data)
 
 
@@ -188,7 +189,7 @@ def test_classes_are_told_apart_and_retrieved_after_training(fields):
     config.eval.update({'tasks': ((5, 1),), 'queries': 5, 'episodes': 100, 'retrieval': True})
     config.net.features = 8
     config.optim.learning_rate = 0.02
-    data = {role: noisy(seed) for seed, role in enumerate(('train', 'val', 'test'))}
+    data = Data({role: noisy(seed) for seed, role in enumerate(('train', 'val', 'test'))})
     method = configs.find('methods', 'siamese').build(config, data)
     data = jax.device_put(data)
     state = jax.jit(method.init)(KEY, data)

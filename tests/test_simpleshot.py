@@ -40,8 +40,8 @@ def test_answers_are_those_of_nearest_centroids(data, normalise):
     method = build(data, normalise)
     state = method.init(jax.random.key(0), data)
     for i in range(5):
-        episode = sample_episode(jax.random.key(i), data['test'], ways=3, shots=4, queries=5)
-        x_s, x_q = (by_hand(np.asarray(x), normalise, data['train'].x) for x in episode[:3:2])
+        episode = sample_episode(jax.random.key(i), data.roles['test'], ways=3, shots=4, queries=5)
+        x_s, x_q = (by_hand(np.asarray(x), normalise, data.roles['train'].x) for x in episode[:3:2])
         want = NearestCentroid().fit(x_s, episode.y_s).predict(x_q)
         np.testing.assert_array_equal(method.predict(state, episode).argmax(-1), want)
 
@@ -49,7 +49,7 @@ def test_answers_are_those_of_nearest_centroids(data, normalise):
 def test_the_mean_is_that_of_training_items_only(data):
     method = build(data, 'cl2')
     state = method.init(jax.random.key(0), data)
-    np.testing.assert_allclose(state.extra['mean'], data['train'].x.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(state.extra['mean'], data.roles['train'].x.mean(0), rtol=1e-6)
 
 
 def test_an_unknown_normalisation_is_refused(data):

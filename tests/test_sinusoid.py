@@ -34,7 +34,7 @@ def build(config):
 def test_points_lie_on_waves_in_range():
     _, data, _ = build(small())
     keys = jax.random.split(KEY, 400)
-    draw = jax.jit(jax.vmap(lambda k: sampling.sample_function(k, data['train'], 20, 30)))
+    draw = jax.jit(jax.vmap(lambda k: sampling.sample_function(k, data.functions['train'], 20, 30)))
     e = jax.tree.map(np.asarray, draw(keys))
     assert e.x_s.shape == (400, 20, 1) and e.y_q.shape == (400, 30, 1)
     x = np.concatenate([e.x_s, e.x_q], 1)[..., 0].astype(np.float64)
@@ -52,8 +52,8 @@ def test_points_lie_on_waves_in_range():
 
 def test_more_shots_keep_the_points():
     _, data, _ = build(small())
-    few = sampling.sample_function(KEY, data['test'], 2, 6)
-    many = sampling.sample_function(KEY, data['test'], 5, 6)
+    few = sampling.sample_function(KEY, data.functions['test'], 2, 6)
+    many = sampling.sample_function(KEY, data.functions['test'], 5, 6)
     np.testing.assert_array_equal(few.x_s, many.x_s[:2])
     np.testing.assert_array_equal(few.y_q, many.y_q)
 
@@ -96,7 +96,7 @@ def test_errors_are_those_of_the_predictions():
     ]
     weights = state.params['Dense_0']
     for i in range(5):
-        e = sampling.sample_function(jax.random.fold_in(KEY, i), data['test'], 2, 6)
+        e = sampling.sample_function(jax.random.fold_in(KEY, i), data.functions['test'], 2, 6)
         e = jax.tree.map(np.asarray, e)
         w, b = float(weights['kernel'][0, 0]), float(weights['bias'][0])
         for n in range(4):

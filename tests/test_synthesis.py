@@ -9,7 +9,7 @@ from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.stages.synthesis import predict_means, weigh
 from anyshot_jax.training.step import make_step
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 KEY = jax.random.key(5)
 DIM, WORDS = 12, 6
@@ -33,7 +33,7 @@ def classes(num, rng, tell=True, colours=False, noise=0.05, per_class=8):
 
 def data_of(seed=0, **fields):
     rng = np.random.default_rng(seed)
-    return {'train': classes(30, rng, **fields), 'test': classes(6, rng, **fields)}
+    return Data({'train': classes(30, rng, **fields), 'test': classes(6, rng, **fields)})
 
 
 def built(data, name='ridge', **fields):
@@ -52,8 +52,8 @@ def values_of(method, data):
 
 def test_ridge_against_the_normal_equations():
     data = data_of(colours=True)
-    got = np.asarray(predict_means(data, data['test'], 0.7))
-    seen, new = data['train'], data['test']
+    got = np.asarray(predict_means(data, data.roles['test'], 0.7))
+    seen, new = data.roles['train'], data.roles['test']
     means = np.stack([seen.x[seen.label == c].mean(0) for c in range(30)]).astype(np.float64)
     length = lambda a: a / np.linalg.norm(a, axis=1, keepdims=True)
     said = lambda d: np.concatenate([length(d.extras['attribute']), length(d.extras['colours'])], 1)
@@ -80,7 +80,7 @@ def test_generalised_zero_shot():
     """Means of three seen classes and made ones of the new; the calibration shifts between them."""
     data = data_of()
     held = classes(30, np.random.default_rng(0))  # the words and means of train, as drawn there
-    data['test_seen'] = held
+    data.roles['test_seen'] = held
     values = values_of(built(data), data)
     assert list(values)[2:] == ['seen', 'unseen', 'harmonic mean']
     s, u = values['seen'].mean(), values['unseen'].mean()
@@ -151,13 +151,13 @@ def test_generator_makes_different_items(trained):
 def test_refusals():
     data = data_of()
     with pytest.raises(InputError, match=r'set config.describe.by'):
-        built({r: d.replace(extras={}) for r, d in data.items()})
-    said = data['test'].replace(texts=('a', 'b', '', 'd', 'e', 'f'))
+        built(Data({r: d.replace(extras={}) for r, d in data.roles.items()}))
+    said = data.roles['test'].replace(texts=('a', 'b', '', 'd', 'e', 'f'))
     with pytest.raises(InputError, match="test class '2' has no description"):
-        built({**data, 'test': said})
-    images = data['test'].replace(x=np.zeros((48, 4, 4, 1), np.uint8))
+        built(Data({**data.roles, 'test': said}))
+    images = data.roles['test'].replace(x=np.zeros((48, 4, 4, 1), np.uint8))
     with pytest.raises(InputError, match=r'set config.encoder or config.features_from'):
-        built({**data, 'test': images})
+        built(Data({**data.roles, 'test': images}))
     with pytest.raises(InputError, match='penalty must be > 0'):
         built(data, penalty=0.0)
     with pytest.raises(InputError, match=r'set config.num_steps=0'):

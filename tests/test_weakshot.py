@@ -16,7 +16,7 @@ from anyshot_jax.stages import handover, similarity
 from anyshot_jax.storage import files
 from anyshot_jax.training import loop
 from anyshot_jax.training.step import make_step
-from anyshot_jax.types import InputError, from_arrays
+from anyshot_jax.types import Data, InputError, from_arrays
 
 KEY = jax.random.key(5)
 DIM = 6
@@ -36,13 +36,13 @@ def data_of(noise=0.3, classes=(4, 3), each=8, seed=0, shape=(DIM,)):
         return x.astype(np.uint8 if len(shape) == 3 else np.float32), label
 
     base, novel = range(classes[0]), range(classes[0], num)
-    data = {r: from_arrays(*items(w)) for r, w in
-            {'base': base, 'test_base': base, 'test': novel}.items()}  # fmt: skip
+    roles = {'base': base, 'test_base': base, 'test': novel}
+    data = Data({role: from_arrays(*items(which)) for role, which in roles.items()})
     x, label = items(novel)
     clean = rng.random(len(label)) >= noise
     clean[:: each // 2] = True  # every class keeps a right one
     given = np.where(clean, label, (label + 1) % classes[1])
-    data['web'] = from_arrays(x, given, clean=clean)
+    data.roles['web'] = from_arrays(x, given, clean=clean)
     return data
 
 
@@ -252,7 +252,7 @@ def test_blocks_change_nothing(monkeypatch):
     method, state, _ = run(config, data)
     exported = {'net': {k: np.asarray(v) for k, v in method.export(state, data, KEY).items()}}
     sim = similarity.Similarity.of(exported, 'net')
-    z = similarity.features_of(sim, data['web'].x)
+    z = similarity.features_of(sim, data.roles['web'].x)
     whole = np.asarray(sim.pairs(sim.params, z, z))
     monkeypatch.setattr(similarity, 'BLOCK', 100)
     np.testing.assert_allclose(similarity.all_pairs(sim, z), whole, rtol=1e-5, atol=1e-6)
@@ -289,7 +289,7 @@ def test_weights_find_wrong_labels(kind):
     data = jax.device_put(data_of(noise=0.3, each=12))
     method, state = built(config_of('weigh', method__kind=kind), data)
     made = method.export(state, data, KEY)
-    label = np.asarray(data['web'].label)
+    label = np.asarray(data.roles['web'].label)
     means = [made['weight'][label == c].mean() for c in range(3)]
     np.testing.assert_allclose(means, 1, rtol=1e-5)
     values = method.evaluate(state, data, KEY, 'test')
@@ -300,14 +300,15 @@ def test_weights_find_wrong_labels(kind):
 
 def test_unknown_truth_gives_no_auroc():
     data = data_of()
-    data['web'] = data['web'].replace(clean=None)
+    data.roles['web'] = data.roles['web'].replace(clean=None)
     method, state = built(config_of('weigh'), jax.device_put(data))
     assert list(method.evaluate(state, data, KEY, 'test')) == ['images that count']
 
 
 def test_truth_changes_no_weight():
     data = data_of()
-    other = {**data, 'web': data['web'].replace(clean=~data['web'].clean)}
+    web = data.roles['web']
+    other = Data({**data.roles, 'web': web.replace(clean=~web.clean)})
     for kind in ('mean', 'votes'):
         a, b = (
             built(config_of('weigh', method__kind=kind), jax.device_put(d))[0].export((), d, KEY)
@@ -334,8 +335,8 @@ def test_loss_is_weighted_cross_entropy_and_graph():
     """The metrics of a first step, by NumPy: scores are 0, so every entropy is log C."""
     data = jax.device_put(data_of())
     rng = np.random.default_rng(3)
-    weight = rng.random(len(data['web'].label)).astype(np.float32)
-    given = {**data, 'weights': {'weight': weight}}
+    weight = rng.random(len(data.roles['web'].label)).astype(np.float32)
+    given = data.replace(stages={'weights': {'weight': weight}})
     fields = {'method__weights_from': 'weights', 'method__alpha': 0.3, 'method__stretch': -4.0}
     config = config_of('weakshot', 'projection', **fields)
     method, state = built(config, given)
@@ -345,7 +346,10 @@ def test_loss_is_weighted_cross_entropy_and_graph():
     step = make_step(method, batch_size=4, steps_per_call=1)
     _, metrics = step(jax.tree.map(np.asarray, state), given, KEY)
     x = np.asarray(batch.x, np.float64)
-    rows = [np.flatnonzero((np.asarray(data['web'].x) == r).all(1))[0] for r in np.asarray(batch.x)]
+    rows = [
+        np.flatnonzero((np.asarray(data.roles['web'].x) == r).all(1))[0]
+        for r in np.asarray(batch.x)
+    ]
     np.testing.assert_allclose(batch.weight, weight[rows])
     np.testing.assert_allclose(
         metrics['cross_entropy'][0], weight[rows].mean() * np.log(3), rtol=1e-5
@@ -364,14 +368,14 @@ def test_loss_is_weighted_cross_entropy_and_graph():
 def test_balance_of_classes_in_the_generalised_setting(balance):
     data = data_of(each=12)
     few = np.r_[0:12, 12:15, 24:30]  # base classes of 12, 3, 6 and 0 items less
-    base = from_arrays(data['base'].x[few], data['base'].label[few])
-    rows = np.flatnonzero(np.asarray(data['test_base'].label) < 3)
-    test_base = from_arrays(data['test_base'].x[rows], data['test_base'].label[rows])
-    data = jax.device_put({**data, 'base': base, 'test_base': test_base})
+    base = from_arrays(data.roles['base'].x[few], data.roles['base'].label[few])
+    rows = np.flatnonzero(np.asarray(data.roles['test_base'].label) < 3)
+    test_base = from_arrays(data.roles['test_base'].x[rows], data.roles['test_base'].label[rows])
+    data = jax.device_put(Data({**data.roles, 'base': base, 'test_base': test_base}))
     config = config_of('weakshot', method__generalised=True, method__balance=balance)
     method, _ = built(config, data)
     drawn = jax.jit(jax.vmap(method.sample, (0, None)))(jax.random.split(KEY, 4000), data)
-    count = np.concatenate([base.count, data['web'].count])
+    count = np.concatenate([base.count, data.roles['web'].count])
     y, weight = np.asarray(drawn.y), np.asarray(drawn.weight)
     share = np.bincount(y, minlength=6) / 4000
     mass = np.bincount(y, weight, 6) / weight.sum()
@@ -386,7 +390,7 @@ def test_balance_of_classes_in_the_generalised_setting(balance):
         want = count.mean() / count
         np.testing.assert_allclose(np.unique(np.round(weight, 4)), np.unique(np.round(want, 4)))
     # Items carry the labels of their own role: base 0..2, novel 3..5.
-    web = (np.asarray(a) for a in (data['web'].label, data['web'].x))
+    web = (np.asarray(a) for a in (data.roles['web'].label, data.roles['web'].x))
     source = {r.tobytes(): c for c, r in zip(base.label, base.x, strict=True)}
     source |= {r.tobytes(): 3 + c for c, r in zip(*web, strict=True)}
     assert all(source[x.tobytes()] == c for x, c in zip(np.asarray(drawn.x)[:200], y, strict=False))
@@ -447,7 +451,7 @@ def test_fields_that_do_not_fit(method, fields, message):
 def test_other_data_are_refused(method):
     config, data = config_of(method), data_of()
     with pytest.raises(InputError, match='needs the roles base, web and test'):
-        built(config, {'train': data['base'], 'test': data['test']})
+        built(config, Data({'train': data.roles['base'], 'test': data.roles['test']}))
 
 
 def test_images_need_a_net():
@@ -456,14 +460,14 @@ def test_images_need_a_net():
 
 
 def test_weights_of_other_images_are_refused():
-    data = {**data_of(), 'weights': {'weight': np.ones(3)}}
+    data = data_of().replace(stages={'weights': {'weight': np.ones(3)}})
     with pytest.raises(InputError, match='holds no weights of these 24 web images'):
         built(config_of('weakshot', method__weights_from='weights'), data)
 
 
 def test_truth_that_is_not_known_is_refused():
     data = data_of()
-    data['web'] = data['web'].replace(clean=None)
+    data.roles['web'] = data.roles['web'].replace(clean=None)
     with pytest.raises(InputError, match='needs to know which web labels are right'):
         built(config_of('weakshot', method__weights_from='truth'), data)
 
@@ -538,7 +542,7 @@ def test_the_report_shows_weights_and_rungs(finished):
 def test_training_of_the_weakshot_module_keeps_roles_apart():
     """`take` finds the same item as joining the roles would."""
     data = jax.device_put(data_of())
-    both = np.concatenate([data['base'].x, data['web'].x])
+    both = np.concatenate([data.roles['base'].x, data.roles['web'].x])
     for row in (0, 31, 32, 55):
         got = weakshot.take(data, ('base', 'web'), jnp.asarray(row))
         np.testing.assert_array_equal(got, both[row])

@@ -8,7 +8,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from anyshot_jax import config as configs
-from anyshot_jax.types import Episode, from_arrays
+from anyshot_jax.types import Data, Episode, from_arrays
 
 KEY = jax.random.key(3)
 NET = {'features': 3, 'blocks': 2, 'pools': (True, True), 'padding': ('SAME', 'SAME')}
@@ -31,7 +31,7 @@ class Case:
             setattr(config if field == 'task_chunk' else config.method, field, value)
         label = np.repeat(np.arange(ways), shots + queries)
         dataset = from_arrays(rng.normal(size=(len(label), 8, 8, 1)), label)
-        data = dict.fromkeys(('train', 'val', 'test'), dataset)
+        data = Data(dict.fromkeys(('train', 'val', 'test'), dataset))
         self.method = configs.find('methods', name).build(config, data)
         move = lambda p: p + 0.3 * rng.normal(size=p.shape)  # no zeros, no ones
         state = jax.tree.map(

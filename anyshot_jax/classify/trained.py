@@ -20,7 +20,7 @@ from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.storage import files
 from anyshot_jax.training import checkpoint, population
 from anyshot_jax.training.progress import Progress
-from anyshot_jax.types import Array, Episode, InputError, from_arrays
+from anyshot_jax.types import Array, Data, Episode, InputError, from_arrays
 
 QUERIES = 128  # answered at once where there are many: a method may adapt anew for every batch
 ON_BLACK = ('omniglot', 'glyphs')  # their ink is bright on black
@@ -157,4 +157,4 @@ def _like(config, shape):
     label = np.repeat(np.arange(ways), shots + queries)
     x = np.zeros((len(label), *shape), np.float32 if config.encoder else np.uint8)
     dataset = from_arrays(x, label)
-    return {'train': dataset, 'val': dataset, 'test': dataset}
+    return Data({'train': dataset, 'val': dataset, 'test': dataset})

@@ -17,6 +17,7 @@ texts are 'what it is: description'. What it is: the long_name without its remar
 name in words.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,10 +100,8 @@ def load(config: ConfigDict) -> Data:
     if not kept:
         return data
     said = tuple(texts[: len(seen)]) if any(texts) else ()
-    return {
-        **data,
-        TEST_SEEN: from_arrays(x[end:], label[end:] - len(names), tuple(seen), texts=said),
-    }
+    held_out = from_arrays(x[end:], label[end:] - len(names), tuple(seen), texts=said)
+    return dataclasses.replace(data, roles={**data.roles, TEST_SEEN: held_out})
 
 
 def _find(config: ConfigDict) -> Path:

@@ -69,13 +69,13 @@ def load(config: ConfigDict) -> Data:
             + ('' if not kinds else '; --config.data.detect_only=True tells it from normal images')
         )
     number = {g: n for n, g in enumerate(sorted({item.group for item in items}))}
-    data: dict[str, Dataset] = {
+    roles: dict[str, Dataset] = {
         role: _read(of_role, number, config) for role, of_role in by_role.items() if of_role
     }
     if config.pseudo.classes:
-        good = data['good']
-        data |= classes.make(good.x, config.pseudo, config.max_pixels, good.group)
-    return data
+        good = roles['good']
+        roles |= classes.make(good.x, config.pseudo, config.max_pixels, good.group)
+    return Data(roles)
 
 
 def check(config: ConfigDict) -> None:

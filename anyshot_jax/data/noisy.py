@@ -75,9 +75,9 @@ def mix(config: ConfigDict, source: Data) -> Data:
       InputError: a class with too few items, or too few items outside.
     """
     choosing = config.validation == 'novel'
-    roles = ('train',) if choosing or 'val' not in source else ('train', 'val')
-    base: Sequence[Dataset] = [source[r] for r in roles]
-    novel = source['val'] if choosing else source['test']
+    roles = ('train',) if choosing or 'val' not in source.roles else ('train', 'val')
+    base: Sequence[Dataset] = [source.roles[r] for r in roles]
+    novel = source.roles['val' if choosing else 'test']
     rng = np.random.default_rng([config.noise_seed, config.split_seed])
     x = np.concatenate([d.x for d in base]) if len(base) > 1 else base[0].x
     shift = np.cumsum([0, *(len(d.count) for d in base)])
@@ -95,18 +95,18 @@ def mix(config: ConfigDict, source: Data) -> Data:
         wide = noisy.stranger.reshape(-1, *[1] * (x.ndim - 1))
         of_web = np.where(wide, of_outside, of_web)
     later, now = _dealt(rng, noisy.label, (config.hold_out,), novel.names)
-    data = {
+    made = {
         'base': from_arrays(x[kept], label[kept], names),
         'web': from_arrays(of_web[now], noisy.label[now], novel.names, clean=noisy.clean[now]),
         'test': from_arrays(novel.x[test], novel.label[test], novel.names),
     }
     if len(held_out):
-        data['test_base'] = from_arrays(x[held_out], label[held_out], names)
+        made['test_base'] = from_arrays(x[held_out], label[held_out], names)
     if len(later):
-        data['val'] = from_arrays(
+        made['val'] = from_arrays(
             of_web[later], noisy.label[later], novel.names, clean=noisy.clean[later]
         )
-    return data
+    return Data(made)
 
 
 def _dealt(rng, label: Array, shares: Sequence[float], names: Sequence[str]) -> list[Array]:

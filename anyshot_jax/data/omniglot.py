@@ -14,6 +14,7 @@ alphabets that both splits validate on (792 / 172), and tests on the evaluation 
 'lake30' trains on all thirty background alphabets, and every tenth character validates (868 / 96).
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def load(config: ConfigDict) -> Data:
     data = split_items(x, label, names, roles, extras={'alphabet': alphabet}, turns=turns)
     if runs is None:
         return data
-    return {**data, RUNS: load_runs(runs, config.size, config.resample)}
+    return dataclasses.replace(data, tasks={RUNS: load_runs(runs, config.size, config.resample)})
 
 
 def _find_runs(config: ConfigDict) -> Path:

@@ -17,4 +17,4 @@ def load(config: ConfigDict) -> Data:
     for name, given in ranges.items():
         if len(given) != 2 or not given[0] < given[1]:
             raise InputError(f'config.data.{name} = {config[name]}: need (from, to), from < to')
-    return {role: Sinusoids(**ranges) for role in ('train', 'val', 'test')}
+    return Data(functions={role: Sinusoids(**ranges) for role in ('train', 'val', 'test')})

@@ -128,7 +128,7 @@ def split_items(
     """
     label, of_class = np.asarray(label), np.asarray(role)
     check_disjoint({r: [n for n, of in zip(names, role, strict=True) if of == r] for r in ROLES})
-    data = {}
+    datasets = {}
     for r in roles:
         classes = np.flatnonzero(of_class == r)
         if not len(classes):
@@ -136,7 +136,7 @@ def split_items(
         renumber = np.full(len(names), -1)
         renumber[classes] = np.arange(len(classes))
         rows = _as_slice(np.flatnonzero(renumber[label] >= 0))
-        data[r] = from_arrays(
+        datasets[r] = from_arrays(
             np.asarray(x)[rows],
             renumber[label[rows]],
             tuple(names[int(c)] for c in classes),
@@ -145,7 +145,7 @@ def split_items(
             texts=tuple(texts[int(c)] for c in classes) if any(texts) else (),
             turns=check_turns(turns[0] if r == 'train' else turns[1]),
         )
-    return data
+    return Data(datasets)
 
 
 def _as_slice(rows: Array) -> Array | slice:

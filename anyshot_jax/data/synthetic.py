@@ -38,7 +38,7 @@ def load(config: ConfigDict) -> Data:
     if min(shape) < 1:
         raise InputError(f'config.data: items of shape {shape} are empty')
     rng = np.random.default_rng(config.seed)
-    data = {}
+    roles = {}
     for role, num in zip(ROLES, config.num_classes, strict=True):
         label = np.repeat(np.arange(num), rng.integers(low, high + 1, num))
         prototype = rng.normal(size=(num, *shape))
@@ -46,5 +46,5 @@ def load(config: ConfigDict) -> Data:
         x = np.clip(128 + 40 * x, 0, 255).astype(np.uint8) if images else x.astype(np.float32)
         turns = check_turns(config.turns if role == 'train' else config.turns_eval)
         names = tuple(f'{role} class {c}' for c in range(num))
-        data[role] = from_arrays(x, label, names, turns=turns)
-    return data
+        roles[role] = from_arrays(x, label, names, turns=turns)
+    return Data(roles)

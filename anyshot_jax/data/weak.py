@@ -76,7 +76,7 @@ def load(config: ConfigDict) -> Data:
     made['web'] = from_arrays(web_x[~later], web_label[~later], tuple(names))
     if later.any():
         made['val'] = from_arrays(web_x[later], web_label[later], tuple(names))
-    return made
+    return Data(made)
 
 
 def _some_of_each(rng, label: Array, share: float) -> Array:

@@ -79,15 +79,15 @@ def check_images(config, data, roles: Sequence[str]) -> None:
             'config.features_from empty'
         )
     for role in roles:
-        if role not in data:
+        if role not in data.roles:
             raise InputError(
                 f'{name} needs the role {role!r}, but config.data.name={config.data.name!r} '
-                f'gives {", ".join(data)}: good and good_test are images without a defect'
+                f'gives {", ".join(data.roles)}: good and good_test are images without a defect'
             )
-        if data[role].x.ndim != 4 or data[role].x.dtype != np.uint8:
+        if data.roles[role].x.ndim != 4 or data.roles[role].x.dtype != np.uint8:
             raise InputError(
-                f'{name} looks at images, but the {role} items are {data[role].x.dtype} '
-                f'{data[role].x.shape[1:]}'
+                f'{name} looks at images, but the {role} items are {data.roles[role].x.dtype} '
+                f'{data.roles[role].x.shape[1:]}'
             )
     if fields.neighbours < 1 or fields.smooth < 0:
         raise InputError('config.method.neighbours must be >= 1 and config.method.smooth >= 0')

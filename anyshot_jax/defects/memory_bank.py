@@ -3,9 +3,9 @@
 Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022.
 
     patcher = load_patcher('efficientnet_lite0', ('stride16', 'stride32'), size=224)
-    bank = fit(patcher, data['good'].x, ratio=0.1)         # [K, D]
-    r = residuals(patcher, bank, data['test'].x)           # [N, h, w, D]
-    s = anomaly_maps(patcher, bank, data['test'].x)        # [N, h, w]
+    bank = fit(patcher, data.roles['good'].x, ratio=0.1)   # [K, D]
+    r = residuals(patcher, bank, data.roles['test'].x)     # [N, h, w, D]
+    s = anomaly_maps(patcher, bank, data.roles['test'].x)  # [N, h, w]
 
 Images pass a few at a time on every device, so that all patches of them are never there at once.
 """

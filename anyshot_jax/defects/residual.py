@@ -8,7 +8,7 @@ encoder's last map there, and that map's mean over the whole image, which knows 
 defect and how far it reaches. Each of the three is taken relative to the mean of the normal images
 and counts by how far it is from them.
 
-The paper's prototypes are made of mean images: data['averaged'] has them for drawn support.
+The paper's prototypes are made of mean images: data.averaged has them for drawn support.
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
     """The roles of defects with residuals in place of images; normal images are used up.
 
     Args:
-      data: 'good', and others of uint8 images [N, H, W, C]. In synthetic ones (train, val) `group`
-        is the row of an item's clean image in 'good'.
-      fields: config.residual. seed: of the draws in 'averaged'; the bank is the same for all.
+      data: role 'good', and others of uint8 images [N, H, W, C]. In synthetic ones (train, val)
+        `group` is the row of an item's clean image in 'good'.
+      fields: config.residual. seed: of the draws in `averaged`; the bank is the same for all.
     Returns:
       x is [N, D] float32 with its parts, or [N, h, w, D] float16. With fields.average_shots also
-      'averaged': {'support': rows of test [draws, C, S], '2-shot': [draws, C, D] or
+      `averaged`: {'support': rows of test [draws, C, S], '2-shot': [draws, C, D] or
       [draws, C, h, w, D], what the mean images of the first 2 are seen as, ...}.
     Raises:
       InputError: an unknown value, no normal images, or as `memory_bank`.
@@ -46,12 +46,12 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
     check_choices(fields, CHOICES, 'config.residual')
     if fields.sharpness < 0:
         raise InputError(f'config.residual.sharpness={fields.sharpness} must be >= 0')
-    if not isinstance(data.get('good'), Dataset) or data['good'].x.dtype != np.uint8:
+    if 'good' not in data.roles or data.roles['good'].x.dtype != np.uint8:
         raise InputError(
             f'config.residual.encoder={fields.encoder!r} compares with normal images, but the data '
-            f'have the roles {", ".join(data)}: use config.data.name=mvtec'
+            f'have the roles {", ".join(data.roles)}: use config.data.name=mvtec'
         )
-    good = data['good'].x
+    good = data.roles['good'].x
     with under('config.residual'):
         patcher = memory_bank.load_patcher(
             fields.encoder, fields.layers, size=fields.size, dim=fields.dim
@@ -79,9 +79,9 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
             return parts[0]
         return np.concatenate([_relative(p, u) for p, u in zip(parts, usual, strict=True)], -1)
 
-    seen_as: dict[str, Any] = {}
-    for role, dataset in data.items():
-        if role in ('good', 'good_test') or not isinstance(dataset, Dataset):
+    roles, averaged = {}, {}
+    for role, dataset in data.roles.items():
+        if role in ('good', 'good_test'):
             continue
         by_source = fields.synthetic_against == 'source' and role in ('train', 'val')
         if by_source and dataset.group is None:
@@ -91,16 +91,16 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
             )
         parts = seen(dataset.x, dataset.group if by_source else None, f'see {role}')
         sizes = () if usual is None else tuple(p.shape[1] for p in parts)
-        seen_as[role] = dataclasses.replace(dataset, x=features(parts), parts=sizes)
+        roles[role] = dataclasses.replace(dataset, x=features(parts), parts=sizes)
     if fields.average_shots:
-        test, shots = data['test'], fields.average_shots
+        test, shots = data.roles['test'], fields.average_shots
         support = draws_of(test, max(shots), fields.average_draws, seed)
-        seen_as['averaged'] = {'support': support}
+        averaged['support'] = support
         for k in shots:
             x = mean_images(test.x, support[:, :, :k])
             found = features(seen(x.reshape(-1, *x.shape[2:]), None, f'see means of {k}'))
-            seen_as['averaged'][f'{k}-shot'] = found.reshape(*x.shape[:2], *found.shape[1:])
-    return seen_as
+            averaged[f'{k}-shot'] = found.reshape(*x.shape[:2], *found.shape[1:])
+    return dataclasses.replace(data, roles=roles, averaged=averaged)
 
 
 def draws_of(dataset: Dataset, shots: int, draws: int, seed: int) -> Array:

@@ -9,7 +9,7 @@ from absl import logging
 
 from anyshot_jax.encoders import TextEncoder, load, texts_to_vectors
 from anyshot_jax.ops.colour import COLOURS
-from anyshot_jax.types import Array, Data, Dataset, InputError
+from anyshot_jax.types import Array, Data, InputError
 
 # What English calls the colours of ops/colour.py. Pink is pale red; metals are grey.
 COLOUR_WORDS = {
@@ -43,10 +43,9 @@ def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
         raise InputError(
             f'config.describe.templates={tuple(templates)!r}: each needs {{name}} or {{text}}'
         )
-    others = {role: d for role, d in data.items() if not isinstance(d, Dataset)}
-    data = {role: d for role, d in data.items() if role not in others}
-    names = [n for d in data.values() for n in d.names]
-    texts = [t for d in data.values() for t in d.texts or ('',) * len(d.names)]
+    datasets = data.roles.values()
+    names = [n for d in datasets for n in d.names]
+    texts = [t for d in datasets for t in d.texts or ('',) * len(d.names)]
     filled = [
         template.replace('{name}', spoken(name)).replace('{text}', _said(name, text))
         for template in templates
@@ -55,12 +54,13 @@ def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
     vectors = tfidf(filled) if by == 'tfidf' else _encoded(by, filled)
     mean = vectors.reshape(len(templates), len(names), -1).mean(0)
     mean = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-    ends = np.cumsum([len(d.names) for d in data.values()])[:-1]
+    ends = np.cumsum([len(d.names) for d in datasets])[:-1]
     parts = np.split(mean.astype(np.float32), ends)
-    return others | {
+    roles = {
         role: dataclasses.replace(d, extras={**d.extras, 'attribute': part})
-        for (role, d), part in zip(data.items(), parts, strict=True)
+        for (role, d), part in zip(data.roles.items(), parts, strict=True)
     }
+    return dataclasses.replace(data, roles=roles)
 
 
 def name_colours(data: Data) -> Data:
@@ -69,15 +69,14 @@ def name_colours(data: Data) -> Data:
     The order is that of `ops.colour.COLOURS`. Read are its name and description, as whole words of
     English, in upper or lower case. Where no class of any role names one, the log says so.
     """
-    described = dict(data)
-    for role, d in data.items():
-        if isinstance(d, Dataset):
-            texts = d.texts or ('',) * len(d.names)
-            rows = [colours_in(f'{n} {t}') for n, t in zip(d.names, texts, strict=True)]
-            described[role] = dataclasses.replace(d, extras={**d.extras, 'colours': np.stack(rows)})
-    if not any(d.extras['colours'].any() for d in described.values() if isinstance(d, Dataset)):
+    described = {}
+    for role, d in data.roles.items():
+        texts = d.texts or ('',) * len(d.names)
+        rows = [colours_in(f'{n} {t}') for n, t in zip(d.names, texts, strict=True)]
+        described[role] = dataclasses.replace(d, extras={**d.extras, 'colours': np.stack(rows)})
+    if not any(d.extras['colours'].any() for d in described.values()):
         logging.warning('config.describe.colours: no class name or description says a colour')
-    return described
+    return dataclasses.replace(data, roles=described)
 
 
 def colours_in(text: str) -> Array:

@@ -33,17 +33,18 @@ def embed(data: Data, which: str, *, dtype: str = 'float32', parts: Sequence[str
     encoder = load(which, dtype=dtype, parts=parts)
     if isinstance(encoder, TextEncoder):
         raise ArgumentError('which', f'={which!r} reads texts, not images')
-    tasks = {name: e for name, e in data.items() if isinstance(e, Episode)}
-    data = {role: dataset for role, dataset in data.items() if role not in tasks}
-    for role, dataset in data.items():
+    for role, dataset in data.roles.items():
         if dataset.x.ndim != 4 or dataset.x.dtype != np.uint8:
             raise ArgumentError(
                 'which',
                 f'={which!r} embeds images, but the {role} items are features '
                 f'{dataset.x.shape[1:]}: leave it empty',
             )
-    embedded: Data = {role: _embedded(d, encoder, role) for role, d in data.items()}
-    return {**embedded, **{name: _embedded_tasks(e, encoder, name) for name, e in tasks.items()}}
+    return dataclasses.replace(
+        data,
+        roles={role: _embedded(d, encoder, role) for role, d in data.roles.items()},
+        tasks={name: _embedded_tasks(e, encoder, name) for name, e in data.tasks.items()},
+    )
 
 
 def _embedded(dataset: Dataset, encoder: ImageEncoder, role: str) -> Dataset:

@@ -105,14 +105,18 @@ def episodic(
         raise InputError(
             f'config.method.batch_norm must be {" or ".join(batch_norms)}, got {batch_norm!r}'
         )
-    drawn = lambda data: data['train']
+    drawn = lambda data: data.roles['train']
     if config.num_steps:
         if loss is None:
             raise InputError(f'{config.method.name} has nothing to train: set config.num_steps=0')
-        if skip_small and isinstance(data.get('train'), Dataset):
-            kept = sampling.with_items(data['train'], 'train', train['shots'] + train['queries'])
-            drawn = lambda data: sampling.restrict(data['train'], kept)
-        given = {**data, 'train': drawn(data)} if 'train' in data else data
+        if skip_small and 'train' in data.roles:
+            kept = sampling.with_items(
+                data.roles['train'], 'train', train['shots'] + train['queries']
+            )
+            drawn = lambda data: sampling.restrict(data.roles['train'], kept)
+        given = data
+        if 'train' in data.roles:
+            given = dataclasses.replace(data, roles={**data.roles, 'train': drawn(data)})
         sampling.check(given, 'train', **train)
     for role in ('val', 'test') if config.num_steps else ('test',):
         if config.eval.retrieval:
@@ -183,7 +187,7 @@ def episodic(
 
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
-        dataset, values = data[role], {}
+        dataset, values = data.roles[role], {}
         devices = frozenset(dataset.x.devices())
         if embeds_split or config.eval.retrieval:
             features = embed_split(state, dataset)
@@ -194,9 +198,8 @@ def episodic(
                 found = accuracies(state, given, key, **drawn_from)
                 names = [task_name(*task, within) for task in config.eval.tasks]
                 values |= {name: found[name] for name in names}  # jit sorts
-        for name, fixed in data.items() if role == 'test' else ():
-            if isinstance(fixed, Episode):
-                values[name] = named(state, fixed).reshape(-1)
+        for name, fixed in data.tasks.items() if role == 'test' else ():
+            values[name] = named(state, fixed).reshape(-1)
         if config.eval.retrieval:
             items = retrieval.items_of(features)
             found = retrieval.evaluate(
@@ -215,16 +218,14 @@ def episodic(
         embed=embed_flat,
         similarity=similar,
         export=lambda state, data, key: {
-            role: embed_split(state, dataset).x
-            for role, dataset in data.items()
-            if isinstance(dataset, Dataset)  # not what an earlier stage exported
+            role: embed_split(state, dataset).x for role, dataset in data.roles.items()
         },
         measure=SCORE if config.eval.retrieval else ACCURACY,
     )
 
 
 def _some_items(data: Data) -> Array:
-    return next(d.x for d in data.values() if isinstance(d, Dataset))
+    return next(d.x for d in data.roles.values())
 
 
 def task_name(ways: int, shots: int, within: str = '') -> str:

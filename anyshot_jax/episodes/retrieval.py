@@ -38,16 +38,17 @@ def check(data: Data, role: str) -> None:
     Raises:
       InputError: the role is missing, or no class has two items of different groups.
     """
-    if role not in data:
-        raise InputError(f'the data has no role {role!r}; it has {", ".join(data)}')
-    label = np.asarray(data[role].label)
-    group = np.arange(len(label)) if data[role].group is None else np.asarray(data[role].group)
+    if role not in data.roles:
+        raise InputError(f'the data has no role {role!r}; it has {", ".join(data.roles)}')
+    dataset = data.roles[role]
+    label = np.asarray(dataset.label)
+    group = np.arange(len(label)) if dataset.group is None else np.asarray(dataset.group)
     order = np.lexsort((group, label))
     label, group = label[order], group[order]
     if not ((label[1:] == label[:-1]) & (group[1:] != group[:-1])).any():
         raise InputError(
             f'config.eval.retrieval: no class of {role} has two items'
-            + ('' if data[role].group is None else ' of different groups')
+            + ('' if dataset.group is None else ' of different groups')
             + ', so that nothing can be asked for'
         )
 

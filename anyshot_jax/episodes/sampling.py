@@ -243,13 +243,13 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int, within:
     Raises:
       InputError: the role is missing, too few classes, or a class with too few items (named).
     """
-    if role not in data:
-        raise InputError(f'the data has no role {role!r}; it has {", ".join(data)}')
-    dataset = data[role]
-    if isinstance(dataset, Sinusoids):
+    if role in data.functions:
         raise InputError(
             f'{role} holds functions and no classes: use config.method.name=maml_regression'
         )
+    if role not in data.roles:
+        raise InputError(f'the data has no role {role!r}; it has {", ".join(data.roles)}')
+    dataset = data.roles[role]
     if min(ways, shots, queries) < 1:
         raise InputError(f'ways, shots and queries must be >= 1, got {ways}, {shots}, {queries}')
     if ways > dataset.num_classes:
@@ -291,7 +291,7 @@ def check_functions(data: Data, role: str, tasks: tuple[tuple[int, int], ...]) -
     Raises:
       InputError: the role holds classes, or a task isn't (1, shots).
     """
-    if not isinstance(data.get(role), Sinusoids):
+    if role not in data.functions:
         raise InputError(
             f'{role} holds no functions to regress on: use config.data.name=sinusoid, or for '
             'classes config.method.name=maml'

@@ -1,7 +1,7 @@
 """Anomaly multi-classification: the type of a defect, from one, two or five images of each.
 
-After arXiv 2406.05645: what distinguishes types is learnt on synthetic defects (data['train'],
-`data/pseudo.py`), stopped before it knows those too well, and carried over to the real ones. Items
+After arXiv 2406.05645: what distinguishes types is learnt on synthetic defects (the role train,
+`data/pseudo/`), stopped before it knows those too well, and carried over to the real ones. Items
 are residuals from what is normal (config.residual). By `loss`:
 - 'prototype': cross-entropy of the cosines with the mean of each class's shots;
 - 'infonce' (the paper's): with every shot by itself, which is not moved by the gradient;
@@ -32,7 +32,7 @@ from anyshot_jax.ops.distance import cosine, unit
 from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.runtime.devices import map_over_devices
-from anyshot_jax.types import Episode, InputError, Method, TrainState
+from anyshot_jax.types import Data, Episode, InputError, Method, TrainState
 
 CHOICES = {
     'loss': ('prototype', 'infonce', 'relation'),
@@ -56,7 +56,7 @@ def build(config, data):
     fields, net = config.method, build_net(config.net)
     _check(config, data)
     relates = fields.loss == 'relation'
-    role_of = lambda role: data[role] if role in data else data['test']
+    role_of = lambda role: data.roles[role] if role in data.roles else data.roles['test']
     tx = build_optimizer(config.optim, config.num_steps)
 
     def init(key, data):
@@ -142,18 +142,18 @@ def build(config, data):
         """Draws of the types `kept`, as many as `draws`.
 
         Args:
-          data: 'test', and 'averaged' if its mean images stand for the types.
+          data: its role test, and `averaged` if its mean images stand for the types.
         Returns:
           Shares of queries named right, over all (micro) and over types (macro), [draws] each; the
           support's rows [draws, W, S]; the type that each item is called [draws, N], not asked: -1.
         """
         ways, most, chosen = len(kept), max(fields.shots), jnp.array(kept)
-        about = jnp.zeros(len(data['test'].names), bool).at[chosen].set(True)
+        about = jnp.zeros(len(data.roles['test'].names), bool).at[chosen].set(True)
         y = jnp.repeat(jnp.arange(ways), shots)
 
         def one(i, state, data, key):
-            dataset, averaged = data['test'], data.get('averaged')
-            if averaged is None:
+            dataset, averaged = data.roles['test'], data.averaged
+            if not averaged:
                 support = sampling.draw_support(jax.random.fold_in(key, i), dataset, most)
             else:
                 support = averaged['support'][i]
@@ -163,7 +163,7 @@ def build(config, data):
             if fields.adapt_steps and shots > 1:
                 params = adapted(state, x, y, ways)
             stand_for = (x, y)
-            if averaged is not None:
+            if averaged:
                 stand_for = averaged[f'{shots}-shot'][i][chosen], jnp.arange(ways)
             found = scores(params, state.extra, *stand_for, dataset.x, ways)[0]
             answer = chosen[jnp.argmax(found, -1)]
@@ -182,11 +182,11 @@ def build(config, data):
     )
 
     def drawn_on(data):
-        names = ('test', 'averaged') if fields.prototypes == 'pixels' else ('test',)
-        return {name: data[name] for name in names}
+        averaged = data.averaged if fields.prototypes == 'pixels' else {}
+        return Data({'test': data.roles['test']}, averaged=averaged)
 
     def evaluate(state, data, key, role):
-        dataset = data[role]
+        dataset = data.roles[role]
         devices = frozenset(dataset.x.devices())
         if role != 'test':
             return accuracies(state, dataset, key, count=config.eval.val_episodes, devices=devices)
@@ -198,7 +198,7 @@ def build(config, data):
         return values
 
     def export(state, data, key):
-        dataset, found = data['test'], {}
+        dataset, found = data.roles['test'], {}
         devices = frozenset(dataset.x.devices())
         for shots in fields.shots:
             drawn = {'shots': shots, 'kept': askable(dataset, shots), 'devices': devices}
@@ -210,7 +210,7 @@ def build(config, data):
     return Method(
         init=init,
         sample=lambda key, data: sampling.sample_episode(
-            key, data['train'], ways=config.train.ways, shots=config.train.shots,
+            key, data.roles['train'], ways=config.train.ways, shots=config.train.shots,
             queries=config.train.queries,
         ),
         update=gradient_update(loss, tx, task_chunk=config.task_chunk),
@@ -246,14 +246,14 @@ def _check(config, data) -> None:
             "'anomaly' supports neither augmentation nor retrieval: leave config.augment at 0 and "
             'config.eval.retrieval=False'
         )
-    test = data.get('test')
+    test = data.roles.get('test')
     if test is None or test.group is None:
         raise InputError(
             'anomaly distinguishes types of defect (role test, with groups): use '
             'config.data.name=mvtec and config.residual.encoder'
         )
     if fields.prototypes == 'pixels':
-        found = data.get('averaged', {})
+        found = data.averaged
         lack = [k for k in fields.shots if len(found.get(f'{k}-shot', ())) < fields.draws]
         if lack:
             raise InputError(

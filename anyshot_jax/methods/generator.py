@@ -51,13 +51,13 @@ def build(config, data):
         )
     if config.num_steps and config.batch_size < 2:
         raise InputError('config.batch_size must be >= 2: a contrast needs several items')
-    dim = next(iter(data.values())).x.shape[-1]
+    dim = next(iter(data.roles.values())).x.shape[-1]
     generator, critic = Generator(dim, fields.hidden), Critic(fields.hidden)
     embedding = Embedding(fields.hidden, fields.embedding)
     tx = build_optimizer(config.optim, config.num_steps * fields.critic_steps)
 
     def init(key, data):
-        train, keys = data['train'], jax.random.split(key, 3)
+        train, keys = data.roles['train'], jax.random.split(key, 3)
         x, a = train.x[:2], words(train)[:2]
         params = {
             'generator': generator.init(keys[0], a, jnp.zeros((len(a), fields.noise_dim))),
@@ -83,7 +83,7 @@ def build(config, data):
         return means + generator.apply(params, words, noise)
 
     def sample(key, data):
-        train, num = data['train'], fields.critic_steps + 1
+        train, num = data.roles['train'], fields.critic_steps + 1
         keys = jax.random.split(key)
         y = jax.random.randint(keys[0], (num,), 0, len(train.count))
         row = train.offset[y] + jax.random.randint(keys[1], (num,), 0, train.count[y])

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.ops.prototype import nearest_per_class
-from anyshot_jax.types import Dataset, Episode, InputError
+from anyshot_jax.types import Episode, InputError
 
 DEFAULTS = {'threshold': 127}  # of 0..255, what is more is ink
 
 
 def build(config, data):
-    for given in data.values():
-        shape = given.x.shape[1:] if isinstance(given, Dataset) else given.x_s.shape[2:]
+    shapes = [d.x.shape[1:] for d in data.roles.values()]
+    for shape in [*shapes, *(tasks.x_s.shape[2:] for tasks in data.tasks.values())]:
         if len(shape) != 3 or shape[-1] != 1:
             raise InputError(f"config.method.name='hausdorff' needs grey images, got items {shape}")
 

@@ -57,7 +57,7 @@ def build(config, data):
     if not 0 < fields.shrink <= 1:
         raise InputError(f'config.method.shrink={fields.shrink} must be > 0 and <= 1')
     colours = len(COLOURS) if 'colours' in config.encoder_parts else 0
-    parts = data['train'].parts[: -1 if colours else None] if 'train' in data else ()
+    parts = data.roles['train'].parts[: -1 if colours else None] if 'train' in data.roles else ()
     how = {'power': fields.power, 'colours': colours}
 
     def flat(x):
@@ -70,7 +70,7 @@ def build(config, data):
         return {}, {}
 
     def init_from(data):
-        train = data['train']
+        train = data.roles['train']
         x, num = flat(train.x), len(train.count)
         return fit(x, train.label, num, sizes(x), shrink=fields.shrink, **how)
 

@@ -57,7 +57,7 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), {})
 
     def sample(key, data):
-        return sampling.sample_function(key, data['train'], train.shots, train.queries)
+        return sampling.sample_function(key, data.functions['train'], train.shots, train.queries)
 
     def loss(params, extra, batch, key):
         def one(episode):
@@ -93,7 +93,7 @@ def build(config, data):
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
         devices = frozenset(jax.tree.leaves(state)[0].devices())
-        values = errors(state, data[role], key, count=count, devices=devices)
+        values = errors(state, data.functions[role], key, count=count, devices=devices)
         names = [_name(shots, n) for _, shots in config.eval.tasks for n in fields.eval_steps]
         if role == 'val':  # the first chooses the best step: the task and the steps of training
             chosen = _name(train.shots, fields.inner_steps or max(fields.eval_steps))

@@ -54,7 +54,7 @@ def build(config, data):
     fields = config.method
     check(config, data)
     kept, held = kept_and_held(data)
-    good = np.asarray(data['good'].x)
+    good = np.asarray(data.roles['good'].x)
     with under('config.method', dtype='config.method.encoder_dtype'):
         near, fine = patchers(fields)
     if near.shape[0] > fine.shape[0]:
@@ -86,7 +86,7 @@ def build(config, data):
     def sample(key, data):
         """A synthetic defect and a normal image: [2, H, W, C], and where a defect is [2, H, W]."""
         keys = jax.random.split(key)
-        made, x = data['train'], data['good'].x
+        made, x = data.roles['train'], data.roles['good'].x
         row = jax.random.randint(keys[0], (), 0, len(made.x))
         other = jnp.asarray(kept)[jax.random.randint(keys[1], (), 0, len(kept))]
         mask = made.mask[row]
@@ -115,12 +115,12 @@ def build(config, data):
 
     def evaluate(state, data, key, role):
         judge = judged(near, fine, net, state, config)
-        held_maps = judge(np.asarray(data['good'].x)[held], 'judge normal ones held out')
+        held_maps = judge(np.asarray(data.roles['good'].x)[held], 'judge normal ones held out')
         usual = usual_maps(held_maps)
-        found = held_maps if role == 'val' else judge(data['good_test'].x, 'judge good_test')
-        bad = judge(data[role].x, f'judge {role}')
+        found = held_maps if role == 'val' else judge(data.roles['good_test'].x, 'judge good_test')
+        bad = judge(data.roles[role].x, f'judge {role}')
         values = [summed(maps, usual) for maps in (found, bad)]
-        return told_apart(*values, data[role].mask, fields.smooth)
+        return told_apart(*values, data.roles[role].mask, fields.smooth)
 
     trained = (None, None) if fields.score == 'bank' else (sample, update)
     return Method(init, *trained, evaluate, None, None, measure=AUROC)
@@ -136,9 +136,9 @@ def patchers(fields) -> tuple[memory_bank.Patcher, memory_bank.Patcher]:
 
 def kept_and_held(data: Data) -> tuple[Array, Array]:
     """Rows of good to remember and train on; and those held out, near copies of val's images."""
-    good = data['good']
+    good = data.roles['good']
     group = np.arange(len(good.x)) if good.group is None else np.asarray(good.group)
-    held = np.isin(group, group[np.asarray(data['val'].group)])
+    held = np.isin(group, group[np.asarray(data.roles['val'].group)])
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -225,7 +225,7 @@ def scorer(state: TrainState, data: Data, config) -> tuple[memory_bank.Patcher, 
     """As `patchcore.scorer`."""
     near, fine = patchers(config.method)
     judge = judged(near, fine, MLP(tuple(config.method.hidden), features=1), state, config)
-    held = np.asarray(data['good'].x)[kept_and_held(data)[1]]
+    held = np.asarray(data.roles['good'].x)[kept_and_held(data)[1]]
     usual = usual_maps(judge(held, 'judge normal ones held out'))
     return near, lambda x: summed(judge(x, 'draw'), usual)
 
@@ -252,20 +252,20 @@ def check(config, data) -> None:
             'at least 1'
         )
     for role in ('train', 'val'):
-        if data[role].mask is None or data[role].group is None:
+        if data.roles[role].mask is None or data.roles[role].group is None:
             raise InputError(
                 f'patch_net needs to know where the defects of {role} are and on which good '
                 'images they were made: use synthetic ones, config.data.pseudo.classes=40'
             )
     kept, held = kept_and_held(data)
-    if np.isin(np.asarray(data['train'].group), held).any():
+    if np.isin(np.asarray(data.roles['train'].group), held).any():
         raise InputError(
             'train and val are made on the same normal images, so none are held out: set '
             'config.data.pseudo.held_out=0.1'
         )
     if min(len(kept), len(held)) < LEAST:
         raise InputError(
-            f'of {len(data["good"].x)} normal images {len(held)} are held out and {len(kept)} are '
-            f'not: patch_net needs {LEAST} of both or more, more normal images or another '
+            f'of {len(kept) + len(held)} normal images {len(held)} are held out and {len(kept)} '
+            f'are not: patch_net needs {LEAST} of both or more, more normal images or another '
             'config.data.pseudo.held_out'
         )

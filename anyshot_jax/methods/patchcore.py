@@ -43,7 +43,7 @@ def build(config, data):
         patcher = _patcher(fields)
         bank = memory_bank.fit(
             patcher,
-            data['good'].x,
+            data.roles['good'].x,
             ratio=fields.ratio,
             projection=fields.projection,
             seed=config.seed,
@@ -62,11 +62,11 @@ def build(config, data):
     def evaluate(state, data, key, role):
         good, bad = (
             memory_bank.over_images(
-                patcher, scores, data[name].x, state.extra['bank'], what=f'judge {name}'
+                patcher, scores, data.roles[name].x, state.extra['bank'], what=f'judge {name}'
             )
             for name in ('good_test', role)
         )
-        return told_apart(good, bad, data[role].mask, fields.smooth)
+        return told_apart(good, bad, data.roles[role].mask, fields.smooth)
 
     return Method(init, None, None, evaluate, None, None, measure=AUROC)
 

@@ -17,7 +17,7 @@ from anyshot_jax.ops.product import product
 from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.stages.handover import export_net
 from anyshot_jax.stages.similarity import backbone, novel
-from anyshot_jax.types import Dataset, InputError, Method, TrainState
+from anyshot_jax.types import InputError, Method, TrainState
 
 DEFAULTS = {'role': 'base'}  # web: the paper's warm-up, on wrong labels
 
@@ -25,15 +25,17 @@ DEFAULTS = {'role': 'base'}  # web: the paper's warm-up, on wrong labels
 def build(config, data):
     fields, moves = config.method, config.augment.to_dict()
     novel(data, 'pretrain')
-    if not isinstance(data.get(fields.role), Dataset):
-        raise InputError(f'config.method.role={fields.role!r}: the data have {", ".join(data)}')
-    net, num = backbone(config.net, 'pretrain'), len(data[fields.role].count)
+    if fields.role not in data.roles:
+        raise InputError(
+            f'config.method.role={fields.role!r}: the data have {", ".join(data.roles)}'
+        )
+    net, num = backbone(config.net, 'pretrain'), len(data.roles[fields.role].count)
     tx = build_optimizer(config.optim, config.num_steps)
     tests = {'base': 'test_base', 'web': 'test'}
 
     def init(key, data):
         keys = jax.random.split(key)
-        x = data[fields.role].x[:2]
+        x = data.roles[fields.role].x[:2]
         params, stats = net.init(keys[0], x)
         width = jax.eval_shape(lambda x: net.apply(params, stats, x, 'inductive')[0], x).shape[-1]
         kernel = jax.nn.initializers.lecun_normal()(keys[1], (width, num))
@@ -41,7 +43,7 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), stats)
 
     def sample(key, data):
-        given, keys = data[fields.role], jax.random.split(key)
+        given, keys = data.roles[fields.role], jax.random.split(key)
         row = jax.random.randint(keys[0], (), 0, given.x.shape[0])
         x = given.x[row]
         if any(moves.values()):
@@ -62,9 +64,9 @@ def build(config, data):
 
     def evaluate(state, data, key, role):
         # Without clean images of these classes it can only tell how well it fits.
-        judged = data.get(tests.get(fields.role, ''), data[fields.role])
+        judged = data.roles.get(tests.get(fields.role, ''), data.roles[fields.role])
         answers = map_rows(partial(chunk, state), judged.x, size=EMBED_CHUNK)
-        name = 'accuracy' if judged is not data[fields.role] else 'accuracy in training'
+        name = 'accuracy' if judged is not data.roles[fields.role] else 'accuracy in training'
         return {name: (jnp.argmax(answers, 1) == judged.label).astype(jnp.float32)}
 
     return Method(

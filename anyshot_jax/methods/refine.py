@@ -48,9 +48,9 @@ KINDS = ('', ' + synthesis', ' transductive', ' transductive + synthesis')  # as
 
 def build(config, data):
     fields = config.method
-    synthesised = data.get(fields.synthesised_from) if fields.synthesised_from else None
+    synthesised = data.stages.get(fields.synthesised_from) if fields.synthesised_from else None
     check(config, data)
-    coloured = 'train' in data and has_colours(data)
+    coloured = 'train' in data.roles and has_colours(data)
 
     def init(key, x):
         return {}, {}
@@ -86,8 +86,8 @@ def build(config, data):
 
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
-        made = None if synthesised is None else data[fields.synthesised_from][role]
-        dataset = embed_dataset(jax.jit(lambda x: embed({}, {}, x)), data[role])
+        made = None if synthesised is None else data.stages[fields.synthesised_from][role]
+        dataset = embed_dataset(jax.jit(lambda x: embed({}, {}, x)), data.roles[role])
         devices = frozenset(dataset.x.devices())
         found = accuracies(dataset, made, key, count=count, devices=devices)
         # In the order of the tasks: jit sorts by name.
@@ -189,8 +189,8 @@ def check(config, data) -> None:
       InputError: names the field.
     """
     fields, tasks = config.method, config.eval.tasks
-    if fields.synthesised_from and fields.synthesised_from not in data:
-        hint = nearest(fields.synthesised_from, [n for n, d in data.items() if isinstance(d, dict)])
+    if fields.synthesised_from and fields.synthesised_from not in data.stages:
+        hint = nearest(fields.synthesised_from, data.stages)
         raise InputError(
             f'config.method.synthesised_from={fields.synthesised_from!r} is no earlier stage{hint}'
         )
@@ -205,7 +205,7 @@ def check(config, data) -> None:
         )
     if min(fields.neighbours, fields.graph_power) < 1:
         raise InputError('config.method.neighbours and graph_power must be >= 1')
-    num = len(data['test'].count) if 'test' in data else 0
+    num = len(data.roles['test'].count) if 'test' in data.roles else 0
     if fields.prior and (len(fields.prior) != num or min(fields.prior) <= 0):
         raise InputError(
             f'config.method.prior={tuple(fields.prior)}: give a positive number for each of the '

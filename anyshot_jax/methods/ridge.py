@@ -23,7 +23,7 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), {}, (), {})
 
     def synthesise(state, data, key, dataset, count):
-        train = data['train']
+        train = data.roles['train']
         around = train.x - class_means(train.x, train.label, len(train.count))[train.label]
         row = jax.random.randint(key, (len(dataset.count), count), 0, len(around))
         centre = predict_means(data, dataset, fields.penalty)

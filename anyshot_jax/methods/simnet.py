@@ -59,11 +59,11 @@ def build(config, data):
     slower.update({'layer_rates': (), 'frozen': ()})
     tx_judge = build_optimizer(slower, config.num_steps)
     # Rounded up, so that runs that differ by an item share their compiled program.
-    most = {role: -(-int(max(data[role].count)) // 16) * 16 for role in ('base', 'web')}
+    most = {role: -(-int(max(data.roles[role].count)) // 16) * 16 for role in ('base', 'web')}
 
     def init(key, data):
         keys = jax.random.split(key, 3)
-        x = data['base'].x[:2]
+        x = data.roles['base'].x[:2]
         params, stats = net.init(keys[0], x)
         if fields.start_from:
             params, stats = start_from(data, fields.start_from, params, stats)
@@ -83,15 +83,15 @@ def build(config, data):
         parts = [
             draw_items(
                 k,
-                data[role],
-                min(ways[role], len(data[role].count)),
+                data.roles[role],
+                min(ways[role], len(data.roles[role].count)),
                 fields.batch_items,
                 most[role],
             )
             for k, role in zip(keys[:2], ('base', 'web'), strict=True)
         ]
         x = jnp.concatenate(
-            [data[r].x[row] for r, (row, _) in zip(('base', 'web'), parts, strict=True)]
+            [data.roles[r].x[row] for r, (row, _) in zip(('base', 'web'), parts, strict=True)]
         )
         if any(moves.values()):
             x = augment.affine(keys[2], x, **moves)
@@ -167,9 +167,9 @@ def build(config, data):
         values = {}
         names = {'': role, ', base classes': 'test_base' if role == 'test' else ''}
         for end, name in names.items():
-            if isinstance(data.get(name), Dataset):
-                items = min(fields.eval_items, int(min(data[name].count)))
-                found = judged(state, data[name], key, items)
+            if name in data.roles:
+                items = min(fields.eval_items, int(min(data.roles[name].count)))
+                found = judged(state, data.roles[name], key, items)
                 values |= {n + end: found[n] for n in ('F1', 'precision', 'recall')}
         return values
 
@@ -246,9 +246,9 @@ def _check(config, data) -> None:
     """Raises InputError for what can't be learnt from; names the field."""
     fields = config.method
     novel(data, 'simnet')
-    if not isinstance(data.get('base'), Dataset):
+    if 'base' not in data.roles:
         raise InputError("config.method.name='simnet' needs the role base: clean classes")
-    if len(data['base'].count) < 2:
+    if len(data.roles['base'].count) < 2:
         raise InputError(
             "role 'base' has a single class; SimNet needs two or more for negative pairs"
         )

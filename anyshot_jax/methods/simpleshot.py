@@ -32,7 +32,7 @@ def build(config, data):
         return {}, {}
 
     def init_from(data):
-        return {'mean': flat(data['train'].x).mean(0)} if normalise == 'cl2' else {}
+        return {'mean': flat(data.roles['train'].x).mean(0)} if normalise == 'cl2' else {}
 
     def embed(params, extra, x):
         z = flat(x)

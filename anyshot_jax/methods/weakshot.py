@@ -33,7 +33,7 @@ from anyshot_jax.ops.weighting import stretch
 from anyshot_jax.runtime.devices import AXIS, for_batch, map_rows, over_devices
 from anyshot_jax.stages.handover import exported, start_from
 from anyshot_jax.stages.similarity import Similarity, backbone, learnt, novel
-from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState
+from anyshot_jax.types import Array, InputError, Method, TrainState
 
 DEFAULTS = {
     'batch_norm': 'inductive',
@@ -79,9 +79,9 @@ def build(config, data):
     fields, moves = config.method, config.augment.to_dict()
     _check(config, data)
     roles = ('base', 'web') if fields.generalised else ('web',)
-    count = [len(data[role].count) for role in roles]
+    count = [len(data.roles[role].count) for role in roles]
     num, first_novel = sum(count), sum(count[:-1])
-    total = sum(len(data[role].label) for role in roles)
+    total = sum(len(data.roles[role].label) for role in roles)
     net = backbone(config.net, 'weakshot')
     sim = Similarity.of(data, fields.simnet_from) if fields.alpha else None
     tx = build_optimizer(config.optim, config.num_steps)
@@ -89,7 +89,7 @@ def build(config, data):
 
     def init(key, data):
         keys = jax.random.split(key)
-        x = data['web'].x[:2]
+        x = data.roles['web'].x[:2]
         params, stats = net.init(keys[0], x)
         if fields.start_from:
             params, stats = start_from(data, fields.start_from, params, stats)
@@ -179,10 +179,10 @@ def build(config, data):
         right = lambda d, shift: (jnp.argmax(every_score(state, d.x), 1) == d.label + shift).astype(
             jnp.float32
         )
-        unseen = right(data[role], first_novel)
+        unseen = right(data.roles[role], first_novel)
         if not fields.generalised:
             return {'accuracy': unseen}
-        seen = right(data['test_base'], 0)
+        seen = right(data.roles['test_base'], 0)
         s, u = seen.mean(), unseen.mean()
         both = 2 * s * u / jnp.maximum(s + u, 1e-12)
         every = jnp.concatenate([seen, unseen])
@@ -196,7 +196,7 @@ def build(config, data):
         predict=lambda state, e: scores_of(state, e.x_q)[:, first_novel + e.class_id],
         embed=embed,
         export=lambda state, data, key: {
-            'scores': every_score(state, data['test'].x), 'label': data['test'].label
+            'scores': every_score(state, data.roles['test'].x), 'label': data.roles['test'].label
         },
     )  # fmt: skip
 
@@ -205,7 +205,7 @@ def training(fields, data, roles) -> Training:
     """Labels, places and weights of the roles' items and classes, one role after another."""
     label, offset, count, weight, items, classes = [], [], [], [], 0, 0
     for role in roles:
-        d = data[role]
+        d = data.roles[role]
         label.append(d.label + classes)
         offset.append(d.offset + items)
         count.append(d.count)
@@ -224,7 +224,7 @@ def web_weights(fields, data) -> Array:
     Raises:
       InputError: weights that don't belong to these images, or truth that isn't known.
     """
-    web = data['web']
+    web = data.roles['web']
     if not fields.weights_from:
         return jnp.ones(len(web.label))
     if fields.weights_from == 'truth':
@@ -245,10 +245,10 @@ def web_weights(fields, data) -> Array:
 
 def take(data, roles, row: Array) -> Array:
     """Item number `row` of the roles' items one after another, without joining them."""
-    x = data[roles[-1]].x
+    x = data.roles[roles[-1]].x
     if len(roles) == 1:
         return x[row]
-    first = data[roles[0]].x
+    first = data.roles[roles[0]].x
     inside = row < len(first)
     return jnp.where(inside, first[jnp.minimum(row, len(first) - 1)],
                      x[jnp.maximum(row - len(first), 0)])  # fmt: skip
@@ -272,7 +272,7 @@ def _check(config, data) -> None:
     if fields.batch_norm != 'inductive' or fields.alpha < 0:
         raise InputError("config.method.batch_norm must be 'inductive' and alpha >= 0")
     for role in ('base', 'test_base') if fields.generalised else ():
-        if not isinstance(data.get(role), Dataset):
+        if role not in data.roles:
             raise InputError(
                 f'config.method.generalised=True needs the role {role!r}: clean images of base '
                 'classes, in training and test'

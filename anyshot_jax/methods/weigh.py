@@ -41,13 +41,13 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), {}, (), {})
 
     def found(data):
-        web = data['web']
+        web = data.roles['web']
         z = features_of(sim, web.x)
         score, within = scores(fields, sim, z, web)
         return score, weights_of(fields, score, web), within
 
     def evaluate(state, data, key, role):
-        web = data['web']
+        web = data.roles['web']
         score, weight, _ = found(data)
         label, num = np.asarray(web.label), len(web.count)
         values = {}

@@ -22,7 +22,7 @@ from anyshot_jax.report import (
     weak,
 )
 from anyshot_jax.storage import files
-from anyshot_jax.types import Array, Data, Dataset, Method, Sinusoids, TrainState
+from anyshot_jax.types import Array, Data, Method, TrainState
 
 
 def write(
@@ -47,7 +47,7 @@ def write(
     # One device answers: on the state as training leaves it, every device would do all the work.
     state = jax.device_put(state, jax.local_devices()[0])
     rng = np.random.default_rng(abs(int(config.get('seed', 0))))
-    functions = data.get('test') if isinstance(data.get('test'), Sinusoids) else None
+    functions = data.functions.get('test')
     test = None if functions else probe.Pool.of(data, config, images)
 
     parts = [summary.curves(run), members.part(run, config_hash(config))]
@@ -76,14 +76,14 @@ def write(
             parts.append(tasks.map_of(test, probe.embeddings(method, state, test, rng)))
         if method.predict is not None:
             parts.append(tasks.hardest(test, probe.every_class(ask, test, rng)))
-    if isinstance(data.get('test'), Dataset):
+    if 'test' in data.roles:
         parts += anyshot.parts(method, state, data, config)
         parts += weak.parts(method, state, data, config, workdir, web)
     if config.get('eval', {}).get('retrieval') and method.similarity and method.embed:
-        parts.append(search.results(method, state, data['test'], images, rng))
+        parts.append(search.results(method, state, data.roles['test'], images, rng))
     parts.append(summary.settings(run, workdir))
 
-    text = page.document(run.title, summary.headline(run, data, parts) + ''.join(parts))
+    text = page.document(run.title, summary.headline(run, data, parts) + page.join(parts))
     path = workdir / 'report.html'
     files.write_bytes(path, text.encode('utf-8'))
     return path

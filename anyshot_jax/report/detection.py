@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from markupsafe import Markup
 from ml_collections import ConfigDict
 
 from anyshot_jax.config import find
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.ops.detection import enlarge
-from anyshot_jax.report import figures, overlay
-from anyshot_jax.report.page import name, note, section
+from anyshot_jax.report import charts, overlay
+from anyshot_jax.report.page import html, name, note, paragraph, section
 from anyshot_jax.report.search import roc
 from anyshot_jax.types import Array, Data, Dataset, TrainState
 
@@ -46,12 +47,14 @@ class Place(NamedTuple):
     grid: tuple[int, int]  # rows and columns of cells
 
 
-def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Generator) -> list[str]:
+def parts(
+    state: TrainState, data: Data, config: ConfigDict, rng: np.random.Generator
+) -> list[Markup]:
     """The sections for a run of a detector: curves of the scores, and images with heat maps."""
     patcher, score = find('methods', config.method.name).scorer(state, data, config)
     bank = np.asarray(state.extra['bank'])
     found = []
-    for dataset in (data['good_test'], data[config.eval.role]):
+    for dataset in (data.roles['good_test'], data.roles[config.eval.role]):
         rows = np.sort(rng.permutation(len(dataset.x))[:MOST])
         x = np.asarray(dataset.x)[rows]
         own = score(x)
@@ -67,7 +70,7 @@ def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Gene
         groups.append((bad.dataset.names[c], bad, picks))
     return [
         _curves(good, bad, SCORES[config.method.get('score', 'bank')]),
-        _places(groups, good, bad, patcher, bank, data['good'], config, rng),
+        _places(groups, good, bad, patcher, bank, data.roles['good'], config, rng),
     ]
 
 
@@ -79,25 +82,25 @@ def choose(score: Array, rng: np.random.Generator) -> list[tuple[int, str]]:
     return ends + [(int(i), '') for i in others]
 
 
-def _curves(good: Scored, bad: Scored, told_by: str) -> str:
+def _curves(good: Scored, bad: Scored, told_by: str) -> Markup:
     scores = np.concatenate([good.image, bad.image])
     false, true = roc(scores, np.arange(len(scores)) >= len(good.image))
     area = float(np.trapezoid(true, false))
     grid = np.linspace(0, 1, 101)
     label = f'Defects found over normal images taken for defects: area {area:.4f}.'
-    series = [figures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
-    left = figures.chart(series, label=label, mark=None, percent=True, axis='false alarms')
+    series = [charts.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
+    left = charts.lines(series, label=label, mark=None, percent=True, axis='false alarms')
     low, high = min(float(scores.min()), 0), float(scores.max())
     edges = np.linspace(low, high + 1e-4 * abs(high) or 1.0, BINS + 1)
     middle = ((edges[1:] + edges[:-1]) / 2).tolist()
     series = [
-        figures.Series(title, middle, (np.histogram(own, edges)[0] / len(own)).tolist(), colour)
+        charts.Series(title, middle, (np.histogram(own, edges)[0] / len(own)).tolist(), colour)
         for title, own, colour in (('good', good.image, 3), ('with a defect', bad.image, 2))
     ]
     medians = np.median(good.image), np.median(bad.image)
     label = 'Shares of the images by score; median of normal ones {:.3g}, others {:.3g}.'
     label = label.format(*medians)
-    right = figures.chart(series, label=label, mark=None, percent=True, axis='score')
+    right = charts.lines(series, label=label, mark=None, percent=True, axis='score')
     intro = (
         f'{len(bad.image):,} images with a defect and {len(good.image):,} normal ones that were '
         f'not remembered, told apart by one number: {told_by}.'
@@ -105,13 +108,17 @@ def _curves(good: Scored, bad: Scored, told_by: str) -> str:
     return section(
         'detection',
         'Good or not',
-        f'<p>{intro}</p><div class="charts"><figure><figcaption>ROC, area {area:.4f}</figcaption>'
-        f'{left}</figure><figure><figcaption>Scores</figcaption>{figures.key(series)}{right}'
-        '</figure></div>',
+        paragraph(intro),
+        charts.side_by_side(
+            [
+                charts.figure(f'ROC, area {area:.4f}', left),
+                charts.figure('Scores', charts.key(series), right),
+            ]
+        ),
     )
 
 
-def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rng) -> str:
+def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rng) -> Markup:
     picks = [(of, i) for _, of, chosen in groups for i, _ in chosen]
     x = np.stack([np.asarray(of.dataset.x[of.rows[i]]) for of, i in picks])
     maps = np.stack([of.maps[i] for of, i in picks])
@@ -138,7 +145,14 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
                 said += f'; higher than {below * 100:.0f} % of the normal ones'
             cards.append(_card(title, place, normal_place, large[at], mask, (low, high), said))
             at += 1
-        shown.append(f'<h3 class="sub">{name(title)}</h3><div class="finds">{"".join(cards)}</div>')
+        shown.append(
+            html(
+                '<h3 class="sub">{{ title }}</h3><div class="finds">'
+                '{% for card in cards %}{{ card }}{% endfor %}</div>',
+                title=name(title),
+                cards=cards,
+            )
+        )
     left = len(np.unique(np.asarray(bad.dataset.label)[bad.rows])) - (len(groups) - 1)
     intro = (
         'Of normal images and of every type'
@@ -153,10 +167,10 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
             else f' (or the one most like it among {len(rows):,} of {len(normal.x):,} normal ones).'
         )
     )
-    return section('places', 'Where they are unlike normal ones', f'<p>{intro}</p>', *shown)
+    return section('places', 'Where they are unlike normal ones', paragraph(intro), *shown)
 
 
-def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> str:
+def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> Markup:
     size = place.image.shape[:2]
     plain = overlay.on_page(place.image)
     hot = overlay.with_heat(plain, heat, *scale)
@@ -166,12 +180,14 @@ def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> s
     worst[overlay.box(place.cell, place.grid, size)] = True
     hot = overlay.with_outline(hot, worst, overlay.WHITE)
     own, other = (overlay.on_page(overlay.around(*p)) for p in (place, normal))
-    return (
-        '<figure class="find">'
-        f'{overlay.img(plain, f"{title}, {said}")}{overlay.img(hot, "how unlike normal ones")}'
-        f'<div>{overlay.img(own, "around the worst patch")}'
-        f'{overlay.img(other, "the nearest normal patch")}</div>'
-        f'<figcaption>{said}</figcaption></figure>'
+    return html(
+        '<figure class="find">{{ whole }}{{ heat }}<div>{{ worst }}{{ nearest }}</div>'
+        '<figcaption>{{ said }}</figcaption></figure>',
+        whole=overlay.img(plain, f'{title}, {said}'),
+        heat=overlay.img(hot, 'how unlike normal ones'),
+        worst=overlay.img(own, 'around the worst patch'),
+        nearest=overlay.img(other, 'the nearest normal patch'),
+        said=said,
     )
 
 

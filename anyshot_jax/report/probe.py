@@ -39,9 +39,9 @@ class Pool(NamedTuple):
     @classmethod
     def of(cls, data: Data, config: ConfigDict, images: Array | None = None) -> 'Pool | None':
         """The first of config.eval.tasks with shots, made smaller where the classes are small."""
-        if 'test' not in data:
+        if 'test' not in data.roles:
             return None
-        dataset, fields = data['test'], config.get('eval', {})
+        dataset, fields = data.roles['test'], config.get('eval', {})
         ways, shots = next((t for t in fields.get('tasks', ()) if t[1]), (5, 1))
         count = np.asarray(dataset.count)
         keep = np.flatnonzero(count > shots)

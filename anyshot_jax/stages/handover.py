@@ -20,14 +20,12 @@ def exported(data: Data, stage: str, field: str) -> Mapping[str, Array]:
     Raises:
       InputError: there is no such stage; the nearest is named.
     """
-    found = data.get(stage)
-    if not isinstance(found, Mapping):
-        stages = [name for name, d in data.items() if isinstance(d, Mapping)]
+    if stage not in data.stages:
         raise InputError(
             f'config.method.{field}={stage!r} is no earlier stage'
-            f'{nearest(stage, stages) if stages else ""}'
+            f'{nearest(stage, data.stages) if data.stages else ""}'
         )
-    return found
+    return data.stages[stage]
 
 
 def flatten(name: str, tree: Any) -> dict[str, Array]:

@@ -104,7 +104,7 @@ def learnt(data: Data, stage: str) -> dict:
     if not stage:
         return {}
     return {
-        part: {which: unflatten(data[stage], f'{part}/{which}') for which in ('net', 'head')}
+        part: {which: unflatten(data.stages[stage], f'{part}/{which}') for which in ('net', 'head')}
         for part in ('params', 'stats')
     }
 
@@ -146,9 +146,9 @@ def novel(data: Data, method: str) -> Dataset:
     Raises:
       InputError: the data have none.
     """
-    if not isinstance(data.get('web'), Dataset) or not isinstance(data.get('test'), Dataset):
+    if not {'web', 'test'} <= set(data.roles):
         raise InputError(
             f'config.method.name={method!r} needs the roles base, web and test: use '
             "config.data.name='weak' or 'noisy'"
         )
-    return data['web']
+    return data.roles['web']

@@ -36,7 +36,7 @@ def weigh(x: Array, colours: float, has_colours: bool) -> Array:
 
 def has_colours(data: Data) -> bool:
     """True if the classes have words for colours; the features then end in shares of them."""
-    return 'colours' in data['train'].extras
+    return 'colours' in data.roles['train'].extras
 
 
 def words(dataset: Dataset) -> Array:
@@ -54,7 +54,7 @@ def predict_means(data, dataset, penalty: float) -> jax.Array:
     their features M: A' (A A' + penalty I)^-1 M. A class's colours are not learnt but looked up:
     those its description names, with one slope for all eleven that the training classes give.
     """
-    train = data['train']
+    train = data.roles['train']
     means = class_means(train.x, train.label, len(train.count))
     given, asked = words(train), words(dataset)
     middle, mean = given.mean(0, keepdims=True), means.mean(0, keepdims=True)
@@ -76,9 +76,7 @@ def check(config: ConfigDict, data: Data) -> None:
       InputError: images instead of features, classes without a vector, or a class without a
         description where others have one (named).
     """
-    for role, dataset in data.items():
-        if not isinstance(dataset, Dataset):
-            continue
+    for role, dataset in data.roles.items():
         if dataset.x.ndim != 2:
             raise InputError(
                 f'config.method.name={config.method.name!r} makes features, but the {role} items '
@@ -146,7 +144,7 @@ def synthesiser(
     @jax.jit
     def generalised(state, data, key, novel, roles):
         """Seen classes go by the means of their images, novel ones by what was made for them."""
-        held_out, x, label, start = data[TEST_SEEN], [], [], 0
+        held_out, x, label, start = data.roles[TEST_SEEN], [], [], 0
         for known in roles:
             x, label, start = [*x, known.x], [*label, known.label + start], start + len(known.count)
         means = class_means(jnp.concatenate(x), jnp.concatenate(label), start)
@@ -163,19 +161,19 @@ def synthesiser(
         return {'seen': seen, 'unseen': unseen, 'harmonic mean': both[None]}
 
     def evaluate(state, data, key, role):
-        given = {name: d for name, d in data.items() if isinstance(d, Dataset)}
-        values = zero_shot(state, given, key, given[role])
+        given = Data(data.roles)  # not what earlier stages exported
+        values = zero_shot(state, given, key, given.roles[role])
         values = {name: values[name] for name in ('zero-shot', 'zero-shot, balanced')}
-        if TEST_SEEN in given:
-            roles = [given[r] for r in ('train', 'val') if r in given and r != role]
-            found = generalised(state, given, key, given[role], roles)
+        if TEST_SEEN in given.roles:
+            roles = [given.roles[r] for r in ('train', 'val') if r in given.roles and r != role]
+            found = generalised(state, given, key, given.roles[role], roles)
             values |= {name: found[name] for name in ('seen', 'unseen', 'harmonic mean')}
         return values
 
     def export(state, data, key):
-        given = {name: d for name, d in data.items() if isinstance(d, Dataset)}
+        given = Data(data.roles)  # not what earlier stages exported
         made = jax.jit(synthesise, static_argnums=4)
-        return {r: made(state, given, key, d, fields.synthesised) for r, d in given.items()}
+        return {r: made(state, given, key, d, fields.synthesised) for r, d in given.roles.items()}
 
     return Method(
         init=init,

@@ -48,8 +48,8 @@ def run(
 
     Args:
       config: as from `config.defaults`; with `stages`, a tuple of names, each naming a config of
-        its own in it: they run in order in workdir/<name>, and data[<name>] hands the later ones
-        what an earlier one exported.
+        its own in it: they run in order in workdir/<name>, and data.stages[<name>] hands the later
+        ones what an earlier one exported.
       config_file: where the config came from, for the report's line that reruns it.
       on_validation: called with the step and its values after each validation, once they are
         written; a scheduler's. It may raise to end the run, which then goes on from its last

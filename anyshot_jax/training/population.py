@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from anyshot_jax import config as configs
 from anyshot_jax.episodes.update import chunk_size
 from anyshot_jax.training.varied import Varied
-from anyshot_jax.types import Array, InputError, Method
+from anyshot_jax.types import Array, Data, InputError, Method
 
 SECTIONS = ('method', 'optim')  # of the fields that may vary: what a program only computes with
 PHASES = ('init', 'step', 'val', 'test')
@@ -82,7 +82,7 @@ class Population(NamedTuple):
             ) from e
 
 
-def of(config: ConfigDict, data: Mapping[str, Any]) -> Population:
+def of(config: ConfigDict, data: Data) -> Population:
     """The population that a config asks for.
 
     Args:

@@ -9,7 +9,7 @@ from anyshot_jax import config as configs
 from anyshot_jax.defects import residual
 from anyshot_jax.encoders import describe, embedding
 from anyshot_jax.episodes.sampling import expand_turns
-from anyshot_jax.types import Array, Data, Dataset, InputError
+from anyshot_jax.types import Array, Data, InputError
 
 OF_CLASSES = ('features_from', 'encoder', 'describe.by', 'describe.colours', 'residual.encoder')
 
@@ -28,12 +28,12 @@ def load(config: ConfigDict, exported: Mapping | None) -> tuple[Data, dict[str, 
     for field in OF_CLASSES:
         section, _, name = field.rpartition('.')
         given = (config[section] if section else config)[name]
-        if given and not all(isinstance(d, Dataset) for d in data.values()):
+        if given and data.functions:
             raise InputError(f'config.{field}={given!r} needs classes, config.data has functions')
     shown = {}
     if config.encoder or config.features_from or config.residual.encoder:
         roles = {'images': 'test', 'web': 'web'}
-        shown = {to: expand_turns(data[r]).x for to, r in roles.items() if r in data}
+        shown = {to: expand_turns(data.roles[r]).x for to, r in roles.items() if r in data.roles}
     if config.features_from:
         data = _with_features(data, config.features_from, exported)
     if config.describe.by:
@@ -47,7 +47,7 @@ def load(config: ConfigDict, exported: Mapping | None) -> tuple[Data, dict[str, 
             data = embedding.embed(data, config.encoder, dtype=dtype, parts=parts)
     if config.residual.encoder:
         data = residual.embed(data, config.residual, config.seed)
-    return {**data, **(exported or {})}, shown
+    return dataclasses.replace(data, stages=exported or {}), shown
 
 
 def _with_features(data, stage: str, exported):
@@ -55,8 +55,9 @@ def _with_features(data, stage: str, exported):
     if stage not in (exported or {}):
         hint = configs.nearest(stage, exported or ())
         raise InputError(f'config.features_from={stage!r} is no earlier stage{hint}')
-    return {
-        role: dataclasses.replace(expand_turns(dataset), x=exported[stage][role], parts=())
-        for role, dataset in data.items()
-        if isinstance(dataset, Dataset)
-    }
+    return Data(
+        {
+            role: dataclasses.replace(expand_turns(dataset), x=exported[stage][role], parts=())
+            for role, dataset in data.roles.items()
+        }
+    )

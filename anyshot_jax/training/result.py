@@ -13,7 +13,7 @@ from anyshot_jax.config import config_hash
 from anyshot_jax.training import intervals, processes
 from anyshot_jax.training.population import Population
 from anyshot_jax.training.progress import Progress
-from anyshot_jax.types import ACCURACY, Data, Dataset, Measure
+from anyshot_jax.types import ACCURACY, Data, Measure
 
 
 def of(
@@ -47,7 +47,7 @@ def of(
         'measure': everyone.methods[0].measure._asdict(),
         'step': int(steps[foremost]),
         'seconds': round(come.seconds, 1),
-        'counts': {role: d.num_classes for role, d in data.items() if isinstance(d, Dataset)},
+        'counts': {role: d.num_classes for role, d in data.roles.items()},
         'config_file': config_file,
         **facts(config),
     }

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from anyshot_jax.config import check_choices
 from anyshot_jax.data.pseudo import foreground, paint, shapes
 from anyshot_jax.data.pseudo.textures import Texture, find_textures, read_textures
-from anyshot_jax.types import Array, Data, InputError, from_arrays
+from anyshot_jax.types import Array, Dataset, InputError, from_arrays
 
 FIELDS = {
     'classes': 0,  # of role train; 0: none are made, and the other fields are not looked at
@@ -68,7 +68,7 @@ def check(fields) -> None:
     foreground.check(fields.foreground)
 
 
-def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> Data:
+def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> dict[str, Dataset]:
     """Roles train and val of synthetic defects.
 
     Args:
@@ -93,7 +93,7 @@ def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> Da
     key = jax.random.key(fields.seed)
     seen = np.unique(np.concatenate(list(rows_of.values())))
     objects = foreground.find(good[seen], fields.foreground)
-    data = {}
+    roles = {}
     for role, of_role in classes.items():
         if not of_role:
             continue
@@ -110,14 +110,14 @@ def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> Da
                 own = jnp.asarray(textures[[row_of[c.textures[w]] for w in which]])
             look = jax.random.uniform(keys[2], (shapes.LOOK,))
             x[i], mask[i] = _items(keys[1], sources, own, allowed, fields.beta, look, c)
-        data[role] = from_arrays(
+        roles[role] = from_arrays(
             x.reshape(-1, *x.shape[2:]),
             np.repeat(np.arange(len(of_role)), len(rows)),
             tuple(c.name for c in of_role),
             group=np.tile(rows, len(of_role)),
             mask=mask.reshape(-1, *mask.shape[2:]),
         )
-    return data
+    return roles
 
 
 def sources_of(num: int, fields, group: Array | None = None) -> dict[str, Array]:
