@@ -62,7 +62,7 @@ def measure(name: str, machine: str, size: int, classes: int) -> dict[str, Any]:
     found = ahead.machine(machine)
     x = np.zeros((20 * classes, size, size, 1), np.uint8)
     dataset = from_arrays(x, np.repeat(np.arange(classes), 20))
-    host = dict.fromkeys(('train', 'val', 'test'), dataset)
+    host: Any = dict.fromkeys(('train', 'val', 'test'), dataset)
     with target.written_for(found.platform):
         device = ahead.devices(found)[:1]
         everyone = population.of(config, host)
