@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
     from anyshot_jax.training import loop, processes
 
     logging.set_verbosity(logging.WARNING)
+    start.end_with_parent()
     start.keep_compiled()
     if _DETERMINISTIC.value:
         start.same_bits()

@@ -4,11 +4,10 @@ Says which encoder and which head to take for the images of a folder <class>/<im
 images would bring; with --out, OUT/report.html too.
 """
 
-from pathlib import Path
-
 from absl import flags, logging
 
 from anyshot_jax import command
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
 
 
@@ -18,7 +17,7 @@ def main(argv: list[str]) -> None:
     support, out = flags.FLAGS['support'].value, flags.FLAGS['out'].value
     if not support:
         raise InputError('--support=DIR is missing: a folder <class>/<image>')
-    report = Path(out).expanduser() / 'report.html' if out else None
+    report = user_path(out) / 'report.html' if out else None
     if report and report.exists() and not flags.FLAGS['overwrite'].value:
         raise InputError(f'{report} is there already: take another --out, or --overwrite')
     try:
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> None:
         raise InputError(str(e)) from e
     logging.set_verbosity(logging.WARNING)
     start.keep_compiled()
-    root = Path(support).expanduser()
+    root = user_path(support)
     paths, labels, skipped = labelled(root, skip=flags.FLAGS['on_error'].value == 'skip')
     encoders: list[str] = flags.FLAGS['encoders'].value or []
     found = compare(paths, labels, encoders, seen=lambda which: print(f'{which} ...', flush=True))
