@@ -31,6 +31,7 @@ from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.contrastive import pair_cross_entropy
 from anyshot_jax.ops.distance import cosine, unit
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.types import Data, Episode, InputError, Method, TrainState
 
@@ -159,8 +160,8 @@ def prototype(net, temperature: float) -> Judge:
         z = unit(forward(net, params, extra, x, mode='inductive')[0])
         member = jax.nn.one_hot(y, ways)
         others = (member[None] * ~diagonal[..., None]).swapaxes(1, 2)  # [N, W, N]
-        means = others @ jax.lax.stop_gradient(z)
-        logits = jnp.einsum('nd,nwd->nw', z, unit(means)) / temperature
+        means = product(others, jax.lax.stop_gradient(z))
+        logits = jnp.einsum('nd,nwd->nw', z, unit(means), precision='highest') / temperature
         return cross_entropy(logits, y)[0]
 
     return Judge(scores, loss, left_out)
@@ -175,7 +176,7 @@ def infonce(net, temperature: float) -> Judge:
         z_s, z_q = jnp.split(unit(z), [len(y_s)])
         # Every shot of a class is a key of a set with one of each class.
         sets = jax.lax.stop_gradient(z_s).reshape(class_id.shape[0], -1, z_s.shape[-1])
-        logits = jnp.einsum('qd,wsd->sqw', z_q, sets) / temperature
+        logits = jnp.einsum('qd,wsd->sqw', z_q, sets, precision='highest') / temperature
         value, metrics = cross_entropy(logits, jnp.broadcast_to(y_q, logits.shape[:2]))
         return value, (metrics, extra)
 

@@ -30,8 +30,9 @@ from anyshot_jax.episodes.episodic import EMBED_CHUNK
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.ops.graph import cosine_gap, smoothness
 from anyshot_jax.ops.metric import harmonic_mean
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.weighting import stretch
-from anyshot_jax.runtime.devices import from_all_devices, map_rows, over_devices
+from anyshot_jax.runtime.devices import for_batch, from_all_devices, map_rows, over_devices
 from anyshot_jax.stages.handover import start_from
 from anyshot_jax.stages.similarity import Backbone, Similarity, backbone, learnt, novel
 from anyshot_jax.stages.web_set import take, training, web_weights
@@ -170,7 +171,7 @@ def draw_image(parts: Parts, key, data) -> Image:
 
 def linear(head: dict, z: Array) -> Array:
     """[N, D] -> scores [N, C]."""
-    return z @ head['kernel'] + head['bias'][None]
+    return product(z, head['kernel']) + head['bias'][None]
 
 
 def loss(parts: Parts, params, stats, frozen, batch: Image, alpha: float):
@@ -271,11 +272,11 @@ def _check(config, data) -> None:
                 f'config.batch_size={config.batch_size} must be a multiple of '
                 f'config.method.small_batch={fields.small_batch}'
             )
-        local = config.batch_size // jax.local_device_count()
+        local = config.batch_size // len(for_batch(config.batch_size))
         if local % (config.batch_size // fields.small_batch):
             raise InputError(
                 f'config.method.small_batch={fields.small_batch} must divide over '
-                f'{jax.local_device_count()} devices'
+                f'{len(for_batch(config.batch_size))} devices'
             )
         if min(fields.first_epochs, fields.halve_epochs - 1) < 0:
             raise InputError('config.method.first_epochs must be >= 0 and halve_epochs >= 1')
