@@ -106,6 +106,7 @@ def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
     from anyshot_jax import export
 
     export.write(names['again'], tmp_path / 'model.stablehlo', ('cpu',))
+    monkeypatch.syspath_prepend(tmp_path)  # where a script that is run there would look
     exec(loader, {})
     answers = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     want = names['again'].predict(['new/a.png', 'new/b.png'])
