@@ -225,6 +225,16 @@ def test_labels_are_of_one_kind(y, says):
         AnyShotClassifier().fit([[0.0], [1], [2], [3]], y)
 
 
+def test_names_in_another_unicode_form_are_the_same_class():
+    nfc, nfd = 'caf\u00e9', 'cafe\u0301'
+    x, y = [[0.0, 0], [1, 0], [9, 9], [8, 9]], [nfc, nfc, 'b', 'b']
+    model = AnyShotClassifier().fit(x, y, descriptions={nfd: 'a place'})
+    assert model.add_class(nfd, [[0.0, 1]]).classes_.tolist() == ['b', nfc]
+    assert model.descriptions_ == {nfc: 'a place'}
+    with pytest.warns(UserWarning, match="nearly the same class name: 'B' and 'b' are two classes"):
+        model.add_class('B', [[5.0, 5]])
+
+
 def test_the_unknown_is_named_as_classes_are():
     x = [[0.0], [1], [2], [3]]
     for unknown, y in (('none', [0, 0, 1, 1]), (-1, ['a', 'a', 'b', 'b']), (float('nan'), [0] * 4)):
