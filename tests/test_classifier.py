@@ -191,7 +191,7 @@ def test_one_image_is_a_list_of_one(tmp_path, model):
     for bad, says in (
         (table, r"columns path, label: give the one .* X\['path'\]"),
         ('https://a.b/c.png', 'is an address: nothing is downloaded'),
-        ({x.tobytes()}, 'X is a set'), ([], 'X is empty'), (x - 3.5, 'give 0..1 or 0..255'),
+        ({x.tobytes()}, 'X is a set'), ([], 'X is empty'), (x - 200.0, 'give 0..1 or 0..255'),
         ([str(path), None], '#1 is no image'), (str(path)[:-1], 'there is no such file'),
     ):  # fmt: skip
         with pytest.raises(InputError, match=says):

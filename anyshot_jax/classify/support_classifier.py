@@ -5,6 +5,7 @@ How classes are learnt from the support, and how queries are scored, say `AnySho
 """
 
 import copy
+import os
 import warnings
 from collections.abc import Mapping, Sized
 from typing import Any, NamedTuple, Self
@@ -154,6 +155,8 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             x, names, images = np.zeros((0, self.encoder_.dim), np.float32), [], _no_images()
             self.n_features_in_ = x.shape[1]
         else:
+            if y is None and isinstance(X, (str, os.PathLike)):
+                raise InputError(f'{os.fspath(X)}: there is no such folder of <class>/<image>')
             if y is None:
                 raise ValueError('requires y to be passed, but the target y is None')
             items, y = images_of(X, self.reading_.span), labels_of(y)
