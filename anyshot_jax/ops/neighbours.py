@@ -4,9 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from anyshot_jax.target import on_cpu
 from anyshot_jax.types import Array
 
-QUERIES, BANK = 512, 2048  # rows of either side whose distances are there at once
+# Rows of either side whose distances are there at once: what a CPU's cache holds, and, where there
+# is none to care for, what few large products are made of.
+QUERIES, BANK = 512, 2048
+QUERIES_ACCELERATOR, BANK_ACCELERATOR = 4096, 16384
 
 
 def nearest(
@@ -26,7 +30,7 @@ def nearest(
     if not 0 < k <= len(bank):
         raise ValueError(f'nearest: k={k} must be 1..{len(bank)}')
     x, bank = jnp.asarray(x), jnp.asarray(bank)
-    size = min(QUERIES, len(x))
+    size = min(QUERIES if on_cpu() else QUERIES_ACCELERATOR, len(x))
     blocks = -(-len(x) // size)
     mean = jnp.mean(bank, 0, keepdims=True)
     padded = jnp.pad(x, ((0, blocks * size - len(x)), (0, 0))).reshape(blocks, size, -1)
@@ -47,7 +51,7 @@ def nearest(
 def _parts(bank: jax.Array, allowed: Array | None) -> tuple[jax.Array, jax.Array]:
     """Blocks of the bank [b, S, D] and their squared lengths [b, S]; infinite: never found."""
     k, d = bank.shape
-    size = min(BANK, k)
+    size = min(BANK if on_cpu() else BANK_ACCELERATOR, k)
     blocks = -(-k // size)
     length = (bank * bank).sum(1)
     if allowed is not None:
@@ -60,19 +64,19 @@ def _parts(bank: jax.Array, allowed: Array | None) -> tuple[jax.Array, jax.Array
 def _search(x: jax.Array, parts: jax.Array, length: jax.Array, k: int) -> jax.Array:
     """Rows [M, k] int32 of the nearest, among blocks of the bank one after the other."""
     # |x|^2 is the same for all of the bank and is left out.
-    kept = jnp.full((len(x), k), jnp.inf), jnp.zeros((len(x), k), jnp.int32)
+    best_so_far = jnp.full((len(x), k), jnp.inf), jnp.zeros((len(x), k), jnp.int32)
 
-    def step(kept, part):
+    def step(best_so_far, part):
         start, bank, length = part
         score = length[None] - 2 * jnp.matmul(x, bank.T, precision=lax.Precision.HIGHEST)
         best, index = _smallest(score, min(k, score.shape[1]))
-        best = jnp.concatenate([kept[0], best], 1)
-        index = jnp.concatenate([kept[1], start + index], 1)
+        best = jnp.concatenate([best_so_far[0], best], 1)
+        index = jnp.concatenate([best_so_far[1], start + index], 1)
         best, order = _smallest(best, k)
         return (best, jnp.take_along_axis(index, order, 1)), None
 
     start = jnp.arange(len(parts), dtype=jnp.int32) * parts.shape[1]
-    return lax.scan(step, kept, (start, parts, length))[0][1]
+    return lax.scan(step, best_so_far, (start, parts, length))[0][1]
 
 
 def _smallest(score: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
