@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,14 +15,18 @@ from tqdm import tqdm
 
 from anyshot_jax import config as configs
 from anyshot_jax import report
-from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.runtime import ahead
+from anyshot_jax.runtime.devices import for_batch, on_all_devices
 from anyshot_jax.storage import files
+from anyshot_jax.target import on_cpu
 from anyshot_jax.training import (
     checkpoint,
     checks,
+    fit,
     intervals,
     logbook,
     plan,
+    plan_for,
     population,
     prepare,
     processes,
@@ -70,7 +75,9 @@ def run(
             )
         means = _run_stage(config[name], workdir / name, exported, config_file, on_validation)
         if not processes.any_of_them((workdir / name / 'result.json').exists()):
-            if config[name].get('plan') and name != config.stages[-1]:
+            if (config[name].get('plan') or config[name].get('plan_for')) and name != config.stages[
+                -1
+            ]:
                 print(f'The later stages need what {name!r} exports: run it, then plan again.')
             return {}
         exported[name] = files.load_artifacts(workdir / name / 'artifacts.npz')
@@ -82,7 +89,7 @@ def _run_stage(
 ) -> dict[str, float]:
     config = configs.check(config)
     checks.check(config, in_stages=exported is not None)
-    if config.plan:  # without the workdir
+    if config.plan or config.plan_for:  # without the workdir
         return _build_and_run(config, workdir, exported, config_file, on_validation)
     with contextlib.ExitStack() as held:
 
@@ -102,13 +109,22 @@ def _run_stage(
 
 def _build_and_run(config, workdir, exported, config_file, on_validation):
     # Build.
-    data, shown = prepare.load(config, exported)
-    everyone = population.of(config, data)
-    data = on_all_devices(data)
-    states = on_all_devices(jax.jit(everyone.init)(data))
+    if config.plan_for:
+        ahead.machine(config.plan_for)  # before work starts
+    host, shown = prepare.load(config, exported)
+    if config.plan_for:
+        plan_for.show(config, host)
+        return {}
+    everyone = population.of(config, host)
+    devices = for_batch(config.batch_size if config.num_steps else 0)
+    if (line := fit.devices_line(config.batch_size, devices)) and processes.first():
+        print(line)
+    own = [d for d in devices if d.process_index == jax.process_index()]
+    data = on_all_devices(host, own)
+    states = on_all_devices(jax.jit(everyone.init)(data), own)
 
     if config.plan:
-        plan.show(config, everyone, data, states)
+        plan.show(config, everyone, data, states, devices)
         return {}
 
     # Restore.
@@ -129,7 +145,9 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
             lambda: files.write_text(workdir / 'parameters.txt', overview + '\n')
         )
         sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
-        compiled = make_population_step(everyone, **sizes)
+        build = lambda config: population.of(config, host)
+        compiled = fit.fitted(config, build, data, states, devices)[1]
+        compiled = compiled or make_population_step(everyone, **sizes, devices=devices)
         log = logbook.Logbook(workdir, _step(states), config.num_steps, kept.get('pending', {}))
         states, stopped = _train(
             config, everyone, compiled, data, states, come, log, (recent, best), on_validation
@@ -175,15 +193,30 @@ def _train(config, everyone, compiled, data, states, come, log, managers, on_val
     before, started = come.seconds, time.monotonic()
     step = _step(states)
     due = lambda every: every > 0 and (step % every == 0 or step >= config.num_steps)
+    periods = config.log_every, config.eval_every, config.save_every
     stopped = False
+    calls: list[tuple[int, Any]] = []  # whose metrics have not been read yet
+    clock = time.monotonic()
+
+    def read():
+        """Takes in the metrics of the calls so far: waits for the last one."""
+        nonlocal clock
+        while calls:
+            last, metrics = calls.pop(0)
+            metrics = jax.device_get(metrics)
+            _go_on_without(come.note_metrics(metrics, last), everyone, come, recent)
+            log.add(metrics, time.monotonic() - clock)
+            clock = time.monotonic()
+
     with log, logbook.Sigterm() as sigterm:
         while step < config.num_steps and not come.ended(config).all():
-            called = time.monotonic()
+            clock = clock if calls else time.monotonic()
             states, metrics = compiled(states, data)
-            metrics = jax.device_get(metrics)
             step += config.steps_per_call
-            _go_on_without(come.note_metrics(metrics, step), everyone, come, recent)
-            log.add(metrics, time.monotonic() - called)
+            read()  # only now, so that an accelerator has work while we wait and write
+            calls.append((step, metrics))
+            if on_cpu() or any(map(due, periods)):
+                read()
             if due(config.log_every):
                 log.train(step)
             if due(config.eval_every):
@@ -200,17 +233,21 @@ def _train(config, everyone, compiled, data, states, come, log, managers, on_val
             come.seconds = before + time.monotonic() - started
             stopped = processes.any_of_them(sigterm.came)
             if due(config.save_every) or stopped:
+                read()
                 _go_on_without(come.note_state(states, step), everyone, come, recent)
                 kept = {**come.kept(), 'pending': log.pending()}
                 checkpoint.save(recent, step, processes.everywhere(states), kept)
             if stopped:
                 break
+        read()
     return states, stopped
 
 
 def _evaluate(everyone, states, data, come, phase: str, role: str) -> list:
     """The values of every member, None for one that has diverged."""
-    keys, states, data = processes.everywhere(on_all_devices((everyone.keys[phase], states, data)))
+    own = jax.tree.leaves(data)[0].devices()
+    placed = on_all_devices((everyone.keys[phase], states, data), own)
+    keys, states, data = processes.everywhere(placed)
     of = lambda i, method: method.evaluate(population.take(states, i), data, keys[i], role)
     return [
         None if come.diverged[i] else intervals.summarise(of(i, method))
