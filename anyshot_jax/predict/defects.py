@@ -21,6 +21,7 @@ from anyshot_jax.detect.detector import AnomalyDetector
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict
 from anyshot_jax.predict.defects_page import Answer, Tally, page
 from anyshot_jax.predict.table import Outputs, harmless
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
 
 COLUMNS = (
@@ -60,7 +61,7 @@ OF_DETECTOR = (
 
 def is_asked(good: str, types: str, model: str) -> bool:
     """True if these flags are about defects, not classes."""
-    return bool(good or types) or bool(model and model_file.is_detector(Path(model).expanduser()))
+    return bool(good or types) or bool(model and model_file.is_detector(user_path(model)))
 
 
 def run(ask: Request) -> dict[str, Any]:
@@ -74,15 +75,21 @@ def run(ask: Request) -> dict[str, Any]:
     """
     start = time.monotonic()
     _check(ask)
-    root, out = Path(ask.query).expanduser(), Path(ask.out).expanduser()
+    root, out = user_path(ask.query), user_path(ask.out)
     paths, other = images_in(root)
-    outputs = Outputs(out, _settings(ask), ask.overwrite)
-    table, report = out / 'predictions.csv', out / 'report.html'
-    for path in (table, report, *([Path(ask.save).expanduser()] if ask.save else [])):
+    with Outputs(out, _settings(ask), ask.overwrite) as outputs:
+        return _judge(ask, root, paths, other, outputs, start)
+
+
+def _judge(
+    ask: Request, root: Path, paths: Sequence[Path], other: int, outputs: Outputs, start: float
+) -> dict[str, Any]:
+    table, report = outputs.folder / 'predictions.csv', outputs.folder / 'report.html'
+    for path in (table, report, *([user_path(ask.save)] if ask.save else [])):
         outputs.check(path)  # before any work
     detector = _detector(ask)
     if ask.save:
-        with outputs.replacing(model=Path(ask.save).expanduser()) as fresh:
+        with outputs.replacing(model=user_path(ask.save)) as fresh:
             detector.save(fresh['model'])
     tally = Tally(other)
     with outputs.replacing(table=table, report=report) as fresh:
@@ -185,7 +192,7 @@ def _check(ask: Request) -> None:
 
 def _settings(ask: Request) -> dict[str, Any]:
     """Settings that predictions depend on, besides the files inside the folders."""
-    place = lambda text: str(Path(text).expanduser().resolve()) if text else ''
+    place = lambda text: str(user_path(text).resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'good', 'types', 'model')}
     if ask.model:
         return made
@@ -195,11 +202,11 @@ def _settings(ask: Request) -> dict[str, Any]:
 def _detector(ask: Request) -> AnomalyDetector:
     """Fitted, or read from its file; with the types."""
     if ask.model:
-        detector = AnomalyDetector.load(Path(ask.model).expanduser())
+        detector = AnomalyDetector.load(user_path(ask.model))
     else:
         detector = AnomalyDetector(**{name: getattr(ask, name) for name in OF_DETECTOR})
         settings.check(detector)
-        root = Path(ask.good).expanduser()
+        root = user_path(ask.good)
         paths, other = images_in(root)
         if other:
             logging.warning('%s: %d files are no images and were passed over', root, other)
@@ -214,7 +221,7 @@ def _detector(ask: Request) -> AnomalyDetector:
             labels = [p[0] for p in inside]
         detector.fit(paths, product=labels)
     if ask.types:
-        root = Path(ask.types).expanduser()
+        root = user_path(ask.types)
         for (_, name), files in find_classes(root).classes.items():
             if name.lower() in GOOD_NAMES:
                 logging.warning('%s/%s is no type of defect: passed over', root, name)
