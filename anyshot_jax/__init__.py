@@ -1,9 +1,24 @@
 """Classify from few images of a class: the estimators, and the package's parts."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 __version__ = '0.2.0'
-__all__ = ['AnyShotClassifier', 'TrainedClassifier', '__version__']
+__all__ = ['AnyShotClassifier', 'TrainedClassifier', '__version__', 'load']
+
+
+def load(workdir: str | os.PathLike) -> Any:
+    """What a run has made, a `training.workdir.TrainedRun`: config, params, embed, predict, ...
+
+    Raises:
+      InputError: there is no run in that folder.
+    """
+    from anyshot_jax.training.workdir import TrainedRun, read_config
+
+    run = TrainedRun(Path(workdir).expanduser() if '://' not in str(workdir) else workdir)
+    read_config(run.workdir)
+    return run
 
 
 def __getattr__(name: str) -> Any:

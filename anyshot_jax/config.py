@@ -329,17 +329,17 @@ def _assign(full: ConfigDict, given: ConfigDict, path: str) -> None:
             raise InputError(f'{path}.{name} must be {want}, got {value!r}') from e
 
 
-ASIDE = ('eval_only', 'plan')  # fields that change no result
+NOT_HASHED = ('eval_only', 'plan')  # fields that change no result
 
 
 def config_hash(config: ConfigDict) -> str:
     """12 hex digits that two runs share if all their fields are equal.
 
-    All but ASIDE and data.dir.
+    All but NOT_HASHED and data.dir.
     """
     fields = config.to_dict()
     for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
-        for name in ASIDE:
+        for name in NOT_HASHED:
             part.pop(name, None)
         part['data'] = {**part.get('data', {}), 'dir': ''}
     return hashlib.sha256(to_json(ConfigDict(fields)).encode()).hexdigest()[:12]

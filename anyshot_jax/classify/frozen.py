@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from anyshot_jax import encoders
 from anyshot_jax.classify import word_means
@@ -15,6 +14,7 @@ from anyshot_jax.classify.picture_input import squares
 from anyshot_jax.config import under
 from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.encoders.catalogue import last_layer
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.types import Array, InputError
 
 BATCH = 16  # images at once; fewer than half of that pass one by one
@@ -61,10 +61,10 @@ class Frozen(NamedTuple):
         return np.concatenate([what(x) for x in self._read(items)])
 
     def _read(self, items: Sequence[Any]) -> Iterator[Array]:
-        with tqdm(total=len(items), desc='embed images', disable=None, leave=False) as bar:
+        with bar(total=len(items), desc='embed images', leave=False) as shown:
             for start in range(0, max(len(items), 1), BATCH):
                 yield squares(items[start : start + BATCH], self.size, start)
-                bar.update(BATCH)
+                shown.update(BATCH)
 
     def imagenet(self, text_encoder: str) -> word_means.Known | None:
         """What its last layer knows of ImageNet's classes, if it has one."""

@@ -5,7 +5,7 @@ take its means: whatever the method's `predict` does with an episode.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,7 @@ from PIL import Image
 from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
 from anyshot_jax.classify.picture_input import squares
-from anyshot_jax.storage import files
-from anyshot_jax.training import checkpoint, population
-from anyshot_jax.training.progress import Progress
+from anyshot_jax.training import workdir as workdirs
 from anyshot_jax.types import Array, Data, Episode, InputError, from_arrays
 
 QUERIES = 128  # answered at once where there are many: a method may adapt anew for every batch
@@ -29,6 +27,7 @@ class Trained(NamedTuple):
     """A trained method; features are what its net takes, flat: pixels or an encoder's features."""
 
     predict: Callable  # (state, Episode) -> scores [Q, W], jitted
+    embed_items: Callable | None  # (state, items [N, ...]) -> [N, D], jitted
     state: Any
     shape: tuple[int, ...]  # of an item
     invert: bool  # dark strokes on white are turned into bright ones on black
@@ -69,6 +68,20 @@ class Trained(NamedTuple):
             x = np.where(paper > 127, 255 - x, x)
         return x.reshape(len(x), -1).astype(np.float32)
 
+    def items(self, x: Array) -> Array:
+        """Flat features [N, dim] as the net takes them, [N, ...]."""
+        return x.reshape(-1, *self.shape).astype(np.float32 if self.encoder else np.uint8)
+
+    def embed(self, x: Array) -> Array:
+        """[N, D] float embeddings of flat features [N, dim] by the trained net.
+
+        Raises:
+          InputError: the method embeds no single items.
+        """
+        if self.embed_items is None:
+            raise InputError("this run's method has no embedding of single items")
+        return workdirs.embed_in_chunks(partial(self.embed_items, self.state), self.items(x))
+
     def scores(self, x_s: Array, label: Array, num_classes: int, x_q: Array) -> Array:
         """[Q, C] of flat features, a batch of queries at a time.
 
@@ -79,15 +92,13 @@ class Trained(NamedTuple):
             raise InputError(
                 f'this method was trained for tasks of {self.ways} classes, there are {num_classes}'
             )
-        dtype = np.float32 if self.encoder else np.uint8
-        items = lambda x: x.reshape(-1, *self.shape).astype(dtype)
         y = label.astype(np.int32)
         order = np.argsort(y, kind='stable')  # by class, as episodes are
-        shots, found = items(x_s[order]), []
+        shots, found = self.items(x_s[order]), []
         size = BATCH if len(x_q) <= BATCH else QUERIES  # two shapes only are ever compiled
         for start in range(0, len(x_q), size):
             part = x_q[start : start + size]
-            filled = items(part[np.arange(size) % len(part)])
+            filled = self.items(part[np.arange(size) % len(part)])
             nobody, ids = np.zeros(size, np.int32), np.arange(num_classes, dtype=np.int32)
             task = Episode(shots, y[order], filled, nobody, ids)
             found.append(np.asarray(self.predict(self.state, task))[: len(part)])
@@ -103,12 +114,7 @@ def trained(workdir: str) -> Trained:
         of an encoder or data that images can't be made into, or without a checkpoint.
     """
     folder = Path(workdir).expanduser()
-    if not (folder / 'config.json').is_file():
-        raise InputError(f'{folder} is no workdir: there is no config.json in it')
-    try:
-        config = configs.from_json((folder / 'config.json').read_text()).unlock()
-    except InputError as e:
-        raise InputError(f'{folder}/config.json: {e}') from e
+    config = workdirs.read_config(folder).unlock()
     if config.encoder_parts or config.features_from or config.residual.encoder:
         raise InputError(f'{folder} was trained on features that an image alone does not have')
     shape = _item_shape(config, folder)
@@ -117,25 +123,11 @@ def trained(workdir: str) -> Trained:
     method = configs.find('methods', config.method.name).build(config, _like(config, shape))
     if method.predict is None:
         raise InputError(f'{config.method.name} answers no episodes')
-    data = _like(config, shape)
-    state = jax.jit(method.init)(jax.random.key(0), data)
-    if config.num_steps:
-        many = len(population.members(config))
-        states = jax.tree.map(lambda a: np.stack([a] * many), state)
-        for name in ('best', 'checkpoints'):
-            manager = checkpoint.open_manager(folder / name, keep=1 if name == 'best' else 2)
-            states, kept = checkpoint.restore_or_init(manager, states)
-            if kept:
-                break
-        else:
-            raise InputError(f'{folder} holds no checkpoint: train first')
-        sign = 1 if method.measure.larger_is_better else -1
-        told = files.read_json(folder / 'result.json') or {}
-        foremost = told.get('foremost', Progress.start(many, sign, kept).foremost())
-        state = population.take(states, foremost if many > 1 else 0)
+    state, _ = workdirs.restore(folder, config, method, _like(config, shape))
     ways = config.train.ways if config.method.get('head') == 'per_class' else 0
     invert = config.data.name in ON_BLACK and not config.encoder
-    return Trained(jax.jit(method.predict), state, shape, invert, config.encoder, ways)
+    embed = jax.jit(method.embed) if method.embed else None
+    return Trained(jax.jit(method.predict), embed, state, shape, invert, config.encoder, ways)
 
 
 def _item_shape(config, folder: Path) -> tuple[int, ...]:
@@ -143,7 +135,11 @@ def _item_shape(config, folder: Path) -> tuple[int, ...]:
         return (frozen(config.encoder).dim,)
     size = config.data.get('size', 0)
     if not size:
-        raise InputError(f'{folder}: images cannot be made into {config.data.name} items')
+        raise InputError(
+            f'{folder}: images cannot be made into {config.data.name} items, for config.data has no '
+            'size: a loader of your own says the side of its square images in DEFAULTS as size, and '
+            'their channels as channels'
+        )
     return (size, size, config.data.get('channels', 1))
 
 

@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from anyshot_jax.encoders import TextEncoder, load
 from anyshot_jax.encoders.pretrained import digest
 from anyshot_jax.ops.coreset import greedy_coreset, random_projection
 from anyshot_jax.ops.neighbours import nearest
 from anyshot_jax.ops.patches import locally_aware
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.runtime.devices import AXIS
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.types import ArgumentError, Array
@@ -226,7 +226,7 @@ def _over(patcher: Patcher, function: Callable, images: Array, args: tuple, what
         )
     )
     size = (CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK) * len(devices)
-    with tqdm(total=len(rows), desc=f'{what} images', disable=None) as bar:
+    with bar(total=len(rows), desc=f'{what} images') as shown:
         for start in range(0, len(rows), size):
             # Filled up from the start: there is one shape only.
             filled = rows[np.arange(start, start + size) % len(rows)]
@@ -234,4 +234,4 @@ def _over(patcher: Patcher, function: Callable, images: Array, args: tuple, what
             found = jax.device_get(apply(params, x, *args))
             count = min(size, len(rows) - start)
             yield filled[:count], jax.tree.map(lambda a, count=count: a[:count], found)
-            bar.update(count)
+            shown.update(count)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.feature_store import FeatureStore
@@ -18,6 +17,7 @@ from anyshot_jax.predict.answers import Tally, answers, is_other_file
 from anyshot_jax.predict.page import page
 from anyshot_jax.predict.page_classes import Support
 from anyshot_jax.predict.table import Outputs, write_head, write_rows
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.types import InputError
 
 LAYOUT = '<class>/<image>'
@@ -73,12 +73,12 @@ def run(ask: Request) -> dict[str, Any]:
     with outputs.replacing(table=table, report=report) as fresh:
         with (
             fresh['table'].open('w', encoding='utf-8', errors='backslashreplace', newline='') as f,
-            tqdm(total=len(paths), desc='classify images', disable=None) as bar,
+            bar(total=len(paths), desc='classify images') as shown,
         ):
             write_head(f)
             told = answers(
                 classifier, store, root, paths, labels,
-                unknown=ask.unknown, on_error=ask.on_error, seen=bar.update,
+                unknown=ask.unknown, on_error=ask.on_error, seen=shown.update,
             )  # fmt: skip
             for some in told:
                 write_rows(f, some, support.names)
@@ -182,7 +182,7 @@ def _support(
     kept: list[int] = []
     features = [np.zeros((0, store.dim), np.float32)]
     seen = failed = 0
-    with tqdm(total=len(files), desc='read examples', disable=None, leave=False) as bar:
+    with bar(total=len(files), desc='read examples', leave=False) as shown:
         for chunk in store.chunks(files):
             for row, error in chunk.errors.items():
                 if is_other_file(chunk.paths[row], error):
@@ -195,7 +195,7 @@ def _support(
             kept += [seen + row for row in whole]
             features.append(chunk.features[whole])
             seen += len(chunk.paths)
-            bar.update(len(chunk.paths))
+            shown.update(len(chunk.paths))
     have = {names[i] for i in kept} | described.keys()
     empty = [name for _, name in tree.classes if name not in have]
     if empty:

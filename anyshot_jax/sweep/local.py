@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from anyshot_jax.runtime import start
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.sweep.trials import Trial
 from anyshot_jax.types import InputError
 
@@ -85,7 +84,7 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
     free = shares(len(trials), jobs)
     waiting, running = list(trials), list[_Process]()
     try:
-        with tqdm(total=len(trials), unit='trial', disable=None) as bar:
+        with bar(total=len(trials), unit='trial') as shown:
             while waiting or running:
                 while waiting and free:
                     running.append(_Process(waiting.pop(0), free.pop(0)))
@@ -94,7 +93,7 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
                     running.remove(process)
                     free.append(process.share)
                     ended(process.trial, process.failure())
-                    bar.update()
+                    shown.update()
     except BaseException:
         for process in running:
             process.stop()

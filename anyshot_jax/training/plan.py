@@ -35,7 +35,7 @@ class Step(NamedTuple):
     temporary: int  # bytes on a device beside state and data
 
 
-def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> None:
+def show(config: ConfigDict, population: Population, data: Data, states: Any) -> None:
     """Prints parameters, memory, operations and time of a run; writes nothing.
 
     Args:
@@ -45,7 +45,7 @@ def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> N
     net = f' with {config.net.name}' if config.net.name else ''
     where = f'{len(devices)} x {devices[0].device_kind}'
     print(f'Plan of {config.method.name}{net} on {config.data.name}, {where}. Nothing is trained.')
-    members = len(everyone.members)
+    members = len(population.members)
     if members > 1:
         _line('Members', str(members), 'runs side by side; parameters are of one, all else of all')
     _show_parameters(take(states, 0).params)
@@ -53,9 +53,9 @@ def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> N
     compilation: dict[str, float] = {}
     rows = []
     if trains:
-        step = compiled(config, everyone, data, states, config.batch_size)
+        step = compiled(config, population, data, states, config.batch_size)
         _show_work(step, config)
-        if not _show_memory(config, everyone, data, states, step):
+        if not _show_memory(config, population, data, states, step):
             return
         call_s, states = _time_calls(step, data, states)
         step_s = call_s / config.steps_per_call
@@ -66,7 +66,7 @@ def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> N
     else:
         print('\nMemory of one device')
         _line('data', size(_bytes(data)))
-    one = take(states, 0), everyone.keys['val'][0]
+    one = take(states, 0), population.keys['val'][0]
     for name, times, compile_s, each_s in _time_evaluations(config, data, *one, trains):
         times *= members  # one after another
         compilation[name] = compile_s
@@ -86,11 +86,13 @@ def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> N
 
 
 def compiled(
-    config: ConfigDict, everyone: Population, data: Data, states: Any, batch_size: int
+    config: ConfigDict, population: Population, data: Data, states: Any, batch_size: int
 ) -> Step:
     """The step as training runs it, but for its `batch_size`; nothing is run."""
     sizes = {'batch_size': batch_size, 'steps_per_call': config.steps_per_call}
-    traced = jax.jit(make_population_step(everyone, **sizes), donate_argnums=0).trace(states, data)
+    traced = jax.jit(make_population_step(population, **sizes), donate_argnums=0).trace(
+        states, data
+    )
     started = time.monotonic()
     try:
         program = traced.lower().compile()
@@ -108,7 +110,7 @@ def compiled(
     )  # fmt: skip
 
 
-def _show_memory(config, everyone, data, states, step: Step) -> bool:
+def _show_memory(config, population, data, states, step: Step) -> bool:
     """Prints it; whether the step fits."""
     held = _bytes(states) + _bytes(data)
     limit, need = free_bytes() + held, held + step.temporary
@@ -117,8 +119,8 @@ def _show_memory(config, everyone, data, states, step: Step) -> bool:
     _line('data', size(_bytes(data)))
     _line('temporaries of a step', size(step.temporary))
     _line('peak of training', size(need), f'{size(limit)} can be used; evaluation is not counted')
-    unit = _bytes(jax.eval_shape(everyone.methods[0].sample, everyone.keys['step'][0], data))
-    measure = lambda batch: compiled(config, everyone, data, states, batch).temporary
+    unit = _bytes(jax.eval_shape(population.methods[0].sample, population.keys['step'][0], data))
+    measure = lambda batch: compiled(config, population, data, states, batch).temporary
     found = largest_batch(measure, config.batch_size, step.temporary, limit - held, unit)
     _line('largest meta-batch', *found)
     if need > limit:

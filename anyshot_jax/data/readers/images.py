@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.types import Array, InputError
 
 Image.init()  # all its formats, now: Pillow's own first use of one is not safe among threads
@@ -68,10 +68,10 @@ def read_images(
     # The decoders release the interpreter.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         step = 256  # so that an error stops the reading soon, and little waits undrawn
-        with tqdm(total=count, desc='read images', disable=None) as bar:
+        with bar(total=count, desc='read images') as shown:
             for start in range(0, count, step):
                 for found in pool.map(read_one, range(start, min(start + step, count))):
-                    bar.update()
+                    shown.update()
                     yield found
 
 
