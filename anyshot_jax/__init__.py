@@ -1,6 +1,5 @@
 """Classify from few images of a class: the estimators, and the package's parts."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ __version__ = '0.2.0'
 __all__ = ['AnyShotClassifier', 'TrainedClassifier', '__version__', 'load']
 
 
-def load(workdir: str | os.PathLike) -> Any:
+def load(workdir: str | Path) -> Any:
     """What a run has made, a `training.workdir.TrainedRun`: config, params, embed, predict, ...
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the commands share: flags that are told apart from bad input, and how bad input ends."""
+"""Parts that commands share: flag errors kept apart from bad input, which ends in one line."""
 
 import sys
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from anyshot_jax.types import InputError
 
 
 def parse(argv: list[str]) -> list[str]:
-    """absl's parser; a flag that can't be is one line that says so.
+    """Parses flags with absl; a wrong one becomes an error of one line.
 
     Raises:
       InputError: a flag that isn't there, or a value of another kind.

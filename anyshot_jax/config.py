@@ -42,19 +42,19 @@ SPINE: dict[str, Any] = {
     'encoder': '',  # frozen, its features stand in for images: encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
     'encoder_parts': (),  # joined to its features: maps by name ('stride8', ...), 'colours' last
-    'residual': {  # images as what sets them apart from the good ones among the data
+    'residual': {  # patch features minus their nearest normal ones stand in for images
         'encoder': '',  # as config.encoder; '': images stay images
         'layers': ('stride16', 'stride32'),  # its maps that patches are made of
         'head': 'head',  # its map that is added to a peak; '': none
         'size': 384,  # pixels of the images' shorter side as the encoder sees them; 0: its own
         'dim': 0,  # numbers a patch; 0: all channels
-        'ratio': 0.01,  # share of the good patches to remember
+        'ratio': 0.01,  # share of the normal patches to remember
         'output': 'peak',  # peak: vectors | map: residuals [h, w, D]
         'sharpness': 16.0,  # power of the distances that weigh a peak's patches; 0: their mean
         'subtract': True,  # False: the patches themselves, to see what residuals are good for
-        # Made-up defects against good patches, like real ones, or (the paper's) against the same
-        # patch of the image that they were made on: nearest | source.
-        'made_up_against': 'nearest',
+        # Synthetic defects against normal patches, like real ones, or (the paper's) against the
+        # same patch of the image that they were made on: nearest | source.
+        'synthetic_against': 'nearest',
         # Also the mean images of drawn support, for config.method.prototypes='pixels'.
         'average_shots': (),  # of so many images each, such as (1, 2, 5)
         'average_draws': 100,
@@ -267,16 +267,46 @@ def build_net(net: ConfigDict):
     return find('nets', fields.pop('name')).Net(**fields)
 
 
-def differences(old: dict, new: dict, prefix: str = 'config') -> list[str]:
+# By the name that a field had before, in any stage: its name now.
+RENAMED = {
+    'residual.made_up_against': 'residual.synthetic_against',
+    'method.fakes': 'method.synthesised',
+    'method.fakes_from': 'method.synthesised_from',
+    'method.fake_weight': 'method.synthesised_weight',
+    'method.fake_contrast': 'method.synthesised_contrast',
+}
+
+
+def renamed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config as an earlier version wrote it, by the names that they have now."""
+    part: dict[str, Any] = {}
+    for name, value in fields.items():
+        is_stage = isinstance(value, dict) and isinstance(value.get('method'), dict)
+        part[name] = renamed(value) if is_stage else value
+    for old, new in RENAMED.items():
+        section, name = old.split('.')
+        if isinstance(part.get(section), dict) and name in part[section]:
+            value = part[section][name]
+            rest = {k: v for k, v in part[section].items() if k != name}
+            part[section] = {**rest, new.split('.')[1]: value}
+    return part
+
+
+def differences(old: dict, new: dict) -> list[str]:
     """'config.a.b: 1 -> 2' for every field in which two configs (as from `to_json`) differ.
 
     A field that `old` lacks is one that the package has gained since; its default says as before.
+    One that was renamed since is no difference.
     """
+    return _differences(renamed(old), new, 'config')
+
+
+def _differences(old: dict, new: dict, prefix: str) -> list[str]:
     lines = []
     for name in sorted(old):
         a, b, path = old.get(name), new.get(name), f'{prefix}.{name}'
         if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, path)
+            lines += _differences(a, b, path)
         elif a != b:
             lines.append(f'{path}: {a} -> {b}')
     return lines
@@ -294,10 +324,10 @@ def from_json(text: str) -> ConfigDict:
       InputError: no config, one of several stages, or of a file that is not there any more.
     """
     try:
-        fields = json.loads(text)
+        fields = renamed(json.loads(text))
         names = {part: fields[part]['name'] for part in ('method', 'data', 'net')}
-    except (ValueError, KeyError, TypeError) as e:
-        raise InputError(f'no config of one stage: {type(e).__name__}: {e}') from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(f'not the config of a single-stage run: {type(e).__name__}: {e}') from e
     full = defaults(**names)
     try:
         full.update(_tuples(fields))
@@ -316,6 +346,8 @@ def _tuples(value: Any) -> Any:
 def _assign(full: ConfigDict, given: ConfigDict, path: str) -> None:
     for name, value in given.items():
         if name not in full:
+            if new := RENAMED.get(f'{path}.{name}'.removeprefix('config.')):
+                raise InputError(f'{path}.{name} is called config.{new} now')
             raise InputError(f'unknown field {path}.{name}{nearest(name, full.keys())}')
         if isinstance(full[name], ConfigDict):
             if not isinstance(value, ConfigDict):

@@ -17,7 +17,7 @@ from absl import flags, logging
 from jax import export as jax_export
 
 from anyshot_jax import command
-from anyshot_jax.classify import nearest_mean
+from anyshot_jax.classify import joint, nearest_mean
 from anyshot_jax.types import InputError
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -34,7 +34,7 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
             f'method={classifier.method!r} answers all items of a call together, which no fixed '
             "program does: set method='prototypes'"
         )
-    head = jax.tree.map(jnp.asarray, classifier.head_)
+    head, words = jax.tree.map(jnp.asarray, (classifier.head_, classifier.joint_))
     if classifier.of_images_:
         net = classifier.encoder_
         one = lambda x: net.encoder.apply(net.params, net.encoder.preprocess(x[None]))[0]
@@ -45,8 +45,10 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
 
     @jax.jit
     def answer(x):
-        z = nearest_mean.place(head.space, embed(x), jnp)
-        score = nearest_mean.scores(head, z, jnp)
+        features = embed(x)
+        score = nearest_mean.scores(head, nearest_mean.place(head.space, features, jnp), jnp)
+        if words is not None:
+            score = joint.scores(words, score, features, jnp)
         best = score.max(-1)
         p = nearest_mean.probabilities(score, head.temperature, jnp)
         return p, best, best < head.threshold

@@ -34,7 +34,9 @@ _OURS = 'anyshot_jax.types.InputError: '
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise InputError(f'{argv[1:]} are no flags; write --config.field=value')
+        raise InputError(
+            f'unexpected argument {argv[1]!r}; options are written --config.field=value'
+        )
     # JAX starts here, after the flags are known to be right.
     from anyshot_jax.runtime import start
     from anyshot_jax.training import loop, processes
@@ -70,6 +72,9 @@ def _parse(argv: list[str]) -> list[str]:
 def _flag_error(error: Exception) -> str:
     """The line that matters of what config_flags raised, whose messages list every field."""
     text = str(error).replace('\\', '')
+    for old, new in configs.RENAMED.items():
+        if re.search(rf'\b{old.split(".")[1]}\b', text):
+            return f'config.{old} is called config.{new} now'
     if meant := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
         return f"the config has no field '{meant[2]}'; did you mean '{meant[1]}'?"
     if unknown := re.search(r'Key "(\w+)" does not exist', text):

@@ -38,7 +38,7 @@ class Dataset:
     """Items sorted by class, as arrays that live on the device.
 
     The items of class c are rows offset[c] : offset[c] + count[c]. With `turns` = 4 every class
-    also stands for three more, its items turned by 90, 180 and 270 degrees: class id c + C * k.
+    also stands for three more, its items rotated by 90, 180 and 270 degrees: class id c + C * k.
     """
 
     x: Array  # [N, H, W, C] uint8 images, or [N, D] float32 features
@@ -58,7 +58,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """Classes that a sampler can draw, turned ones included."""
+        """Classes that a sampler can draw, rotated ones included."""
         return self.offset.shape[0] * self.turns
 
 
@@ -81,7 +81,7 @@ class Episode(NamedTuple):
     y_s: Array  # [W*S] int32, relative label 0..W-1
     x_q: Array  # [W*Q, ...]
     y_q: Array  # [W*Q] int32
-    class_id: Array  # [W] int32, absolute (turned classes: c + C * k)
+    class_id: Array  # [W] int32, absolute (rotated classes: c + C * k)
 
 
 @struct.dataclass
@@ -112,7 +112,7 @@ class TrainState:
 
 
 class Measure(NamedTuple):
-    """What the values of `Method.evaluate` are."""
+    """Measure of the values of `Method.evaluate`."""
 
     name: str
     percent: bool  # shares of 1, shown in per cent

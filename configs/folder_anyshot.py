@@ -19,11 +19,11 @@ def get_config(arg: str = ''):
     embed.eval.tasks = ((3, 1), (3, 5))
     ridge = defaults(method='ridge', data='folder')
     refine = defaults(method='refine', data='folder')
-    refine.method.update({'transductive': True, 'fakes_from': 'ridge'})
+    refine.method.update({'transductive': True, 'synthesised_from': 'ridge'})
     # As chosen on metal defects (CHOSEN in industrial_anyshot.py).
     embed.method.shrink = 0.5
     ridge.method.update({'colours': 4.0, 'penalty': 0.3})
-    refine.method.update({'colours': 4.0, 'sharpness': 20.0, 'fake_weight': 0.0})
+    refine.method.update({'colours': 4.0, 'sharpness': 20.0, 'synthesised_weight': 0.0})
     refine.eval.tasks = ((3, 1), (3, 5), (3, 0))
 
     stages = {'embed': embed, 'ridge': ridge, 'refine': refine}

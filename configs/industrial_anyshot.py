@@ -19,7 +19,13 @@ CHOSEN = {
     'embed': {'shrink': 0.5},  # and all three levels, and roots of the features
     'ridge': {'colours': 4.0, 'penalty': 0.3, 'calibration': 0.35},
     'generator': {'colours': 4.0, 'penalty': 0.3, 'calibration': 0.35},  # as ridge
-    'refine': {'colours': 4.0, 'graph': False, 'sharpness': 20.0, 'step': 0.2, 'fake_weight': 0.0},
+    'refine': {
+        'colours': 4.0,
+        'graph': False,
+        'sharpness': 20.0,
+        'step': 0.2,
+        'synthesised_weight': 0.0,
+    },
 }
 
 
@@ -35,7 +41,7 @@ def get_config(arg: str = ''):
     generator.update({'eval_every': 0, 'save_every': 200})
     generator.optim.update({'learning_rate': 2e-4, 'b1': 0.5})
     refine = defaults(method='refine', data='industrial')
-    refine.method.update({'transductive': True, 'fakes_from': 'ridge'})
+    refine.method.update({'transductive': True, 'synthesised_from': 'ridge'})
     refine.eval.tasks = ((5, 1), (5, 5), (5, 0))
 
     stages = {'embed': embed, 'ridge': ridge, 'generator': generator, 'refine': refine}

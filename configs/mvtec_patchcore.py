@@ -8,17 +8,17 @@ ROC curves by image and by pixel, and the per-region overlap up to a false posit
 `:resnet` is the setting of the type classifier's paper (ResNet-50, stages 2 and 3 pooled to 1024,
 224 pixels out of 256), `:wide` PatchCore's own at 1 % (WideResNet-50-2, 320 pixels out of 366).
 
-`:learnt` asks beside it a small net that has learnt made-up defects (methods/patch_net.py). On the
-magnetic tiles, three seeds, two minutes each on two CPU cores, most of it making and judging
+`:learnt` adds the score of a small network trained on synthetic defects (methods/patch_net.py). On
+the magnetic tiles, three seeds, two minutes each on two CPU cores, most of it making and scoring
 images; the plain recipe in the same session 84.3 / 75.8 / 59.3:
 
     python -m anyshot_jax.main --config=configs/mvtec_patchcore.py:learnt \\
         --config.data.category=magnetic_tile
     image AUROC 85.8 (85.3 to 86.8), pixel AUROC 80.3 (78.6 to 83.0), PRO 70.8 (69.0 to 72.8)
 
-Validation is on made-up defects on good images held out. It chose a loss in which a defect weighs
-as much as its surroundings, the largest place of the map before it is smoothed as an image's
-score, and step 200.
+Validation is on synthetic defects on held-out normal images. It chose a loss in which a defect
+weighs as much as its surroundings, the maximum of the map before smoothing as an image's score, and
+step 200.
 """
 
 from anyshot_jax.config import defaults, variant
@@ -49,7 +49,7 @@ def learnt():
     config.data.pseudo.held_out = 0.1
     config.method.size = 256
 
-    # Schedule: short; what tells made-up defects is learnt in a minute.
+    # Schedule: short; synthetic defects are learnt in a minute.
     config.batch_size = 8
     config.num_steps = 200
     config.log_every = 50

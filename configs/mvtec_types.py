@@ -3,9 +3,9 @@
     python -m anyshot_jax.main --config=configs/mvtec_types.py --config.data.dir=CATEGORY
 
 CATEGORY holds train/good, test/good, test/<type>/ and ground_truth/<type>/, and if images are
-near copies a manifest.csv with a column `tile` (data/mvtec.py). Two stages: `detect` scores how
-unlike the good images each is (PatchCore), `types` learns on made-up defects to tell types apart
-and names real ones. A folder of textures for some of the made-up ones:
+near copies a manifest.csv with a column `tile` (data/mvtec.py). Two stages: `detect` gives anomaly
+scores (PatchCore), `types` learns on synthetic defects to distinguish types and classifies real
+ones. A folder of textures for some of the synthetic ones:
 --config.types.data.pseudo.textures=DTD, else they are drawn.
 
 One stage only, for the table: `:types` is the second; `:residual` and `:plain` compare residuals or
@@ -29,8 +29,7 @@ def get_config(arg: str = ''):
     types.eval.val_episodes = 200
     types.data.pseudo.update({'classes': 40, 'val_classes': 10, 'per_class': 30})
 
-    # Schedule: short, since what tells made-up types apart is soon all that is learnt; the paper's
-    # rate.
+    # Schedule: short, since training overfits the synthetic types quickly; the paper's rate.
     types.train.update({'ways': 10, 'shots': 2, 'queries': 5})
     types.batch_size = 4
     types.num_steps = 100
@@ -51,7 +50,7 @@ def get_config(arg: str = ''):
         types.data.size = types.residual.size = 224
         types.data.pseudo.kind = 'texture'
         types.residual.update({'output': 'map', 'layers': ('stride8', 'stride16')})
-        types.residual.made_up_against = 'source'
+        types.residual.synthetic_against = 'source'
         types.method.update({'loss': arg, 'temperature': 0.07, 'adapt_steps': 45})
         types.train.update({'shots': 9, 'queries': 1} if arg == 'infonce' else {'shots': 1})
         types.stop_at = 0.4

@@ -1,4 +1,4 @@
-"""MatchingNet (no full context) on Omniglot, Vinyals split, 28x28, turned classes in training.
+"""MatchingNet (no full context) on Omniglot, Vinyals split, 28x28, rotated classes in training.
 
     python -m anyshot_jax.main --config=configs/omniglot_matching.py --config.data.dir=DIR
 

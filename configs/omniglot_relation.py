@@ -1,4 +1,4 @@
-"""RelationNet on Omniglot, Vinyals split, 28x28, turned classes in training.
+"""RelationNet on Omniglot, Vinyals split, 28x28, rotated classes in training.
 
     python -m anyshot_jax.main --config=configs/omniglot_relation.py --config.data.dir=DIR
 

@@ -33,7 +33,7 @@ GRAPHS = ((), (4, 1, 0.75), (10, 1, 0.75), (10, 9, 0.5))  # neighbours, power, s
 CENTRES = tuple(itertools.product((5.0, 10.0, 20.0), (0.2, 0.4)))  # sharpness, step
 RIDGE = tuple(itertools.product((0.0, 0.5, 1.0, 2.0, 4.0), (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)))
 CALIBRATION = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
-WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)  # of fakes
+WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)  # of synthesised
 WAYS, QUERIES, EPISODES, FAKES = 5, 15, 200, 20
 MOST, VECTOR = 50, 256  # items of a class; numbers of a vector of words
 
@@ -260,7 +260,7 @@ def synthesised(train, val, penalty, graph, sharpness, step):
         e = _at(val.x, _episode(val, number, 1))
 
         def setting(weight):
-            fields = SimpleNamespace(colours=1.0, fake_weight=weight)
+            fields = SimpleNamespace(colours=1.0, synthesised_weight=weight)
             given = refine.support(fields, True, e, made[e.class_id])[' + synthesis']
             plan = refine.transduce(_centres(graph, sharpness, step), given, e.class_id).plan
             return (_right(refine.induce(*given), e) + _right(plan, e)) / 2

@@ -12,7 +12,7 @@ over val_seeds, of equals the first (lists begin with the plainest):
   refine       graph, sharpness, step: mean of 5-way 1 and 5 shots, transductive
   words        weight of colours, penalty of the ridge: zero-shot
   calibration  harmonic mean of seen and unseen, a fifth of the training classes' items held out
-  fakes        weight of what is made from words: mean of 1 shot, inductive and transductive
+  synthesised  weight of what is made from words: mean of 1 shot, inductive and transductive
 
 results/choose_anyshot.jsonl gets a line for each step: mean and standard deviation over val_seeds
 of every setting, in per cent.
@@ -43,7 +43,7 @@ from anyshot_jax.data import industrial
 from anyshot_jax.runtime.start import keep_compiled
 
 RESULTS = tables.ROOT / tables.HERE / 'results' / 'choose_anyshot.jsonl'
-STEPS = ('embed', 'refine', 'words', 'calibration', 'fakes')
+STEPS = ('embed', 'refine', 'words', 'calibration', 'synthesised')
 EMBED = tuple(  # levels and power
     (levels, power)
     for num in range(4)
@@ -117,7 +117,7 @@ def try_calibration(items, fold, best, embed):
     yield from (((c,), v) for c, v in zip(CALIBRATION, values, strict=True))
 
 
-def try_fakes(items, fold, best, embed):
+def try_synthesised(items, fold, best, embed):
     data, penalty = trials.whitened(items, fold, best), best['words'][1]
     values = trials.synthesised(*data, penalty, *best['refine'])
     yield from (((w,), v) for w, v in zip(WEIGHTS, values, strict=True))
@@ -128,7 +128,7 @@ TRY = {
     'refine': try_refine,
     'words': try_words,
     'calibration': try_calibration,
-    'fakes': try_fakes,
+    'synthesised': try_synthesised,
 }
 
 

@@ -29,7 +29,7 @@ _SMOOTH = flags.DEFINE_float('smooth', 4.0, 'As config.method.smooth.')
 
 
 def ours(patches: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Anomaly maps [N, h, w] of asked [N, h, w, D], by a bank of the good patches [G, h, w, D]."""
+    """Anomaly maps [N, h, w] of asked [N, h, w, D], by a bank of normal patches [G, h, w, D]."""
     given = memory_bank.Patcher(lambda params, x: x, (), patches.shape[1:], '')
     bank = memory_bank.choose(given, patches, _RATIO.value, 128, 0)[0]
     judge = lambda params, x, bank: score_patches(given, params, x, bank)['map']

@@ -1,4 +1,4 @@
-"""Made-up types of defects, and the classifier of types on them."""
+"""Synthetic types of defects, and the classifier of types on them."""
 
 import jax
 import numpy as np

@@ -315,5 +315,5 @@ def test_what_it_does_not_do_is_refused(section, given):
     config = configs.defaults('anomaly', 'synthetic', 'mlp')
     config.method.shots = (1, 2)
     config[section].update(given)
-    with pytest.raises(InputError, match='neither moves its items nor retrieves'):
+    with pytest.raises(InputError, match='supports neither augmentation nor retrieval'):
         anomaly.build(config, Data({'test': types((5, 6))}))

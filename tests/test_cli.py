@@ -81,7 +81,7 @@ def test_no_such_file(python):
 
 
 def test_stray_argument(python):
-    assert "['fast'] are no flags; write --config.field=value" in failing(
+    assert "unexpected argument 'fast'; options are written --config.field=value" in failing(
         python, f'--config={QUICK}', 'fast'
     )
 

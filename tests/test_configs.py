@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import pickle
 import re
 from pathlib import Path
@@ -103,18 +104,18 @@ def load(config, fields):
         good = lambda d: from_arrays(d.x[:2], np.zeros(2, int), ('good',))
         data.roles['good'] = good(data.roles['train'])
         data.roles['good_test'] = good(data.roles['val'])
-    if config.method.name == 'patch_net':  # defects made on the first two good ones, the last two
+    if config.method.name == 'patch_net':  # defects made on the first two normal ones, the last two
         data.roles['good'] = from_arrays(data.roles['train'].x[:4], np.zeros(4, int), ('good',))
         for role, first in (('train', 0), ('val', 2)):
             x = data.roles[role].x
             data.roles[role] = data.roles[role].replace(
                 group=first + np.arange(len(x), dtype=np.int32) % 2, mask=x[..., 0] > 128
             )
-    if config.method.get('fakes_from'):
+    if config.method.get('synthesised_from'):
         made = {
             r: np.ones((len(d.count), 2, *d.x.shape[1:]), np.float32) for r, d in data.roles.items()
         }
-        data = data.replace(stages={config.method.fakes_from: made})
+        data = data.replace(stages={config.method.synthesised_from: made})
     return data
 
 
@@ -370,3 +371,32 @@ def test_differences():
     old, new = {'a': 1, 'b': {'c': 2}}, {'a': 1, 'b': {'c': 3, 'd': 4}, 'e': 5}
     assert configs.differences(old, new) == ['config.b.c: 2 -> 3']
     assert configs.differences({**old, 'gone': 1}, old) == ['config.gone: 1 -> None']
+
+
+def test_a_config_of_before_a_field_was_renamed_is_read_and_its_old_name_refused():
+    """In one stage, and in several; a workdir that has the old name goes on."""
+    config = configs.defaults('refine', 'features')
+    config.method.update({'synthesised_from': 'ridge', 'synthesised_weight': 0.25})
+    new = configs.to_json(config)
+    old = new.replace('synthesised_', 'fake').replace('fakefrom', 'fakes_from')
+    old = old.replace('fakeweight', 'fake_weight').replace('synthetic_against', 'made_up_against')
+    assert old.count('fake') == 2 and 'synthe' not in old
+    assert configs.to_json(configs.from_json(old)) == new
+    old, new = json.loads(old), json.loads(new)
+    assert configs.differences(old, new) == []
+    old['method']['fakes_from'] = 'generator'
+    assert configs.differences(old, new) == ['config.method.synthesised_from: generator -> ridge']
+    stages = {'stages': ['a'], 'a': old, 'seed': 3}
+    assert configs.renamed(stages)['a']['method']['synthesised_from'] == 'generator'
+    with pytest.raises(
+        InputError, match=r'fake_weight is called config\.method\.synthesised_weight'
+    ):
+        configs.check(ConfigDict(old))
+
+
+def test_every_renamed_field_is_one():
+    methods = [configs.defaults(m, 'features') for m in ('refine', 'ridge', 'generator')]
+    for old, new in configs.RENAMED.items():
+        (section, name), (same, after) = old.split('.'), new.split('.')
+        assert section == same and all(name not in c[section] for c in methods)
+        assert any(after in c[section] for c in methods)

@@ -31,7 +31,7 @@ def paint(path, value, size=(8, 8), mode='L', box=None):
 
 @pytest.fixture
 def root(tmp_path):
-    """Good images of grey 10, 11, 12 and (test) 20; scratches 30, 31; dents 40, 41, 42."""
+    """Normal images of grey 10, 11, 12 and (test) 20; scratches 30, 31; dents 40, 41, 42."""
     root = tmp_path / 'cap'
     for i in range(3):
         paint(root / f'train/good/{i:03}.png', 10 + i)
@@ -46,7 +46,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def manifest(root):
-    """A function: writes manifest.csv; edit(rows) may change them. A tile is two good images."""
+    """A function: writes manifest.csv; edit(rows) may change them. A tile is two normal images."""
 
     def write(edit=lambda rows: None, columns=('path', 'split', 'class', 'mask', 'tile')):
         rows = []

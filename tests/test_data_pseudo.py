@@ -1,4 +1,4 @@
-"""Classes of made-up defects: which there are, what is held out, textures, and the object."""
+"""Classes of synthetic defects: which there are, what is held out, textures, and the object."""
 
 import logging
 import sys
@@ -291,5 +291,5 @@ def test_sources_are_held_out_by_groups():
     same = classes.sources_of(40, fields_of(per_class=50), group)
     np.testing.assert_array_equal(same['train'], classes.source_rows(40, 50, 0))
     np.testing.assert_array_equal(same['val'], same['train'])
-    with pytest.raises(InputError, match='all good images are of one group'):
+    with pytest.raises(InputError, match='all normal images are of one group'):
         classes.sources_of(4, fields_of(held_out=0.1), np.zeros(4, int))

@@ -125,7 +125,7 @@ def test_a_noisy_hold_out():
             {'source_fields': (('kinds', 'features'),)},
             "source_fields: 'kinds'; did you mean 'kind'",
         ),
-        ({'source_fields': (('turns', 4),)}, 'turned classes'),
+        ({'source_fields': (('turns', 4),)}, 'rotated classes'),
         (
             {'source_fields': (('per_class', (1, 1)),)},
             r"class 'train class 0' has 1 items, too few",
@@ -217,7 +217,7 @@ def test_far_from_the_test():
     np.testing.assert_array_equal(kept, [False, True, False, True])
 
 
-# The official lists, on made-up files in their formats.
+# The official lists, on synthetic files in their formats.
 
 
 def lines(path, rows):

@@ -97,7 +97,7 @@ def test_no_network_says_what_would_do(python, tmp_path):
     script = "from anyshot_jax.encoders import load; load('resnet50')"
     done = python('-c', script, HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path))
     message = done.stderr.strip().splitlines()[-1]
-    assert 'InputError: timm/resnet50.tv_in1k could not be had' in message
+    assert 'InputError: timm/resnet50.tv_in1k could not be downloaded' in message
     assert '--config.encoder=resnet50=FILE' in message
 
 

@@ -1,4 +1,4 @@
-"""The detector that learns made-up defects: flat noise with squares, brighter or darker."""
+"""The detector that learns synthetic defects: flat noise with squares, brighter or darker."""
 
 import contextlib
 import re
@@ -30,7 +30,7 @@ def tiny(monkeypatch):
 
 
 def make(**fields):
-    """24 good images, two near copies each, of which the last 8 are held out."""
+    """24 normal images, two near copies each, of which the last 8 are held out."""
     config = configs.defaults('patch_net', 'synthetic')
     given = {'layers': ('stride4',), 'net_layers': ('stride2', 'stride4'), 'size': 16}
     config.method.update(given | {'smooth': 1.0, 'encoder': 'tiny', 'ratio': 0.2, 'hidden': (8,)})
@@ -188,7 +188,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     config.update({'num_steps': 8, 'steps_per_call': 2, 'eval_every': 4, 'save_every': 2})
     config.log_every = 2
     monkeypatch.setattr(configs.find('data', 'synthetic'), 'load', lambda fields: data)
-    means = loop.run(config, tmp_path / 'whole')
+    means = loop.run(config, tmp_path / 'whole').means
     assert means['image AUROC'] > 0.5 and (tmp_path / 'whole' / 'report.html').exists()
 
     class Stop(Exception):
@@ -199,7 +199,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
 
     with pytest.raises(Stop):  # after the validation of step 4; step 2 is what is saved
         loop.run(config, tmp_path / 'cut', on_validation=stop)
-    assert loop.run(config, tmp_path / 'cut') == means
+    assert loop.run(config, tmp_path / 'cut').means == means
     empty = jax.tree.map(lambda a: a[None], trained(config, data)[1])
     states = []
     for name in ('whole', 'cut'):
@@ -213,16 +213,16 @@ def test_page_has_the_heat_of_both(tmp_path, monkeypatch):
     config, data = make()
     config.update({'num_steps': 40, 'eval_every': 0, 'save_every': 0, 'log_every': 10})
     monkeypatch.setattr(configs.find('data', 'synthetic'), 'load', lambda fields: data)
-    means = loop.run(config, tmp_path)
+    means = loop.run(config, tmp_path).means
     html = (tmp_path / 'report.html').read_text('utf-8')
     anchors = re.findall(r'<section id="([\w-]+)">', html)
     assert anchors == ['curves', 'detection', 'places', 'settings']
     assert f'ROC, area {means["image AUROC"]:.4f}' in html
-    assert 'looks like a made-up defect' in html and html.count('class="find"') == 12
+    assert 'looks like a synthetic defect' in html and html.count('class="find"') == 12
 
 
 def test_a_category_on_disk(tmp_path):
-    """MVTec AD's layout with two images of each part; made-up defects keep the parts apart."""
+    """MVTec AD's layout with two images of each part; synthetic defects keep the parts apart."""
 
     def write(place, x):
         path = tmp_path / 'cap' / place
@@ -288,7 +288,7 @@ def test_data_without_held_out_images_are_refused():
         ({'val': None}, "needs the role 'val'"),
         ({'val': made(good, np.arange(15, 20), 3)}, r'set config\.data\.pseudo\.held_out=0\.1'),
         ({'val': data.roles['val'].replace(mask=None)}, 'where the defects of val are'),
-        ({**few, 'good': one}, 'of 4 good images 3 are held out and 1 are not'),
+        ({**few, 'good': one}, 'of 4 normal images 3 are held out and 1 are not'),
     ):
         roles = {k: v for k, v in {**data.roles, **changes}.items() if v is not None}
         with pytest.raises(InputError, match=match):

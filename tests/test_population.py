@@ -158,7 +158,7 @@ def test_settings_that_lost_a_seed_each_are_told_apart_by_the_others(tiny_config
 
 
 def test_what_was_best_goes_only_when_the_new_is_whole(tmp_path, monkeypatch):
-    """A killed run progresss by step 6 again, but not by step 2, where the first member was best."""
+    """A killed run comes by step 6 again, but not by step 2, where the first member was best."""
     progress = Progress.resumed(2, 1, {})
     state = lambda a, b: {'w': jnp.array([a, b])}
     with contextlib.closing(checkpoint.open_manager(tmp_path, keep=1)) as best:

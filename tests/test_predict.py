@@ -388,7 +388,7 @@ def test_killed_while_files_take_their_places(folders, monkeypatch):
         (('--query=q',), '--out=DIR is missing'),
         (('--query=q', '--out=o'), 'nothing to learn from: give --support=DIR'),
         (('--query=q', '--out=o', '--model=m', '--method=refine'), 'leave --encoder and --method'),
-        (('--query=q', '--out=o', 'support'), "['support'] are no flags"),
+        (('--query=q', '--out=o', 'support'), "unexpected argument 'support'"),
         (('--qurey=q',), 'qurey'),
         (('--query=q', '--out=o', '--on_error=ignore'), 'on_error'),
     ],

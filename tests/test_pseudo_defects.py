@@ -1,4 +1,4 @@
-"""Made-up defects: noise and shapes against slow oracles, and what is changed against the masks."""
+"""Synthetic defects: noise and shapes against slow oracles, changed pixels against the masks."""
 
 from functools import cache
 

@@ -58,7 +58,7 @@ def test_the_readmes_method_learns(readme, tiny_config, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / 'user')
 
     config = tiny_config(name, num_steps=60, eval_every=20, eval__episodes=200)
-    [mean] = loop.run(config, tmp_path / 'run').values()
+    [mean] = loop.run(config, tmp_path / 'run').means.values()
     records = map(json.loads, (tmp_path / 'run/metrics.jsonl').read_text().splitlines())
     losses = [r['loss'] for r in records if r['kind'] == 'train']
     assert statistics.mean(losses[-8:]) < 0.8 * statistics.mean(losses[:8])

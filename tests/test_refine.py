@@ -44,7 +44,7 @@ def data_of(distance=6.0, shift=0):
 
 @pytest.mark.parametrize('graph', [False, True])
 def test_far_classes_are_told_apart_whatever_the_shots(graph):
-    fields = {'fakes_from': 'made', 'transductive': True, 'graph': graph}
+    fields = {'synthesised_from': 'made', 'transductive': True, 'graph': graph}
     values = run(data_of(60.0), ((WAYS, 0), (WAYS, 1)), **fields)
     assert list(values) == [
         '3-way 0-shot', '3-way 0-shot transductive',
@@ -59,17 +59,17 @@ def test_far_classes_are_told_apart_whatever_the_shots(graph):
 def test_wrong_words_and_the_filter():
     """Items made for other classes: at 0 shots all goes wrong; with shots the filter drops them."""
     data = data_of(60.0, shift=1)
-    fields = {'fakes_from': 'made', 'fake_weight': 50.0}
+    fields = {'synthesised_from': 'made', 'synthesised_weight': 50.0}
     values = run(data, ((4, 0), (4, 2)), **fields)
     np.testing.assert_array_equal(values['4-way 0-shot'], 0)
     np.testing.assert_array_equal(values['4-way 2-shot + synthesis'], values['4-way 2-shot'])
 
 
-def test_good_fakes_help_and_weight_0_changes_nothing():
+def test_good_synthesised_items_help_and_weight_0_changes_nothing():
     data, tasks = data_of(2.5), ((4, 1),)
-    helped = run(data, tasks, fakes_from='made', fake_weight=3.0)
+    helped = run(data, tasks, synthesised_from='made', synthesised_weight=3.0)
     assert helped['4-way 1-shot + synthesis'].mean() > helped['4-way 1-shot'].mean() + 0.03
-    without = run(data, tasks, fakes_from='made', fake_weight=0.0, transductive=True)
+    without = run(data, tasks, synthesised_from='made', synthesised_weight=0.0, transductive=True)
     for kind in ('', ' transductive'):
         a, b = (without[f'4-way 1-shot{k}'] for k in (kind, f'{kind} + synthesis'))
         np.testing.assert_allclose(a, b, atol=0.051)  # one query of twenty, by rounding
@@ -88,10 +88,10 @@ def test_transduction_helps_and_a_prior_moves_it():
 def test_refusals():
     data = data_of()
     for fields, tasks, message in [
-        ({}, ((3, 0),), r'config\.method\.fakes_from names'),
-        ({'fakes_from': 'mades'}, ((3, 1),), "no earlier stage; did you mean 'made'"),
+        ({}, ((3, 0),), r'config\.method\.synthesised_from names'),
+        ({'synthesised_from': 'mades'}, ((3, 1),), "no earlier stage; did you mean 'made'"),
         ({'prior': (1.0, 2.0)}, ((3, 1),), 'each of the 4 test classes'),
-        ({'fake_weight': -1.0}, ((3, 1),), 'fake_weight'),
+        ({'synthesised_weight': -1.0}, ((3, 1),), 'synthesised_weight'),
         ({'neighbours': 0}, ((3, 1),), 'neighbours'),
     ]:
         with pytest.raises(InputError, match=message):

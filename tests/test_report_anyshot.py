@@ -36,10 +36,10 @@ def blobs(num, distance, seed, words=False):
     return from_arrays(x.astype(np.float32), label, names, extras=extras), means
 
 
-def data_of(distance, fakes=True, words=False):
+def data_of(distance, synthesised=True, words=False):
     test, means = blobs(CLASSES, distance, 0, words)
     data = Data({'train': blobs(CLASSES, distance, 7, words)[0], 'test': test})
-    if fakes:
+    if synthesised:
         noise = 0.1 * np.random.default_rng(1).normal(size=(CLASSES, FAKES, DIM))
         data.stages['made'] = {'test': (means[:, None] + noise).astype(np.float32)}
     return data
@@ -79,7 +79,7 @@ def walks(svg):
 @pytest.mark.parametrize('graph', [False, True])
 def test_every_path_starts_at_the_mean_of_its_support(tmp_path, graph):
     fields = {'transductive': True, 'graph': graph, 'rounds': 30}
-    data = data_of(3.0, fakes=False)
+    data = data_of(3.0, synthesised=False)
     found, _ = page(tmp_path, tasks=((3, 4),), data=data, **fields)
     assert set(ANY) & set(found) == {'centres', 'graph', 'by-class'}
     (svg,) = re.findall(r'<svg class="map".*?</svg>', found['centres'], re.DOTALL)
@@ -97,7 +97,7 @@ def test_every_path_starts_at_the_mean_of_its_support(tmp_path, graph):
 
 
 def test_synthesised_support_starts_the_paths_at_0_shots(tmp_path):
-    found, _ = page(tmp_path, transductive=True, fakes_from='made', distance=8.0)
+    found, _ = page(tmp_path, transductive=True, synthesised_from='made', distance=8.0)
     assert set(ANY) <= set(found)
     few, none = re.findall(r'<svg class="map".*?</svg>', found['centres'], re.DOTALL)
     assert [len(p) for p in places(none, 'made')] == [FAKES] * 3 and not places(none, 'shot')
@@ -105,7 +105,7 @@ def test_synthesised_support_starts_the_paths_at_0_shots(tmp_path):
         np.testing.assert_allclose(line[0], own.mean(0), atol=0.11)
     shots, made = places(few, 'shot'), places(few, 'made')
     for real, own, line in zip(shots, made, walks(few), strict=True):
-        # Two shots count 1 each, all synthesised items of a class fake_weight together.
+        # Two shots count 1 each, all synthesised items of a class synthesised_weight together.
         want = (real.sum(0) + 0.5 * own.mean(0)) / 2.5
         np.testing.assert_allclose(line[0], want, atol=0.11)
     for said in ('3-way 2-shot + synthesis, transductive: 100.0', '3-way 0-shot, transductive'):
@@ -116,7 +116,7 @@ def test_synthesised_support_starts_the_paths_at_0_shots(tmp_path):
 
 def test_wrong_answers_are_ringed(tmp_path):
     """As many rings as the title leaves out."""
-    found, _ = page(tmp_path, transductive=True, fakes_from='made', distance=2.0)
+    found, _ = page(tmp_path, transductive=True, synthesised_from='made', distance=2.0)
     svgs = re.findall(r'<figcaption>(.*?)</figcaption>(<svg.*?</svg>)', found['centres'], re.DOTALL)
     assert len(svgs) == 2
     for title, svg in svgs:
@@ -135,19 +135,19 @@ def test_edges_are_the_nearest_neighbours(tmp_path):
     assert {tuple(e) for e in maps.edges(x, 3).tolist()} == want
 
 
-@pytest.mark.parametrize('fakes', [False, True])
-def test_without_transduction_there_are_no_paths(tmp_path, fakes):
-    fields = {'fakes_from': 'made'} if fakes else {}
-    tasks = ((3, 1), (3, 0)) if fakes else ((3, 1),)
+@pytest.mark.parametrize('synthesised', [False, True])
+def test_without_transduction_there_are_no_paths(tmp_path, synthesised):
+    fields = {'synthesised_from': 'made'} if synthesised else {}
+    tasks = ((3, 1), (3, 0)) if synthesised else ((3, 1),)
     found, _ = page(tmp_path, tasks=tasks, **fields)
-    assert set(ANY) & set(found) == ({'synthesised', 'by-class'} if fakes else set())
+    assert set(ANY) & set(found) == ({'synthesised', 'by-class'} if synthesised else set())
 
 
 def test_accuracy_of_every_class_is_that_of_the_run(tmp_path, monkeypatch):
     """All classes in every task: the mean over classes is the mean over the same episodes."""
     monkeypatch.setattr(anyshot, 'TASKS', 30)
     found, (method, state, data, _) = page(
-        tmp_path, tasks=((CLASSES, 1), (CLASSES, 0)), transductive=True, fakes_from='made'
+        tmp_path, tasks=((CLASSES, 1), (CLASSES, 0)), transductive=True, synthesised_from='made'
     )
     key = jax.random.split(jax.random.key(0), 4)[3]
     values = method.evaluate(state, data, key, 'test')
@@ -161,7 +161,7 @@ def test_accuracy_of_every_class_is_that_of_the_run(tmp_path, monkeypatch):
 
 
 def test_features_from_words(tmp_path):
-    data = data_of(6.0, fakes=False, words=True)
+    data = data_of(6.0, synthesised=False, words=True)
     data.roles['train'] = data.roles['test']  # the words of a class tell its mean
     found, (method, state, data, _) = page(tmp_path, 'ridge', data=data, penalty=0.01)
     assert set(ANY) & set(found) == {'synthesised', 'by-class'}
@@ -176,27 +176,27 @@ def test_features_from_words(tmp_path):
 def test_features_that_are_not_finite_are_a_line(tmp_path):
     data = data_of(3.0)
     data.roles['test'] = data.roles['test'].replace(x=data.roles['test'].x * np.nan)
-    found, _ = page(tmp_path, data=data, transductive=True, fakes_from='made')
+    found, _ = page(tmp_path, data=data, transductive=True, synthesised_from='made')
     assert 'not finite' in found['centres']
 
 
 def test_other_methods_have_no_such_part(tmp_path):
-    found, _ = page(tmp_path, 'simpleshot', tasks=((3, 1),), data=data_of(3.0, fakes=False))
+    found, _ = page(tmp_path, 'simpleshot', tasks=((3, 1),), data=data_of(3.0, synthesised=False))
     assert not set(ANY) & set(found)
 
 
 def test_the_task_drawn_has_shots(tmp_path):
     """Also where the result's first column is for none."""
-    found, _ = page(tmp_path, tasks=((3, 0), (3, 2)), fakes_from='made')
+    found, _ = page(tmp_path, tasks=((3, 0), (3, 2)), synthesised_from='made')
     assert '3-way 2-shot' in found['task']
 
 
 def test_the_table_says_how(tmp_path):
     """Four results of one task have a name each."""
-    page(tmp_path, fakes_from='made', transductive=True)
+    page(tmp_path, synthesised_from='made', transductive=True)
     values = {'3-way 2-shot': 0.5, '3-way 2-shot transductive + synthesis': 0.6}
     result = {'values': {k: {'mean': v, 'ci95': 0.1, 'n': 30} for k, v in values.items()}}
     (tmp_path / 'result.json').write_text(json.dumps(result))
-    page(tmp_path, fakes_from='made', transductive=True)
+    page(tmp_path, synthesised_from='made', transductive=True)
     html = (tmp_path / 'report.html').read_text('utf-8')
     assert '<td>2</td>' in html and '<td>2 transductive + synthesis</td>' in html

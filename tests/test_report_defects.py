@@ -134,7 +134,9 @@ def test_page_of_a_detector(tmp_path, monkeypatch, masks):
     assert anchors == ['curves', 'detection', 'places', 'settings']
     assert html.count('class="find"') == 12 and EVIL not in html and EVIL in unescape(html)
     assert 'ROC, area 1.0000' in html and html.count('the highest</figcaption>') == 1  # of good
-    said = re.findall(r'<figcaption>score [^<]*?; higher than (\d+)&nbsp;% of the good ones', html)
+    said = re.findall(
+        r'<figcaption>score [^<]*?; higher than (\d+)&nbsp;% of the normal ones', html
+    )
     assert said == ['100'] * 8  # all bright squares
 
 
@@ -173,7 +175,7 @@ def namer(shots=(1, 2)):
     """Three types, two of them alike, on parts that show two images each; one has two parts."""
     config = configs.defaults('anomaly', 'synthetic', 'beside')
     config.num_steps = 0
-    config.eval.tasks = ((10, 2),)  # of made-up types, of which the real ones are fewer
+    config.eval.tasks = ((10, 2),)  # of synthetic types, of which the real ones are fewer
     config.method.update({'shots': shots, 'draws': 5})
     rng = np.random.default_rng(0)
     label = np.repeat([0, 1, 2], [10, 10, 4])

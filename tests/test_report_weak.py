@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from anyshot_jax import config as configs
-from anyshot_jax.report import weak
+from anyshot_jax.report import charts, weak
 from anyshot_jax.types import Data, from_arrays
 
 EVIL = '<b onclick="x">&'
@@ -56,7 +56,7 @@ def test_histogram_counts_every_image(tmp_path):
         ]
         most = max(np.histogram(weight[c], np.linspace(0, weight.max(), weak.BINS + 1))[0].max()
                    for c in (clean, ~clean))  # fmt: skip
-        count = np.array(high) * most / (weak.HIGH - weak.BELOW - weak.TOP)
+        count = np.array(high) * most / (charts.BARS_HIGH - charts.BELOW - charts.TOP)
         np.testing.assert_allclose(count.sum(), chosen.sum(), atol=0.1)
 
 

@@ -33,7 +33,7 @@ def images(n, seed=0, channels=1):
 
 
 def make(channels=1):
-    """Good images, real defects on others, made-up ones that were made on rows of good."""
+    """Normal images, real defects on others, synthetic ones that were made on rows of good."""
     rng = np.random.default_rng(7)
     good = np.clip(rng.normal(110, 10, (9, 16, 16, channels)), 0, 255).astype(np.uint8)
     two = ('a', 'b')
@@ -57,7 +57,7 @@ def seen_in_numpy(data, of, role):
     x, bank = patches(dataset.x), memory_bank.fit(patcher, data.roles['good'].x, ratio=of.ratio)
     dist = np.linalg.norm(x[..., None, :] - bank, axis=-1)
     normal = bank[dist.argmin(-1)]
-    if of.made_up_against == 'source' and role == 'train':
+    if of.synthetic_against == 'source' and role == 'train':
         normal = patches(data.roles['good'].x)[dataset.group]
     dist = np.linalg.norm(x - normal, axis=-1)
     found = x - normal if of.subtract else x
@@ -79,13 +79,13 @@ def seen_in_numpy(data, of, role):
 @pytest.mark.parametrize('role', ['test', 'train'])
 @pytest.mark.parametrize(
     'given',
-    [{}, {'made_up_against': 'source', 'sharpness': 1.0}, {'subtract': False}, {'head': ''}],
+    [{}, {'synthetic_against': 'source', 'sharpness': 1.0}, {'subtract': False}, {'head': ''}],
     ids=str,
 )
 def test_peaks_are_the_weighted_means(given, role):
     of, data = fields(**given), make()
     got = residual.embed(data, of)
-    assert set(got) == {'test', 'train'}  # good ones are used up
+    assert set(got) == {'test', 'train'}  # normal ones are used up
     parts, _ = seen_in_numpy(data, of, role)
     usual, _ = seen_in_numpy(data, of, 'good')
     assert got[role].parts == tuple(p.shape[1] for p in parts) == ((9, 6, 6) if of.head else (9,))
@@ -99,7 +99,9 @@ def test_peaks_are_the_weighted_means(given, role):
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('given', [{}, {'made_up_against': 'source'}, {'subtract': False}], ids=str)
+@pytest.mark.parametrize(
+    'given', [{}, {'synthetic_against': 'source'}, {'subtract': False}], ids=str
+)
 def test_maps_stay_where_they_are(given, channels):
     of, data = fields(output='map', **given), make(channels)
     got = residual.embed(data, of)
@@ -111,7 +113,7 @@ def test_maps_stay_where_they_are(given, channels):
 
 
 def test_what_is_as_a_good_image_leaves_nothing():
-    """With all good patches in the bank; or compared with its source, whatever is in the bank."""
+    """With all normal patches in the bank; or compared with its source, whatever is in the bank."""
     data = make()
     data.roles['test'] = data.roles['test'].replace(
         x=np.concatenate([data.roles['test'].x[:4], data.roles['good'].x[6:7]])
@@ -121,15 +123,15 @@ def test_what_is_as_a_good_image_leaves_nothing():
     assert all(x.any() for x in (*got.roles['test'].x[:4], *got.roles['train'].x[1:]))
     few = {'output': 'map', 'ratio': 0.01}
     assert residual.embed(data, fields(**few)).roles['train'].x[0].any()
-    got = residual.embed(data, fields(**few, made_up_against='source'))
+    got = residual.embed(data, fields(**few, synthetic_against='source'))
     assert not got.roles['train'].x[0].any()
     changed = np.abs(got.roles['train'].x[1:]).max((0, 3)) > 0
     assert changed[1:3].all() and not changed[7].any()  # of what lies in rows 3..6
 
 
 def test_another_source_is_another_residual():
-    """What is kept of an earlier call was found for the same good images."""
-    data, of = make(), fields(output='map', made_up_against='source', ratio=0.01)
+    """What is kept of an earlier call was found for the same normal images."""
+    data, of = make(), fields(output='map', synthetic_against='source', ratio=0.01)
     before = residual.embed(data, of).roles['train'].x
     patcher = memory_bank.load_patcher('tiny', LAYERS, size=16)
     bank = memory_bank.fit(patcher, data.roles['good'].x, ratio=0.01)
@@ -226,8 +228,8 @@ def test_another_seed_draws_other_support():
 def test_sources_have_to_be_known():
     data = make()
     data.roles['train'] = data.roles['train'].replace(group=None)
-    with pytest.raises(InputError, match=r'made_up_against.*train'):
-        residual.embed(data, fields(made_up_against='source'))
+    with pytest.raises(InputError, match=r'synthetic_against.*train'):
+        residual.embed(data, fields(synthetic_against='source'))
 
 
 def without(*roles):
@@ -238,7 +240,10 @@ def without(*roles):
     ('given', 'match'),
     [
         ({'output': 'peek'}, r"residual\.output='peek' is unknown; did you mean 'peak'"),
-        ({'made_up_against': 'sauce'}, r"made_up_against='sauce' is unknown; did you mean 'source"),
+        (
+            {'synthetic_against': 'sauce'},
+            r"synthetic_against='sauce' is unknown; did you mean 'source",
+        ),
         ({'sharpness': -1.0}, r'residual\.sharpness=-1\.0 must be >= 0'),
         ({'head': 'stride44'}, r"no map 'stride44' for config\.residual\.head.*'stride4'"),
         ({'layers': ('stride3',)}, r"config\.residual\.layers: .* no map 'stride3'.*did you mean"),
@@ -257,5 +262,5 @@ def test_good_images_are_needed(kind):
     data = without('good')
     if kind == 'features':
         data.roles['good'] = from_arrays(np.zeros((3, 4), np.float32), np.zeros(3, int))
-    with pytest.raises(InputError, match=r"encoder='tiny' compares with good images, but .*test"):
+    with pytest.raises(InputError, match=r"encoder='tiny' compares with normal images, but .*test"):
         residual.embed(data, fields())

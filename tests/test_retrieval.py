@@ -136,7 +136,7 @@ def test_what_can_not_be_searched_is_said(query, gallery, message):
 
 
 def test_a_method_is_judged_by_retrieval():
-    """The values of a run are those of its embedding, searched by hand; turned classes too."""
+    """The values of a run are those of its embedding, searched by hand; rotated classes too."""
     rng = np.random.default_rng(0)
     label, group = np.repeat(np.arange(6), 5), np.tile(np.arange(5) // 2, 6)
     x = rng.integers(0, 256, (30, 6, 6, 1), np.uint8)

@@ -169,7 +169,7 @@ def test_what_is_wrong_is_said(chromium, here):
     bad = {'name': '<b>.png', 'mimeType': 'image/png', 'buffer': b'no image'}
     noise.locator('input').set_input_files([bad, *uploads(dots(5))])
     expect(page.locator('#message.error')).to_contain_text('<b>.png is not an image')
-    expect(noise.locator('img')).to_have_count(3)  # the good one came in
+    expect(noise.locator('img')).to_have_count(3)  # the normal one came in
     page.set_input_files('#ask input', [bad])
     expect(page.locator('.answer')).to_contain_text('<b>.png is not an image')
 

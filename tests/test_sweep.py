@@ -132,7 +132,7 @@ class _Polylines(HTMLParser):
     def __init__(self, page):
         super().__init__()
         self.points, self.tags, self.text = [], set(), ''
-        self.feed(page)
+        self.feed(str(page))
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)

@@ -107,7 +107,7 @@ def trained():
     """Data, the method, its first state and that after some steps on two devices."""
     data = on_all_devices(data_of(noise=0.3))
     sizes = {'hidden': 32, 'embedding': 8, 'noise_dim': 4}
-    method = built(data, 'generator', **sizes, fake_contrast=5.0)
+    method = built(data, 'generator', **sizes, synthesised_contrast=5.0)
     init = on_all_devices(jax.jit(method.init)(KEY, data))
     step = make_step(method, batch_size=8, steps_per_call=2)
     state, metrics = init, None
@@ -121,7 +121,7 @@ def test_generator_trains(trained):
     assert int(state.step) == 4
     assert jax.tree.structure(state) == jax.tree.structure(init)
     assert all(np.isfinite(a).all() for a in jax.tree.leaves((state.params, metrics)))
-    assert set(metrics) == {'wasserstein', 'real_contrast', 'fake_contrast', 'loss'}
+    assert set(metrics) == {'wasserstein', 'real_contrast', 'synthesised_contrast', 'loss'}
     for name in ('generator', 'critic', 'embedding'):
         moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0,
                              state.params[name]['params'], init.params[name]['params'])  # fmt: skip

@@ -142,7 +142,7 @@ def test_what_it_can_not_do(folder, protonet, tmp_path):
     with pytest.raises(InputError, match=r'is no workdir: there is no config\.json'):
         AnyShotClassifier(method=str(tmp_path)).fit(x, label)
     (tmp_path / 'config.json').write_text('{"stages": []}')
-    with pytest.raises(InputError, match=r'config\.json: no config of one stage'):
+    with pytest.raises(InputError, match=r'config\.json: not the config of a single-stage run'):
         AnyShotClassifier(method=str(tmp_path)).fit(x, label)
 
 

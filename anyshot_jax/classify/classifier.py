@@ -13,7 +13,7 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from anyshot_jax.classify import fitting, model_file, nearest_mean
+from anyshot_jax.classify import fitting, joint, model_file, nearest_mean
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.support_classifier import SupportClassifier
 from anyshot_jax.classify.trained_classifier import TrainedClassifier
@@ -35,14 +35,19 @@ class AnyShotClassifier(SupportClassifier):
       method: 'prototypes', every item by itself; or 'refine', all items of a call together, which
         are taken to be spread evenly over the classes (transductive, see methods/refine.py).
         The workdir of a trained run makes a `TrainedClassifier` in place of this one.
-      text_encoder: of names and descriptions, for `encoders.load`, or 'tfidf'.
+      text_encoder: of names and descriptions, for `encoders.load`, or 'tfidf'. Unused where the
+        encoder of images has a tower of texts in the same space (CLIP, SigLIP) and classes are
+        described: words then tell all of them, mixed with their images (`joint.py`), but for
+        'refine'.
       unknown: the answer to what is unlike all classes; None: the nearest class whatever it is.
       false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
       power, normalise, shrink: see `nearest_mean.fit_space`; None: 0.5 and True for images, 1 and
         False for feature vectors.
 
-    Attributes: see `SupportClassifier`.
+    Attributes: see `SupportClassifier`; joint_: what words of a joint encoder add, or None.
     """
+
+    joint_: joint.Joint | None = None
 
     def __new__(cls, encoder: str = '', method: str = 'prototypes', **fields: Any) -> Any:
         """A `TrainedClassifier` where the method is a folder."""
@@ -88,7 +93,7 @@ class AnyShotClassifier(SupportClassifier):
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
-        """Whether the items of a call help each other."""
+        """True where the items of a call help each other (transduction)."""
         return self.method == 'refine'
 
     def check_params(self) -> None:
@@ -107,6 +112,16 @@ class AnyShotClassifier(SupportClassifier):
         power = self.power if self.power is not None else 0.5 if self.of_images_ else 1.0
         normalise = self.of_images_ if self.normalise is None else self.normalise
         how = {'power': power, 'normalise': normalise, 'shrink': self.shrink}
+        self.joint_ = None
+        texts = self.encoder_.encoder.text if self.of_images_ and self.descriptions_ else None
+        if texts is not None and not self.transductive:
+            said = [self.descriptions_.get(c, '') for c in self.classes_.tolist()]
+            vectors = joint.class_texts(self.classes_.tolist(), said, texts)
+            head, self.joint_, calibrated = joint.fit(
+                self.support_features_, self._label(), vectors, texts.scale, how=how,
+                false_alarm=self.false_alarm,
+            )  # fmt: skip
+            return head, calibrated
         return fitting.learn(
             self.support_features_, self._label(), self.classes_.tolist(), self.descriptions_,
             net=self.encoder_ if self.of_images_ else None, how=how,
@@ -114,7 +129,8 @@ class AnyShotClassifier(SupportClassifier):
         )  # fmt: skip
 
     def _scores(self, x: Array, z: Array) -> Array:
-        return nearest_mean.scores(self.head_, z)
+        score = nearest_mean.scores(self.head_, z)
+        return score if self.joint_ is None else joint.scores(self.joint_, score, x)
 
     def _probabilities(self, x: Array, z: Array, score: Array) -> Array:
         if self.transductive and len(x) > 1:
@@ -130,7 +146,7 @@ class AnyShotClassifier(SupportClassifier):
 
     @classmethod
     def load(cls, path: str | Path) -> 'AnyShotClassifier':
-        """What `save` wrote; runs nothing that is in the file.
+        """Reads what `save` wrote; runs nothing that is in the file.
 
         Raises:
           InputError: no such file, damaged, or no classifier; says which.

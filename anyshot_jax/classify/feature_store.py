@@ -215,7 +215,7 @@ def _remove(path: Path, why: Exception) -> None:
 
 
 def _key(path: Path) -> bytes | InputError:
-    """Of the file's bytes, read in pieces: it may be something huge that is no image."""
+    """Digest of a file's bytes, read in pieces: it may be something huge that is no image."""
     try:
         with path.open('rb') as f:
             size = os.fstat(f.fileno()).st_size
@@ -235,7 +235,7 @@ def _unreadable(path: Path, why: OSError) -> InputError:
 
 
 def store_of(net: Frozen | Trained) -> FeatureStore:
-    """Of the features that a classifier takes."""
+    """Digest of the features that a classifier takes."""
     if isinstance(net, Trained) and net.encoder:
         net = frozen(net.encoder)
     if isinstance(net, Trained):

@@ -1,4 +1,4 @@
-"""A classifier's head from its support: means, words, calibration and the limit of the unknown.
+"""A classifier's head from its support: means, words, calibration and the rejection threshold.
 
 The support is also held out, a part in turn: what it is then said to be tells how sure to be.
 """
@@ -20,7 +20,7 @@ ONE_SHOT_TEMPERATURE = 0.1
 
 
 class Calibrated(NamedTuple):
-    """What held-out examples say of the scores."""
+    """Temperature and threshold of scores, fitted on held-out examples."""
 
     temperature: float
     threshold: float | None  # of the best score; None: nothing could be held out
@@ -98,7 +98,7 @@ def fit(
 
 
 def choose_bias(score: Array, said: Array, y: Array, of_words: Array) -> float:
-    """What is added to the scores of classes that are known by words only.
+    """Offset of the scores of classes that are known by words only.
 
     They are less like their items than others, and would never win. The harmonic mean of two shares
     decides, both of held-out items and averaged over classes: of those that still get their own
@@ -164,7 +164,7 @@ def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> C
 
 
 def with_limits(head: Head, found: Calibrated) -> Head:
-    """The head that answers so."""
+    """`head` with the fitted temperature and threshold."""
     limit = -np.inf if found.threshold is None else found.threshold
     return head._replace(temperature=np.float32(found.temperature), threshold=np.float32(limit))
 
@@ -191,7 +191,7 @@ def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
 
 
 def _usual_temperature(head: Head) -> float:
-    """What tasks of one example a class need; for plain vectors by how far the means are apart."""
+    """Temperature for tasks of one example a class; by the spread of the means of plain vectors."""
     if head.space.normalise:
         return ONE_SHOT_TEMPERATURE
     spread = np.square(head.means - head.means.mean(0)).sum(1).mean()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from anyshot_jax.config import under
 from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.encoders.catalogue import last_layer
 from anyshot_jax.runtime.bars import bar
+from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.types import Array, InputError
 
 BATCH = 16  # images at once; fewer than half of that pass one by one
@@ -39,8 +40,7 @@ class Frozen(NamedTuple):
         if len(x) < BATCH // 2:
             found = [self.apply(self.params, x[i : i + 1]) for i in range(len(x))]
             return np.concatenate([np.zeros((0, self.dim), np.float32), *map(np.asarray, found)])
-        rows = np.arange(BATCH) % len(x)
-        return np.asarray(self.apply(self.params, x[rows]))[: len(x)]
+        return np.asarray(map_rows(partial(self.apply, self.params), x, size=BATCH))
 
     def features(self, items: Sequence[Any]) -> Array:
         """[N, D] float32 of images, read and embedded a few at a time.
@@ -67,7 +67,7 @@ class Frozen(NamedTuple):
                 shown.update(BATCH)
 
     def imagenet(self, text_encoder: str) -> word_means.Known | None:
-        """What its last layer knows of ImageNet's classes, if it has one."""
+        """Weights of ImageNet's classes in its last layer, if it has one."""
         head = last_layer(_parts(self.which)[0])
         if head is not None:  # joined parts come last, and say nothing of those classes
             head = np.pad(head, ((0, 0), (0, self.dim - head.shape[1])))

@@ -1,4 +1,4 @@
-"""Where in an image its answer comes from, for nets whose features are the mean of a map."""
+"""Heat maps of the evidence for an answer, for nets whose features are the mean of a map."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from anyshot_jax.types import Array
 
 
 def left_out(cells: Array, score: Callable[[Array], Array]) -> np.ndarray:
-    """How much a score falls when a cell is left out of the mean of a map.
+    """Drop of a score when a cell is left out of the mean of a map.
 
     Above 0: the cell speaks for what is scored; below 0: against it; the sizes are those of the
     score. Each cell is left out alone, so that two that say the same hide each other in part. A

@@ -1,4 +1,4 @@
-"""What classes are called: texts or numbers, each once, in order."""
+"""Labels of classes: texts or numbers, each once, in order."""
 
 import warnings
 from collections.abc import Iterable

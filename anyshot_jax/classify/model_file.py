@@ -1,7 +1,8 @@
 """A fitted classifier as one .safetensors file: arrays, and JSON in its header. Nothing is run.
 
 safetensors' metadata {'anyshot_jax': JSON}, tensors support_features, support_label,
-support_pictures, and head.<field> as nearest_mean.Head has them
+support_pictures, head.<field> as nearest_mean.Head has them, and joint.<field> of a classifier
+that words tell, too
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from anyshot_jax.classify.joint import Joint
 from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import THUMBNAIL
 from anyshot_jax.types import InputError
@@ -48,6 +50,8 @@ def write(path: Path, classifier: Any) -> None:
         'encoder': classifier.encoder_.encoder.digest if classifier.of_images_ else '',
     }
     head = {f'head.{k}': v for k, v in _flat(classifier.head_).items()}
+    if classifier.joint_ is not None:
+        head |= {f'joint.{k}': np.asarray(v) for k, v in classifier.joint_._asdict().items()}
     arrays = {
         'support_features': classifier.support_features_,
         'support_label': np.searchsorted(classifier.classes_, classifier.support_labels_),
@@ -123,6 +127,7 @@ def _restore(path: Path, cls: type) -> Any:
     made.descriptions_ = {c: str(t) for c, t in said['descriptions']}
     space = Space(**{k: head_fields[k] for k in Space._fields})
     made.head_ = Head(space, **{k: head_fields[k] for k in Head._fields[1:]})
+    made.joint_ = _joint(path, arrays, num, dim)
     made.held_out_ = arrays['held_out']
     made.temperature_ = float(made.head_.temperature)
     limit = float(made.head_.threshold)
@@ -131,6 +136,18 @@ def _restore(path: Path, cls: type) -> Any:
     made.encoder_digest_ = str(said['encoder'])
     made.index_support()
     return made
+
+
+def _joint(path: Path, arrays: dict, num: int, dim: int) -> Joint | None:
+    if not any(name.startswith('joint.') for name in arrays):
+        return None
+    found = Joint(*(arrays[f'joint.{k}'] for k in Joint._fields))
+    width = found.texts.shape[-1]
+    shapes = (num, width), (num,), (num,), (num,)
+    for name, a, shape in zip(Joint._fields, found, shapes, strict=True):
+        if a.dtype != np.float32 or a.shape != shape or not np.isfinite(a).all() or width > dim:
+            raise InputError(f'{path}: joint.{name} does not fit the rest of the file')
+    return found
 
 
 def _classes(path: Path, said: dict) -> np.ndarray:

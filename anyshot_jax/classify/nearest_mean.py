@@ -22,7 +22,7 @@ SHRINK = 0.2
 
 
 class Space(NamedTuple):
-    """How features [N, D] are seen, along R axes."""
+    """Projection of features [N, D] on R axes."""
 
     power: Array  # [] of every feature, its sign kept
     normalise: Array  # [] 1: vectors of length 1 | 0: as long as they are

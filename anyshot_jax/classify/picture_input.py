@@ -16,7 +16,7 @@ THUMBNAIL = 64  # pixels of what is kept of the support
 
 
 def are_images(x: Any) -> bool:
-    """Whether X holds images rather than feature vectors."""
+    """True if X holds images rather than feature vectors."""
     if isinstance(x, np.ndarray):
         if x.dtype == np.uint8 and x.ndim in (3, 4):
             return True
@@ -30,7 +30,7 @@ def _is_image(item: Any) -> bool:
 
 
 def name_of(item: Any, row: int) -> str:
-    """What messages and answers call it: its path, or its row."""
+    """Name in messages and answers: its path, or its row."""
     return str(item) if isinstance(item, (str, Path)) else f'#{row}'
 
 

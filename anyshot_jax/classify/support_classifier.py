@@ -47,7 +47,7 @@ class Answers(NamedTuple):
 
 
 class SupportClassifier(ClassifierMixin, BaseEstimator):
-    """What both estimators do with their support.
+    """Base of both estimators: everything that concerns their support.
 
     Attributes:
       classes_: [C]. head_: `nearest_mean.Head`. temperature_, threshold_ (None: no class has two
@@ -65,7 +65,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def encoder_(self) -> Frozen | Trained:
-        """What makes features of images; loaded when it is first asked for, once a process."""
+        """Encoder of images; loaded when it is first asked for, once a process."""
         raise NotImplementedError
 
     def check_params(self) -> None:

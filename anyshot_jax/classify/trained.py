@@ -16,6 +16,7 @@ from PIL import Image
 from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
 from anyshot_jax.classify.picture_input import squares
+from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.training import workdir as workdirs
 from anyshot_jax.types import Array, Data, Episode, InputError, from_arrays
 
@@ -94,15 +95,16 @@ class Trained(NamedTuple):
             )
         y = label.astype(np.int32)
         order = np.argsort(y, kind='stable')  # by class, as episodes are
-        shots, found = self.items(x_s[order]), []
+        shots, ids = self.items(x_s[order]), np.arange(num_classes, dtype=np.int32)
+
+        def answers(part):
+            task = Episode(shots, y[order], self.items(part), np.zeros(len(part), np.int32), ids)
+            return self.predict(self.state, task)
+
+        if not len(x_q):
+            return np.zeros((0, num_classes), np.float32)
         size = BATCH if len(x_q) <= BATCH else QUERIES  # two shapes only are ever compiled
-        for start in range(0, len(x_q), size):
-            part = x_q[start : start + size]
-            filled = self.items(part[np.arange(size) % len(part)])
-            nobody, ids = np.zeros(size, np.int32), np.arange(num_classes, dtype=np.int32)
-            task = Episode(shots, y[order], filled, nobody, ids)
-            found.append(np.asarray(self.predict(self.state, task))[: len(part)])
-        return np.concatenate([np.zeros((0, num_classes), np.float32), *found])
+        return np.asarray(map_rows(answers, x_q, size=size))
 
 
 @cache
@@ -136,9 +138,9 @@ def _item_shape(config, folder: Path) -> tuple[int, ...]:
     size = config.data.get('size', 0)
     if not size:
         raise InputError(
-            f'{folder}: images cannot be made into {config.data.name} items, for config.data has no '
-            'size: a loader of your own says the side of its square images in DEFAULTS as size, and '
-            'their channels as channels'
+            f'{folder}: images cannot be made into {config.data.name} items, for config.data has '
+            'no size: a loader of your own says the side of its square images in DEFAULTS as '
+            'size, and their channels as channels'
         )
     return (size, size, config.data.get('channels', 1))
 

@@ -1,4 +1,4 @@
-"""What was trained in a workdir, as a scikit-learn estimator.
+"""Model trained in a workdir, as a scikit-learn estimator.
 
 classifier = TrainedClassifier('runs/my_protonet').fit(paths, labels)
 """

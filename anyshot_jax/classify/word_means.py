@@ -1,4 +1,4 @@
-"""Means of classes that have no images, from what they are called and said to be.
+"""Means of classes without images, predicted from their names and descriptions.
 
 Ridge regression from vectors of words to class means (as methods/ridge.py), learnt from the
 classes that have images and, where the encoder was trained on ImageNet, from that: the weights of
@@ -55,7 +55,7 @@ def class_words(names: Sequence[str], texts: Sequence[str], text_encoder: str) -
 
 
 def imagenet(head: Array | None, text_encoder: str) -> Known | None:
-    """What the encoder's last layer [1000, D] knows; None without one, or of tf-idf words."""
+    """ImageNet's classes by the encoder's last layer [1000, D]; None without one, or for tf-idf."""
     if head is None or text_encoder == 'tfidf':
         return None
     names = (Path(__file__).parent / 'imagenet_classes.txt').read_text().splitlines()
@@ -91,7 +91,9 @@ def fit_means(words: Array, has_images: Array, means: Array, known: Known | None
         weight.append(np.ones(len(known.words)))
     x, y, w = np.concatenate(rows), np.concatenate(targets), np.concatenate(weight)
     if not len(x):
-        raise InputError('nothing says what descriptions look like: give images of some classes')
+        raise InputError(
+            'this encoder has no classifier to learn from: give images of at least one class'
+        )
     weighed = (x * w[:, None]).T
     solved = np.linalg.solve(weighed @ x + PENALTY * np.eye(x.shape[1]), weighed)
     slope = solved @ y

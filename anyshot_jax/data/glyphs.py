@@ -10,7 +10,7 @@ has Arabic, Lao and N'Ko; test has Armenian, Georgian, Hebrew and Tifinagh.
 
 Classes bear their Unicode name; extras['attribute'] [C, A] float32 says with 0 and 1 what it says:
 script, case, words of the base letter, letters they are spelt with, marks. Symmetric characters
-make some turned classes equal, so turns = 1 here.
+make some rotated classes equal, so turns = 1 here.
 """
 
 import unicodedata
@@ -67,7 +67,7 @@ def load(config: ConfigDict) -> Data:
 
 
 def attribute_columns(config: ConfigDict) -> tuple[str, ...]:
-    """What the A columns of extras['attribute'] mean, such as 'case:SMALL' or 'mark:ACUTE'."""
+    """Meanings of the A columns of extras['attribute'], such as 'case:SMALL' or 'mark:ACUTE'."""
     return tuple(str(c) for c in _drawn(config.size)['columns'])
 
 

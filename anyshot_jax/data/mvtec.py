@@ -3,7 +3,7 @@
 The directory is in MVTec AD's or MVTec 3D AD's layout, with a manifest.csv or not, see
 `mvtec_files.py`. Roles: 'good' (one class, train/good), 'good_test' (test/good, if there is any),
 'test' (the types of defect, with masks), and with config.data.pseudo.classes 'train' and 'val':
-made-up defects on images of 'good', see `pseudo.py`, whose group is the row of their image in
+synthetic defects on images of 'good', see `pseudo.py`, whose group is the row of their image in
 'good'. Elsewhere group says which images are near copies (of one part, say): support and query
 must not share one, and 'good', 'good_test' and 'test' number them alike.
 
@@ -66,7 +66,7 @@ def load(config: ConfigDict) -> Data:
         raise InputError(
             f'{root} has {len(kinds)} type{"" if len(kinds) == 1 else "s"} of defect'
             f'{f" ({kinds[0]})" if kinds else ""}: there is nothing to tell apart'
-            + ('' if not kinds else '; --config.data.detect_only=True tells it from good images')
+            + ('' if not kinds else '; --config.data.detect_only=True tells it from normal images')
         )
     number = {g: n for n, g in enumerate(sorted({item.group for item in items}))}
     roles: dict[str, Dataset] = {

@@ -8,7 +8,7 @@ from anyshot_jax.types import Array, InputError
 
 
 class Noisy(NamedTuple):
-    """What stands under the names of the classes after labels were made wrong."""
+    """Labels after noise: which class name each item stands under."""
 
     row: Array  # [N] int64 into the items, or into `outside` where `stranger`
     label: Array  # [N] int64, as given
@@ -35,7 +35,7 @@ def corrupt(rng: np.random.Generator, label: Array, share: float, num_outside: i
     num = int(label.max()) + 1
     given, row = label.copy(), np.arange(len(label))
     if share and num < 2:
-        raise InputError('config.data.noise needs two classes: of one no label can be mistaken')
+        raise InputError('config.data.noise needs at least two classes')
     swapped, replaced = [], []
     for c in range(num):
         items = rng.permutation(np.flatnonzero(label == c))

@@ -62,7 +62,9 @@ def source_config(config: ConfigDict) -> ConfigDict:
         if name not in defaults:
             raise InputError(f'config.data.source_fields: {name!r}{nearest(name, defaults)}')
     if given.get('turns', 1) != 1 or given.get('turns_eval', 1) != 1:
-        raise InputError('config.data.source_fields: turned classes have no wrong labels, leave it')
+        raise InputError(
+            'config.data.source_fields: rotated classes have no wrong labels, leave it'
+        )
     return ConfigDict(defaults | given)
 
 

@@ -1,1 +1,1 @@
-"""What anomaly detection and defect types share: memory bank, detector, residuals."""
+"""Parts that anomaly detection and defect types share: memory bank, detector, residuals."""

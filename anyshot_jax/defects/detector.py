@@ -1,4 +1,4 @@
-"""What detectors of defects share: how far patches are from good ones, and what that is worth."""
+"""Parts that detectors share: distances of patches from normal ones, and their evaluation."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A memory of what is normal: patch features of good images, and how others differ from them.
+"""A memory of what is normal: patch features of normal images, and how others differ from them.
 
 Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022.
 
@@ -91,7 +91,7 @@ def fit(
     projection: int = 128,
     seed: int = 0,
 ) -> Array:
-    """The memory bank: patches of good images, thinned out to a greedy k-centre coreset.
+    """The memory bank: patches of normal images, thinned out to a greedy k-centre coreset.
 
     Two passes over the images: the first keeps a random projection of every patch, on which the
     coreset is chosen, the second fetches the chosen ones whole. Kept in the cache directory.
@@ -165,7 +165,7 @@ def nearest_patches(bank: Array, patches: Array, k: int = 1) -> tuple[Array, Arr
 
 
 def residuals(patcher: Patcher, bank: Array, images: Array) -> Array:
-    """What every patch has that its nearest normal one has not, phi_p(x) - m(p): [N, h, w, D].
+    """Residuals of patches: each minus its nearest normal one, phi_p(x) - m(p), [N, h, w, D].
 
     A patch that is in the bank has residual 0.
 

@@ -1,11 +1,11 @@
-"""Images seen as what sets them apart from good ones, through a frozen encoder.
+"""Residual features: patch features of a frozen encoder minus their nearest normal ones.
 
-The patches of an image are compared with those of good images (`memory_bank.py`): what a patch
+The patches of an image are compared with those of normal images (`memory_bank.py`): what a patch
 has that its nearest normal one has not is its residual. 'map' keeps the residuals where they are,
 for nets of convolutions (Anomaly multi-classification in industrial scenarios, arXiv 2406.05645).
-'peak' makes one vector of them: the residual where the image is most unlike the good ones, the
+'peak' makes one vector of them: the residual where the image is most unlike the normal ones, the
 encoder's last map there, and that map's mean over the whole image, which knows what surrounds a
-defect and how far it reaches. Each of the three is taken relative to the mean of the good images
+defect and how far it reaches. Each of the three is taken relative to the mean of the normal images
 and counts by how far it is from them.
 
 The paper's prototypes are made of mean images: data.averaged has them for drawn support.
@@ -26,14 +26,14 @@ from anyshot_jax.episodes import sampling
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.types import Array, Data, Dataset, InputError, nearest
 
-CHOICES = {'output': ('peak', 'map'), 'made_up_against': ('nearest', 'source')}
+CHOICES = {'output': ('peak', 'map'), 'synthetic_against': ('nearest', 'source')}
 
 
 def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
-    """The roles of defects with residuals in place of images; good images are used up.
+    """The roles of defects with residuals in place of images; normal images are used up.
 
     Args:
-      data: role 'good', and others of uint8 images [N, H, W, C]. In made-up ones (train, val)
+      data: role 'good', and others of uint8 images [N, H, W, C]. In synthetic ones (train, val)
         `group` is the row of an item's clean image in 'good'.
       fields: config.residual. seed: of the draws in `averaged`; the bank is the same for all.
     Returns:
@@ -41,14 +41,14 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
       `averaged`: {'support': rows of test [draws, C, S], '2-shot': [draws, C, D] or
       [draws, C, h, w, D], what the mean images of the first 2 are seen as, ...}.
     Raises:
-      InputError: an unknown value, no good images, or as `memory_bank`.
+      InputError: an unknown value, no normal images, or as `memory_bank`.
     """
     check_choices(fields, CHOICES, 'config.residual')
     if fields.sharpness < 0:
         raise InputError(f'config.residual.sharpness={fields.sharpness} must be >= 0')
     if 'good' not in data.roles or data.roles['good'].x.dtype != np.uint8:
         raise InputError(
-            f'config.residual.encoder={fields.encoder!r} compares with good images, but the data '
+            f'config.residual.encoder={fields.encoder!r} compares with normal images, but the data '
             f'have the roles {", ".join(data.roles)}: use config.data.name=mvtec'
         )
     good = data.roles['good'].x
@@ -83,10 +83,10 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
     for role, dataset in data.roles.items():
         if role in ('good', 'good_test'):
             continue
-        by_source = fields.made_up_against == 'source' and role in ('train', 'val')
+        by_source = fields.synthetic_against == 'source' and role in ('train', 'val')
         if by_source and dataset.group is None:
             raise InputError(
-                f"config.residual.made_up_against='source': nothing says which good image an "
+                f"config.residual.synthetic_against='source': nothing says which normal image an "
                 f"item of {role} was made on (its group); use 'nearest'"
             )
         parts = seen(dataset.x, dataset.group if by_source else None, f'see {role}')
@@ -126,7 +126,7 @@ def _relative(x: Array, usual: Array) -> Array:
     """[N, D] around the mean of the usual ones [M, D], in units of how far those are from it."""
     mean = usual.mean(0)
     far = np.linalg.norm(usual - mean, axis=1).mean()
-    # Good images that are remembered whole have residual 0, which says nothing of a unit.
+    # Normal images that are remembered whole have residual 0, which says nothing of a unit.
     return (x - mean) / (far if far > 1e-6 else 1)
 
 

@@ -1,4 +1,4 @@
-"""Which encoders there are, and where their weights are: a package, a folder, or the hub."""
+"""Names of pretrained encoders and locations of their weights: a package, a folder, the hub."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -169,6 +169,6 @@ def net_of(found: Mapping[str, np.ndarray], path: Path) -> str:
         return lite
     first = next(iter(found), 'nothing')
     raise InputError(
-        f'its tensors ({first!r}, ...) are those of no encoder here ({", ".join(NAMES)}); '
+        f'its tensor names ({first!r}, ...) match no known encoder ({", ".join(NAMES)}); '
         'name the net with NAME=PATH to see what is missing'
     )

@@ -1,4 +1,4 @@
-"""What classes are called and said to be, as vectors: the attributes of zero-shot methods."""
+"""Class names and descriptions as vectors: the attributes of zero-shot methods."""
 
 import dataclasses
 import re

@@ -19,7 +19,7 @@ CHUNK, CHUNK_CPU = 128, 8  # images on a device at once; on a CPU more need memo
 
 
 def embed(data: Data, which: str, *, dtype: str = 'float32', parts: Sequence[str] = ()) -> Data:
-    """The same classes, with the encoder's features for images. Turned classes become items.
+    """The same classes, with the encoder's features for images. Rotated classes become items.
 
     Features lie in the cache directory under the hash of images, weights and preprocessing.
 

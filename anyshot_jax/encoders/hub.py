@@ -124,8 +124,8 @@ def _check_network(hub, source: Source, instead: str) -> None:
 
 def _unreachable(source: Source, reason: str, instead: str) -> InputError:
     return InputError(
-        f'{source.repository} could not be had from the Hugging Face hub ({reason}); without a '
-        f'network give {instead}'
+        f'{source.repository} could not be downloaded from the Hugging Face hub ({reason}); '
+        f'without a network give {instead}'
     )
 
 

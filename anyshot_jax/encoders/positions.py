@@ -1,4 +1,4 @@
-"""Where patches lie in an image: learned grids brought to another size, and rotary angles."""
+"""Positions of patches in an image: learned grids brought to another size, and rotary angles."""
 
 import numpy as np
 

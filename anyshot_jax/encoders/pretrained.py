@@ -169,6 +169,7 @@ def _partner(name: str, found, folder: Path, dtype: str) -> TextEncoder | None:
     if tower is None or 'text_model.embeddings.token_embedding.weight' not in found:
         return None
     if not any((folder / f).is_file() for f in files):
+        logging.warning('%s: no %s in %s, so its texts are not read', name, files[0], folder)
         return None
     tower = tower.clone(dtype=dtype)
 
@@ -178,9 +179,10 @@ def _partner(name: str, found, folder: Path, dtype: str) -> TextEncoder | None:
 
     params = text_tower.convert(found, tower)
     if family == 'clip':
-        tokenizer = tokens.clip_tokenizer(folder)
+        tokenizer = tokens.clip_tokenizer(folder, tower.context)
     else:
-        tokenizer = tokens.siglip_tokenizer(folder, plain=tower.vocabulary == 32000)
+        plain = tower.vocabulary == 32000
+        tokenizer = tokens.siglip_tokenizer(folder, tower.context, plain=plain)
     encoder = _text_encoder(name, apply, params, tokenizer, tower.features, dtype)
     return encoder._replace(scale=text_tower.scale_of(found))
 

@@ -77,6 +77,24 @@ SIGLIP: dict[str, Any] = {
 }
 
 
+def shapes(tower: TextTower) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tower's tensors by transformers' names."""
+    embed, width = 'text_model.embeddings', tower.width
+    last, project = 'text_model.final_layer_norm', _project(tower)
+    wanted: dict[str, tuple[int, ...]] = {
+        f'{project}.weight': (tower.features, width),
+        f'{last}.weight': (width,),
+        f'{last}.bias': (width,),
+        f'{embed}.token_embedding.weight': (tower.vocabulary, width),
+        f'{embed}.position_embedding.weight': (tower.context, width),
+    }
+    if tower.bias:
+        wanted[f'{project}.bias'] = (tower.features,)
+    for layer in _layers(tower):
+        wanted |= layer_shapes(layer, width, tower.hidden)
+    return wanted
+
+
 def convert(tensors: Mapping[str, np.ndarray], tower: TextTower) -> dict[str, Any]:
     """Parameters of a tower from the state dict of transformers' CLIPModel or SiglipModel.
 
@@ -88,40 +106,35 @@ def convert(tensors: Mapping[str, np.ndarray], tower: TextTower) -> dict[str, An
     Raises:
       InputError: a tensor is missing, unexpected or of another shape; names it.
     """
-    embed, width = 'text_model.embeddings', tower.width
-    last = 'text_model.final_layer_norm'
-    project = 'text_model.head' if tower.bias else 'text_projection'
-    wanted: dict[str, tuple[int, ...]] = {
-        f'{project}.weight': (tower.features, width),
-        f'{last}.weight': (width,),
-        f'{last}.bias': (width,),
-        f'{embed}.token_embedding.weight': (tower.vocabulary, width),
-        f'{embed}.position_embedding.weight': (tower.context, width),
-    }
-    if tower.bias:
-        wanted[f'{project}.bias'] = (tower.features,)
-    names = [_layer_names(f'text_model.encoder.layers.{i}') for i in range(tower.layers)]
-    for layer in names:
-        wanted |= layer_shapes(layer, width, tower.hidden)
+    embed, last = 'text_model.embeddings', 'text_model.final_layer_norm'
     ignore = r'(vision_model|visual_projection)\..*|logit_(scale|bias)'
     ignore += rf'|{re.escape(embed)}\.position_ids'
-    check_names(tensors, wanted, what='a text tower', ignore=ignore)
+    check_names(tensors, shapes(tower), what='a text tower', ignore=ignore)
     params: dict[str, Any] = {
         'tokens': np.asarray(tensors[f'{embed}.token_embedding.weight'], np.float32),
         'position': np.asarray(tensors[f'{embed}.position_embedding.weight'], np.float32),
         'norm_out': norm(tensors, last),
-        'project': dense(tensors, project),
+        'project': dense(tensors, _project(tower)),
     }
-    params |= {f'layer_{i}': layer_params(tensors, layer) for i, layer in enumerate(names)}
+    for i, layer in enumerate(_layers(tower)):
+        params[f'layer_{i}'] = layer_params(tensors, layer)
     return {'params': params}
 
 
 def scale_of(tensors: Mapping[str, np.ndarray]) -> float:
-    """What cosines of images and texts were multiplied by in training; 0 where no tensor says."""
+    """Factor of the cosines of images and texts in training; 0 where no tensor says it."""
     for name in ('logit_scale', 'params/t'):
         if name in tensors and np.size(tensors[name]) == 1:
             return math.exp(min(float(np.reshape(tensors[name], ())), 7.0))
     return 0.0
+
+
+def _project(tower: TextTower) -> str:
+    return 'text_model.head' if tower.bias else 'text_projection'
+
+
+def _layers(tower: TextTower) -> list[dict[str, str]]:
+    return [_layer_names(f'text_model.encoder.layers.{i}') for i in range(tower.layers)]
 
 
 def _layer_names(prefix: str) -> dict[str, str]:

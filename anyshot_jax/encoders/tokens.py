@@ -24,7 +24,7 @@ _PLAIN_TABLE = str.maketrans(_PLAIN)
 
 
 class Tokenizer(NamedTuple):
-    """How one encoder reads texts."""
+    """Tokenizer of one text encoder."""
 
     encode: Callable[[Sequence[str]], list[list[int]]]  # start and end tokens included, cut to fit
     lengths: tuple[

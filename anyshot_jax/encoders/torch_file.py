@@ -1,7 +1,7 @@
 """The tensors of a PyTorch file, without PyTorch and without unpickling.
 
 A .pth file is a pickle, which is a program, beside blocks of bytes. The few instructions that a
-state dict needs are carried out here by a machine of our own that can build tuples, lists,
+state dict needs are carried out here by an interpreter that can build tuples, lists,
 dictionaries and descriptions of tensors, and nothing else: no name in the file is ever imported or
 called. Both forms are read: the zip (torch >= 1.6) and the one before it.
 """
@@ -154,7 +154,7 @@ def _view(name: str, t: _Tensor, block: Callable[[_Storage], _Bytes]) -> np.ndar
 
 
 def _run(f: io.BytesIO, storages: dict[str, _Storage] | None = None) -> Any:
-    """What the pickle at the position of f builds; f ends behind it. `storages` is filled by key.
+    """Reads the pickle at the position of f; f ends behind it. `storages` is filled by key.
 
     f is in memory, since a file would set aside as many bytes as the pickle asks for.
     """

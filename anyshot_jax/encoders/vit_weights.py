@@ -15,7 +15,7 @@ from anyshot_jax.types import ArgumentError
 
 
 class Family(NamedTuple):
-    """How one family names its tensors (in transformers), and what its nets share."""
+    """Tensor names of one family (in transformers), and shared settings of its nets."""
 
     patches: str  # of the kernel [width, 3, patch, patch] and the bias
     layer: str  # what comes before a layer's number
@@ -134,12 +134,11 @@ def _side(patches: int) -> int:
     return side if side * side == patches else 0
 
 
-def check(tensors: Mapping[str, np.ndarray], net: VisionTransformer, family: str) -> None:
-    """Refuse tensors, by transformers' names, that aren't those of `net`.
+def shapes(net: VisionTransformer, family: str, side: int = 0) -> dict[str, tuple[int, ...]]:
+    """Shapes of the net's tensors by transformers' names.
 
-    Raises:
-      InputError: names the first missing tensor and the first unexpected one, or the first of
-        another shape.
+    Args:
+      side: positions on each side that were learned; 0: as many as the net has patches.
     """
     names, width = FAMILIES[family], net.width
     wanted: dict[str, tuple[int, ...]] = {
@@ -155,19 +154,29 @@ def check(tensors: Mapping[str, np.ndarray], net: VisionTransformer, family: str
     if names.registers:
         wanted[names.registers] = (1, net.registers, width)
     if names.position:
-        side = own_size(tensors, family, 1) or net.size // net.patch
-        rows = side * side + net.class_token
+        rows = (side or net.size // net.patch) ** 2 + net.class_token
         wanted[names.position] = (rows, width) if two_towers else (1, rows, width)
     if names.pool:
         wanted |= _pool_shapes(names.pool, width, net.hidden)
     if names.project:
         wanted[f'{names.project}.weight'] = (net.features, width)
     for layer in _layers(net, names):
-        shapes = layer_shapes(layer, width, net.hidden)
+        of_layer = layer_shapes(layer, width, net.hidden)
         if net.rotary:  # its keys have no bias
-            shapes.pop(f'{layer["key"]}.bias')
-        wanted |= shapes
-    check_names(tensors, wanted, what=f'a vision transformer ({family})', ignore=names.ignore)
+            of_layer.pop(f'{layer["key"]}.bias')
+        wanted |= of_layer
+    return wanted
+
+
+def check(tensors: Mapping[str, np.ndarray], net: VisionTransformer, family: str) -> None:
+    """Refuse tensors, by transformers' names, that aren't those of `net`.
+
+    Raises:
+      InputError: names the first missing tensor and the first unexpected one, or the first of
+        another shape.
+    """
+    wanted, ignore = shapes(net, family, own_size(tensors, family, 1)), FAMILIES[family].ignore
+    check_names(tensors, wanted, what=f'a vision transformer ({family})', ignore=ignore)
 
 
 def _layers(net: VisionTransformer, names: Family) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ SMALLEST = 28  # height and width from which the transforms cost less than they 
 
 
 def pays(x: Array, w: Array, stride: int) -> bool:
-    """Whether `winograd` is faster than XLA's convolution (measured: experiments/README.md)."""
+    """True where `winograd` is faster than XLA's convolution (measured: experiments/README.md)."""
     large = min(x.shape[1:3]) >= SMALLEST and min(w.shape[2:]) >= 64
     plain = w.shape[:2] == (3, 3) and stride == 1 and x.dtype == jnp.float32
     return plain and large and jax.default_backend() == 'cpu'

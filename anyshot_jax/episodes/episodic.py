@@ -1,4 +1,4 @@
-"""What every method that learns from episodes shares: its net, its sampler and its evaluation."""
+"""Parts that episodic methods share: forward passes, sampler and evaluation."""
 
 import dataclasses
 from collections.abc import Callable, Collection
@@ -6,14 +6,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax.episodes import augment, retrieval, sampling
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.distance import cosine
-from anyshot_jax.runtime.devices import map_over_devices
+from anyshot_jax.runtime.devices import map_over_devices, map_rows
 from anyshot_jax.types import (
     ACCURACY,
     SCORE,
@@ -128,7 +127,9 @@ def episodic(
                 task = {'ways': ways, 'shots': least, 'queries': config.eval.queries}
                 sampling.check(data, role, **task, within=within)
     if any(moves.values()) and _some_items(data).ndim != 4:
-        raise InputError('config.augment moves images, but the data are features: set it to 0')
+        raise InputError(
+            'config.augment needs images, but the data are feature vectors: set its fields to 0'
+        )
     if config.eval.retrieval and batch_norm == 'transductive':
         raise InputError(
             'config.eval.retrieval=True needs features of an item by itself: use '
@@ -176,7 +177,7 @@ def episodic(
 
     @jax.jit
     def named(state, tasks: Episode):
-        """Of tasks [E, ...] that the data give: whether each query is named right, [E, W*Q]."""
+        """Correctness, 0 or 1, of every query of fixed tasks [E, ...]: [E, W*Q]."""
         right = lambda e: (jnp.argmax(answer(state, e), -1) == e.y_q).astype(jnp.float32)
         return jax.lax.map(right, tasks)
 
@@ -272,17 +273,15 @@ def episode_accuracies(
 
 
 def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:
-    """The dataset with every item replaced by its features; turned classes become items.
+    """The dataset with every item replaced by its features; rotated classes become items.
 
     Args:
       embed: x [EMBED_CHUNK, ...] -> [EMBED_CHUNK, ...], compiled: every chunk has this one shape,
         whatever the split's size, so that there is one program and bounded memory.
     """
     dataset = sampling.expand_turns(dataset)
-    num = dataset.x.shape[0]
-    starts = range(0, num, EMBED_CHUNK)  # the last chunk is filled up from the first rows
-    chunks = [embed(dataset.x[(i + np.arange(EMBED_CHUNK)) % num]) for i in starts]
-    return dataclasses.replace(dataset, x=jnp.concatenate(chunks)[:num], parts=())
+    x = map_rows(embed, dataset.x, size=EMBED_CHUNK)
+    return dataclasses.replace(dataset, x=x, parts=())
 
 
 def cross_entropy(scores: Array, label: Array) -> tuple[Array, dict]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anyshot_jax.ops import metric
-from anyshot_jax.runtime.devices import map_over_devices
+from anyshot_jax.runtime.devices import chunks, map_over_devices
 from anyshot_jax.types import Array, Data, Dataset, InputError
 
 ROWS_BYTES = 32 << 20  # similarities that a device holds at once, where the gallery is large
@@ -26,7 +26,7 @@ class Items(NamedTuple):
 
 
 def items_of(dataset: Dataset) -> Items:
-    """Those of a dataset of features; without groups an item only leaves itself out."""
+    """Items of a dataset of features; without groups an item only leaves itself out."""
     num = dataset.x.shape[0]
     group = np.arange(num) if dataset.group is None else dataset.group
     return Items(dataset.x.reshape(num, -1), dataset.label, group)
@@ -54,7 +54,7 @@ def check(data: Data, role: str) -> None:
 
 
 def names(at: tuple[int, ...]) -> tuple[str, ...]:
-    """What the values of `measures` are called, in the order of the result."""
+    """Names of the values of `measures`, in the order of the result."""
     precisions = (f'precision@{k}' for k in at if k > 1)
     return ('mAP', 'mAP@R', 'R-precision', *(f'recall@{k}' for k in at), *precisions)
 
@@ -100,13 +100,12 @@ def evaluate(
     # A query whose class the gallery lacks has a place for answers, and none in it.
     offset, count = start[place], np.where(found, size[place], 0)
 
-    rows = int(np.clip(ROWS_BYTES // (4 * len(label)), 1, ROWS))
-    chunks = -(-len(asked) // rows)
-    fill = np.arange(chunks * rows) % len(asked)
+    size_of_chunk = int(np.clip(ROWS_BYTES // (4 * len(label)), 1, ROWS))
+    fill = np.stack([rows for _, rows in chunks(len(asked), size_of_chunk)])
     devices = tuple(devices or jax.local_devices()[:1])
     given = (
-        jnp.asarray(query.z)[fill].reshape(chunks, rows, -1),
-        *(jnp.asarray(a[fill].reshape(chunks, rows), jnp.int32) for a in (offset, count, own)),
+        jnp.asarray(query.z)[fill],
+        *(jnp.asarray(a[fill], jnp.int32) for a in (offset, count, own)),
         jnp.asarray(gallery.z)[order],
         jnp.asarray(group[order], jnp.int32),
     )
@@ -114,7 +113,7 @@ def evaluate(
     values, answers = _scored(
         params, *given, similarity=similarity, measure=measure, most=most, devices=devices
     )
-    flat = lambda a: np.asarray(a).reshape(chunks * rows, *a.shape[2:])[: len(asked)]
+    flat = lambda a: np.asarray(a).reshape(-1, *a.shape[2:])[: len(asked)]
     answered = flat(answers) > 0
     if not answered.any():
         raise InputError(

@@ -174,7 +174,7 @@ def first(episode: Episode, ways: int, shots: int) -> Episode:
 
 
 def expand_turns(dataset: Dataset) -> Dataset:
-    """The same classes with the turned ones as items of their own: turns = 1, N * turns items."""
+    """The same classes with the rotated ones as items of their own: turns = 1, N * turns items."""
     if dataset.turns == 1:
         return dataset
     num, classes = dataset.x.shape[0], dataset.offset.shape[0]
@@ -198,7 +198,7 @@ def expand_turns(dataset: Dataset) -> Dataset:
 
 
 def restrict(dataset: Dataset, classes: Array) -> Dataset:
-    """What a sampler may draw from becomes these classes; the items stay, of all classes.
+    """Restricts what a sampler draws from to these classes; the items stay, of all classes.
 
     Args:
       classes: indices into offset and count.
@@ -232,7 +232,7 @@ def with_items(dataset: Dataset, role: str, least: int) -> np.ndarray:
 
 
 def class_names(dataset: Dataset) -> tuple[str, ...]:
-    """A name for each class that a sampler can draw; turned ones say by how much."""
+    """A name for each class that a sampler can draw; rotated ones say by how much."""
     turned = [f' turned {90 * k}' if k else '' for k in range(dataset.turns)]
     return tuple(name + t for t in turned for name in dataset.names)
 
@@ -261,7 +261,7 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int, within:
         kind = dataset.extras.get(within)
         if kind is None or np.ndim(kind) != 1:
             raise InputError(
-                f'{role} classes have no kind {within!r} to stay within; there is '
+                f'{role} classes have no attribute {within!r} to draw episodes within; available: '
                 f'{", ".join(dataset.extras) or "none"}'
             )
         largest = np.unique(np.asarray(kind), return_counts=True)[1].max()
@@ -281,7 +281,7 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int, within:
         )
     if dataset.turns > 1 and (dataset.x.ndim != 4 or dataset.x.shape[1] != dataset.x.shape[2]):
         raise InputError(
-            f'turned classes need square images, {role} has items {dataset.x.shape[1:]}'
+            f'rotated classes need square images, {role} has items {dataset.x.shape[1:]}'
         )
 
 

@@ -1,6 +1,6 @@
 """Anomaly multi-classification: the type of a defect, from one, two or five images of each.
 
-After arXiv 2406.05645: what distinguishes types is learnt on made-up defects (the role train,
+After arXiv 2406.05645: what distinguishes types is learnt on synthetic defects (the role train,
 `data/pseudo/`), stopped before it knows those too well, and carried over to the real ones. Items
 are residuals from what is normal (config.residual). By `loss`:
 - 'prototype': cross-entropy of the cosines with the mean of each class's shots;
@@ -219,7 +219,7 @@ def build(config, data):
 
 
 def queries_at_once(x_s) -> int:
-    """How many queries meet the support [S, ...] at once, where pairs of maps take much memory."""
+    """Number of queries that meet the support [S, ...] at once: pairs of maps take much memory."""
     numbers = PAIR_WIDTH * x_s[0].size // x_s.shape[-1]  # of a pair
     return max(1, BLOCK // (numbers * len(x_s)))
 
@@ -239,12 +239,14 @@ def _check(config, data) -> None:
     if not fields.shots or min(fields.shots) < 1:
         raise InputError(f'config.method.shots={fields.shots}: need numbers >= 1, like (1, 2, 5)')
     if any(config.augment.values()) or config.eval.retrieval:
-        raise InputError('anomaly neither moves its items nor retrieves: leave config.augment at 0 '
-                         'and config.eval.retrieval=False')  # fmt: skip
+        raise InputError(
+            "'anomaly' supports neither augmentation nor retrieval: leave config.augment at 0 and "
+            'config.eval.retrieval=False'
+        )
     test = data.roles.get('test')
     if test is None or test.group is None:
         raise InputError(
-            'anomaly tells apart types of defect (the role test, with groups): use '
+            'anomaly distinguishes types of defect (role test, with groups): use '
             'config.data.name=mvtec and config.residual.encoder'
         )
     if fields.prototypes == 'pixels':

@@ -30,14 +30,14 @@ DEFAULTS = {
     'gradient_penalty': 10.0,
     'temperature': 0.1,
     'real_contrast': 1.0,  # weight for E, beside the critic
-    'fake_contrast': 0.1,  # weight for the generator
+    'synthesised_contrast': 0.1,  # weight for the generator
     'residual': True,
     'penalty': 1.0,  # of that ridge regression
 }
 
 
 class Items(NamedTuple):
-    """What one unit of a step needs: an item for each of the critic's steps, and one more."""
+    """Items of one unit of a step: one for each of the critic's steps, and one more."""
 
     x: Array  # [critic_steps + 1, D]
     y: Array  # [critic_steps + 1] int32
@@ -97,11 +97,11 @@ def build(config, data):
         def judge_loss(judge, x, y, key):
             means, a = (table[y] for table in tables)
             keys = jax.vmap(jax.random.split)(key)
-            fake = make(made, means, a, keys[:, 0])
+            synthesised = make(made, means, a, keys[:, 0])
             between = jax.vmap(jax.random.uniform)(keys[:, 1])[:, None]
             real_or_not = lambda x: critic.apply(judge['critic'], x, a)
-            penalty = gradient_penalty(real_or_not, between * x + (1 - between) * fake)
-            distance = real_or_not(x).mean() - real_or_not(fake).mean()
+            penalty = gradient_penalty(real_or_not, between * x + (1 - between) * synthesised)
+            distance = real_or_not(x).mean() - real_or_not(synthesised).mean()
             f, all_y = of_all((embedding.apply(judge['embedding'], x), y))
             own = jnp.eye(len(f), dtype=bool)
             pull = contrast(f, f, all_y, all_y, fields.temperature, own=own)
@@ -123,12 +123,12 @@ def build(config, data):
         def made_loss(made):
             x, y = batch.x[:, -1], batch.y[:, -1]
             means, a = (table[y] for table in tables)
-            fake = make(made, means, a, keys[-1])
-            fool = critic.apply(judge['critic'], fake, a).mean()
-            real, fake = (embedding.apply(judge['embedding'], f) for f in (x, fake))
-            real, fake, all_y = of_all((jax.lax.stop_gradient(real), fake, y))
-            pull = contrast(real, fake, all_y, all_y, fields.temperature)
-            return fields.fake_contrast * pull - fool, {'fake_contrast': pull}
+            synthesised = make(made, means, a, keys[-1])
+            fool = critic.apply(judge['critic'], synthesised, a).mean()
+            real, synthesised = (embedding.apply(judge['embedding'], f) for f in (x, synthesised))
+            real, synthesised, all_y = of_all((jax.lax.stop_gradient(real), synthesised, y))
+            pull = contrast(real, synthesised, all_y, all_y, fields.temperature)
+            return fields.synthesised_contrast * pull - fool, {'synthesised_contrast': pull}
 
         found = jax.value_and_grad(made_loss, has_aux=True)(made)
         (value, more), grads = over_devices(found)

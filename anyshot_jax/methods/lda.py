@@ -24,7 +24,7 @@ DEFAULTS = {
 
 
 def fit(x, label, num_classes: int, parts, *, shrink, power: float, colours: int) -> dict:
-    """What `embed` takes, by the items of training classes.
+    """Parameters of `embed`, fitted to the items of training classes.
 
     Args:
       x: [N, D] features. label: [N]; -1 where an item isn't there. parts: sizes of what makes up

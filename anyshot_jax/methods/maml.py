@@ -64,7 +64,7 @@ def build(config, data):
         return params, {'net': stats, 'step': jnp.zeros(())}
 
     def rates(params, ways, step_of):
-        """What `adapt` takes as lr. Steps beyond those of training have the last one's rate."""
+        """Learning rates for `adapt`. Steps beyond those of training have the last one's rate."""
         if fields.learn_lr == 'no':
             return fields.inner_lr
         if fields.learn_lr == 'parameter':
@@ -121,7 +121,7 @@ def build(config, data):
         return end.after if every_step else scores(end.params), stats
 
     def task_loss(params, episode, step, first_order):
-        """Of one task: loss, metrics and the support set's statistics."""
+        """Loss, metrics and the support set's statistics of one task."""
         multi = fields.multi_step_loss > 0
         scores, stats = solve(
             params, episode, steps=inner_steps, first_order=first_order, every_step=multi

@@ -71,7 +71,7 @@ def build(config, data):
         return after.mean(), ({'error_before': before.mean()}, extra)
 
     def predict(state, episode):
-        """Of every query point the value after each of eval_steps: [steps, Q, 1]."""
+        """Predictions for every query point after each of eval_steps: [steps, Q, 1]."""
         f = lambda p: net.apply({'params': p}, episode.x_q, train=False)
         lr = fields.eval_lr or fields.inner_lr
         seen = descend(state.params, episode, steps=max(fields.eval_steps), lr=lr, after=f).after

@@ -1,17 +1,17 @@
-"""Which images have a defect, and where: PatchCore beside a net that has learnt made-up defects.
+"""Which images have a defect, and where: PatchCore beside a net that has learnt synthetic defects.
 
-A small net on patches of a frozen encoder (`memory_bank.py`) learns to tell those in made-up
+A small net on patches of a frozen encoder (`memory_bank.py`) learns to tell those in synthetic
 defects (`data/pseudo.py`) from all others. Defects on images are DRAEM's idea (Zavrtanik,
 Kristan, Skocaj, ICCV 2021), a small net on frozen patches SimpleNet's (Liu et al., CVPR 2023); both
 together are neither. PatchCore (`patchcore.py`) is asked beside it. A place's score is the sum of
-the two maps, each less its mean and over its deviation on good images that neither has seen.
+the two maps, each less its mean and over its deviation on normal images that neither has seen.
 
-Data have the roles good, train and val, made-up defects whose group is the row of their image in
+Data have the roles good, train and val, synthetic defects whose group is the row of their image in
 good, good_test and test. The images that val is made on, with their near copies, are held out:
 neither remembered nor trained on. Validation tells val from those. Values as of `patchcore`.
 
 The state's extra holds the bank [K, D], the encoder's parameters and what the net's patches are on
-good images.
+normal images.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ DEFAULTS = {
     'hidden': (256, 256),  # units of the net's layers
     'size': 0,  # pixels of the images' shorter side as the encoder sees them; 0: its own
     'dim': 0,  # numbers a patch, by adaptive pooling; 0: all channels
-    'ratio': 0.02,  # share of the good patches to remember
+    'ratio': 0.02,  # share of the normal patches to remember
     'projection': 128,  # numbers of the random projection on which these are chosen; 0: none
     'neighbours': 1,  # whose mean distance is a patch's score
     'smooth': 4.0,  # standard deviation of the Gaussian over the maps, in pixels of the images
@@ -46,8 +46,8 @@ DEFAULTS = {
 }
 DRAWS_WHEN_BUILT = True  # the bank, by config.seed: seeds can't share one program
 PARTS = {'both': ('bank', 'net'), 'net': ('net',), 'bank': ('bank',)}
-LEAST = 2  # good images that are held out, and that are not
-MEASURED = 64  # good images by whose patches those of all are standardised
+LEAST = 2  # normal images that are held out, and that are not
+MEASURED = 64  # normal images by whose patches those of all are standardised
 
 
 def build(config, data):
@@ -84,7 +84,7 @@ def build(config, data):
         return TrainState(step, params, tx.init(params), extra)
 
     def sample(key, data):
-        """A made-up defect and a good image: [2, H, W, C], and where a defect is [2, H, W]."""
+        """A synthetic defect and a normal image: [2, H, W, C], and where a defect is [2, H, W]."""
         keys = jax.random.split(key)
         made, x = data.roles['train'], data.roles['good'].x
         row = jax.random.randint(keys[0], (), 0, len(made.x))
@@ -115,7 +115,7 @@ def build(config, data):
 
     def evaluate(state, data, key, role):
         judge = judged(near, fine, net, state, config)
-        held_maps = judge(np.asarray(data.roles['good'].x)[held], 'judge good ones held out')
+        held_maps = judge(np.asarray(data.roles['good'].x)[held], 'judge normal ones held out')
         usual = usual_maps(held_maps)
         found = held_maps if role == 'val' else judge(data.roles['good_test'].x, 'judge good_test')
         bad = judge(data.roles[role].x, f'judge {role}')
@@ -127,7 +127,7 @@ def build(config, data):
 
 
 def patchers(fields) -> tuple[memory_bank.Patcher, memory_bank.Patcher]:
-    """Of the remembered patches, and of the net's."""
+    """Patchers of the memory bank, and of the net."""
     sizes = {'size': fields.size, 'dim': fields.dim, 'dtype': fields.encoder_dtype}
     near = memory_bank.load_patcher(fields.encoder, fields.layers, **sizes)
     with under('', layers='net_layers'):
@@ -143,7 +143,7 @@ def kept_and_held(data: Data) -> tuple[Array, Array]:
 
 
 def usual_patches(patcher: memory_bank.Patcher, good: Array) -> tuple[Array, Array]:
-    """Mean and deviation [D] of the patches of good images [N, H, W, C], of MEASURED at most."""
+    """Mean and deviation [D] of the patches of normal images [N, H, W, C], of MEASURED at most."""
     rows = np.unique(np.linspace(0, len(good) - 1, MEASURED).astype(int))
 
     def moments(params, x):
@@ -211,7 +211,7 @@ def judged(near, fine, net, state: TrainState, config) -> Callable:
 
 
 def usual_maps(maps: dict[str, Array]) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of each map's values on good images."""
+    """Mean and deviation of each map's values on normal images."""
     return {name: (float(m.mean()), max(float(m.std()), 1e-6)) for name, m in maps.items()}
 
 
@@ -226,7 +226,7 @@ def scorer(state: TrainState, data: Data, config) -> tuple[memory_bank.Patcher, 
     near, fine = patchers(config.method)
     judge = judged(near, fine, MLP(tuple(config.method.hidden), features=1), state, config)
     held = np.asarray(data.roles['good'].x)[kept_and_held(data)[1]]
-    usual = usual_maps(judge(held, 'judge good ones held out'))
+    usual = usual_maps(judge(held, 'judge normal ones held out'))
     return near, lambda x: summed(judge(x, 'draw'), usual)
 
 
@@ -255,17 +255,17 @@ def check(config, data) -> None:
         if data.roles[role].mask is None or data.roles[role].group is None:
             raise InputError(
                 f'patch_net needs to know where the defects of {role} are and on which good '
-                'images they were made: use made-up ones, config.data.pseudo.classes=40'
+                'images they were made: use synthetic ones, config.data.pseudo.classes=40'
             )
     kept, held = kept_and_held(data)
     if np.isin(np.asarray(data.roles['train'].group), held).any():
         raise InputError(
-            'train and val are made on the same good images, so none are held out: set '
+            'train and val are made on the same normal images, so none are held out: set '
             'config.data.pseudo.held_out=0.1'
         )
     if min(len(kept), len(held)) < LEAST:
         raise InputError(
-            f'of {len(data.roles["good"].x)} good images {len(held)} are held out and {len(kept)} '
-            f'are not: patch_net needs {LEAST} of both or more, more good images or another '
+            f'of {len(kept) + len(held)} normal images {len(held)} are held out and {len(kept)} '
+            f'are not: patch_net needs {LEAST} of both or more, more normal images or another '
             'config.data.pseudo.held_out'
         )

@@ -1,11 +1,11 @@
-"""PatchCore: which images are not like the good ones, and where. No defect is ever learnt from.
+"""PatchCore: which images are not like the normal ones, and where. No defect is ever learnt from.
 
-Roth et al., "Towards total recall in industrial anomaly detection", CVPR 2022. Good images are
+Roth et al., "Towards total recall in industrial anomaly detection", CVPR 2022. Normal images are
 remembered as patches (`memory_bank.py`); a patch is anomalous by its distance to the nearest of
 those, an image by its worst patch.
 
 Data have the roles good (to remember), good_test and, of images with defects, test or val.
-Values: 'image AUROC', one an image with a defect, the share of the good ones that score lower; and
+Values: 'image AUROC', one an image with a defect, the share of normal images that score lower; and
 where the data have masks 'pixel AUROC' and 'PRO' (`ops/detection.py`). Nothing is learnt by steps:
 config.num_steps is 0. The state's extra holds the bank [K, D].
 """
@@ -27,7 +27,7 @@ DEFAULTS = {
     'layers': ('stride8', 'stride16'),  # its maps that patches are made of
     'size': 0,  # pixels of the images' shorter side as the encoder sees them; 0: its own
     'dim': 0,  # numbers a patch, by adaptive pooling (the papers': 1024); 0: all channels
-    'ratio': 0.1,  # share of the good patches to remember
+    'ratio': 0.1,  # share of the normal patches to remember
     'projection': 128,  # numbers of the random projection on which these are chosen; 0: none
     'neighbours': 1,  # whose mean distance is a patch's score
     'reweight': 0,  # nearest remembered patches that re-weight an image's score; 0: not
@@ -72,7 +72,7 @@ def build(config, data):
 
 
 def scorer(state: TrainState, data, config) -> tuple[memory_bank.Patcher, Callable]:
-    """What the bank's patches are made by, and images [N, H, W, C] -> {'map', 'image'}."""
+    """Patcher of the bank, and the function from images [N, H, W, C] to {'map', 'image'}."""
     fields = config.method
     patcher = _patcher(fields)
     score = partial(score_patches, patcher, k=fields.neighbours, reweight=fields.reweight)

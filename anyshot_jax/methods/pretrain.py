@@ -4,13 +4,16 @@ Plain cross-entropy over all classes of the role `base`. The next stage starts f
 (config.method.start_from) and not from its head.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from anyshot_jax.episodes import augment
-from anyshot_jax.episodes.episodic import cross_entropy
+from anyshot_jax.episodes.episodic import EMBED_CHUNK, cross_entropy
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
+from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.stages.handover import export_net
 from anyshot_jax.stages.similarity import backbone, novel
 from anyshot_jax.types import InputError, Method, TrainState
@@ -61,10 +64,9 @@ def build(config, data):
     def evaluate(state, data, key, role):
         # Without clean images of these classes it can only tell how well it fits.
         judged = data.roles.get(tests.get(fields.role, ''), data.roles[fields.role])
-        found = jnp.concatenate([chunk(state, judged.x[i : i + 256])
-                                 for i in range(0, len(judged.x), 256)])  # fmt: skip
+        answers = map_rows(partial(chunk, state), judged.x, size=EMBED_CHUNK)
         name = 'accuracy' if judged is not data.roles[fields.role] else 'accuracy in training'
-        return {name: (jnp.argmax(found, 1) == judged.label).astype(jnp.float32)}
+        return {name: (jnp.argmax(answers, 1) == judged.label).astype(jnp.float32)}
 
     return Method(
         init=init,

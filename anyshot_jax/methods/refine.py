@@ -7,8 +7,9 @@ gives them (ops/prototype.class_centres). That is transduction: it looks at all 
 assumes that the classes are equally frequent among them, or as `prior` says. Every result is shown
 beside the inductive one (nearest mean) and, where there is synthesised support, without it.
 
-Synthesised items come from an earlier stage, `fakes_from`. Without real items (0 shots) all count.
-With some, those count that the episode's own shots name rightly, with the weight `fake_weight`.
+Synthesised items come from an earlier stage, `synthesised_from`. Without real items (0 shots) all
+count. With some, those count that the episode's own shots classify rightly, with the weight
+`synthesised_weight`.
 """
 
 from functools import partial
@@ -37,8 +38,8 @@ DEFAULTS = {
     'step': 0.2,
     'sharpness': 10.0,
     'prior': (),  # how frequent the test classes are, in the order of their names; (): equally
-    'fakes_from': '',  # the stage that exported them
-    'fake_weight': 0.5,  # of all of a class's synthesised items together, beside one shot
+    'synthesised_from': '',  # the stage that exported them
+    'synthesised_weight': 0.5,  # of all of a class's synthesised items together, beside one shot
     'colours': 1.0,  # as in the stage that made them
 }
 KINDS = ('', ' + synthesis', ' transductive', ' transductive + synthesis')  # as results show them
@@ -46,7 +47,7 @@ KINDS = ('', ' + synthesis', ' transductive', ' transductive + synthesis')  # as
 
 def build(config, data):
     fields = config.method
-    fakes = data.stages.get(fields.fakes_from) if fields.fakes_from else None
+    synthesised = data.stages.get(fields.synthesised_from) if fields.synthesised_from else None
     check(config, data)
     coloured = 'train' in data.roles and has_colours(data)
 
@@ -84,7 +85,7 @@ def build(config, data):
 
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
-        made = None if fakes is None else data.stages[fields.fakes_from][role]
+        made = None if synthesised is None else data.stages[fields.synthesised_from][role]
         dataset = embed_dataset(jax.jit(lambda x: embed({}, {}, x)), data.roles[role])
         devices = frozenset(dataset.x.devices())
         found = accuracies(dataset, made, key, count=count, devices=devices)
@@ -105,7 +106,7 @@ class Given(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """What class-centre optimisation did, in a space of its own."""
+    """Result of class-centre optimisation, in a space of its own."""
 
     x_s: Array  # [N, M]
     x_q: Array  # [W*Q, M]
@@ -119,7 +120,7 @@ def main(x: Array, coloured: bool) -> Array:
 
 
 def support(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | None) -> dict:
-    """End of the value's name -> Given: without and, where there are both, with synthesised items.
+    """Support sets by metric suffix: '' has real items only, ' + synthesis' adds synthesised ones.
 
     Args:
       episode: of features [..., D]. made: [W, F, D] or None; they stand last in x_s.
@@ -138,7 +139,7 @@ def support(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | 
         made = main(made, coloured)
         named = jnp.argmax(induce(x_s, real, made), 1) == y_f
         kept = jax.nn.one_hot(y_f, ways) * named[:, None]
-        weight = fields.fake_weight * kept / jnp.maximum(kept.sum(0, keepdims=True), 1)
+        weight = fields.synthesised_weight * kept / jnp.maximum(kept.sum(0, keepdims=True), 1)
         both = jnp.concatenate([x_s, made]), jnp.concatenate([real, weight])
         found[' + synthesis'] = Given(*both, x_q)
     return found
@@ -171,7 +172,7 @@ def transduce(fields: ConfigDict, given: Given, class_id: Array) -> Moved:
 
 
 def scores(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | None) -> dict:
-    """End of the value's name -> scores [W*Q, W] of one task; arguments as in `support`."""
+    """Scores [W*Q, W] of one task by metric suffix; arguments as in `support`."""
     found = {}
     for name, given in support(fields, coloured, episode, made).items():
         found[name] = induce(*given)
@@ -187,18 +188,20 @@ def check(config, data) -> None:
       InputError: names the field.
     """
     fields, tasks = config.method, config.eval.tasks
-    if fields.fakes_from and fields.fakes_from not in data.stages:
+    if fields.synthesised_from and fields.synthesised_from not in data.stages:
+        hint = nearest(fields.synthesised_from, data.stages)
         raise InputError(
-            f'config.method.fakes_from={fields.fakes_from!r} is no earlier stage'
-            f'{nearest(fields.fakes_from, data.stages)}'
+            f'config.method.synthesised_from={fields.synthesised_from!r} is no earlier stage{hint}'
         )
-    if not fields.fakes_from and any(shots == 0 for _, shots in tasks):
+    if not fields.synthesised_from and any(shots == 0 for _, shots in tasks):
         raise InputError(
             f'config.eval.tasks={tasks}: 0 shots need synthesised support, from a stage that '
-            'config.method.fakes_from names'
+            'config.method.synthesised_from names'
         )
-    if fields.fake_weight < 0 or fields.rounds < 0 or not 0 <= fields.step <= 1:
-        raise InputError('config.method.fake_weight and rounds must be >= 0 and step from 0 to 1')
+    if fields.synthesised_weight < 0 or fields.rounds < 0 or not 0 <= fields.step <= 1:
+        raise InputError(
+            'config.method.synthesised_weight and rounds must be >= 0 and step from 0 to 1'
+        )
     if min(fields.neighbours, fields.graph_power) < 1:
         raise InputError('config.method.neighbours and graph_power must be >= 1')
     num = len(data.roles['test'].count) if 'test' in data.roles else 0

@@ -249,7 +249,9 @@ def _check(config, data) -> None:
     if 'base' not in data.roles:
         raise InputError("config.method.name='simnet' needs the role base: clean classes")
     if len(data.roles['base'].count) < 2:
-        raise InputError('base has one class: nothing is unlike anything; add classes')
+        raise InputError(
+            "role 'base' has a single class; SimNet needs two or more for negative pairs"
+        )
     if fields.batch_norm != 'inductive':
         raise InputError("config.method.batch_norm must be 'inductive'")
     if not fields.widths or min(fields.widths) < 1:

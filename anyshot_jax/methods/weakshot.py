@@ -16,19 +16,20 @@ test asks for all of them. `balance` evens classes out: 'sample' draws the class
 weighs by mean(count) / count.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from anyshot_jax.config import check_choices
 from anyshot_jax.episodes import augment
+from anyshot_jax.episodes.episodic import EMBED_CHUNK
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.ops.graph import cosine_gap, smoothness
 from anyshot_jax.ops.weighting import stretch
-from anyshot_jax.runtime.devices import AXIS, over_devices
+from anyshot_jax.runtime.devices import AXIS, map_rows, over_devices
 from anyshot_jax.stages.handover import exported, start_from
 from anyshot_jax.stages.similarity import Similarity, backbone, learnt, novel
 from anyshot_jax.types import Array, InputError, Method, TrainState
@@ -65,7 +66,7 @@ class Image(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What is learnt from: N items, C classes."""
+    """Training set: N items, C classes."""
 
     weight: Array  # [N]
     label: Array  # [N]
@@ -112,7 +113,7 @@ def build(config, data):
         return Image(x, given.label[row], given.weight[row])
 
     def loss(params, stats, frozen, batch: Image, alpha: float):
-        """Of the batch on this device; the graph is of the batches on all."""
+        """Loss of the batch on this device; the graph is that of the batches on all devices."""
         h, stats = net.apply(params['net'], stats, batch.x, 'train')
         scores = h @ params['head']['kernel'] + params['head']['bias'][None]
         log_prob = jax.nn.log_softmax(scores)
@@ -171,9 +172,7 @@ def build(config, data):
     chunk = jax.jit(scores_of)
 
     def every_score(state, x):
-        size, count = 256, len(x)
-        rows = ((i + np.arange(size)) % count for i in range(0, count, size))
-        return jnp.concatenate([chunk(state, x[r]) for r in rows])[:count]
+        return map_rows(partial(chunk, state), x, size=EMBED_CHUNK)
 
     def evaluate(state, data, key, role):
         right = lambda d, shift: (jnp.argmax(every_score(state, d.x), 1) == d.label + shift).astype(

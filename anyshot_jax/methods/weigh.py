@@ -77,7 +77,7 @@ def build(config, data):
 
 
 def scores(fields, sim: Similarity, z: Array, web: Dataset) -> tuple[Array, np.ndarray]:
-    """What `kind` makes of the similarities, before bound, power and normalisation.
+    """Weights by `kind`, from the similarities, before bound, power and normalisation.
 
     Only 'votes' compares items of different classes: N^2 pairs and as many numbers in memory, the
     others need those of one class at a time.

@@ -10,8 +10,8 @@ from anyshot_jax.ops.distance import unit
 class Beside(nn.Module):
     """(x, x W), each of length 1, together of length 1.
 
-    Training on made-up classes finds directions that tell those apart; the features themselves are
-    kept beside them, since what real classes need may not be among these directions.
+    Training on synthetic classes finds directions that separate those; the features themselves are
+    kept beside them, since real classes may need other directions.
 
     Call: x [..., N, D] float -> [..., N, D + features]; 0 stays 0.
     """

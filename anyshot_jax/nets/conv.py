@@ -56,7 +56,7 @@ def conv(x: Array, w: Array, *, padding: str = 'SAME', stride: int = 1) -> Array
 
 
 def _sees_all(n: int, pad: tuple[int, int], k: int, stride: int) -> bool:
-    """Whether each of the outputs along an axis sees every input."""
+    """True if each of the outputs along an axis sees every input."""
     outputs = (n + sum(pad) - k) // stride + 1
     return n - 1 + pad[0] < k and (outputs - 1) * stride <= pad[0]
 

@@ -24,7 +24,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """How real features [N, D] of words [N, A] look: [N], without bounds."""
+    """Critic's score of features [N, D] for words [N, A]: [N], unbounded, large where real."""
 
     hidden: int = 512
 

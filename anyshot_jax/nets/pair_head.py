@@ -12,7 +12,7 @@ from anyshot_jax.nets.norm import BatchNorm
 
 
 class PairHead(nn.Module):
-    """Whether two items are of one class, by dense layers on their joined features.
+    """Logits of 'same class' for pairs, by dense layers on their joined features.
 
     The first layer of joined features is a sum, W [a; b] = W1 a + W2 b: it runs once for an item
     and not once for a pair, with the same result. Not symmetric.

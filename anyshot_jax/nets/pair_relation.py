@@ -8,7 +8,7 @@ from anyshot_jax.nets.norm import BatchNorm
 
 
 class PairRelation(nn.Module):
-    """How alike a query's residual map is to a support item's: the logit of one class.
+    """Similarity of a query's residual map to a support item's: the logit of one class.
 
     The first 1x1 convolution of the two maps' channels is the sum of one of each, so that it runs
     S + Q times and not S * Q times, with the same result.

@@ -1,4 +1,4 @@
-"""What held-out examples say of scores: how sure to be, and from where on something is unknown."""
+"""Calibration of scores by held-out examples: temperature and rejection threshold."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar

@@ -15,7 +15,7 @@ _HUES = (4, 11, 19, 44, 53, 72, 93)  # hundredths of a turn: where orange, ..., 
 
 
 def colour_shares(x: Array) -> jax.Array:
-    """How much of each image has each colour of `COLOURS`.
+    """Share of each image that has each colour of `COLOURS`.
 
     Regions of hue, saturation and value: black V < .2; else with S < .15 grey V < .75, white; else
     by hue in turns red from .93 and < .04, orange < .11 (brown V < .6), yellow < .19, green < .44,

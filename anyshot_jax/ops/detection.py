@@ -14,7 +14,7 @@ MAX_RATE = 0.3  # false positive rate up to which per-region overlap counts
 
 
 def area_under(positive: Array, negative: Array, limit: float = 1.0) -> Array:
-    """What every positive adds to the area under the ROC curve up to a false positive rate.
+    """Contribution of every positive to the area under the ROC curve up to a false positive rate.
 
     Args:
       positive: [P] scores. negative: [M] scores, M >= 1. limit: 0 < L <= 1.
@@ -43,7 +43,7 @@ def pixel_values(maps: Array, mask: Array, limit: float = MAX_RATE) -> dict[str,
     """Pixel AUROC and per-region overlap (PRO) of anomaly maps.
 
     Args:
-      maps: [N, H, W] scores, of good images too. mask: [N, H, W] bool, the defects.
+      maps: [N, H, W] scores, of normal images too. mask: [N, H, W] bool, the defects.
       limit: PRO counts false positive rates up to this one.
     Returns:
       'pixel AUROC' [images with a defect] float64: their mean is the area under the ROC curve of

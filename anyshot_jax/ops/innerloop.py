@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 class Adapted(NamedTuple):
-    """What an inner loop leaves."""
+    """Result of an inner loop."""
 
     params: Any
     aux: Any  # what the loss gave beside its value, before every step: leading axis steps

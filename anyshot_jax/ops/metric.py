@@ -81,7 +81,7 @@ def precision_at(hits: Hits, k: int) -> jax.Array:
 
 
 def recall_at(hits: Hits, k: int) -> jax.Array:
-    """Whether one of the first k places is right, 0 or 1 (metric learning's recall@k)."""
+    """Indicator, 0 or 1, that one of the first k places is right (metric learning's recall@k)."""
     return jnp.any(hits.known & (hits.rank <= k)).astype(jnp.float32)
 
 

@@ -64,7 +64,7 @@ def bins(length: int, num: int) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=8)
 def kernels(channels: tuple[int, ...], dim: int) -> list[tuple[int, np.ndarray]]:
-    """What pooling each layer to dim, and the joined layers to dim again, does to every layer.
+    """Kernels of every layer that equal pooling it to dim, and the joined layers to dim again.
 
     Args:
       channels: C of each layer.

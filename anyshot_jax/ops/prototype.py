@@ -1,4 +1,4 @@
-"""What stands for a class: means of its support."""
+"""Prototypes of classes: means of their support."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""How much an image with a doubtful label should count, from its similarity to the others.
+"""Weights of images with noisy labels, from their similarity to the others.
 
 Chen, Niu, Liu, Zhang, "Weak-shot fine-grained classification via similarity transfer", NeurIPS
 2021, section 3.3, and variants; `vote_weights` is not from there.
@@ -53,7 +53,7 @@ def _top_mean(sim: jax.Array, counted: jax.Array, share: float) -> jax.Array:
 
 
 def density(sim: jax.Array, quantile: float, *, valid: jax.Array | None = None) -> jax.Array:
-    """How many items of the class are nearer than a quantile of all distances 1 - sim.
+    """Number of items of the class nearer than a quantile of all distances 1 - sim.
 
     Args:
       sim: [N, N]. quantile: in 0..1. valid: [N] bool, as in `mean_similarity`.
@@ -108,7 +108,7 @@ def bounded(
 
 
 def votes(sim: jax.Array, label: jax.Array, weight: jax.Array, num_classes: int) -> jax.Array:
-    """How like each item is to the items under each name, which count by their weights.
+    """Mean similarity of each item to the items under each name, which count by their weights.
 
     Args:
       sim: [N, N] >= 0. label: [N] integers 0..num_classes-1. weight: [N] >= 0.

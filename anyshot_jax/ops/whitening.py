@@ -12,7 +12,7 @@ from anyshot_jax.ops.prototype import class_means
 
 
 class Whitening(NamedTuple):
-    """What `fit_whitening` found in D dimensions, along R axes."""
+    """Whitening of D dimensions along R axes, as `fit_whitening` returns it."""
 
     shift: jax.Array  # [D] of the items
     scale: jax.Array  # [D] their deviation

@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
     @property
     def right(self) -> bool | None:
-        """Whether the prediction is the label, where that is known."""
+        """True if the prediction is the label; None where no label is known."""
         return None if self.label is None else self.prediction == self.label
 
 
@@ -112,7 +112,7 @@ def answers(
 
 
 def is_other_file(path: Path, error: InputError) -> bool:
-    """Whether what couldn't be read is a note or a table among the images."""
+    """True if what couldn't be read is a note or a table among the images."""
     return isinstance(error, NotAnImage) and path.suffix.lower() not in SUFFIXES
 
 
@@ -197,7 +197,7 @@ class Tally:
 
     @property
     def wrong(self) -> list[Answer]:
-        """Those whose label is another class, the surest first."""
+        """Answers whose label is another class, the surest first."""
         return self._wrong.sorted()
 
     def samples(self, name: str) -> list[Answer]:

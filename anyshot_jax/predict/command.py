@@ -16,7 +16,9 @@ from anyshot_jax.types import InputError
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise InputError(f'{argv[1:]} are no flags; write --query=DIR and so on')
+        raise InputError(
+            f'unexpected argument {argv[1]!r}; options are written --query=DIR and so on'
+        )
     try:
         # JAX starts here, after the flags are known to be right.
         from anyshot_jax.predict import run

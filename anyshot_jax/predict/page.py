@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from markupsafe import Markup
+
 from anyshot_jax.classify.picture_input import MAX_PIXELS
 from anyshot_jax.data.readers.images import read_images
 from anyshot_jax.predict import page_classes
@@ -14,18 +16,21 @@ from anyshot_jax.predict.page_classes import Support
 from anyshot_jax.report import figures
 from anyshot_jax.report.page import (
     document,
-    escape,
     fields,
+    html,
+    join,
     name,
     note,
+    paragraph,
     percent,
     section,
 )
-from anyshot_jax.report.summary import duration
+from anyshot_jax.report.summary import HEADLINE, duration, links
 from anyshot_jax.types import InputError
 
 THUMB = 72  # pixels of an image
 SAMPLED = 60  # classes with samples
+NO_ITEM = Markup('<span class="item"></span>')
 
 
 def page(
@@ -59,10 +64,12 @@ def page(
     ]
     title = f'Images of {root.name or root}'
     head = _headline(title, tally, classifier, seconds, [p for p in parts if p])
-    return document(title, head + ''.join(parts))
+    return document(title, head + join(parts))
 
 
-def _headline(title: str, tally: Tally, classifier: Any, seconds: float, parts: list[str]) -> str:
+def _headline(
+    title: str, tally: Tally, classifier: Any, seconds: float, parts: list[Markup]
+) -> Markup:
     tiles = [
         ('images', f'{tally.total:,}', f'{tally.failed:,} unreadable' if tally.failed else ''),
         ('classes', f'{len(tally.names):,}', ''),
@@ -72,10 +79,6 @@ def _headline(title: str, tally: Tally, classifier: Any, seconds: float, parts: 
     if tally.accuracy is not None:
         asked = f'of {tally.confusion.total():,} whose class is known'
         tiles.insert(1, ('accuracy', percent(tally.accuracy), asked))
-    items = ''.join(
-        f'<li><span>{escape(what)}</span><b>{value}</b><span>{escape(more)}</span></li>'
-        for what, value, more in tiles
-    )
     said = []
     if classifier.threshold_ is None:
         said.append('No class has two examples, so nothing tells what is of no known class.')
@@ -94,55 +97,46 @@ def _headline(title: str, tally: Tally, classifier: Any, seconds: float, parts: 
             f'{tally.copies:,} images are examples themselves, or copies: their answers say '
             'nothing about how well others are told.'
         )
-    links = ''.join(_link(part) for part in parts)
-    return (
-        f'<header><p class="kicker">anyshot_jax predictions</p><h1>{name(title)}</h1>'
-        f'<ul class="tiles">{items}</ul><p>{escape(" ".join(said))}</p><nav>{links}</nav></header>'
-    )
-
-
-def _link(part: str) -> str:
-    anchor = part.split('"', 2)[1]
-    title = part.split('<h2>', 1)[1].split('</h2>', 1)[0]
-    return f'<a href="#{anchor}">{title}</a>'
+    return html(
+        HEADLINE, kicker='anyshot_jax predictions', title=name(title), tiles=tiles, facts='',
+        values='', told=' '.join(said), links=links(parts),
+    )  # fmt: skip
 
 
 class _Cards:
     """Images beside what was said of them."""
 
     def __init__(self, root: Path, shown: Sequence[Answer], support: Support, known: set[str]):
-        self.support, self.known, self.thumbs = support, known, dict[str, str]()
+        self.support, self.known, self.thumbs = support, known, dict[str, Markup]()
         paths = sorted({a.path for a in shown})
         size = SimpleNamespace(size=THUMB, channels=3, max_pixels=MAX_PIXELS)
         with closing(read_images(len(paths), lambda i: (root / paths[i], ''), size)) as found:
             for path, x in zip(paths, found, strict=True):
                 gone = isinstance(x, InputError)  # since it was classified
-                self.thumbs[path] = '<span class="item"></span>' if gone else figures.photo(x, path)
+                self.thumbs[path] = NO_ITEM if gone else figures.photo(x, path)
 
-    def of(self, found: Sequence[Answer]) -> str:
+    def of(self, found: Sequence[Answer]) -> Markup:
         """A card for each answer."""
-        return f'<div class="answers">{"".join(self._card(a) for a in found)}</div>'
+        return html('<div class="answers">{{ cards }}</div>', cards=join(map(self._card, found)))
 
-    def _card(self, a: Answer) -> str:
+    def _card(self, a: Answer) -> Markup:
         # What no class stands for is rightly called unknown.
         right = True if a.unknown and a.label and a.label not in self.known else a.right
         style, sign = {None: ('', ''), True: (' right', '✓ '), False: (' wrong', '✗ ')}[right]
-        lines = [f'<b>{sign}{name(a.prediction)} {a.probability * 100:.0f} %</b>']
-        if a.label and not a.right:
-            lines.append(f'is {name(a.label)}<br>')
-        if a.unknown:
-            lines.append('of no known class<br>')
-        if a.second:
-            lines.append(f'or {name(a.second)} {a.second_probability * 100:.0f} %<br>')
-        if a.nearest >= 0:
-            label = self.support.labels[a.nearest]
-            lines.append(f'nearest: {name(label)}, {a.similarity:.2f}<br>')
-        lines.append(f'<span class="dim">{name(a.path)}</span>')
-        near = self.support.thumb(a.nearest) if a.nearest >= 0 else '<span></span>'
-        return (
-            f'<figure class="answer{style}">{self.thumbs[a.path]}{near}'
-            f'<figcaption>{"".join(lines)}</figcaption></figure>'
-        )
+        near = a.nearest >= 0
+        return html(
+            '<figure class="answer{{ style }}">{{ image }}{{ nearest }}<figcaption>'
+            '<b>{{ sign }}<bdi>{{ a.prediction }}</bdi> {{ percent(a.probability) }}</b>'
+            '{% if a.label and not a.right %}is <bdi>{{ a.label }}</bdi><br>{% endif %}'
+            '{% if a.unknown %}of no known class<br>{% endif %}'
+            '{% if a.second %}or <bdi>{{ a.second }}</bdi> {{ percent(a.second_probability) }}<br>'
+            '{% endif %}{% if label %}nearest: <bdi>{{ label }}</bdi>, {{ similarity }}<br>'
+            '{% endif %}<span class="dim"><bdi>{{ a.path }}</bdi></span></figcaption></figure>',
+            a=a, style=style, sign=sign, image=self.thumbs[a.path],
+            nearest=self.support.thumb(a.nearest) if near else Markup('<span></span>'),
+            label=self.support.labels[a.nearest] if near else '',
+            similarity=f'{a.similarity:.2f}', percent=lambda share: f'{share * 100:.0f} %',
+        )  # fmt: skip
 
 
 CARD = (
@@ -151,9 +145,9 @@ CARD = (
 )
 
 
-def _wrong(tally: Tally, show: _Cards) -> str:
+def _wrong(tally: Tally, show: _Cards) -> Markup:
     if tally.accuracy is None:
-        return ''
+        return Markup()
     found = tally.wrong
     total = sum(n for (label, answer), n in tally.confusion.items() if label != answer)
     if not found:
@@ -161,7 +155,7 @@ def _wrong(tally: Tally, show: _Cards) -> str:
     intro = (
         f'{total:,} answers are not the name of the folder, the surest first{_cut(found, total)}.'
     )
-    return section('wrong', 'Wrong answers', f'<p>{intro} {CARD}</p>', show.of(found))
+    return section('wrong', 'Wrong answers', paragraph(f'{intro} {CARD}'), show.of(found))
 
 
 def _cut(found: Sequence[Answer], total: int) -> str:
@@ -169,41 +163,48 @@ def _cut(found: Sequence[Answer], total: int) -> str:
     return f'; {left:,} more are not shown' if left > 0 else ''
 
 
-def _unsure(tally: Tally, show: _Cards) -> str:
+def _unsure(tally: Tally, show: _Cards) -> Markup:
     found, total = tally.unsure, tally.total - tally.failed - tally.unknown
     if not found:
-        return ''
+        return Markup()
     intro = f'The answers of the lowest probability first{_cut(found, total)}. {CARD}'
-    return section('unsure', 'Least sure', f'<p>{intro}</p>', show.of(found))
+    return section('unsure', 'Least sure', paragraph(intro), show.of(found))
 
 
-def _strange(tally: Tally, classifier: Any, show: _Cards) -> str:
+def _strange(tally: Tally, classifier: Any, show: _Cards) -> Markup:
     found = tally.strange
     if not found:
-        return ''
+        return Markup()
     intro = (
         f'{tally.unknown:,} images are less like any class than examples are like their own; '
         f'those least like any example first{_cut(found, tally.unknown)}. The probability is among '
         f'the known classes. {CARD}'
     )
-    return section('unknown', 'Of no known class', f'<p>{intro}</p>', show.of(found))
+    return section('unknown', 'Of no known class', paragraph(intro), show.of(found))
 
 
-def _sampled(samples: dict[str, list[Answer]], total: int, show: _Cards) -> str:
+def _sampled(samples: dict[str, list[Answer]], total: int, show: _Cards) -> Markup:
     if not samples:
-        return ''
+        return Markup()
     left = total - len(samples)
     intro = f'Up to {EACH} of the other images of each class, drawn by chance' + (
         f'; {left:,} more classes are not shown.' if left else '.'
     )
-    body = ''.join(f'<h3 class="sub">{name(c)}</h3>{show.of(a)}' for c, a in samples.items())
-    return section('samples', 'Samples of each class', f'<p>{intro}</p>', body)
+    body = html(
+        '{% for c, cards in samples %}<h3 class="sub"><bdi>{{ c }}</bdi></h3>{{ cards }}'
+        '{% endfor %}',
+        samples=[(c, show.of(a)) for c, a in samples.items()],
+    )
+    return section('samples', 'Samples of each class', paragraph(intro), body)
 
 
-def _errors(tally: Tally) -> str:
+def _errors(tally: Tally) -> Markup:
     if not tally.failed:
-        return ''
+        return Markup()
     left = tally.failed - len(tally.errors)
-    lines = ''.join(f'<li>{name(a.error)}</li>' for a in tally.errors)
-    more = f'<p>{left:,} more are in predictions.csv.</p>' if left else ''
-    return section('unreadable', 'Unreadable files', f'<ul>{lines}</ul>', more)
+    body = html(
+        '<ul>{% for a in errors %}<li><bdi>{{ a.error }}</bdi></li>{% endfor %}</ul>'
+        '{% if left %}<p>{{ left }} more are in predictions.csv.</p>{% endif %}',
+        errors=tally.errors, left=f'{left:,}' if left else '',
+    )  # fmt: skip
+    return section('unreadable', 'Unreadable files', body)

@@ -4,10 +4,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from anyshot_jax.predict.answers import Tally
 from anyshot_jax.report import figures, tasks
-from anyshot_jax.report.page import meter, name, note, percent, section, table
+from anyshot_jax.report.page import (
+    html,
+    join,
+    meter,
+    name,
+    note,
+    paragraph,
+    percent,
+    section,
+    table,
+)
 from anyshot_jax.types import Array
 
 MATRIX, PAIRS = 40, 40  # classes of the matrix at most; else so many pairs
@@ -23,7 +34,7 @@ class Support(NamedTuple):
 
     @classmethod
     def of(cls, classifier: Any, folder: str = '') -> 'Support':
-        """Those of a fitted classifier."""
+        """Classes of a fitted classifier."""
         root = Path(folder).expanduser() if folder else None
         named = [Path(text) for text in classifier.support_names_]
         names = [
@@ -33,16 +44,16 @@ class Support(NamedTuple):
         labels = [str(label) for label in classifier.support_labels_]
         return cls(names, labels, classifier.support_images_)
 
-    def thumb(self, row: int) -> str:
+    def thumb(self, row: int) -> Markup:
         """The image of a row."""
         return figures.photo(self.images[row], f'example of {self.labels[row]}')
 
-    def thumb_of(self, label: str) -> str:
+    def thumb_of(self, label: str) -> Markup:
         """The first image of a class, if it has one."""
-        return self.thumb(self.labels.index(label)) if label in self.labels else ''
+        return self.thumb(self.labels.index(label)) if label in self.labels else Markup()
 
 
-def classes(tally: Tally, classifier: Any, support: Support) -> str:
+def classes(tally: Tally, classifier: Any, support: Support) -> Markup:
     """The classes with their counts and descriptions."""
     said = {str(c): text for c, text in classifier.descriptions_.items()}
     head = ['class', 'examples', 'images called so']
@@ -57,7 +68,8 @@ def classes(tally: Tally, classifier: Any, support: Support) -> str:
     for c in [*tally.names, *([tally.unknown_name] if tally.unknown_name else [])]:
         thumb = support.thumb_of(c)
         count = tally.predicted[c]
-        row = [f'<span class="who">{thumb}<span>{name(c)}</span></span>']
+        who = '<span class="who">{{ thumb }}<span>{{ name }}</span></span>'
+        row: list[object] = [html(who, thumb=thumb, name=name(c))]
         row += [f'{examples.get(c, 0):,}', f'{count:,}']
         if labelled:
             hits = tally.confusion[c, c]
@@ -67,17 +79,18 @@ def classes(tally: Tally, classifier: Any, support: Support) -> str:
         else:
             row.append(meter(count / most, None))
         if described:
-            row.append(f'<div class="text">{name(said.get(c, ""))}</div>')
+            text = name(said.get(c, ''))
+            row.append(html('<div class="text">{{ text }}</div>', text=text))
         rows.append(row)
-    more = (
-        '<p>Recall: how many of the images in the folder of that name were called so. Precision: '
-        'how many that were called so lie in that folder, among those whose class is known.</p>'
+    more = paragraph(
+        'Recall: how many of the images in the folder of that name were called so. Precision: '
+        'how many that were called so lie in that folder, among those whose class is known.'
     )
-    return section('classes', 'Classes', more * labelled, table(head, rows, 'classes'))
+    return section('classes', 'Classes', more if labelled else '', table(head, rows, 'classes'))
 
 
 def _sums(tally: Tally) -> tuple[dict[str, int], dict[str, int]]:
-    """How many images of known class have each label, and each answer."""
+    """Counts of images of known class by label, and by answer."""
     of_label: dict[str, int] = {}
     of_answer: dict[str, int] = {}
     for (label, answer), count in tally.confusion.items():
@@ -86,10 +99,10 @@ def _sums(tally: Tally) -> tuple[dict[str, int], dict[str, int]]:
     return of_label, of_answer
 
 
-def confusion(tally: Tally, support: Support) -> str:
-    """What was called what, where that is known."""
+def confusion(tally: Tally, support: Support) -> Markup:
+    """Confusions of labels and answers, where labels are known."""
     if tally.accuracy is None:
-        return ''
+        return Markup()
     title = 'Confusion'
     labels = sorted({text for pair in tally.confusion for text in pair})
     of_label, _ = _sums(tally)
@@ -105,7 +118,7 @@ def confusion(tally: Tally, support: Support) -> str:
             'of the row. Blue is right, red is wrong; cells without a number are zero.'
         )
         grid = tasks.matrix(labels, thumbs, shares, count)
-        return section('confusion', title, f'<p>{intro}</p>', grid)
+        return section('confusion', title, paragraph(intro), grid)
     pairs = sorted(((n, *pair) for pair, n in tally.confusion.items() if len(set(pair)) > 1))[::-1]
     if not pairs:
         return section('confusion', title, note('No image was called by a wrong name.'))
@@ -116,33 +129,39 @@ def confusion(tally: Tally, support: Support) -> str:
     intro = f'{len(labels):,} classes are too many for a matrix: the most frequent confusions of '
     intro += f'{len(pairs):,}.'
     head = ('is', 'called', 'images', 'of the class')
-    return section('confusion', title, f'<p>{intro}</p>', table(head, rows))
+    return section('confusion', title, paragraph(intro), table(head, rows))
 
 
-def suspicious(classifier: Any, support: Support) -> str:
+def suspicious(classifier: Any, support: Support) -> Markup:
     """Examples that may have a wrong label."""
     title = 'Possible label errors among the examples'
     number = np.asarray(classifier.suspicion())
     rows = np.argsort(-number, kind='stable')
     rows = rows[number[rows] >= SUSPICIOUS]
     if not len(rows):
-        return ''
+        return Markup()
     near = classifier.explain(classifier.support_features_[rows[:SUSPECT]], k=len(number))
     cards = []
     for row, found in zip(rows[:SUSPECT], near, strict=True):
         label = support.labels[row]
         other = next((n for n in found if support.labels[n.row] != label), None)
-        like = ''
-        if other is not None:
-            like = (
-                f'most like {name(support.names[other.row])} of '
-                f'{name(support.labels[other.row])}, {other.similarity:.2f}<br>'
-            )
+        near_by = '' if other is None else support.thumb(other.row)
         cards.append(
-            f'<figure class="answer">{support.thumb(row)}'
-            f'{support.thumb(other.row) if other is not None else "<span></span>"}'
-            f'<figcaption><b>{name(label)}?</b>{like}suspicion {number[row] * 100:.0f} %<br>'
-            f'<span class="dim">{name(support.names[row])}</span></figcaption></figure>'
+            html(
+                '<figure class="answer">{{ image }}{{ other or no_image }}<figcaption>'
+                '<b>{{ label }}?</b>{% if other %}most like {{ like }} of {{ of }}, '
+                '{{ similarity }}<br>{% endif %}suspicion {{ suspicion }} %<br>'
+                '<span class="dim">{{ file }}</span></figcaption></figure>',
+                image=support.thumb(row),
+                other=near_by,
+                no_image=Markup('<span></span>'),
+                label=name(label),
+                suspicion=f'{number[row] * 100:.0f}',
+                file=name(support.names[row]),
+                like='' if other is None else name(support.names[other.row]),
+                of='' if other is None else name(support.labels[other.row]),
+                similarity='' if other is None else f'{other.similarity:.2f}',
+            )
         )
     left = len(rows) - len(cards)
     intro = (
@@ -151,5 +170,5 @@ def suspicious(classifier: Any, support: Support) -> str:
         'Beside each: the nearest example of another class.'
         + (f' {left:,} more are not shown.' if left else '')
     )
-    body = f'<div class="answers">{"".join(cards)}</div>'
-    return section('suspicious', title, f'<p>{intro}</p>', body)
+    body = html('<div class="answers">{{ cards }}</div>', cards=join(cards))
+    return section('suspicious', title, paragraph(intro), body)

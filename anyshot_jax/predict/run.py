@@ -24,7 +24,7 @@ LAYOUT = '<class>/<image>'
 
 
 class Request(NamedTuple):
-    """What is asked; the flags of the same names say more."""
+    """Options of the command; the flags of the same names say more."""
 
     query: str
     out: str
@@ -86,7 +86,7 @@ def run(ask: Request) -> dict[str, Any]:
                 for answer in some:
                     tally.add(answer)
         if not tally.total:
-            raise InputError(f'{root} holds {len(paths)} files and no image among them')
+            raise InputError(f'none of the {len(paths)} files in {root} is an image')
         seconds = time.monotonic() - start
         text = page(tally, classifier, support, root, _shown(ask), seconds)
         fresh['report'].write_bytes(text.encode('utf-8'))
@@ -116,7 +116,7 @@ def _check(ask: Request) -> None:
 
 
 def _settings(ask: Request) -> dict[str, Any]:
-    """What predictions depend on, besides the files inside the folders."""
+    """Key of everything that predictions depend on, besides the files inside the folders."""
     place = lambda text: str(Path(text).expanduser().resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'support', 'model')}
     made |= {'descriptions': place(ask.descriptions), 'unknown': ask.unknown}

@@ -83,7 +83,7 @@ def write(
         parts.append(search.results(method, state, data.roles['test'], images, rng))
     parts.append(summary.settings(run, workdir))
 
-    text = page.document(run.title, summary.headline(run, data, parts) + ''.join(parts))
+    text = page.document(run.title, summary.headline(run, data, parts) + page.join(parts))
     path = workdir / 'report.html'
     files.write_bytes(path, text.encode('utf-8'))
     return path

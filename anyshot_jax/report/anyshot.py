@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from markupsafe import Markup
 from ml_collections import ConfigDict
 
 from anyshot_jax.episodes import sampling
 from anyshot_jax.episodes.episodic import embed_dataset, task_name
 from anyshot_jax.methods import refine
-from anyshot_jax.report import maps
-from anyshot_jax.report.page import escape, meter, name, note, section, table
+from anyshot_jax.report import charts, maps
+from anyshot_jax.report.page import NOTHING, meter, name, note, paragraph, section, table
 from anyshot_jax.stages.synthesis import has_colours, weigh
 from anyshot_jax.types import Array, Data, Dataset, Episode, Method, TrainState
 
@@ -20,16 +21,16 @@ TASKS = 50  # of which the accuracy of every class is told
 CLASSES, ITEMS, ROWS = 10, 20, 30  # on the map of synthesised items, of each class, of the table
 
 
-def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> list[str]:
+def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> list[Markup]:
     """The sections for runs of `refine` and of methods that make features; none for others."""
     fields = config.method
     # One device answers, as for the other parts; exports of earlier stages come along.
     data = jax.device_put(data, jax.local_devices()[0])
     key = jax.random.split(jax.random.key(int(config.get('seed', 0))), 4)[3]  # the test's
     names = sampling.class_names(data.roles['test'])
-    if 'fakes_from' in fields:
+    if 'synthesised_from' in fields:
         return _refined(method, state, data, config, key, names)
-    if 'fakes' in fields and 'calibration' in fields:
+    if 'synthesised' in fields and 'calibration' in fields:
         made = method.export(state, data, key)['test']
         values = method.evaluate(state, data, key, 'test')
         return [
@@ -39,10 +40,10 @@ def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> 
     return []
 
 
-def _refined(method, state, data, config, key, names) -> list[str]:
+def _refined(method, state, data, config, key, names) -> list[Markup]:
     fields, tasks = config.method, config.eval.tasks
     coloured = 'train' in data.roles and has_colours(data)
-    made = data.stages[fields.fakes_from]['test'] if fields.fakes_from else None
+    made = data.stages[fields.synthesised_from]['test'] if fields.synthesised_from else None
     assert method.embed
     features = embed_dataset(jax.jit(partial(method.embed, state)), data.roles['test'])
     found, order = [], None
@@ -114,7 +115,7 @@ def _walk(fields, coloured, episode, made, ways: int, shots: int) -> Walk:
     )
 
 
-def _centres(walks: Sequence[Walk], labels: Sequence[str]) -> str:
+def _centres(walks: Sequence[Walk], labels: Sequence[str]) -> Markup:
     figures = []
     for walk in walks:
         before, after = (f'{share * 100:.1f} %' for share in walk.right)
@@ -124,7 +125,7 @@ def _centres(walks: Sequence[Walk], labels: Sequence[str]) -> str:
         )
         alt = f'{title}. Items on a plane, and the way of each class centre to the queries.'
         figures.append(
-            maps.figure(
+            charts.figure(
                 title,
                 maps.drawn_map(walk.moved, alt, edges=False, path=walk.path, wrong=walk.wrong),
             )
@@ -137,18 +138,22 @@ def _centres(walks: Sequence[Walk], labels: Sequence[str]) -> str:
     )
     kinds = [k for k in maps.KEY if k not in ('real item', 'among the most similar')]
     return section(
-        'centres', 'Class centres', _intro(intro), maps.charts(figures), maps.keys(kinds, labels)
+        'centres',
+        'Class centres',
+        paragraph(intro),
+        charts.side_by_side(figures),
+        maps.keys(kinds, labels),
     )
 
 
-def _graph(walks: Sequence[Walk], labels: Sequence[str], fields: ConfigDict) -> str:
+def _graph(walks: Sequence[Walk], labels: Sequence[str], fields: ConfigDict) -> Markup:
     walk, figures = walks[0], []
     for title, items in (('as given', walk.raw), ('where the centres move', walk.moved)):
         ends = items.label[items.edges]
         within = float((ends[:, 0] == ends[:, 1]).mean()) if len(ends) else 0.0
         title = f'{walk.title}, {title}: {within * 100:.1f} % of {len(ends)} edges within a class'
         figures.append(
-            maps.figure(title, maps.drawn_map(items, f'{title}. A graph of items on a plane.'))
+            charts.figure(title, maps.drawn_map(items, f'{title}. A graph of items on a plane.'))
         )
     intro = (
         f'The same episode as a graph: a line joins two items of which one is among the '
@@ -161,15 +166,15 @@ def _graph(walks: Sequence[Walk], labels: Sequence[str], fields: ConfigDict) -> 
     return section(
         'graph',
         'Graph of an episode',
-        _intro(intro),
-        maps.charts(figures),
+        paragraph(intro),
+        charts.side_by_side(figures),
         maps.keys(kinds, labels),
     )
 
 
 def _synthesised(
     test, made, colours: float, coloured: bool, names: Sequence[str], order=None
-) -> str:
+) -> Markup:
     """Test items and what was made for their classes, on the plane of the former.
 
     `order` [W] are the classes to show, numbered as in another part.
@@ -213,13 +218,13 @@ def _synthesised(
     return section(
         'synthesised',
         title,
-        _intro(f'{intro} {lines}'),
-        maps.charts([maps.figure(caption, svg)]),
+        paragraph(f'{intro} {lines}'),
+        charts.side_by_side([charts.figure(caption, svg)]),
         keys,
     )
 
 
-def _by_class(fields, coloured, features, made, key, config, shown, names) -> str:
+def _by_class(fields, coloured, features, made, key, config, shown, names) -> Markup:
     """The accuracy of every class, of each kind of answer."""
 
     @jax.jit
@@ -250,7 +255,7 @@ def _by_class(fields, coloured, features, made, key, config, shown, names) -> st
     return _accuracies(columns, names, intro)
 
 
-def _told(values: dict, names: Sequence[str]) -> str:
+def _told(values: dict, names: Sequence[str]) -> Markup:
     kinds = ('zero-shot', 'zero-shot, balanced', 'unseen')  # 'seen' tells of other classes
     columns = {kind: np.asarray(values[kind]) for kind in kinds if kind in values}
     intro = (
@@ -266,7 +271,7 @@ def _told(values: dict, names: Sequence[str]) -> str:
     return _accuracies(columns, names, intro)
 
 
-def _accuracies(columns: dict[str, np.ndarray], names: Sequence[str], intro: str) -> str:
+def _accuracies(columns: dict[str, np.ndarray], names: Sequence[str], intro: str) -> Markup:
     """A bar for the first column; the classes that do worst in it come first."""
     first = next(iter(columns.values()))
     order = [c for c in np.argsort(first, kind='stable') if np.isfinite(first[c])]
@@ -274,14 +279,10 @@ def _accuracies(columns: dict[str, np.ndarray], names: Sequence[str], intro: str
         (
             name(names[c]),
             meter(float(first[c]), None),
-            *('&ndash;' if np.isnan(v[c]) else f'{v[c] * 100:.1f} %' for v in columns.values()),
+            *(NOTHING if np.isnan(v[c]) else f'{v[c] * 100:.1f} %' for v in columns.values()),
         )
         for c in order[:ROWS]
     ]
     more = f' The {ROWS} lowest of {len(order)}.' if len(order) > ROWS else ''
     head = ('class', '0 to 100 %', *columns)
-    return section('by-class', 'Accuracy by class', _intro(intro + more), table(head, rows))
-
-
-def _intro(text: str) -> str:
-    return f'<p>{escape(text)}</p>'
+    return section('by-class', 'Accuracy by class', paragraph(intro + more), table(head, rows))

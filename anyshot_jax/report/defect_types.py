@@ -2,11 +2,12 @@
 
 import jax
 import numpy as np
+from markupsafe import Markup
 from ml_collections import ConfigDict
 
 from anyshot_jax.methods.anomaly import askable
 from anyshot_jax.report import figures, overlay, tasks
-from anyshot_jax.report.page import escape, name, section
+from anyshot_jax.report.page import framed, html, join, name, paragraph, section, way
 from anyshot_jax.types import Array, Data, Dataset, Method, TrainState
 
 QUERIES, SIDE = 6, 120  # of a type in the task that is shown, and pixels of their images
@@ -14,7 +15,7 @@ QUERIES, SIDE = 6, 120  # of a type in the task that is shown, and pixels of the
 
 def parts(
     method: Method, state: TrainState, data: Data, config: ConfigDict, images_of: Array | None
-) -> list[str]:
+) -> list[Markup]:
     """The sections for a run of `anomaly`, one for each number of shots."""
     # One device answers, as for the other parts.
     data = jax.device_put(data, jax.local_devices()[0])
@@ -57,7 +58,7 @@ def some_of(right: Array, group: Array, most: int) -> np.ndarray:
     return np.array(shown + picked[True][: most - len(shown)], int)
 
 
-def _types(test: Dataset, shown: Array, shots: int, support: Array, answers: Array) -> str:
+def _types(test: Dataset, shown: Array, shots: int, support: Array, answers: Array) -> Markup:
     label = np.asarray(test.label)
     kept = askable(test, shots)
     rows = [_row(test, shown, kept, c, support[0, w], answers[0]) for w, c in enumerate(kept)]
@@ -75,7 +76,10 @@ def _types(test: Dataset, shown: Array, shots: int, support: Array, answers: Arr
         + '.'
     )
     if aside:
-        intro += f' Left out, with too few parts: {", ".join(name(n) for n in aside)}.'
+        intro = html(
+            '{{ intro }} Left out, with too few parts: {{ names }}.',
+            intro=intro, names=join(map(name, aside), ', '),
+        )  # fmt: skip
     matrix = count(answers, label, np.array(kept))
     total = matrix.sum(1)
     share = matrix / np.maximum(total, 1)[:, None]
@@ -91,14 +95,16 @@ def _types(test: Dataset, shown: Array, shots: int, support: Array, answers: Arr
     return section(
         f'types-{shots}',
         f'Types from {shots} example{"" if shots == 1 else "s"}',
-        f'<p>{intro}</p><div class="types">{"".join(rows)}</div><p>{over}</p>',
+        paragraph(intro),
+        html('<div class="types">{{ rows }}</div>', rows=join(rows)),
+        paragraph(over),
         tasks.matrix(labels, thumbs, share, matrix),
     )
 
 
 def _row(
     test: Dataset, shown: Array, kept: tuple[int, ...], c: int, support: Array, answer: Array
-) -> str:
+) -> Markup:
     """A type with its examples and some of its queries."""
     label = test.names[c]
     mine = np.flatnonzero((np.asarray(test.label) == c) & (answer >= 0))
@@ -106,29 +112,22 @@ def _row(
     group = np.asarray(test.group)[mine]
     picked = mine[some_of(right, group, QUERIES)]
     image = lambda row, alt: _image(test, shown, int(row), alt)
-    examples = ''.join(image(row, f'example of {label}') for row in support)
-    queries = ''.join(
+    examples = join(image(row, f'example of {label}') for row in support)
+    queries = join(
         _query(image(row, f'query of {label}'), int(answer[row]) == c, test.names[answer[row]])
         for row in picked
     )
-    return (
-        f'<div class="way"><div><h3>{name(label)}</h3>'
-        f'<p>{int(right.sum())} of {len(mine)} right</p></div>'
-        f'<div class="strip support"><span class="label">examples</span>{examples}</div>'
-        f'<div class="strip"><span class="label">queries</span>{queries}</div></div>'
-    )
+    told = f'{int(right.sum())} of {len(mine)} right'
+    return way(name(label), told, [('examples', examples), ('queries', queries)])
 
 
-def _query(image: str, right: bool, answer: str) -> str:
-    style, sign = ('query', '✓') if right else ('query wrong', '✗')
+def _query(image: Markup, right: bool, answer: str) -> Markup:
     short = answer if len(answer) < 11 else f'{answer[:9]}…'
-    return (
-        f'<figure class="{style}" title="{escape(f"called {answer}")}">{image}'
-        f'<figcaption>{sign} {name(short)}</figcaption></figure>'
-    )
+    caption = html('{{ sign }} {{ name }}', sign='✓' if right else '✗', name=name(short))
+    return framed(image, right, f'called {answer}', caption)
 
 
-def _image(test: Dataset, shown: Array, row: int, alt: str) -> str:
+def _image(test: Dataset, shown: Array, row: int, alt: str) -> Markup:
     x = shown[row]
     if x.ndim != 3 or x.dtype != np.uint8 or x.shape[-1] not in (1, 3):
         return figures.item(x, alt)

@@ -1,6 +1,6 @@
 """The part of the page about a detector: what is told from good, and where images are unlike it.
 
-Bounded in images: at most MOST of each role are scored, NORMAL good ones looked through for the
+Bounded in images: at most MOST of each role are scored, NORMAL normal ones looked through for the
 patch that a defect was compared with, and a few of each of TYPES types of defect drawn.
 """
 
@@ -8,24 +8,25 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from markupsafe import Markup
 from ml_collections import ConfigDict
 
 from anyshot_jax.config import find
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.ops.detection import enlarge
-from anyshot_jax.report import figures, overlay
-from anyshot_jax.report.page import name, note, section
+from anyshot_jax.report import charts, overlay
+from anyshot_jax.report.page import html, name, note, paragraph, section
 from anyshot_jax.report.search import roc
 from anyshot_jax.types import Array, Data, Dataset, TrainState
 
 MOST, NORMAL, TYPES, DRAWN = 500, 1000, 12, 2
 BINS = 24
-FAR = "how far an image's worst patch is from every patch of the remembered good ones"
-LEARNT = 'how much it looks like a made-up defect'
+FAR = "how far an image's worst patch is from every patch of the remembered normal ones"
+LEARNT = 'how much it looks like a synthetic defect'
 SCORES = {  # what tells an image's defect, by config.method.score
     'bank': FAR,
     'net': f'of its worst patch, {LEARNT}',
-    'both': f'{FAR}, and {LEARNT}, each in deviations from the mean of good images held out',
+    'both': f'{FAR}, and {LEARNT}, each in deviations from the mean of normal images held out',
 }
 
 
@@ -46,7 +47,9 @@ class Place(NamedTuple):
     grid: tuple[int, int]  # rows and columns of cells
 
 
-def parts(state: TrainState, data: Data, config: ConfigDict, rng: np.random.Generator) -> list[str]:
+def parts(
+    state: TrainState, data: Data, config: ConfigDict, rng: np.random.Generator
+) -> list[Markup]:
     """The sections for a run of a detector: curves of the scores, and images with heat maps."""
     patcher, score = find('methods', config.method.name).scorer(state, data, config)
     bank = np.asarray(state.extra['bank'])
@@ -79,39 +82,43 @@ def choose(score: Array, rng: np.random.Generator) -> list[tuple[int, str]]:
     return ends + [(int(i), '') for i in others]
 
 
-def _curves(good: Scored, bad: Scored, told_by: str) -> str:
+def _curves(good: Scored, bad: Scored, told_by: str) -> Markup:
     scores = np.concatenate([good.image, bad.image])
     false, true = roc(scores, np.arange(len(scores)) >= len(good.image))
     area = float(np.trapezoid(true, false))
     grid = np.linspace(0, 1, 101)
-    label = f'Defects found over good images taken for defects: area {area:.4f}.'
-    series = [figures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
-    left = figures.chart(series, label=label, mark=None, percent=True, axis='false alarms')
+    label = f'Defects found over normal images taken for defects: area {area:.4f}.'
+    series = [charts.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
+    left = charts.lines(series, label=label, mark=None, percent=True, axis='false alarms')
     low, high = min(float(scores.min()), 0), float(scores.max())
     edges = np.linspace(low, high + 1e-4 * abs(high) or 1.0, BINS + 1)
     middle = ((edges[1:] + edges[:-1]) / 2).tolist()
     series = [
-        figures.Series(title, middle, (np.histogram(own, edges)[0] / len(own)).tolist(), colour)
+        charts.Series(title, middle, (np.histogram(own, edges)[0] / len(own)).tolist(), colour)
         for title, own, colour in (('good', good.image, 3), ('with a defect', bad.image, 2))
     ]
     medians = np.median(good.image), np.median(bad.image)
-    label = 'Shares of the images by score; median of good ones {:.3g}, others {:.3g}.'
+    label = 'Shares of the images by score; median of normal ones {:.3g}, others {:.3g}.'
     label = label.format(*medians)
-    right = figures.chart(series, label=label, mark=None, percent=True, axis='score')
+    right = charts.lines(series, label=label, mark=None, percent=True, axis='score')
     intro = (
-        f'{len(bad.image):,} images with a defect and {len(good.image):,} good ones that were '
+        f'{len(bad.image):,} images with a defect and {len(good.image):,} normal ones that were '
         f'not remembered, told apart by one number: {told_by}.'
     )
     return section(
         'detection',
         'Good or not',
-        f'<p>{intro}</p><div class="charts"><figure><figcaption>ROC, area {area:.4f}</figcaption>'
-        f'{left}</figure><figure><figcaption>Scores</figcaption>{figures.key(series)}{right}'
-        '</figure></div>',
+        paragraph(intro),
+        charts.side_by_side(
+            [
+                charts.figure(f'ROC, area {area:.4f}', left),
+                charts.figure('Scores', charts.key(series), right),
+            ]
+        ),
     )
 
 
-def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rng) -> str:
+def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rng) -> Markup:
     picks = [(of, i) for _, of, chosen in groups for i, _ in chosen]
     x = np.stack([np.asarray(of.dataset.x[of.rows[i]]) for of, i in picks])
     maps = np.stack([of.maps[i] for of, i in picks])
@@ -122,7 +129,7 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
     coarse = ((np.array(cells) + 0.5) * patcher.shape[:2] / grid).astype(int)
     origin = nearest_normal(patcher, bank, x, coarse, np.asarray(normal.x)[rows])
     large = enlarge(maps, x.shape[1:3], config.method.smooth)
-    # One scale for all: what 19 of 20 places of good images stay below has no colour.
+    # One scale for all: what 19 of 20 places of normal images stay below has no colour.
     low = float(np.quantile(good.maps, 0.95))
     high = max(float(np.quantile(bad.maps.max((1, 2)), 0.9)), low + 1e-6)
     shown, at = [], 0
@@ -135,28 +142,35 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
             below = float((good.image < of.image[i]).mean())
             said = f'score {of.image[i]:.3g}{f", the {why}" if why else ""}'
             if of is bad:
-                said += f'; higher than {below * 100:.0f} % of the good ones'
+                said += f'; higher than {below * 100:.0f} % of the normal ones'
             cards.append(_card(title, place, normal_place, large[at], mask, (low, high), said))
             at += 1
-        shown.append(f'<h3 class="sub">{name(title)}</h3><div class="finds">{"".join(cards)}</div>')
+        shown.append(
+            html(
+                '<h3 class="sub">{{ title }}</h3><div class="finds">'
+                '{% for card in cards %}{{ card }}{% endfor %}</div>',
+                title=name(title),
+                cards=cards,
+            )
+        )
     left = len(np.unique(np.asarray(bad.dataset.label)[bad.rows])) - (len(groups) - 1)
     intro = (
-        'Of good images and of every type'
+        'Of normal images and of every type'
         + (f' (but {left} further ones)' if left > 0 else '')
         + f' the lowest and the highest score, and {DRAWN} drawn by lot. Each: the image; how '
-        'unlike the good ones its places are, from no colour (usual) over red to yellow, all on '
+        'unlike the normal ones its places are, from no colour (usual) over red to yellow, all on '
         "one scale, with the defect's mask outlined in green and the worst patch in white; on the "
         'right what surrounds that patch, and below it the remembered normal patch that is nearest'
         + (
             '.'
             if len(rows) == len(normal.x)
-            else f' (or the one most like it among {len(rows):,} of {len(normal.x):,} good ones).'
+            else f' (or the one most like it among {len(rows):,} of {len(normal.x):,} normal ones).'
         )
     )
-    return section('places', 'Where they are unlike good ones', f'<p>{intro}</p>', *shown)
+    return section('places', 'Where they are unlike normal ones', paragraph(intro), *shown)
 
 
-def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> str:
+def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> Markup:
     size = place.image.shape[:2]
     plain = overlay.on_page(place.image)
     hot = overlay.with_heat(plain, heat, *scale)
@@ -166,19 +180,21 @@ def _card(title, place: Place, normal: Place, heat, mask, scale, said: str) -> s
     worst[overlay.box(place.cell, place.grid, size)] = True
     hot = overlay.with_outline(hot, worst, overlay.WHITE)
     own, other = (overlay.on_page(overlay.around(*p)) for p in (place, normal))
-    return (
-        '<figure class="find">'
-        f'{overlay.img(plain, f"{title}, {said}")}{overlay.img(hot, "how unlike good ones")}'
-        f'<div>{overlay.img(own, "around the worst patch")}'
-        f'{overlay.img(other, "the nearest normal patch")}</div>'
-        f'<figcaption>{said}</figcaption></figure>'
+    return html(
+        '<figure class="find">{{ whole }}{{ heat }}<div>{{ worst }}{{ nearest }}</div>'
+        '<figcaption>{{ said }}</figcaption></figure>',
+        whole=overlay.img(plain, f'{title}, {said}'),
+        heat=overlay.img(hot, 'how unlike normal ones'),
+        worst=overlay.img(own, 'around the worst patch'),
+        nearest=overlay.img(other, 'the nearest normal patch'),
+        said=said,
     )
 
 
 def nearest_normal(
     patcher: memory_bank.Patcher, bank: Array, x: Array, cells: Array, good: Array
 ) -> list[Place]:
-    """Where in good images the remembered patch is that is nearest to a patch of each image.
+    """Places in normal images of the remembered patches nearest to a patch of each image.
 
     Args:
       bank: [K, D]. x: [N, H, W, C] uint8. cells: [N, 2], of the patches asked for.

@@ -1,4 +1,4 @@
-"""What a run left in its workdir, read with patience: any file may be absent, short or cut off."""
+"""Files of a run's workdir, read with patience: any of them may be absent, short or cut off."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from anyshot_jax.config import renamed
 from anyshot_jax.types import ACCURACY, Measure
 
 
@@ -31,7 +32,7 @@ class Run(NamedTuple):
 
     @property
     def measure(self) -> Measure:
-        """What the values are."""
+        """Measure of the values."""
         try:
             return Measure(**self.result['measure'])
         except (KeyError, TypeError):
@@ -46,7 +47,7 @@ class Run(NamedTuple):
 
     @property
     def members(self) -> list[dict[str, Any]]:
-        """Those of a population; none of a single run."""
+        """Members of a population; none of a single run."""
         return _objects(self.result.get('members'))
 
     @property
@@ -56,7 +57,7 @@ class Run(NamedTuple):
 
     @property
     def seeds(self) -> int:
-        """How many seeds the result is a mean over."""
+        """Number of seeds that the result is a mean over."""
         return int(number(self.result.get('seeds')) or 1)
 
 
@@ -64,7 +65,8 @@ def read(workdir: Path, config: ConfigDict) -> Run:
     """Reads config.json (else takes `config`), metrics.jsonl and result.json."""
     train, val = metrics(workdir / 'metrics.jsonl')
     return Run(
-        config=_object(workdir / 'config.json') or json.loads(config.to_json_best_effort()),
+        config=renamed(_object(workdir / 'config.json'))
+        or json.loads(config.to_json_best_effort()),
         result=_object(workdir / 'result.json'),
         train=train,
         val=val,

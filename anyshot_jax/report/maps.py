@@ -1,12 +1,15 @@
-"""Items of classes on a plane: their places, the edges between them, paths, and the drawing."""
+"""Points: items of classes on a plane, the edges between them, and paths of class centres."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from anyshot_jax.ops.graph import largest
-from anyshot_jax.report.page import escape, name
+from anyshot_jax.report.charts import svg, text
+from anyshot_jax.report.figures import png
+from anyshot_jax.report.page import html
 
 WIDE, HIGH, EDGE = 460, 400, 34
 # Okabe and Ito's colours, told apart by colour-blind readers, and what is legible on them. Of more
@@ -61,32 +64,22 @@ def edges(x: np.ndarray, neighbours: int) -> np.ndarray:
     return np.argwhere(np.triu(near | near.T, 1))
 
 
-def figure(title: str, svg: str) -> str:
-    return f'<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>'
-
-
-def charts(figures: Sequence[str]) -> str:
-    wide = '' if len(figures) > 1 else ' style="max-width:36rem"'
-    return f'<div class="charts"{wide}>{"".join(figures)}</div>'
-
-
 def _style(label: int) -> str:
     colour, on = PALETTE[label % len(PALETTE)]
     return f'style="--c:{colour};--on:{on}"'
 
 
-def keys(kinds: Sequence[str], labels: Sequence[str]) -> str:
-    """What shapes and colours mean."""
-    shapes = ''.join(
-        f'<li style="--c:var(--dim)"><svg viewBox="0 0 26 10" style="stroke:none" '
-        f'aria-hidden="true">{KEY[kind]}</svg>{escape(kind)}</li>'
-        for kind in kinds
-    )
-    classes = ''.join(
-        f'<li><span class="number c" {_style(w)}>{w + 1}</span>{name(label)}</li>'
-        for w, label in enumerate(labels)
-    )
-    return f'<ul class="key">{shapes}</ul><ul class="key">{classes}</ul>'
+def keys(kinds: Sequence[str], labels: Sequence[str]) -> Markup:
+    """The meaning of shapes and colours."""
+    return html(
+        '<ul class="key">{% for kind in kinds %}<li style="--c:var(--dim)">'
+        '<svg viewBox="0 0 26 10" style="stroke:none" aria-hidden="true">{{ shapes[kind] }}</svg>'
+        '{{ kind }}</li>{% endfor %}</ul><ul class="key">{% for label in labels %}'
+        '<li><span class="number c" {{ styles[loop.index0] }}>{{ loop.index }}</span>'
+        '<bdi>{{ label }}</bdi></li>{% endfor %}</ul>',
+        kinds=kinds, labels=labels, shapes={k: Markup(v) for k, v in KEY.items()},
+        styles=[Markup(_style(w)) for w in range(len(labels))],
+    )  # fmt: skip
 
 
 def drawn_map(
@@ -97,7 +90,7 @@ def drawn_map(
     path: np.ndarray | None = None,
     wrong: np.ndarray | None = None,
     dashed: bool = False,
-) -> str:
+) -> Markup:
     """Items by class and kind, the edges between them and paths [R, W, 2] of the centres."""
     every = items.place if path is None else np.concatenate([items.place, path.reshape(-1, 2)])
     low, span = every.min(0), np.ptp(every, axis=0)
@@ -105,7 +98,7 @@ def drawn_map(
     unit = min((WIDE - 2 * EDGE) / (span[0] or 1), (HIGH - 2 * EDGE) / (span[1] or 1))
     at = lambda p: (p - low - span / 2) * unit * [1, -1] + [WIDE / 2, HIGH / 2]
     spot = at(items.place)
-    text = [f'{x:.1f} {y:.1f}' for x, y in spot]
+    places = [f'{x:.1f} {y:.1f}' for x, y in spot]
     drawn = []
     if edges and len(items.edges):
         lines = ''.join(
@@ -122,10 +115,10 @@ def drawn_map(
             for i in of(0)
         ]
         if len(rows := of(2)):
-            d = ''.join(f'M{text[i]}{MADE}' for i in rows)
+            d = ''.join(f'M{places[i]}{MADE}' for i in rows)
             marks.append(f'<path class="made" d="{d}" style="fill:none;stroke:var(--c)"/>')
         if len(rows := of(1)):
-            d = ''.join(f'M{text[i]}{SHOT}' for i in rows)
+            d = ''.join(f'M{places[i]}{SHOT}' for i in rows)
             marks.append(f'<path class="shot" d="{d}" style="stroke:var(--c);stroke-width:3"/>')
         drawn.append(f'<g {_style(w)}>{"".join(marks)}</g>')
     if wrong is not None and wrong.any():
@@ -138,13 +131,10 @@ def drawn_map(
         drawn.append(_way(w, way, dashed))
     first, second = (f'{share * 100:.0f} % of the variance' for share in items.share)
     drawn.append(
-        f'<text x="{WIDE - 8}" y="{HIGH - 8}" text-anchor="end">first axis: {first} →</text>'
+        f'{text(WIDE - 8, HIGH - 8, f"first axis: {first} →", "end")}'
         f'<text transform="translate(16 {HIGH - 28})rotate(-90)">second axis: {second} →</text>'
     )
-    return (
-        f'<svg class="map" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(label)}">'
-        f'{"".join(drawn)}</svg>'
-    )
+    return svg('map', WIDE, HIGH, label, map(Markup, drawn))
 
 
 def _way(w: int, way: np.ndarray, dashed: bool) -> str:
@@ -156,9 +146,70 @@ def _way(w: int, way: np.ndarray, dashed: bool) -> str:
     ring = 'style="fill:var(--soft);stroke:var(--c);stroke-width:2.5"'
     start = f'<circle cx="{x0:.1f}" cy="{y0:.1f}" r="5" {ring}/>'
     under, start = ('', '') if dashed else (halo, start)
+    sign = _sign(x, y, 'class="sign" style="stroke:var(--soft)"', w + 1)
     return (
         f'<g {_style(w)}>{under}<polyline class="walk" points="{points}" '
         f'style="fill:none;stroke:var(--c);{line}"/>{start}'
-        f'<circle class="sign" cx="{x:.1f}" cy="{y:.1f}" r="9.5" style="stroke:var(--soft)"/>'
-        f'<text class="sign" x="{x:.1f}" y="{y + 4.5:.1f}" text-anchor="middle">{w + 1}</text></g>'
+        f'{sign}</g>'
     )
+
+
+def _sign(x: float, y: float, style: str, count: int) -> Markup:
+    """A number in a disc."""
+    disc = Markup(f'<circle {style} cx="{x:.1f}" cy="{y:.1f}" r="9.5"/>')
+    return disc + text(x, y + 4.5, count, 'middle', ' class="sign"')
+
+
+def scatter(
+    points: Sequence[np.ndarray], thumbs: Sequence[np.ndarray] | None, *, label: str
+) -> Markup:
+    """Points of K classes, each tied to its centre, where the number 1..K and a thumb stand."""
+    wide, high, edge, size = 560, 460, 30, 34
+    every = np.concatenate(points)
+    low, span = every.min(0), np.ptp(every, axis=0)
+    # One scale for both axes: distances on the map are distances in the plane.
+    unit = min((wide - 2 * edge) / (span[0] or 1), (high - 2 * edge) / (span[1] or 1))
+    middle = np.array([wide, high]) / 2
+    places = [((p - low - span / 2) * unit * [1, -1] + middle) for p in points]
+    centres = np.stack([p.mean(0) for p in places])
+    signs = _apart(centres, size + 6 if thumbs is not None else 24, [wide, high])
+
+    parts, top = [], []
+    for k, (p, c, sign) in enumerate(zip(places, centres, signs, strict=True)):
+        colour = f'c{k % 12}'
+        spokes = ''.join(f'M{c[0]:.1f} {c[1]:.1f}L{x:.1f} {y:.1f}' for x, y in p)
+        parts.append(Markup(f'<path class="spoke {colour}" d="{spokes}"/>'))
+        parts += [
+            Markup(f'<circle class="spot {colour}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>') for x, y in p
+        ]
+        x, y = sign
+        lead = f'<path class="lead {colour}" d="M{c[0]:.1f} {c[1]:.1f}L{x:.1f} {y:.1f}"/>'
+        top.append(Markup(lead))
+        if thumbs is not None:
+            corner = f'x="{x - size / 2:.1f}" y="{y - size / 2:.1f}" width="{size}" height="{size}"'
+            top.append(
+                Markup(
+                    f'<image {corner} href="{png(thumbs[k])}" preserveAspectRatio="none"/>'
+                    f'<rect class="frame {colour}" {corner} rx="3"/>'
+                )
+            )
+            x, y = x - size / 2, y - size / 2
+        top += [_sign(x, y, f'class="sign {colour}"', k + 1)]
+    return svg('map', wide, high, label, parts + top)
+
+
+def _apart(places: np.ndarray, gap: float, size: Sequence[float]) -> np.ndarray:
+    """Places pushed apart until none overlap, inside the image."""
+    places = places + np.arange(len(places))[:, None] * [1e-3, 2e-3]  # no two at the same place
+    for _ in range(200):
+        delta = places[:, None] - places[None]
+        # Overlap of squares: both axes are too close; they part along the axis that is nearly free.
+        overlap = gap - abs(delta)
+        axis = overlap.argmin(-1)
+        amount = np.take_along_axis(overlap, axis[..., None], -1)[..., 0]
+        np.fill_diagonal(amount, 0)
+        if (amount <= 0).all():
+            break
+        push = np.maximum(amount, 0)[..., None] * np.eye(2)[axis] * np.sign(delta) * 0.3
+        places = np.clip(places + push.sum(1), gap / 2 + 4, np.array(size) - gap / 2 - 4)
+    return places

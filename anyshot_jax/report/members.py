@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from anyshot_jax.report import figures, logs
-from anyshot_jax.report.page import amount, escape, note, section, table
+from markupsafe import Markup
+
+from anyshot_jax.report import charts, logs
+from anyshot_jax.report.page import NOTHING, amount, details, html, note, paragraph, section, table
 
 COLOURS = 5  # of the page's palette
+SETTINGS = Markup('<h3 class="sub">Settings</h3>')
 
 
-def part(run: logs.Run, shown: str) -> str:
+def part(run: logs.Run, shown: str) -> Markup:
     """Curves of all members' validations, and their numbers.
 
     Args:
@@ -16,7 +19,7 @@ def part(run: logs.Run, shown: str) -> str:
     """
     members, settings = run.members, run.settings
     if not members:
-        return ''
+        return Markup()
     about = [member_name(m) for m in members if m.get('config_hash') == shown]
     names = [setting_name(s) for s in settings]
     intro = f'{len(members)} runs were trained by one program; each is as it would be alone. '
@@ -26,15 +29,15 @@ def part(run: logs.Run, shown: str) -> str:
             'seeds; the settings were compared on validation only. '
         )
     if about:
-        intro += f'The rest of this page shows {escape(about[0])}.'
-    parts = [f'<p>{intro}</p>', _curves(run, members, names)]
+        intro += f'The rest of this page shows {about[0]}.'
+    parts = [paragraph(intro), _curves(run, members, names)]
     tasks = list(run.values)
     if len(settings) > 1:
         head = ('setting', *tasks, 'seeds')
-        parts += ['<h3 class="sub">Settings</h3>', table(head, _settings(run, settings, tasks))]
+        parts += [SETTINGS, table(head, _settings(run, settings, tasks))]
     head = ('member', 'validation', 'best step', *tasks)
     rows = [_row(run, m, tasks) for m in members]
-    parts += [f'<details><summary>All members</summary>{table(head, rows)}</details>']
+    parts.append(details('All members', table(head, rows)))
     return section('members', 'Members', *parts)
 
 
@@ -49,16 +52,16 @@ def member_name(member: dict[str, Any]) -> str:
     return ', '.join(filter(None, [f'seed {member.get("seed")}', setting_name(member)]))
 
 
-def _curves(run: logs.Run, members: list[dict], names: list[str]) -> str:
+def _curves(run: logs.Run, members: list[dict], names: list[str]) -> Markup:
     seen = list(run.val[-1].get('members', {}))[:1] if run.val else []
-    figures = [_figure(run, members, names, run.train, 'loss', 'Training loss', percent=False)]
+    drawn = [_figure(run, members, names, run.train, 'loss', 'Training loss', percent=False)]
     for key in seen:
         of = {'percent': run.measure.percent}
-        figures.append(_figure(run, members, names, run.val, key, f'Validation, {key}', **of))
-    return f'<div class="charts">{"".join(figures)}</div>'
+        drawn.append(_figure(run, members, names, run.val, key, f'Validation, {key}', **of))
+    return charts.side_by_side(drawn)
 
 
-def _figure(run, members, names, records, key: str, title: str, *, percent: bool) -> str:
+def _figure(run, members, names, records, key: str, title: str, *, percent: bool) -> Markup:
     series, named = [], set()
     for i, member in enumerate(members):
         own = setting_name(member)
@@ -71,30 +74,32 @@ def _figure(run, members, names, records, key: str, title: str, *, percent: bool
         label = (own or 'a seed') if own not in named else ''
         if x:
             named.add(own)
-            series.append(figures.Series(label, x, y, colour))
+            series.append(charts.Series(label, x, y, colour))
     if not series:
-        return note(f'{escape(title)}: nothing to draw, no member has values.')
+        return note(f'{title}: nothing to draw, no member has values.')
     label = f'{title} of {len(series)} members over training steps.'
-    svg = figures.chart(series, label=label, mark=None, percent=percent)
-    caption = f'<figcaption>{escape(title)}</figcaption>'
-    return f'<figure>{caption}{figures.key(series)}{svg}</figure>'
+    svg = charts.lines(series, label=label, mark=None, percent=percent)
+    return charts.figure(title, charts.key(series), svg)
 
 
 def _settings(run: logs.Run, settings: list[dict], tasks: list[str]):
     for found in settings:
         cells = [_cell(run, found.get('values', {}), task) for task in tasks]
-        best = ' <b>best on validation</b>' if found.get('chosen') else ''
-        yield (escape(setting_name(found)) + best, *cells, escape(found.get('seeds', 1)))
+        first = html(
+            '{{ setting }}{% if best %} <b>best on validation</b>{% endif %}',
+            setting=setting_name(found), best=found.get('chosen'),
+        )  # fmt: skip
+        yield (first, *cells, found.get('seeds', 1))
 
 
 def _row(run: logs.Run, member: dict, tasks: list[str]):
     if member.get('diverged'):
         step = f'diverged at step {member["diverged"]:,}'
-        return (escape(member_name(member)), escape(step), '', *['' for _ in tasks])
+        return (member_name(member), step, '', *['' for _ in tasks])
     seen = logs.number(member.get('validation'))
-    value = '&ndash;' if seen is None else amount(seen, None, run.measure)[0]
+    value = NOTHING if seen is None else amount(seen, None, run.measure)[0]
     cells = [_cell(run, member.get('values') or {}, task) for task in tasks]
-    return (escape(member_name(member)), value, f'{member.get("step", 0):,}', *cells)
+    return (member_name(member), value, f'{member.get("step", 0):,}', *cells)
 
 
 def _cell(run: logs.Run, values: dict, task: str) -> str:

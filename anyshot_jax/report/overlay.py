@@ -4,10 +4,11 @@ import base64
 import io
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 from scipy import ndimage
 
-from anyshot_jax.report.page import escape
+from anyshot_jax.report.page import html
 from anyshot_jax.types import Array
 
 SIDE = 224  # pixels of an image's longer side on the page, at most
@@ -64,7 +65,7 @@ def box(cell: tuple[int, int], grid: tuple[int, int], size: tuple[int, int]) -> 
 
 
 def around(x: Array, cell: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
-    """What surrounds a cell: a square of x [H, W, C], moved inside of it at the border.
+    """Surroundings of a cell: a square of x [H, W, C], moved inside of it at the border.
 
     Its side is that of five cells, at least a quarter of the shorter side, at most all of it.
     """
@@ -79,12 +80,16 @@ def around(x: Array, cell: tuple[int, int], grid: tuple[int, int]) -> np.ndarray
     return np.asarray(x)[starts[0] : starts[0] + side, starts[1] : starts[1] + side]
 
 
-def img(image: np.ndarray, alt: str) -> str:
+def img(image: np.ndarray, alt: str) -> Markup:
     """HTML of an image [h, w, 3] uint8: a JPEG, since such a page has many."""
     data = io.BytesIO()
     Image.fromarray(image).save(data, 'jpeg', quality=85, subsampling=0)
     source = 'data:image/jpeg;base64,' + base64.b64encode(data.getvalue()).decode()
-    return f'<img class="shot" src="{source}" alt="{escape(alt)}" title="{escape(alt)}">'
+    return html(
+        '<img class="shot" src="{{ source }}" alt="{{ alt }}" title="{{ alt }}">',
+        source=source,
+        alt=alt,
+    )
 
 
 def _size(x: Array, side: int) -> tuple[int, int]:

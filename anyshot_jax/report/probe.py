@@ -1,9 +1,10 @@
-"""What the report asks the trained model: tasks from the test classes, and embeddings of them."""
+"""Probes of the trained model for the report: tasks from the test classes, and their embeddings."""
 
 import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax.episodes.sampling import class_names, sample_episode
+from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.types import Array, Data, Dataset, Episode, Method, TrainState
 
 Ask = Callable[[Any], np.ndarray]  # episode -> scores [W*Q, W]
@@ -29,7 +31,7 @@ class Pool(NamedTuple):
     dataset: Dataset
     x: np.ndarray
     shown: np.ndarray  # what to draw of every item: its image, where x are features of it
-    names: tuple[str, ...]  # turned classes included
+    names: tuple[str, ...]  # rotated classes included
     ways: int
     shots: int
     queries: int
@@ -69,7 +71,7 @@ class Pool(NamedTuple):
 
     @property
     def imaged(self) -> bool:
-        """Whether the items can be drawn."""
+        """True if the items can be drawn."""
         return self.shown.ndim == 4 and self.shown.shape[-1] in (1, 3)
 
     def rows(self, class_id: int) -> np.ndarray:
@@ -82,7 +84,7 @@ class Pool(NamedTuple):
         return self._turned(self.x[rows], class_id)
 
     def first(self, class_id: int) -> np.ndarray:
-        """What is drawn for a class: its first item."""
+        """Image of a class: its first item."""
         return self._turned(self.shown[self.rows(class_id)[:1]], class_id)[0]
 
     def _turned(self, x: np.ndarray, class_id: int) -> np.ndarray:
@@ -146,7 +148,7 @@ def every_class(ask: Ask, test: Pool, rng: np.random.Generator) -> Answers:
 
 
 def _number(test: Pool, work: float) -> int:
-    """How many tasks that much work allows."""
+    """Number of tasks that this much work allows."""
     items = test.ways * (test.shots + test.queries)
     return int(np.clip(work // (items * math.prod(test.x.shape[1:])), 20, 400))
 
@@ -169,7 +171,7 @@ def _tasks(ask: Ask, test: Pool, class_id: np.ndarray, rng: np.random.Generator)
 
 
 def confusion(answers: Answers) -> tuple[list[int], np.ndarray]:
-    """Of tasks of the same classes: their ids, ascending, and [W, W], how often i is called j.
+    """Confusion in tasks of the same classes: their ids, ascending, and [W, W], i called j.
 
     Rows sum to 1.
     """
@@ -180,7 +182,7 @@ def confusion(answers: Answers) -> tuple[list[int], np.ndarray]:
 
 
 class Hard(NamedTuple):
-    """How one class fared."""
+    """Accuracy of one class."""
 
     class_id: int
     right: int
@@ -202,7 +204,7 @@ def hardness(answers: Answers) -> list[Hard]:
 
 
 def confidence(scores: np.ndarray) -> tuple[np.ndarray, str]:
-    """What to print beside an answer, and its name: a probability where the scores allow it."""
+    """Number beside an answer, and its name: a probability where the scores allow it."""
     if scores.min() >= 0 and scores.max() <= 1:
         sums_to_one = np.allclose(scores.sum(-1), 1, atol=1e-3)
         return scores, 'probability' if sums_to_one else 'score (0 to 100 %)'
@@ -248,6 +250,5 @@ def embed_rows(
     chunk = int(np.clip(200_000 // max(1, math.prod(x.shape[1:])), 8, 128))
     # Mixed classes, and no chunk of copies: a net that normalises by its batch sees a fair one.
     order = rng.permutation(len(x))
-    padded = np.resize(order, -(-len(x) // chunk) * chunk)
-    z = [np.asarray(embed(state, x[rows]), np.float64) for rows in padded.reshape(-1, chunk)]
-    return np.concatenate(z)[: len(x)][np.argsort(order)].reshape(len(x), -1)
+    z = np.asarray(map_rows(partial(embed, state), x[order], size=chunk), np.float64)
+    return z[np.argsort(order)].reshape(len(x), -1)

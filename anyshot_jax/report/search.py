@@ -4,12 +4,13 @@ from functools import partial
 
 import jax
 import numpy as np
+from markupsafe import Markup
 
 from anyshot_jax.episodes import retrieval
 from anyshot_jax.episodes.sampling import class_names, expand_turns
 from anyshot_jax.ops import metric
-from anyshot_jax.report import figures, probe
-from anyshot_jax.report.page import escape, name, note, section
+from anyshot_jax.report import charts, figures, probe
+from anyshot_jax.report.page import framed, html, join, name, note, paragraph, section, way
 from anyshot_jax.types import Array, Dataset, InputError, Method, TrainState
 
 QUERIES, ANSWERS = 8, 10
@@ -25,7 +26,7 @@ def results(
     test: Dataset,
     images_of: Array | None,
     rng: np.random.Generator,
-) -> str:
+) -> Markup:
     """Queries of different classes, their first answers framed by right and wrong, and curves."""
     assert method.similarity  # the caller asks only methods that have one
     title = 'Retrieval'
@@ -57,10 +58,8 @@ def results(
         + '. Each row is a query and its first answers, the most similar first: a solid green '
         'frame and ✓ is a right one, a dashed red frame and ✗ a wrong one with its own class.'
     )
-    charts = _precision(curve) + _verifier(own, similarity, state, rng)
-    return section(
-        'retrieval', title, f'<p>{intro}</p>', *lines, f'<div class="charts">{charts}</div>'
-    )
+    curves = [_precision(curve), *_verifier(own, similarity, state, rng)]
+    return section('retrieval', title, paragraph(intro), *lines, charts.side_by_side(curves))
 
 
 def _queries(own: retrieval.Items, rng: np.random.Generator) -> np.ndarray:
@@ -73,65 +72,56 @@ def _queries(own: retrieval.Items, rng: np.random.Generator) -> np.ndarray:
     return np.array(asked[:QUERIES])
 
 
-def _line(own, shown, rows, names, query: int, sim: np.ndarray) -> str:
+def _line(own, shown, rows, names, query: int, sim: np.ndarray) -> Markup:
     allowed = np.flatnonzero(own.group != own.group[query])
     # Wrong ones first where they tie, as the measures have it.
     right = own.label[allowed] == own.label[query]
     first = allowed[np.lexsort((right, -sim[allowed]))][:ANSWERS]
-    answers = ''.join(
+    answers = join(
         _answer(shown[rows[i]], names[own.label[i]], own.label[i] == own.label[query])
         for i in first
     )
     label = names[own.label[query]]
     hits = int((own.label[first] == own.label[query]).sum())
-    return (
-        f'<div class="way"><div><h3>{name(label)}</h3><p>{hits} of {len(first)} right, '
-        f'{int(right.sum())} there are</p></div>'
-        '<div class="strip support"><span class="label">query</span>'
-        f'{figures.item(shown[rows[query]], f"query of {label}")}</div>'
-        f'<div class="strip"><span class="label">answers</span>{answers}</div></div>'
-    )
+    asked = figures.item(shown[rows[query]], f'query of {label}')
+    told = f'{hits} of {len(first)} right, {int(right.sum())} there are'
+    return way(name(label), told, [('query', asked), ('answers', answers)])
 
 
-def _answer(x: np.ndarray, label: str, right: bool) -> str:
-    style, sign, said = ('query', '✓', 'right') if right else ('query wrong', '✗', f'is {label}')
+def _answer(x: np.ndarray, label: str, right: bool) -> Markup:
     short = label if len(label) < 10 else f'{label[:8]}…'
-    caption = sign if right else f'{sign} {name(short)}'
-    return (
-        f'<figure class="{style}" title="{escape(label)}">{figures.item(x, f"answer: {said}")}'
-        f'<figcaption>{caption}</figcaption></figure>'
-    )
+    caption = '✓' if right else html('✗ {{ name }}', name=name(short))
+    said = 'right' if right else f'is {label}'
+    return framed(figures.item(x, f'answer: {said}'), right, label, caption)
 
 
-def _precision(curve: np.ndarray) -> str:
+def _precision(curve: np.ndarray) -> Markup:
     mean = curve.mean(0).tolist()
     label = (
         'Mean precision over recall: '
         f'{mean[0] * 100:.1f} % at the first answers, {mean[10] * 100:.1f} % at half of the right '
         f'ones, {mean[-1] * 100:.1f} % at all of them.'
     )
-    series = [figures.Series('precision', RECALLS.tolist(), mean, 1)]
-    svg = figures.chart(series, label=label, mark=None, percent=True, axis='recall')
-    return f'<figure><figcaption>Precision at recall, mean over queries</figcaption>{svg}</figure>'
+    series = [charts.Series('precision', RECALLS.tolist(), mean, 1)]
+    svg = charts.lines(series, label=label, mark=None, percent=True, axis='recall')
+    return charts.figure('Precision at recall, mean over queries', svg)
 
 
-def _verifier(own: retrieval.Items, similarity, state, rng: np.random.Generator) -> str:
+def _verifier(own: retrieval.Items, similarity, state, rng: np.random.Generator) -> list[Markup]:
     rows = rng.permutation(len(own.z))[:PAIRED]
     sims = np.asarray(similarity(state, own.z[rows], own.z[rows]))
     pair = np.triu(own.group[rows][:, None] != own.group[rows][None, :], 1)
     same = (own.label[rows][:, None] == own.label[rows][None, :])[pair]
     if same.all() or not same.any():
-        return ''
+        return []
     false, true = roc(sims[pair], same)
     area = float(np.trapezoid(true, false))
     grid = np.linspace(0, 1, 101)
     label = f'Pairs of one class accepted over pairs of two accepted: area {area:.3f}.'
-    series = [figures.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
-    svg = figures.chart(series, label=label, mark=None, percent=True, axis='false accepts')
-    return (
-        f'<figure><figcaption>Same class or not: ROC, area {area:.3f}, of {len(same):,} pairs'
-        f'</figcaption>{svg}</figure>'
-    )
+    series = [charts.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
+    svg = charts.lines(series, label=label, mark=None, percent=True, axis='false accepts')
+    caption = f'Same class or not: ROC, area {area:.3f}, of {len(same):,} pairs'
+    return [charts.figure(caption, svg)]
 
 
 def roc(score: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

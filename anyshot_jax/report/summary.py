@@ -7,9 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from anyshot_jax.report import figures, logs
-from anyshot_jax.report.page import amount, escape, fields, meter, name, note, section, table
+from anyshot_jax.report import charts, logs
+from anyshot_jax.report.page import (
+    NOTHING,
+    amount,
+    details,
+    fields,
+    html,
+    join,
+    meter,
+    name,
+    note,
+    paragraph,
+    section,
+    table,
+)
 from anyshot_jax.types import Data
 
 NETS = {
@@ -23,30 +37,41 @@ NETS = {
 }
 
 
-def headline(run: logs.Run, data: Data, parts: Sequence[str]) -> str:
-    """What was trained on what, the numbers it reached, and links to the page's other parts."""
+NO_VALUES = note('No test values: result.json holds none yet.')
+HEADLINE = (
+    '<header><p class="kicker">{{ kicker }}</p><h1>{{ title }}</h1>'
+    '{% if facts %}<p class="dim">{{ facts }}</p>{% endif %}'
+    '{% if tiles %}<ul class="tiles">{% for what, value, more in tiles %}<li>'
+    '<span>{{ what }}</span><b>{{ value }}</b>{% if more %}<span>{{ more }}</span>{% endif %}</li>'
+    '{% endfor %}</ul>{% endif %}{{ values }}<p>{{ told }}</p>'
+    '<nav>{% for anchor, text in links %}<a href="#{{ anchor }}">{{ text }}</a>{% endfor %}</nav>'
+    '</header>'
+)
+
+
+def headline(run: logs.Run, data: Data, parts: Sequence[Markup]) -> Markup:
+    """Header: method, data, the numbers reached, and links to the page's other parts."""
     result, net = run.result, run.part('net')
-    seed = f'seed {escape(result["seed"])}' if 'seed' in result else ''
+    seed = f'seed {result["seed"]}' if 'seed' in result else ''
     seed = f'{run.seeds} seeds from {seed}' if run.seeds > 1 else seed
-    facts = [f'net {name(net)}' if net else '', seed, _sizes(data)]
-    tiles: list[str] = []
-    rows: list[tuple[str, ...]] = []
+    facts = [html('net {{ net }}', net=name(net)) if net else '', seed, _sizes(data)]
+    tiles: list[tuple[object, ...]] = []
+    rows: list[tuple[object, ...]] = []
     measure = run.measure
     tasks = any(logs.task_of(key)[0] for key in run.values)
     for key, value in run.values.items():
         mean, half = logs.number(value.get('mean')), logs.number(value.get('ci95'))
         ways, shots = logs.task_of(key)
         shown, about = amount(mean, half, measure)
-        under = f'<span>{about}</span>' if about else ''
-        tiles.append(f'<li><span>{name(key)}</span><b>{shown}</b>{under}</li>')
-        found, number = f'{shown} {about}', escape(value.get('n', '?'))
+        tiles.append((name(key), shown, about))
+        found, number = f'{shown} {about}', value.get('n', '?')
         if measure.percent and not tasks:
             rows.append((name(key), found, meter(mean, None), number))
         elif measure.percent:
             chance = 1 / ways if ways else None
-            often = '&ndash;' if chance is None else f'{chance * 100:.4g} %'
-            how = escape(re.sub(r'^\d+-way \d+-shot', '', key))  # 'transductive' and the like
-            given = '&ndash;' if shots is None else f'{shots}{how}'
+            often = NOTHING if chance is None else f'{chance * 100:.4g} %'
+            how = re.sub(r'^\d+-way \d+-shot', '', key)  # 'transductive' and the like
+            given = NOTHING if shots is None else f'{shots}{how}'
             first = (str(ways) if ways else name(key), given)
             rows.append((*first, found, meter(mean, chance), often, number))
         else:
@@ -57,19 +82,18 @@ def headline(run: logs.Run, data: Data, parts: Sequence[str]) -> str:
     elif measure.percent:
         counted = 'seeds' if run.seeds > 1 else 'episodes'
         head = ('ways', 'shots', f'{measure.name} ± 95 % CI', '0 to 100 %', 'chance', counted)
-    values = (
-        f'<ul class="tiles">{"".join(tiles[:4])}</ul>{table(head, rows, "result")}'
-        if rows
-        else note('No test values: result.json holds none yet.')
-    )
-    links = re.findall(r'<section id="([\w-]+)"><h2>(.*?)</h2>', ''.join(parts))
-    return (
-        '<header><p class="kicker">anyshot_jax report</p>'
-        f'<h1>{name(run.title)}</h1>'
-        f'<p class="dim">{" · ".join(fact for fact in facts if fact)}</p>'
-        f'{values}<p>{_protocol(run)}</p>'
-        f'<nav>{"".join(f"""<a href="#{a}">{t}</a>""" for a, t in links)}</nav></header>'
-    )
+    values = table(head, rows, 'result') if rows else NO_VALUES
+    return html(
+        HEADLINE, kicker='anyshot_jax report', title=name(run.title), tiles=tiles[:4],
+        facts=join((fact for fact in facts if fact), ' · '), values=values,
+        told=_protocol(run), links=links(parts),
+    )  # fmt: skip
+
+
+def links(parts: Sequence[Markup]) -> list[tuple[str, Markup]]:
+    """Anchor and title of every section of a page."""
+    found = re.findall(r'<section id="([\w-]+)"><h2>(.*?)</h2>', ''.join(parts))
+    return [(anchor, Markup(title)) for anchor, title in found]
 
 
 def _protocol(run: logs.Run) -> str:
@@ -104,7 +128,7 @@ def _protocol(run: logs.Run) -> str:
 
 
 def _counted(run: logs.Run) -> str:
-    """What the values are of that aren't of tasks of so many ways."""
+    """Kind of values that aren't of tasks of so many ways."""
     if run.seeds > 1:
         return 'seeds'
     images = 'images or regions'
@@ -112,7 +136,7 @@ def _counted(run: logs.Run) -> str:
     return counted.get(run.part('method'), 'queries')
 
 
-def curves(run: logs.Run) -> str:
+def curves(run: logs.Run) -> Markup:
     """Train loss; train and validation accuracy."""
     title, best = 'Learning curves', logs.number(run.result.get('step'))
     loss = _with_mean('train', *logs.column(run.train, 'loss'))
@@ -127,16 +151,16 @@ def curves(run: logs.Run) -> str:
             # Errors may span orders of magnitude: their axis is a logarithm, which has no bands.
             banded = half and run.measure.percent
             band = [half.get(step, 0.0) for step in x] if banded else None
-            shown.append(figures.Series(f'validation {key}', x, y, 1 + i % 5, band))
+            shown.append(charts.Series(f'validation {key}', x, y, 1 + i % 5, band))
     if not (loss or accuracy or shown):
         return section(
             'curves', title, note('Nothing to draw: the run logged no training metrics.')
         )
     mark = best if run.val else None
-    drawn = _figure('Loss', loss, mark, percent=False)
+    drawn = [_figure('Loss', loss, mark, percent=False)]
     measure = run.measure
     title_of = measure.name.capitalize()
-    drawn += _figure(title_of, accuracy + shown, mark, percent=measure.percent)
+    drawn.append(_figure(title_of, accuracy + shown, mark, percent=measure.percent))
     intro = 'Grey: training, each logged value thin and their running mean thick. '
     if shown:
         what = 'classes' if measure.percent else 'functions'
@@ -145,38 +169,42 @@ def curves(run: logs.Run) -> str:
     if mark is not None:
         intro += 'The dashed line marks the step whose parameters were kept.'
     return section(
-        'curves', title, f'<p>{intro}</p><div class="charts">{drawn}</div>', _numbers(run, keys)
+        'curves',
+        title,
+        paragraph(intro),
+        charts.side_by_side([d for d in drawn if d]),
+        _numbers(run, keys),
     )
 
 
-def _with_mean(label: str, x: list[float], y: list[float]) -> list[figures.Series]:
+def _with_mean(label: str, x: list[float], y: list[float]) -> list[charts.Series]:
     """The values and, when there are many, their running mean."""
     if not x:
         return []
     if len(x) < 12:
-        return [figures.Series(label, x, y, 0)]
-    mean = figures.smooth(y, max(5, len(y) // 15))
+        return [charts.Series(label, x, y, 0)]
+    mean = charts.smooth(y, max(5, len(y) // 15))
     return [
-        figures.Series('', figures.thin(x, 600), figures.thin(y, 600), 0, faint=True),
-        figures.Series(label, figures.thin(x, 300), figures.thin(mean, 300), 0),
+        charts.Series('', charts.thin(x, 600), charts.thin(y, 600), 0, faint=True),
+        charts.Series(label, charts.thin(x, 300), charts.thin(mean, 300), 0),
     ]
 
 
-def _figure(title: str, series: list[figures.Series], mark: float | None, percent: bool) -> str:
+def _figure(title: str, series: list[charts.Series], mark: float | None, percent: bool) -> Markup:
     if not series:
-        return ''
+        return Markup()
     named = [s for s in series if s.name]
     ends = '; '.join(
         f'{s.name} from {_value(s.y[0], percent)} to {_value(s.y[-1], percent)}' for s in named
     )
     label = f'{title} over training steps: {ends}.'
-    svg = figures.chart(series, label=label, mark=mark, percent=percent)
-    return f'<figure><figcaption>{title}</figcaption>{figures.key(named)}{svg}</figure>'
+    svg = charts.lines(series, label=label, mark=mark, percent=percent)
+    return charts.figure(title, charts.key(named), svg)
 
 
-def _numbers(run: logs.Run, keys: list[str]) -> str:
+def _numbers(run: logs.Run, keys: list[str]) -> Markup:
     if not keys:
-        return ''
+        return Markup()
     rows = []
     for record in run.val[-200:]:
         cells = []
@@ -184,10 +212,10 @@ def _numbers(run: logs.Run, keys: list[str]) -> str:
             mean, half = logs.number(record.get(key)), logs.number(record.get(key + '/ci95'))
             cells.append(' '.join(amount(mean, half, run.measure)))
         rows.append([f'{record["step"]:,.0f}', *cells])
-    return f'<details><summary>Validation numbers</summary>{table(["step", *keys], rows)}</details>'
+    return details('Validation numbers', table(['step', *keys], rows))
 
 
-def settings(run: logs.Run, workdir: Path) -> str:
+def settings(run: logs.Run, workdir: Path) -> Markup:
     """Everything that is needed to do it again."""
     result = run.result
     seconds = logs.number(result.get('seconds'))
@@ -204,9 +232,9 @@ def settings(run: logs.Run, workdir: Path) -> str:
         if isinstance(result.get(part), dict):
             machine += logs.flat(result[part], prefix).items()
     parts = [
-        '<h3 class="sub">Machine, time and versions</h3>',
+        _sub('Machine, time and versions'),
         fields((k, v) for k, v in machine if v is not None),
-        '<h3 class="sub">Config</h3>',
+        _sub('Config'),
         fields((k, _field(v)) for k, v in logs.flat(run.config).items()),
     ]
     source = run.config.get('config_file') or result.get('config_file')
@@ -215,10 +243,14 @@ def settings(run: logs.Run, workdir: Path) -> str:
             f'python -m anyshot_jax.main --config={shlex.quote(str(source))} '
             f'--workdir={shlex.quote(str(workdir))}'
         )
-        parts += ['<h3 class="sub">Run it again</h3>', f'<pre>{escape(command)}</pre>']
+        parts += [_sub('Run it again'), html('<pre>{{ command }}</pre>', command=command)]
     return section(
-        'settings', 'Settings', '<p>Every field of the run, and what it ran on.</p>', *parts
+        'settings', 'Settings', paragraph('Every field of the run, and what it ran on.'), *parts
     )
+
+
+def _sub(title: str) -> Markup:
+    return html('<h3 class="sub">{{ title }}</h3>', title=title)
 
 
 def duration(seconds: float) -> str:
@@ -233,10 +265,13 @@ def duration(seconds: float) -> str:
 def _sizes(data: Data) -> str:
     """Classes of every role, and the shape of an item."""
     parts = [
-        f'{escape(role)} {len(d.offset):,}' + (f' &times; {d.turns} turns' if d.turns > 1 else '')
+        f'{role} {len(d.offset):,}'
+        + (f' \N{MULTIPLICATION SIGN} {d.turns} turns' if d.turns > 1 else '')
         for role, d in data.roles.items()
     ]
-    shapes = {' &times; '.join(map(str, d.x.shape[1:])) for d in data.roles.values()}
+    shapes = {
+        ' \N{MULTIPLICATION SIGN} '.join(map(str, d.x.shape[1:])) for d in data.roles.values()
+    }
     return f'classes: {", ".join(parts)} · items of {" or ".join(sorted(shapes))}' if parts else ''
 
 

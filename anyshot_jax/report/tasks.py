@@ -3,13 +3,26 @@
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 
-from anyshot_jax.report import figures, probe
-from anyshot_jax.report.page import escape, meter, name, note, section, table
+from anyshot_jax.report import figures, maps, probe
+from anyshot_jax.report.page import (
+    NOTHING,
+    framed,
+    html,
+    join,
+    meter,
+    name,
+    note,
+    paragraph,
+    section,
+    table,
+    way,
+)
 from anyshot_jax.types import Episode
 
 
-def task(test: probe.Pool, drawn: tuple[Episode, probe.Answers]) -> str:
+def task(test: probe.Pool, drawn: tuple[Episode, probe.Answers]) -> Markup:
     """One test episode with the answers to it."""
     episode, answers = drawn
     ways, shots, queries = test.ways, test.shots, test.queries
@@ -20,13 +33,14 @@ def task(test: probe.Pool, drawn: tuple[Episode, probe.Answers]) -> str:
     rows = []
     for w in range(ways):
         label = test.names[int(episode.class_id[w])]
-        support = ''.join(
+        support = join(
             figures.item(x, f'example of {label}')
             for x in episode.x_s[w * shots : w * shots + min(shots, 5)]
         )
-        more = f'<span class="dim">+ {shots - 5}</span>' if shots > 5 else ''
+        if shots > 5:
+            support += html('<span class="dim">+ {{ more }}</span>', more=shots - 5)
         order = np.argsort(predicted[w] == w, kind='stable')[:most]  # the wrong ones first
-        asked = ''.join(
+        asked = join(
             _query(
                 episode.x_q[w * queries + q],
                 label,
@@ -38,12 +52,11 @@ def task(test: probe.Pool, drawn: tuple[Episode, probe.Answers]) -> str:
             for q in order
         )
         hits = int((predicted[w] == w).sum())
-        rows.append(
-            f'<div class="way"><div><h3><span class="number">{w + 1}</span>{name(label)}</h3>'
-            f'<p>{hits} of {queries} right</p></div>'
-            f'<div class="strip support"><span class="label">examples</span>{support}{more}</div>'
-            f'<div class="strip"><span class="label">queries</span>{asked}</div></div>'
+        heading = html(
+            '<span class="number">{{ number }}</span>{{ name }}', number=w + 1, name=name(label)
         )
+        strips = [('examples', support), ('queries', asked)]
+        rows.append(way(heading, f'{hits} of {queries} right', strips))
     intro = (
         f'One {test.size} task from the test classes, as it was drawn: {right} of '
         f'{ways * queries} queries right ({right / (ways * queries) * 100:.1f} %). Each row is a '
@@ -53,23 +66,20 @@ def task(test: probe.Pool, drawn: tuple[Episode, probe.Answers]) -> str:
         f'followed by the number of the class it was taken for. The percentage is the {word} of '
         'the answer given.'
     )
-    return section('task', 'One test task', f'<p>{intro}</p>', *rows)
+    return section('task', 'One test task', paragraph(intro), *rows)
 
 
-def _query(x: np.ndarray, label: str, w: int, p: int, answer: str, chance: float) -> str:
+def _query(x: np.ndarray, label: str, w: int, p: int, answer: str, chance: float) -> Markup:
     share = f'{chance * 100:.0f} %'
     if p == w:
-        alt, style, text = f'query of {label}: right, {share}', 'query', f'✓ {share}'
+        title, caption = f'query of {label}: right, {share}', f'✓ {share}'
     else:
-        alt = f'query of {label}: wrong, taken for {answer}, {share}'
-        style, text = 'query wrong', f'✗ {p + 1} · {share}'
-    return (
-        f'<figure class="{style}" title="{escape(alt)}">{figures.item(x, alt)}'
-        f'<figcaption>{text}</figcaption></figure>'
-    )
+        title = f'query of {label}: wrong, taken for {answer}, {share}'
+        caption = f'✗ {p + 1} · {share}'
+    return framed(figures.item(x, title), p == w, title, caption)
 
 
-def confusion(test: probe.Pool, answers: probe.Answers) -> str:
+def confusion(test: probe.Pool, answers: probe.Answers) -> Markup:
     """The confusion matrix of one set of classes."""
     ids, shares = probe.confusion(answers)
     labels = [test.names[c] for c in ids]
@@ -83,63 +93,64 @@ def confusion(test: probe.Pool, answers: probe.Answers) -> str:
     off = shares * (1 - np.eye(len(ids)))
     i, j = np.unravel_index(off.argmax(), off.shape)
     if off[i, j] > 0:
-        pair = (
+        pair = html(
             '<div class="pair"><span>Most confused:</span>'
-            f'<figure>{thumbs[i]}<span>{name(labels[i])}</span></figure>'
-            f'<span>called, in {off[i, j] * 100:.1f} % of its queries,</span>'
-            f'<figure>{thumbs[j]}<span>{name(labels[j])}</span></figure></div>'
-        )
+            '<figure>{{ one }}<span>{{ its_name }}</span></figure>'
+            '<span>called, in {{ often }} % of its queries,</span>'
+            '<figure>{{ other }}<span>{{ other_name }}</span></figure></div>',
+            one=thumbs[i], its_name=name(labels[i]), often=f'{off[i, j] * 100:.1f}',
+            other=thumbs[j], other_name=name(labels[j]),
+        )  # fmt: skip
     else:
-        pair = '<p>No query was called by a wrong name.</p>'
+        pair = paragraph('No query was called by a wrong name.')
     grid = matrix(labels, thumbs, shares)
-    return section('confusion', 'Confusion in a fixed task', f'<p>{intro}</p>', pair, grid)
+    return section('confusion', 'Confusion in a fixed task', paragraph(intro), pair, grid)
 
 
 def matrix(
     labels: Sequence[str],
-    thumbs: Sequence[str],
+    thumbs: Sequence[object],
     shares: np.ndarray,
     count: np.ndarray | None = None,
-) -> str:
-    """A confusion matrix; thumbs are HTML, shares [W, W] of 1, count [W, W] what they are of."""
+) -> Markup:
+    """A confusion matrix; shares [W, W] of 1, count [W, W] what they are of."""
     ways = range(len(labels))
-    head = ''.join(
-        f'<th scope="col" title="{escape(label)}">{thumb}<span class="number">{k}</span></th>'
-        for k, (label, thumb) in enumerate(zip(labels, thumbs, strict=True), 1)
-    )
-    body = ''.join(
-        f'<tr><th scope="row"><span class="who"><span>{name(labels[i])}</span>'
-        f'<span class="number">{i + 1}</span>{thumbs[i]}</span></th>'
-        + ''.join(
-            _cell(shares[i, j], i == j, '' if count is None else f'{count[i, j]:,}') for j in ways
-        )
-        + '</tr>'
+    cells = [
+        [_cell(shares[i, j], i == j, '' if count is None else f'{count[i, j]:,}') for j in ways]
         for i in ways
-    )
-    return (
-        f'<div class="scroll"><table class="matrix{" many" if len(labels) > 8 else ""}">'
-        '<thead><tr><td class="dim">true ↓ called →</td>'
-        f'{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    ]
+    return html(
+        '<div class="scroll"><table class="matrix{{ " many" if labels|length > 8 }}"><thead><tr>'
+        '<td class="dim">true ↓ called →</td>{% for label in labels %}<th scope="col" '
+        'title="{{ label }}">{{ thumbs[loop.index0] }}<span class="number">{{ loop.index }}</span>'
+        '</th>{% endfor %}</tr></thead><tbody>{% for label in labels %}<tr><th scope="row">'
+        '<span class="who"><span><bdi>{{ label }}</bdi></span><span class="number">'
+        '{{ loop.index }}</span>{{ thumbs[loop.index0] }}</span></th>'
+        '{% for cell in cells[loop.index0] %}{{ cell }}{% endfor %}</tr>{% endfor %}'
+        '</tbody></table></div>',
+        labels=labels, thumbs=thumbs, cells=cells,
+    )  # fmt: skip
 
 
-def _cell(share: float, right: bool, count: str) -> str:
+def _cell(share: float, right: bool, count: str) -> Markup:
     if share == 0:
-        return '<td></td>'
+        return Markup('<td></td>')
     # Errors are rare in a good model: the square root makes even one of a thousand visible.
     depth = share if right else min(1.0, share**0.5)
-    tint = 'var(--blue)' if right else 'var(--redtint)'
-    full = ' class="full"' if depth > 0.6 else ''
-    full += f' title="{count}"' if count else ''
-    return f'<td{full} style="background:rgb({tint}/{depth:.2f})">{share * 100:.1f}</td>'
+    return html(
+        '<td{% if full %} class="full"{% endif %}{% if count %} title="{{ count }}"{% endif %} '
+        'style="background:rgb(var(--{{ tint }})/{{ depth }})">{{ share }}</td>',
+        full=depth > 0.6, count=count, tint='blue' if right else 'redtint', depth=f'{depth:.2f}',
+        share=f'{share * 100:.1f}',
+    )  # fmt: skip
 
 
-def no_map() -> str:
+def no_map() -> Markup:
     """In place of the map."""
     return section('map', 'Map of embeddings', note('This method has no embedding to map.'))
 
 
-def map_of(test: probe.Pool, found: probe.Map | None) -> str:
+def map_of(test: probe.Pool, found: probe.Map | None) -> Markup:
     """Test items on a plane."""
     title = 'Map of embeddings'
     if found is None:
@@ -154,23 +165,25 @@ def map_of(test: probe.Pool, found: probe.Map | None) -> str:
         'other are classes that are easily told apart. Stars that overlap here may still be apart '
         'in the axes that a plane leaves out.'
     )
-    svg = figures.scatter(
+    svg = maps.scatter(
         found.points, items, label=f'Map of {total} embeddings of the classes {", ".join(labels)}.'
     )
-    key = ''.join(
-        f'<li><span class="number c{k % 12}">{k + 1}</span>{name(n)}</li>'
-        for k, n in enumerate(labels)
-    )
-    return section('map', title, f'<p>{intro}</p><div class="atlas">{svg}<ol>{key}</ol></div>')
+    atlas = html(
+        '<div class="atlas">{{ svg }}<ol>{% for label in labels %}<li><span class="number '
+        'c{{ loop.index0 % 12 }}">{{ loop.index }}</span><bdi>{{ label }}</bdi></li>{% endfor %}'
+        '</ol></div>',
+        svg=svg, labels=labels,
+    )  # fmt: skip
+    return section('map', title, paragraph(intro), atlas)
 
 
-def hardest(test: probe.Pool, answers: probe.Answers) -> str:
+def hardest(test: probe.Pool, answers: probe.Answers) -> Markup:
     """The test classes with the lowest accuracy."""
     found = probe.hardness(answers)
     rows = []
     for h in found[:10]:
         share = h.right / h.asked
-        other = _who(test, h.taken_for) if h.taken_for is not None else '&ndash;'
+        other = _who(test, h.taken_for) if h.taken_for is not None else NOTHING
         shown = f'{share * 100:.1f} %'
         rows.append(
             (_who(test, h.class_id), shown, meter(share, 1 / test.ways), str(h.asked), other)
@@ -186,10 +199,12 @@ def hardest(test: probe.Pool, answers: probe.Answers) -> str:
         'queries a class, the order is a hint where to look, not a measurement.'
     )
     head = ('class', 'accuracy', '', 'queries', 'most often taken for')
-    return section('hardest', 'Hardest test classes', f'<p>{intro}</p>', table(head, rows, 'hard'))
+    return section('hardest', 'Hardest test classes', paragraph(intro), table(head, rows, 'hard'))
 
 
-def _who(test: probe.Pool, class_id: int) -> str:
+def _who(test: probe.Pool, class_id: int) -> Markup:
     label = test.names[class_id]
     thumb = figures.item(test.first(class_id), f'example of {label}')
-    return f'<span class="who">{thumb}<span>{name(label)}</span></span>'
+    return html(
+        '<span class="who">{{ thumb }}<span>{{ name }}</span></span>', thumb=thumb, name=name(label)
+    )

@@ -5,18 +5,30 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from markupsafe import Markup
 from ml_collections import ConfigDict
 
 from anyshot_jax.episodes.episodic import embed_dataset
 from anyshot_jax.ops.distance import cosine
-from anyshot_jax.report import figures
-from anyshot_jax.report.page import escape, meter, name, note, percent, section, table
+from anyshot_jax.report import charts, figures
+from anyshot_jax.report.page import (
+    framed,
+    html,
+    join,
+    meter,
+    name,
+    note,
+    paragraph,
+    percent,
+    section,
+    table,
+    way,
+)
 from anyshot_jax.storage import files
 from anyshot_jax.types import Array, Data, Dataset, Method, TrainState
 
 CLASSES, EACH = 8, 6  # shown, and best and worst images of each
 BINS, MOST = 20, 120  # of the histogram; items of the matrix of a class
-WIDE, HIGH, LEFT, BELOW, TOP = 460, 250, 46, 40, 12
 
 
 def parts(
@@ -26,7 +38,7 @@ def parts(
     config: ConfigDict,
     workdir: Path,
     shown: Array | None = None,
-) -> list[str]:
+) -> list[Markup]:
     """The sections for runs of `weigh` and `weakshot`; none for others.
 
     Args:
@@ -52,8 +64,8 @@ def parts(
     return []
 
 
-def _histogram(web: Dataset, weight: np.ndarray) -> str:
-    """How many images have which weight, right and wrong ones apart where that is known."""
+def _histogram(web: Dataset, weight: np.ndarray) -> Markup:
+    """Counts of images by weight, right and wrong ones apart where that is known."""
     if web.clean is None:
         kinds = [('web images', np.ones(len(weight), bool), 1)]
         told = 'Which labels are right is not known here.'
@@ -68,44 +80,23 @@ def _histogram(web: Dataset, weight: np.ndarray) -> str:
     top = float(weight.max()) or 1.0
     edges = np.linspace(0, top, BINS + 1)
     counts = [np.histogram(weight[chosen], edges)[0] for _, chosen, _ in kinds]
-    most = max(int(c.max()) for c in counts) or 1
-    step = (WIDE - LEFT - 12) / BINS
-    wide, bars = step / len(kinds) - 1, []
-    tall = lambda n: n / most * (HIGH - BELOW - TOP)
-    for k, (count, (_, _, colour)) in enumerate(zip(counts, kinds, strict=True)):
-        for i, n in enumerate(count):
-            if n:
-                bars.append(
-                    f'<rect class="bar k{colour}" x="{LEFT + i * step + k * (wide + 1):.1f}" '
-                    f'y="{HIGH - BELOW - tall(n):.1f}" width="{wide:.1f}" height="{tall(n):.1f}" '
-                    'style="fill:var(--k)"/>'
-                )
-    ticks = [
-        f'<text x="{LEFT + f * (WIDE - LEFT - 12):.1f}" y="{HIGH - BELOW + 19}" '
-        f'text-anchor="middle">{f * top:.2g}</text>'
-        for f in (0, 0.25, 0.5, 0.75, 1)
-    ]
-    ticks += [
-        f'<path class="grid" d="M{LEFT} {HIGH - BELOW - tall(n):.1f}H{WIDE - 12}"/>'
-        f'<text x="{LEFT - 7}" y="{HIGH - BELOW - tall(n) + 4:.1f}" text-anchor="end">{n}</text>'
-        for n in (0, most)
-    ]
+    colours = [colour for *_, colour in kinds]
     label = f'Histogram of the weights of {len(weight):,} web images. {told}'
-    svg = (
-        f'<svg class="chart" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(label)}">'
-        f'{"".join(ticks + bars)}<text x="{WIDE - 12}" y="{HIGH - 3}" text-anchor="end">weight, '
-        'mean 1 in every class</text></svg>'
-    )
-    names = [figures.Series(n, (), (), colour, joined=False) for n, _, colour in kinds]
-    figure = f'<figure style="max-width:36rem">{svg}{figures.key(names)}</figure>'
-    return section('weights', 'Weights of the web images', f'<p>{escape(told)}</p>', figure)
+    axis = 'weight, mean 1 in every class'
+    svg = charts.bars(counts, colours, top=top, label=label, axis=axis)
+    names = [charts.Series(n, (), (), colour, joined=False) for n, _, colour in kinds]
+    figure = html(
+        '<figure style="max-width:36rem">{{ svg }}{{ key }}</figure>',
+        svg=svg, key=charts.key(names),
+    )  # fmt: skip
+    return section('weights', 'Weights of the web images', paragraph(told), figure)
 
 
 def _mean(values: np.ndarray) -> str:
     return f'{values.mean():.2f}' if len(values) else 'not defined'
 
 
-def _ends(web: Dataset, weight: np.ndarray, score: np.ndarray, imaged: np.ndarray) -> str:
+def _ends(web: Dataset, weight: np.ndarray, score: np.ndarray, imaged: np.ndarray) -> Markup:
     """The images of the highest and the lowest weight of some classes."""
     rows = []
     for c in range(min(CLASSES, len(web.count))):
@@ -113,16 +104,12 @@ def _ends(web: Dataset, weight: np.ndarray, score: np.ndarray, imaged: np.ndarra
         order = own[np.lexsort((-score[own], -weight[own]))]
         half = -(-len(order) // 2)
         best, worst = order[: min(EACH, half)], order[half:][-EACH:]
-        strips = ''.join(
-            f'<div class="strip{" support" * (not k)}"><span class="label">{title}</span>'
-            f'{"".join(_image(web, weight, imaged, i) for i in chosen)}</div>'
-            for k, (title, chosen) in enumerate((('highest', best), ('lowest', worst)))
+        strips = [
+            (title, join(_image(web, weight, imaged, i) for i in chosen))
+            for title, chosen in (('highest', best), ('lowest', worst))
             if len(chosen)
-        )
-        rows.append(
-            f'<div class="way"><div><h3>{name(web.names[c])}</h3><p>{len(own)} images</p></div>'
-            f'{strips}</div>'
-        )
+        ]
+        rows.append(way(name(web.names[c]), f'{len(own)} images', strips))
     more = f' The first {CLASSES} of {len(web.count)} classes.' if len(web.count) > CLASSES else ''
     known = (
         ''
@@ -130,20 +117,17 @@ def _ends(web: Dataset, weight: np.ndarray, score: np.ndarray, imaged: np.ndarra
         else ' A dashed red frame and ✗ mark a label that is wrong, which only this page knows.'
     )
     intro = f'Web images by their weight, which stands below each.{known}{more}'
-    return section('best-worst', 'Best and worst images', f'<p>{escape(intro)}</p>', *rows)
+    return section('best-worst', 'Best and worst images', paragraph(intro), *rows)
 
 
-def _image(web: Dataset, weight: np.ndarray, imaged: np.ndarray, i: int) -> str:
+def _image(web: Dataset, weight: np.ndarray, imaged: np.ndarray, i: int) -> Markup:
     right = web.clean is None or bool(np.asarray(web.clean)[i])
-    style, sign = ('query', '') if right else ('query wrong', '✗ ')
     said = f'weight {weight[i]:.2f}' + ('' if right else ', label wrong')
-    return (
-        f'<figure class="{style}" title="{said}">{figures.item(imaged[i], said)}'
-        f'<figcaption>{sign}{weight[i]:.2f}</figcaption></figure>'
-    )
+    sign = '' if right else '✗ '
+    return framed(figures.item(imaged[i], said), right, said, f'{sign}{weight[i]:.2f}')
 
 
-def _matrices(web: Dataset, weight: np.ndarray, score: np.ndarray, within: np.ndarray) -> str:
+def _matrices(web: Dataset, weight: np.ndarray, score: np.ndarray, within: np.ndarray) -> Markup:
     """Similarities within the class that is most divided: of the items as they are, and learnt."""
     label, count = np.asarray(web.label), np.asarray(web.count)
     spread = [weight[label == c].std() for c in range(len(count))]
@@ -153,7 +137,7 @@ def _matrices(web: Dataset, weight: np.ndarray, score: np.ndarray, within: np.nd
     flat = embed_dataset(lambda x: x.reshape(len(x), -1).astype(np.float32), web).x
     before = np.asarray(cosine(flat[own[place]], flat[own[place]]))
     after = within[own][:, : len(own)][place][:, place]
-    figures = [
+    drawn = [
         _matrix(title, m)
         for title, m in (
             ('Cosine of the items as they come', before),
@@ -173,12 +157,12 @@ def _matrices(web: Dataset, weight: np.ndarray, score: np.ndarray, within: np.nd
     return section(
         'similarities',
         'Similarities within a class',
-        f'<p>{escape(intro)}</p>',
-        f'<div class="charts">{"".join(figures)}</div>',
+        paragraph(intro),
+        charts.side_by_side(drawn),
     )
 
 
-def _matrix(title: str, sim: np.ndarray) -> str:
+def _matrix(title: str, sim: np.ndarray) -> Markup:
     """A matrix as an image, from its lowest (white) to its highest entry."""
     low, high = float(sim.min()), float(sim.max())
     shade = (sim - low) / ((high - low) or 1)
@@ -187,14 +171,15 @@ def _matrix(title: str, sim: np.ndarray) -> str:
     times = max(1, 360 // len(sim))  # enlarged here: a thumbnail would blur it
     image = image.repeat(times, 0).repeat(times, 1)
     caption = f'{title}, {low:.2f} to {high:.2f}'
-    img = (
-        f'<img src="{figures.png(image, most=480)}" alt="{escape(caption)}" '
-        'style="width:100%;max-width:24rem;border:1px solid var(--rule)">'
-    )
-    return f'<figure><figcaption>{escape(caption)}</figcaption>{img}</figure>'
+    img = html(
+        '<img src="{{ source }}" alt="{{ caption }}" '
+        'style="width:100%;max-width:24rem;border:1px solid var(--rule)">',
+        source=figures.png(image, most=480), caption=caption,
+    )  # fmt: skip
+    return charts.figure(caption, img)
 
 
-def _rungs(workdir: Path) -> str:
+def _rungs(workdir: Path) -> Markup:
     """Every classifier of this recipe's stages that is finished, this one among them."""
     rows = []
     for folder in sorted(workdir.resolve().parent.iterdir(), key=_age):
@@ -208,8 +193,8 @@ def _rungs(workdir: Path) -> str:
         here = ' (this page)' if folder.name == workdir.resolve().name else ''
         rows.append(
             (
-                f'{name(folder.name)}{here}',
-                escape(fields['weights_from'] or 'none'),
+                html('{{ name }}{{ here }}', name=name(folder.name), here=here),
+                fields['weights_from'] or 'none',
                 graph,
                 percent(first),
                 meter(first, None),
@@ -223,7 +208,7 @@ def _rungs(workdir: Path) -> str:
         'of novel classes is named rightly.'
     )
     head = ('stage', 'weights', 'graph', 'accuracy', '0 to 100 %')
-    return section('rungs', 'Ablation', f'<p>{escape(intro)}</p>', table(head, rows))
+    return section('rungs', 'Ablation', paragraph(intro), table(head, rows))
 
 
 def _read(path: Path) -> dict:

@@ -1,6 +1,6 @@
 """The device axis: placing arrays on devices, and functions split over them."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,29 @@ def map_over_devices(function: Callable, count: int, devices: Collection[jax.Dev
     # A process can read only what its own devices hold.
     values = jax.lax.with_sharding_constraint(values, whole)
     return jax.tree.map(lambda v: v[:count], values)
+
+
+def chunks(num: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Consecutive chunks of rows 0..num-1, all of one shape: one program is compiled.
+
+    Returns:
+      How many rows of the chunk count, and the rows [size]; the last chunk is filled up from the
+      first rows.
+    """
+    for start in range(0, num, size):
+        yield min(size, num - start), np.arange(start, start + size) % num
+
+
+def map_rows(function: Callable, x, *, size: int):
+    """function(x) of arrays [N, ...] of any length, `size` rows at a time, each by itself.
+
+    Args:
+      function: compiled, [size, ...] -> a tree of [size, ...]. x: N >= 1 rows.
+    Returns:
+      The tree of [N, ...].
+    """
+    parts = [function(x[rows]) for _, rows in chunks(len(x), size)]
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[: len(x)], *parts)
 
 
 def on_all_devices(tree):

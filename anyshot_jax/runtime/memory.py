@@ -1,4 +1,4 @@
-"""What a device can still hold."""
+"""Free memory of a device."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import jax
 
 
 def free_bytes() -> float:
-    """What a local device can still take: on an accelerator its own, on a CPU a share of memory."""
+    """Free bytes of a local device: an accelerator's own, on a CPU a share of the machine's."""
     devices = jax.local_devices()
     stats = [d.memory_stats() or {} for d in devices]
     if all('bytes_limit' in s for s in stats):
@@ -36,7 +36,7 @@ def available_memory() -> float:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """Lines of a name and a number."""
+    """Numbers by name, from lines such as 'MemFree: 123 kB'."""
     if not path.exists():
         return {}
     words = (line.split() for line in path.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""What has to be set before JAX makes its devices."""
+"""Settings that must precede JAX's making its devices."""
 
 import math
 import os
@@ -15,7 +15,7 @@ MAX_CPU_DEVICES = 8  # each holds a copy of the data
 def keep_compiled() -> None:
     """Keeps compiled programs in the user's cache directory: the second start is quick.
 
-    JAX's own JAX_COMPILATION_CACHE_DIR goes before.
+    JAX_COMPILATION_CACHE_DIR takes precedence.
     """
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'compiled'))
@@ -26,8 +26,8 @@ def split_cpu(config: ConfigDict) -> None:
     """Makes a CPU as many devices as it has cores, or the most over which every batch divides.
 
     One device runs much of a program on one core only (XLA's loops write their outputs by one
-    thread), so that pmap over single cores is nearly twice as fast with two of them. JAX's own
-    JAX_NUM_CPU_DEVICES goes before. An accelerator is left as it is, and so is one of several
+    thread), so that pmap over single cores is nearly twice as fast with two of them.
+    JAX_NUM_CPU_DEVICES takes precedence. An accelerator is left as it is, and so is one of several
     processes: whoever starts them has shared out the cores.
     """
     forced = 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
@@ -42,7 +42,7 @@ def split_cpu(config: ConfigDict) -> None:
 
 
 def cores() -> int:
-    """The cores that this process may use: PJRT_NPROC, XLA's number of threads, goes before."""
+    """Number of cores that this process may use; PJRT_NPROC, XLA's threads, takes precedence."""
     if given := os.environ.get('PJRT_NPROC', ''):
         return int(given)
     if hasattr(os, 'sched_getaffinity'):

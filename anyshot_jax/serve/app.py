@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
-from anyshot_jax.report.page import STYLE
+from anyshot_jax.report.page import style
 from anyshot_jax.serve.guard import Guard
 from anyshot_jax.serve.session import Limits, Served, Upload
 from anyshot_jax.types import InputError
@@ -52,7 +52,7 @@ def create_app(
     def file_of(name: str, kind: str) -> Callable[[], Response]:
         text = resources.files('anyshot_jax.serve').joinpath(name).read_text('utf-8')
         if name == 'page.css':
-            text = STYLE + text
+            text = style() + text
         return lambda: Response(text, media_type=kind, headers={'cache-control': 'no-cache'})
 
     for address, (name, kind) in FILES.items():

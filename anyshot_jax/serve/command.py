@@ -20,7 +20,7 @@ HOST = '127.0.0.1'  # never another: whoever reaches the page may change the mod
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise InputError(f'{argv[1:]} are no flags; write --model=FILE')
+        raise InputError(f'unexpected argument {argv[1]!r}; options are written --model=FILE')
     given = flags.FLAGS
     path = Path(given.model) if given.model else None
     if given.save and (path is None or path.suffix != '.safetensors'):
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
 
 
 def settings(page: Any) -> Any:
-    """uvicorn's, for an app that nobody else's program stands before."""
+    """uvicorn settings for a server without a reverse proxy."""
     import uvicorn
 
     return uvicorn.Config(

@@ -1,4 +1,4 @@
-"""What stands before the app: who may ask, how much may be sent, and what a browser may do."""
+"""Guards before the app: who may ask, how much may be sent, and what a browser may do."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping

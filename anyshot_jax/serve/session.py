@@ -26,7 +26,7 @@ SHOWN = 3  # classes and neighbours of an answer
 
 
 class Limits(NamedTuple):
-    """What a request may bring, and what a model may hold."""
+    """Limits of a request, and of a model."""
 
     bytes: int = 64 * 2**20
     images: int = 16
@@ -243,7 +243,7 @@ class Served:
             raise InputError(f'class {name!r}: the classes of this model are numbers') from None
 
     def _rows(self) -> list[str]:
-        """Of every support image a digest of its content, which is its address."""
+        """Digest of every support image's content, which is its address."""
         if not self._fitted():
             return []
         images = self.classifier.support_images_
@@ -272,7 +272,7 @@ def _line(text: str, what: str, most: int, empty: bool = False) -> str:
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:
-    """What changes when a file is written; None of a file that isn't there."""
+    """Signature that changes when a file is written; None if the file isn't there."""
     if path is None or not path.exists():
         return None
     found = path.stat()

@@ -1,1 +1,1 @@
-"""What one stage of a recipe exports and a later one reads."""
+"""Hand-over between the stages of a recipe: exports that a later stage reads."""

@@ -1,4 +1,4 @@
-"""What stages hand on: nets and arrays of an earlier stage, by its name."""
+"""Nets and arrays of an earlier stage, by its name."""
 
 import json
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def unflatten(arrays: Mapping[str, Array], name: str) -> dict:
 
 
 def export_net(net: ConfigDict, params: Any, stats: Any) -> dict[str, Array]:
-    """What `Similarity.of` and `start_from` read: plain arrays that another program can read too.
+    """Plain arrays that `Similarity.of` and `start_from` read, and other programs can.
 
     Args:
       params, stats: {'net': ..., 'head': ...}, the latter where pairs are judged.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from anyshot_jax.config import build_net
 from anyshot_jax.episodes.episodic import EMBED_CHUNK, forward, init_net
 from anyshot_jax.nets.pair_head import PairHead
 from anyshot_jax.ops.distance import cosine
+from anyshot_jax.runtime.devices import chunks, map_rows
 from anyshot_jax.stages.handover import NET, exported, unflatten
 from anyshot_jax.types import Array, Data, Dataset, InputError
 
@@ -20,7 +22,7 @@ BLOCK = 1 << 13  # pairs looked at at once
 
 
 class Backbone(NamedTuple):
-    """The net of config.net, or what passes features on where there is none."""
+    """The net of config.net, or the identity where there is none."""
 
     init: Callable  # (key, x [2, ...]) -> (params, stats)
     apply: Callable  # (params, stats, x [..., N, ...], mode) -> (features [..., N, D], stats)
@@ -60,7 +62,7 @@ def backbone(net: ConfigDict | Mapping[str, Any], method: str) -> Backbone:
 
 
 class Similarity(NamedTuple):
-    """How like two items are, 0..1; parameters are arguments, so that none is baked in."""
+    """Similarity of two items, 0..1; parameters are arguments, so that none is baked in."""
 
     params: Any  # {'params': {'net', 'head'}, 'stats': {'net', 'head'}}, or {}
     features: Callable  # (params, x [N, ...]) -> [N, D]
@@ -116,10 +118,7 @@ def head_like(params: Mapping[str, Any]) -> PairHead:
 
 def features_of(sim: Similarity, x: Array) -> Array:
     """[N, D] of items [N, ...], a few at a time: one program, bounded memory."""
-    apply, num = jax.jit(sim.features), len(x)
-    starts = range(0, num, EMBED_CHUNK)
-    parts = [apply(sim.params, x[(i + np.arange(EMBED_CHUNK)) % num]) for i in starts]
-    return jnp.concatenate(parts)[:num]
+    return map_rows(partial(jax.jit(sim.features), sim.params), x, size=EMBED_CHUNK)
 
 
 def all_pairs(sim: Similarity, z: Array, *, others: Array | None = None) -> np.ndarray:
@@ -129,18 +128,15 @@ def all_pairs(sim: Similarity, z: Array, *, others: Array | None = None) -> np.n
     parameters is that of one block whatever N is: about 4 * BLOCK * widths bytes.
     """
     others = z if others is None else others
-    num, size = len(z), rows_at_once(len(z), len(others))
-    rows = jax.jit(sim.pairs)
-    found = np.empty((num, len(others)), np.float32)
-    for i in range(0, num, size):
-        at = (i + np.arange(size)) % num
-        keep = min(size, num - i)
-        found[i : i + keep] = np.asarray(rows(sim.params, z[at], others))[:keep]
-    return found
+    block = jax.jit(sim.pairs)
+    values = np.empty((len(z), len(others)), np.float32)
+    for num, rows in chunks(len(z), rows_at_once(len(z), len(others))):
+        values[rows[:num]] = np.asarray(block(sim.params, z[rows], others))[:num]
+    return values
 
 
 def rows_at_once(num: int, others: int) -> int:
-    """How many of `num` rows of pairs with `others` items are a block."""
+    """Number of the `num` rows of pairs with `others` items that are a block."""
     return max(1, min(BLOCK // max(others, 1), num))
 
 

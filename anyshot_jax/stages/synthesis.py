@@ -1,4 +1,4 @@
-"""What methods share that make the features of a class from what it is said to be."""
+"""Shared parts of methods that synthesise class features from descriptions."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from anyshot_jax.types import ACCURACY, TEST_SEEN, Array, Data, Dataset, InputEr
 
 FIELDS = {
     'colours': 1.0,  # weight of the colours among features that end in them; 0: not looked at
-    'fakes': 20,  # features of each class handed to the next stage
+    'synthesised': 20,  # features of each class handed to the next stage
     'calibration': 0.0,  # taken from the scores of seen classes (calibrated stacking)
 }
 
@@ -34,12 +34,12 @@ def weigh(x: Array, colours: float, has_colours: bool) -> Array:
 
 
 def has_colours(data: Data) -> bool:
-    """Whether the classes have words for colours; the features then end in shares of them."""
+    """True if the classes have words for colours; the features then end in shares of them."""
     return 'colours' in data.roles['train'].extras
 
 
 def words(dataset: Dataset) -> Array:
-    """What the classes are said to be: [C, A], and [C, 11] colours joined to it if there are."""
+    """Class descriptions as vectors [C, A], with [C, 11] colours joined to them if there are."""
     parts = [unit(dataset.extras['attribute'])]
     if 'colours' in dataset.extras:
         parts.append(unit(dataset.extras['colours']))
@@ -47,7 +47,7 @@ def words(dataset: Dataset) -> Array:
 
 
 def predict_means(data, dataset, penalty: float) -> jax.Array:
-    """What the means of the dataset's classes should be, by what is said of them: [C, D].
+    """Means of the dataset's classes, predicted from their descriptions: [C, D].
 
     Ridge regression from the words of the training classes A (centred, of length 1) to the means of
     their features M: A' (A A' + penalty I)^-1 M. A class's colours are not learnt but looked up:
@@ -170,7 +170,7 @@ def synthesiser(
     def export(state, data, key):
         given = Data(data.roles)  # not what earlier stages exported
         made = jax.jit(synthesise, static_argnums=4)
-        return {r: made(state, given, key, d, fields.fakes) for r, d in given.roles.items()}
+        return {r: made(state, given, key, d, fields.synthesised) for r, d in given.roles.items()}
 
     return Method(
         init=init,

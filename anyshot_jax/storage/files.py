@@ -16,7 +16,7 @@ from anyshot_jax.types import InputError
 
 
 def folder(path: str | os.PathLike) -> Path:
-    """A path to build others from; cloud storage is read and written by etils.epath."""
+    """Path of a folder, on disk or in cloud storage (etils.epath)."""
     return Path(path) if on_disk(path) else epath.Path(path)
 
 
@@ -62,7 +62,7 @@ def save_artifacts(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def load_artifacts(path: Path) -> dict[str, np.ndarray]:
-    """What `save_artifacts` kept; never unpickles."""
+    """Reads what `save_artifacts` kept; never unpickles."""
     with path.open('rb') as f, np.load(f, allow_pickle=False) as z:
         return {name: z[name] for name in z.files}
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from markupsafe import Markup
+
 from anyshot_jax.report import logs, page
 from anyshot_jax.storage import files
 from anyshot_jax.sweep import parallel_coordinates
@@ -19,7 +21,7 @@ STATUSES = ('finished', 'stopped', 'failed', 'unfinished', 'waiting')  # finishe
 
 
 class Entry(NamedTuple):
-    """What a trial's workdir says."""
+    """Outcome of a trial, read from its workdir."""
 
     trial: Trial
     status: str
@@ -81,7 +83,7 @@ def write(folder: Path, sweep: Sweep, trials: Sequence[Trial], failures: Mapping
 
 
 def _measure(entries: Sequence[Entry], sweep: Sweep) -> Measure:
-    """What the values are; before the first result all that is known of it is the direction."""
+    """Measure of the values; before the first result only its direction is known."""
     for entry in entries:
         if 'measure' in entry.result:
             measure = Measure(**entry.result['measure'])
@@ -99,7 +101,7 @@ def _tasks(entries: Sequence[Entry]) -> list[str]:
 
 
 def _selected(entries: Sequence[Entry]) -> str:
-    """What the column of the ranking value is called."""
+    """Name of the ranking value's column."""
     return f'validation {next((e.selected for e in entries if e.selected), "")}'.strip()
 
 
@@ -136,22 +138,26 @@ def as_html(entries: Sequence[Entry], sweep: Sweep, measure: Measure) -> str:
     done = [e for e in entries if e.status == 'finished']
     best = next((e for e in done if e.value is not None), None)
     selected = _selected(entries)
-    intro = f'<p>{len(done)} of {len(entries)} trials are finished.'
-    if best:
-        value, _ = page.amount(best.value, None, measure)
-        intro += f' The best by {page.escape(selected)} is {page.name(best.trial.name)}: {value}.'
+    value = page.amount(best.value, None, measure)[0] if best else ''
+    head = page.html(
+        '<p class="kicker">Sweep of {{ recipe }}</p><h1>{{ sweep }}</h1><p>{{ done }} of {{ all }} '
+        'trials are finished.{% if best %} The best by {{ selected }} is {{ best }}: {{ value }}.'
+        '{% endif %}</p>',
+        recipe=page.name(sweep.config), sweep=page.name(sweep.name), done=len(done),
+        all=len(entries), selected=selected, best=page.name(best.trial.name) if best else '',
+        value=value,
+    )  # fmt: skip
     parts = [
-        f'<p class="kicker">Sweep of {page.name(sweep.config)}</p>',
-        f'<h1>{page.name(sweep.name)}</h1>{intro}</p>',
+        head,
         _image(entries, sweep, selected, measure),
         _trials(entries, sweep, selected, measure),
     ]
     if len(sweep.seeds) > 1:
         parts.append(_settings(done, sweep, selected, measure))
-    return page.document(f'Sweep {sweep.name}', ''.join(parts))
+    return page.document(f'Sweep {sweep.name}', page.join(parts))
 
 
-def _image(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> str:
+def _image(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> Markup:
     lines = [
         parallel_coordinates.Polyline(
             e.trial.name, [*e.trial.setting.values(), e.value], dashed=e.status != 'finished'
@@ -166,14 +172,15 @@ def _image(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Measu
     label = f'Parallel coordinates of {len(lines)} trials over {", ".join(axes)}; see the table.'
     low = sweep.mode == 'min'
     svg = parallel_coordinates.draw(axes, lines, label=label, best_low=low, percent=measure.percent)
-    intro = (
-        '<p>A line is a trial, blue the best and orange the worst by the last axis; dashed ones '
-        'have not come to their end.</p>'
+    intro = page.paragraph(
+        'A line is a trial, blue the best and orange the worst by the last axis; dashed ones have '
+        'not come to their end.'
     )
-    return page.section('parallel', title, intro, f'<div class="scroll">{svg}</div>')
+    scrolled = page.html('<div class="scroll">{{ svg }}</div>', svg=svg)
+    return page.section('parallel', title, intro, scrolled)
 
 
-def _trials(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> str:
+def _trials(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> Markup:
     tasks = _tasks(entries)
     head = ['rank', *sweep.fields, 'seed', selected, 'step', *(f'test {t}' for t in tasks)]
     rows = []
@@ -190,18 +197,18 @@ def _trials(entries: Sequence[Entry], sweep: Sweep, selected: str, measure: Meas
                 page.amount(e.value, None, measure)[0],
                 '' if e.step is None else str(e.step),
                 *tests,
-                page.escape(e.result.get('seconds', '')),
+                e.result.get('seconds', ''),
                 e.status,
             ]
         )
-    intro = (
-        '<p>Ranked by validation alone. Tests are of the step that validation chose, with a 95 % '
-        'confidence interval over episodes.</p>'
+    intro = page.paragraph(
+        'Ranked by validation alone. Tests are of the step that validation chose, with a 95 % '
+        'confidence interval over episodes.'
     )
     return page.section('trials', 'Trials', intro, page.table([*head, 'seconds', 'status'], rows))
 
 
-def _settings(done: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> str:
+def _settings(done: Sequence[Entry], sweep: Sweep, selected: str, measure: Measure) -> Markup:
     value_of = lambda group: [e.value for e in group if e.value is not None]
     groups: dict[str, list[Entry]] = {}
     for e in done:
@@ -217,9 +224,9 @@ def _settings(done: Sequence[Entry], sweep: Sweep, selected: str, measure: Measu
         cells = [' '.join(page.amount(*over_seeds(column), measure)) for column in columns]
         rows.append([*(page.name(setting[f]) for f in sweep.fields), str(len(group)), *cells])
     head = [*sweep.fields, 'seeds', selected, *(f'test {t}' for t in tasks)]
-    intro = (
-        "<p>Means over the seeds of a setting, with a 95 % confidence interval (Student's t) "
-        'where there are two or more.</p>'
+    intro = page.paragraph(
+        "Means over the seeds of a setting, with a 95 % confidence interval (Student's t) "
+        'where there are two or more.'
     )
     return page.section('settings', 'Settings', intro, page.table(head, rows))
 

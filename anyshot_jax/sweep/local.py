@@ -47,7 +47,7 @@ class _Process:
             os.sched_setaffinity(self._popen.pid, self.share.cores)
 
     def ended(self) -> bool:
-        """Whether the last run has ended, or one that others need, finished or not."""
+        """True if the last run has ended, or one that others need, finished or not."""
         code = self._popen.poll()
         if code == 0 and self._left and self._run.result.exists():  # a SIGTERM ends with 0 too
             self._start()
@@ -55,7 +55,7 @@ class _Process:
         return code is not None
 
     def failure(self) -> str:
-        """What went wrong, or ''."""
+        """Reason of the failure, or ''."""
         if self._popen.returncode < 0:
             return f'killed by signal {-self._popen.returncode}'
         if self._popen.returncode:
@@ -127,7 +127,7 @@ def shares(num_trials: int, jobs: int) -> list[Share]:
 
 
 def _part(things: Sequence, i: int, count: int) -> list:
-    """What the i-th of `count` gets: several things each, or one that others have too."""
+    """Share of the i-th of `count`: several things each, or one that others have too."""
     if not things:
         return []
     return list(things[i::count]) if count <= len(things) else [things[i % len(things)]]

@@ -163,7 +163,7 @@ def _plain(trial: Trial, over: bool) -> dict[str, Any]:
 def train_trial(
     config: Mapping[str, Any], plain: Mapping[str, Mapping[str, Any]], replays: bool
 ) -> None:
-    """What a worker does: the runs of one trial, or what is left of them."""
+    """Runs a worker's trial, or what is left of it."""
     from anyshot_jax.report import logs
     from anyshot_jax.runtime import start
     from anyshot_jax.training import loop
@@ -195,10 +195,10 @@ def train_trial(
             for fields, workdir, recipe in trial['runs']:
                 saved = [p.name for p in Path(workdir).glob('checkpoints/*') if p.name.isdigit()]
                 print(f'process {os.getpid()} goes on from step {max(map(int, saved), default=0)}')
-                means = loop.run(
+                done = loop.run(
                     ConfigDict(fields), workdir, config_file=recipe, on_validation=on_validation
                 )
-                if not means:  # stopped: what needs it must not start
+                if not done.means:  # stopped: what needs it must not start
                     return
         except InputError as e:  # it would come again however often the trial is tried
             print(f'error: {e}')

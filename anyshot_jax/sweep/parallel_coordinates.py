@@ -1,14 +1,16 @@
 """Parallel coordinates: an axis a field, a line a trial, the last axis the value that ranks them.
 
-The lines' colours follow the page's theme like those of report/images.py.
+The lines' colours follow the page's theme like those of report/charts.py.
 """
 
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from anyshot_jax.report import figures
-from anyshot_jax.report.page import escape
+from markupsafe import Markup
+
+from anyshot_jax.report import charts
+from anyshot_jax.report.page import html
 
 APART, HIGH, SIDE, TOP, BELOW = 220, 330, 100, 40, 16
 HALO = 'paint-order:stroke;stroke:var(--page);stroke-width:5px'  # lines pass behind
@@ -48,7 +50,7 @@ class _Axis:
         return math.log10(value) if self.log else value
 
     def _round(self, low: float, high: float) -> list[float]:
-        return figures.log_ticks(low, high) if self.log else figures.ticks(low, high, 5)
+        return charts.log_ticks(low, high) if self.log else charts.ticks(low, high, 5)
 
     def share(self, value: Any) -> float:
         """0 at the bottom, 1 at the top."""
@@ -57,7 +59,7 @@ class _Axis:
 
 def draw(
     axes: Sequence[str], lines: Sequence[Polyline], *, label: str, best_low: bool, percent: bool
-) -> str:
+) -> Markup:
     """The image as SVG; the better a trial, the nearer its colour to the page's first.
 
     Args:
@@ -77,37 +79,42 @@ def draw(
         dash = ';stroke-dasharray:3 5' if line.dashed else ''
         said = ', '.join(f'{a} {v}' for a, v in zip(axes, line.values, strict=True))
         parts.append(
-            f'<polyline class="line" style="{style}{dash}" points="{dots}">'
-            f'<title>{escape(line.name)}: {escape(said)}</title></polyline>'
+            html(
+                '<polyline class="line" style="{{ style }}" points="{{ dots }}">'
+                '<title>{{ name }}: {{ said }}</title></polyline>',
+                style=style + dash,
+                dots=dots,
+                name=line.name,
+                said=said,
+            )
         )
     for i, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
         last = i == len(axes) - 1
         parts += _axis(SIDE + APART * i, axis, scale, percent=percent and last, right=last)
-    return (  # in its own size: many axes are scrolled to, not made small
-        f'<svg viewBox="0 0 {wide} {HIGH}" style="width:{wide}px" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
+    # In its own size: many axes are scrolled to, not made small.
+    return charts.svg('', wide, HIGH, label, parts, style=f'width:{wide}px')
 
 
 def _at_y(scale: _Axis, value: Any) -> float:
     return HIGH - BELOW - scale.share(value) * (HIGH - BELOW - TOP)
 
 
-def _axis(x: int, name: str, scale: _Axis, *, percent: bool, right: bool) -> list[str]:
+def _axis(x: int, name: str, scale: _Axis, *, percent: bool, right: bool) -> list[Markup]:
     """The axis, its name and its ticks, on whose right or left side."""
     short = name if len(name) <= LETTERS else f'…{name[-LETTERS:]}'
+    words = html(
+        '<title>{{ name }}</title>{{ short }}{{ log }}',
+        name=name, short=short, log=', log' * scale.log,
+    )  # fmt: skip
     parts = [
-        f'<path class="grid" d="M{x} {TOP}V{HIGH - BELOW}"/>'
-        f'<text x="{x}" y="{TOP - 18}" text-anchor="middle">'
-        f'<title>{escape(name)}</title>{escape(short)}{", log" * scale.log}</text>'
+        Markup(f'<path class="grid" d="M{x} {TOP}V{HIGH - BELOW}"/>'),
+        charts.text(x, TOP - 18, words, 'middle'),
     ]
     side, anchor = (8, 'start') if right else (-8, 'end')
     for tick in scale.ticks:
         text = f'{tick:.4g}' if isinstance(tick, float) else str(tick)
         text = f'{tick * 100:.4g} %' if percent else text
         text = text if len(text) <= 12 else f'{text[:11]}…'
-        parts.append(
-            f'<text x="{x + side}" y="{_at_y(scale, tick) + 4:.1f}" text-anchor="{anchor}" '
-            f'style="{HALO}">{escape(text)}</text>'
-        )
+        y = _at_y(scale, tick) + 4
+        parts.append(charts.text(x + side, y, text, anchor, f' style="{HALO}"'))
     return parts

@@ -38,7 +38,7 @@ class Run(NamedTuple):
 
     @property
     def command(self) -> list[str]:
-        """What follows `python`, as a user would type it."""
+        """Arguments that follow `python`, as a user would type them."""
         fields = [f'--config.{o}' for o in self.overrides]
         head = ['-m', 'anyshot_jax.main', f'--config={self.recipe}']
         return [*head, *fields, f'--workdir={self.workdir}']
@@ -52,7 +52,7 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where the metrics are: those of the last stage."""
+        """Folder of the metrics: those of the last stage."""
         return self.workdir / self.config.stages[-1] if 'stages' in self.config else self.workdir
 
     @property
@@ -75,7 +75,7 @@ class Trial(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """What its process printed."""
+        """Log of its process."""
         return self.runs[0].workdir / 'log.txt'
 
     @property
@@ -85,7 +85,7 @@ class Trial(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What a sweep file says, by the lower-case names of its constants."""
+    """Contents of a sweep file, by the lower-case names of its constants."""
 
     name: str
     config: str  # as --config, from the current directory
@@ -125,7 +125,7 @@ def load(path: Path) -> Sweep:
 
 
 def _wrong(sweep: Sweep) -> Iterator[str]:
-    """What of the file can't be, before any config is read."""
+    """Faults of the file, before any config is read."""
     if sweep.search not in SEARCHES:
         yield f'SEARCH={sweep.search!r}{configs.nearest(str(sweep.search), SEARCHES)}'
     if sweep.mode not in ('max', 'min'):

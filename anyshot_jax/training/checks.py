@@ -1,4 +1,4 @@
-"""What a config has to satisfy before any work starts, whatever its method."""
+"""Checks of a config before any work starts, whatever its method."""
 
 import jax
 from ml_collections import ConfigDict

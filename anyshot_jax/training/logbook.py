@@ -1,4 +1,4 @@
-"""What a workdir keeps besides checkpoints: its lock, its config, metrics.jsonl, TensorBoard."""
+"""Files of a workdir besides checkpoints: its lock, its config, metrics.jsonl, TensorBoard."""
 
 import contextlib
 import fcntl
@@ -21,7 +21,7 @@ from anyshot_jax.types import InputError
 
 @contextlib.contextmanager
 def locked(workdir: Path):
-    """Makes `workdir` and holds it; the lock goes with the process, however that ends.
+    """Creates `workdir` and locks it; the lock is released when the process ends in any way.
 
     In cloud storage there are no locks: nothing keeps two runs apart there.
 
@@ -178,7 +178,7 @@ class Logbook:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of the members that have not diverged."""
+    """Mean over the members that have not diverged."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
 

@@ -1,4 +1,4 @@
-"""What a run needs of memory, arithmetic and time, told before it trains: --config.plan=True."""
+"""Memory, arithmetic and time that a run needs, printed before it trains: --config.plan=True."""
 
 import math
 import statistics

@@ -35,7 +35,7 @@ class Member(NamedTuple):
         return ', '.join([f'seed {self.seed}', *(f'{k}={v:g}' for k, v in self.setting.items())])
 
     def config(self, config: ConfigDict) -> ConfigDict:
-        """What this member alone is run by."""
+        """Config that runs this member alone."""
         return _assigned(config, {'seed': self.seed, 'num_seeds': 1, 'vary': (), **self.setting})
 
 

@@ -76,14 +76,14 @@ def _wait_for(host: str, port: int) -> None:
 
 
 def in_a_cluster(env) -> bool:
-    """Whether JAX can read from the environment which of several processes this is."""
+    """True if JAX can read from the environment which of several processes this is."""
     by_slurm = int(env.get('SLURM_STEP_NUM_TASKS') or 1) > 1
     on_pod = ',' in env.get('TPU_WORKER_HOSTNAMES', '') or 'MEGASCALE_COORDINATOR_ADDRESS' in env
     return by_slurm or on_pod
 
 
 def first() -> bool:
-    """Whether this is the process that keeps the workdir's files."""
+    """True in the process that keeps the workdir's files."""
     return jax.process_index() == 0
 
 
@@ -117,7 +117,7 @@ def on_process_0(function: Callable[[], Any]) -> Any:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set in one of the processes, told to all."""
+    """True on all processes if the flag is set in one of them."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))

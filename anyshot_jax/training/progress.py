@@ -1,4 +1,4 @@
-"""How far every member of a run has come: its best validation, and whether it has diverged."""
+"""Progress of every member of a run: its best validation, and whether it has diverged."""
 
 import dataclasses
 import time
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 @dataclasses.dataclass
 class Progress:
-    """What a checkpoint keeps besides the states; arrays [M] in the order of the members."""
+    """Record that a checkpoint keeps besides the states; arrays [M] in the order of the members."""
 
     sign: int  # 1: the larger a validation's value the better, else -1
     best: np.ndarray  # value of the best validation
@@ -52,7 +52,7 @@ class Progress:
         return {n: getattr(self, n).tolist() for n in NAMES} | {'seconds': self.seconds}
 
     def ended(self, config: ConfigDict) -> np.ndarray:
-        """Of every member, whether it needs no more steps; bool [M]."""
+        """True for every member that needs no more steps; bool [M]."""
         reached = (config.stop_at > 0) & (self.sign * (self.best - config.stop_at) >= 0)
         waited = (config.early_stop > 0) & (self.stale >= config.early_stop)
         return reached | waited | (self.diverged > 0)

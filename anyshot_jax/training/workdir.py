@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
 from anyshot_jax.episodes.episodic import EMBED_CHUNK
+from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.storage import files
 from anyshot_jax.training import checkpoint, population, prepare
 from anyshot_jax.training.progress import Progress
@@ -212,11 +213,7 @@ def embed_in_chunks(embed, x: Array) -> Array:
     x = np.asarray(x)
     if x.ndim < 2 or not len(x):
         raise InputError(f'embed takes items [N, ...], got {x.shape}')
-    parts = []
-    for start in range(0, len(x), EMBED_CHUNK):
-        rows = np.arange(start, start + EMBED_CHUNK) % len(x)
-        parts.append(np.asarray(embed(x[rows]))[: len(x) - start])
-    return np.concatenate(parts)
+    return np.asarray(map_rows(embed, x, size=EMBED_CHUNK))
 
 
 def has_work(workdir: Path) -> bool:

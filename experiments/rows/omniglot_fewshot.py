@@ -1,4 +1,4 @@
-"""Few-shot classification on Omniglot, Vinyals split, 28x28, turned classes in training.
+"""Few-shot classification on Omniglot, Vinyals split, 28x28, rotated classes in training.
 
 Plain data, read by tables.py and run_rows.py. The published columns are the papers' own numbers.
 Vinyals' published lists have the turned test characters as classes too (1692 of them): a task of

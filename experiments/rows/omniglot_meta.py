@@ -1,4 +1,4 @@
-"""MAML and its family on Omniglot, Vinyals split, 28x28, turned classes in training.
+"""MAML and its family on Omniglot, Vinyals split, 28x28, rotated classes in training.
 
 Plain data, read by tables.py and run_rows.py. The papers' schedules want an accelerator; `:short`
 is made for two cores. Batch norm takes the statistics of the set at hand, as in the papers.

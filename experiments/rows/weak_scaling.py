@@ -25,7 +25,7 @@ def table(lines, root: Path = tables.ROOT) -> str:
         for x in lines
     ]
     note = (
-        'MAML, Conv4-32, four 5-way 1-shot tasks a device and step. The devices are made up and '
+        'MAML, Conv4-32, four 5-way 1-shot tasks a device and step. The devices are simulated and '
         'share the cores, so that this shows what splitting costs, not what more hardware brings. '
         'What is all-reduced is read off the compiled program: gradients, batch statistics and '
         'metrics, once a step whatever the number of tasks (experiments/bench_scaling.py).'

@@ -1,4 +1,4 @@
-"""Classes of made-up defects on images without any: what to pretrain a classifier of defects on.
+"""Classes of synthetic defects on images without any: what to pretrain a classifier of defects on.
 
 config.data.pseudo.kind says what a class is. 'mixed': a shape and an appearance, with a look of its
 own (`shapes.py`, `paint.py`). 'texture': one image of a texture, pasted into
@@ -28,7 +28,7 @@ FIELDS = {
     'classes': 0,  # of role train; 0: none are made, and the other fields are not looked at
     'val_classes': 10,  # of role val
     'per_class': 40,
-    # Share of the good images, near copies together, that val's are made on and train's are not;
+    # Share of the normal images, near copies together, that val's are made on and train's are not;
     # 0: both are made on the same.
     'held_out': 0.0,
     'kind': 'mixed',  # mixed | texture | category | polygon
@@ -44,7 +44,7 @@ AT_ONCE = 8  # items made together
 
 
 class Class(NamedTuple):
-    """One class of made-up defects."""
+    """One class of synthetic defects."""
 
     name: str
     textures: tuple[Texture, ...]  # an item has one of them
@@ -69,7 +69,7 @@ def check(fields) -> None:
 
 
 def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> dict[str, Dataset]:
-    """Roles train and val of made-up defects.
+    """Roles train and val of synthetic defects.
 
     Args:
       good: [N, S, S, C] uint8, images without defects.
@@ -80,7 +80,7 @@ def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> di
       image, and group, that image's row in `good`.
     Raises:
       InputError: too few textures for that many classes, or a damaged one (named); too few groups
-        of good images to hold some out.
+        of normal images to hold some out.
     """
     rows_of = sources_of(len(good), fields, group)
     classes = plan(fields, find_textures(fields.textures))
@@ -121,7 +121,7 @@ def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> di
 
 
 def sources_of(num: int, fields, group: Array | None = None) -> dict[str, Array]:
-    """The good images that train and val are made on: rows [per_class] of 0..num-1 each.
+    """The normal images that train and val are made on: rows [per_class] of 0..num-1 each.
 
     Raises:
       InputError: with held_out, there are fewer than two groups of images.
@@ -132,7 +132,7 @@ def sources_of(num: int, fields, group: Array | None = None) -> dict[str, Array]
     groups = np.random.default_rng(fields.seed).permutation(np.unique(group))
     if len(groups) < 2:
         raise InputError(
-            f'config.data.pseudo.held_out = {fields.held_out}: all good images are of one group '
+            f'config.data.pseudo.held_out = {fields.held_out}: all normal images are of one group '
             '(config.data.group), so none can be held out'
         )
     # As many groups as it takes to have that share of the images; one stays at least.

@@ -1,4 +1,4 @@
-"""Where the object is in an image, so that made-up defects lie on it and not beside it.
+"""Foreground masks of objects, so that synthetic defects lie on them and not beside them.
 
 The settings are those of the published code of "An anomaly multi-classification method", 2024.
 """
@@ -49,7 +49,7 @@ def find(images: Array, how: str) -> Array:
 
 
 def _grabcut(cv2, image: Array) -> Array:
-    """What GrabCut takes for probable foreground, beginning with all but the outermost pixels."""
+    """GrabCut's probable foreground, beginning with all but the outermost pixels."""
     height, width = image.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     models = np.zeros((1, 65)), np.zeros((1, 65))
@@ -59,7 +59,7 @@ def _grabcut(cv2, image: Array) -> Array:
 
 
 def _flood(cv2, image: Array) -> Array:
-    """What isn't reached from the upper left and lower right corner by similar pixels."""
+    """Pixels that aren't reached from the upper left and lower right corner by similar ones."""
     height, width = image.shape[:2]
     reached = np.zeros((height, width), bool)
     for corner in ((0, 0), (width - 1, height - 1)):

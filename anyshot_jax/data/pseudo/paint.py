@@ -1,4 +1,4 @@
-"""Made-up defects on images, on the device: what they look like.
+"""Synthetic defects on images, on the device: what they look like.
 
 `pasted` is the way of the literature: a texture in Perlin noise or a polygon. `paint` gives a class
 a shape (`pseudo_shapes.py`) and an appearance, with a look of its own: numbers in 0..1 that fix

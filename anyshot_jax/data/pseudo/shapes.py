@@ -1,4 +1,4 @@
-"""Where made-up defects are, on the device: Perlin noise, polygons, dots, cracks, bites, bands.
+"""Shapes of synthetic defects, on the device: Perlin noise, polygons, dots, cracks, bites, bands.
 
 A class of them has a shape and `look`, uniform numbers in 0..1 that fix what its items share (how
 long, how wide, how ragged); place, direction and size vary from item to item by their keys. Sizes
@@ -124,12 +124,12 @@ def _turned(row: Array, col: Array, angle: Array) -> tuple[Array, Array]:
 
 
 def _ellipse(row: Array, col: Array, a: Array, b: Array) -> Array:
-    """How far inside the ellipse of half axes a and b, about."""
+    """Approximate distance inside the ellipse of half axes a and b."""
     return (1 - jnp.hypot(row / a, col / b)) * jnp.minimum(a, b)
 
 
 def _in_polygon(row: Array, col: Array, radius: Array, corners: Array) -> Array:
-    """How far inside the regular polygon of 3 to 6 corners in a circle of that radius."""
+    """Distance inside the regular polygon of 3 to 6 corners in a circle of that radius."""
     sides = jnp.arange(6)
     angle = (2 * jnp.pi * sides / corners)[:, None, None]
     out = jnp.cos(angle) * row[None] + jnp.sin(angle) * col[None]
@@ -235,7 +235,7 @@ LEAST = {'perlin': 4e-3, 'polygon': 1e-3, 'spot': 2e-4, 'line': 2e-4, 'edge': 5e
 
 
 def cover(key: Array, look: Array, allowed: Array, shape: str) -> Array:
-    """How much of each pixel a defect of the class covers, 0..1; 0 outside.
+    """Coverage of each pixel by a defect of the class, 0..1; 0 outside.
 
     Drawn anew until it has a share of what is allowed that its shape should have, at most 16 times.
 

@@ -29,7 +29,7 @@ class Texture(NamedTuple):
 
 
 def find_textures(folder: str) -> list[Texture]:
-    """Those of a folder, also of that name in $ANYSHOT_DATA_DIR, by category and name; '': drawn.
+    """Textures of a folder, also one in $ANYSHOT_DATA_DIR, by category and name; '': drawn ones.
 
     Raises:
       InputError: no such folder, or no image in it; names it.
@@ -136,7 +136,7 @@ def _rings(rng, u, v):
 
 
 def _cells(rng, u, v):
-    """How much nearer the nearest of random points is than the next: bright cells, dark joints."""
+    """Lead of the nearest of random points over the next: bright cells, dark joints."""
     first, second = np.full(u.shape, np.inf), np.full(u.shape, np.inf)
     for _ in range(60):
         p, q = rng.uniform(u.min(), u.max()), rng.uniform(v.min(), v.max())

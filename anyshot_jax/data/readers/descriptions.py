@@ -14,7 +14,7 @@ MAX_BYTES = 50_000_000
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; InputError (names the file) if it is none, damaged or too large."""
+    """Reads a JSON file; InputError (names the file) if it is none, damaged or too large."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f'{path} is larger than {MAX_BYTES:,} bytes')

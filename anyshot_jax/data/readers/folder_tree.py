@@ -14,7 +14,7 @@ SYSTEM_FILES = frozenset(('thumbs.db', 'desktop.ini', '__macosx', 'classes.json'
 
 
 class Tree(NamedTuple):
-    """What lies below a directory."""
+    """Folders and files below a directory."""
 
     classes: dict[tuple[str, str], list[Path]]  # (role or '', class) -> files, sorted
     has_roles: bool  # train, val and test folders

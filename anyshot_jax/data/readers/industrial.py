@@ -30,7 +30,7 @@ KINDS = {  # of a class's fields; null and absent are the same
 
 
 class Listing(NamedTuple):
-    """What classes.json says."""
+    """Contents of classes.json."""
 
     name: str  # of the set; the folder's name if it says none
     classes: dict[str, dict[str, Any]]  # by name, sorted; fields as in KINDS
@@ -112,7 +112,7 @@ def find_files(root: Path, classes: Mapping[str, dict[str, Any]]) -> dict[str, l
 
 
 def _listed(name: str, files: list | None, there: Iterable[Path], folder: Path) -> list[Path]:
-    """Those of the files in a class's folder that classes.json lists."""
+    """Files in a class's folder that classes.json lists."""
     images = {f.relative_to(folder).as_posix(): f for f in there if f.suffix.lower() in SUFFIXES}
     if not images or files == []:
         raise InputError(f'class {name!r} has no image in {folder / name}, or lists none')
@@ -134,6 +134,6 @@ def _listed(name: str, files: list | None, there: Iterable[Path], folder: Path) 
 
 
 def short(value: Any) -> str:
-    """What a message shows of something that may be large."""
+    """Short form, for a message, of something that may be large."""
     text = repr(value)
     return text if len(text) <= 80 else f'{text[:77]}...'

@@ -1,4 +1,4 @@
-"""Where a dataset lies: config.data.dir, else the folder of its name under ANYSHOT_DATA_DIR."""
+"""Location of a dataset: config.data.dir, else the folder of its name under ANYSHOT_DATA_DIR."""
 
 from pathlib import Path
 

@@ -79,7 +79,7 @@ def _of_kind(root: Path, split: str, kind: str, files: list[Path], masks: list[P
         files = [f for f in files if f.is_relative_to(folder / 'rgb')]
         folder, of_masks = folder / 'rgb', folder / 'gt'
     name = lambda file, folder: file.relative_to(folder).with_suffix('').as_posix()
-    # MVTec 3D has masks of good images, too, all black.
+    # MVTec 3D has masks of normal images, too, all black.
     by_name = {name(f, of_masks).removesuffix('_mask'): f for f in masks if kind != GOOD}
     for file in files:
         yield Item(file, split, kind, by_name.get(name(file, folder)), _posix(file, root))
@@ -109,7 +109,7 @@ def _images(folder: Path, root: Path) -> dict[str, list[Path]]:
 
 
 def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
-    """Those of the items that manifest.csv lists, with its masks and groups."""
+    """Items that manifest.csv lists, with its masks and groups."""
     path = root / 'manifest.csv'
     there = {_posix(item.path, root): item for item in items}
     files = [f for of_kind in _images(root / 'ground_truth', root).values() for f in of_kind]

@@ -27,7 +27,7 @@ DAMAGED_ZIP = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 class Drawings(NamedTuple):
-    """Where drawings come from: `key` says from which content, `read` does the work."""
+    """Source of drawings: `key` identifies its content, `read` does the work."""
 
     key: object  # JSON; part of the name of the cached result
     read: Callable[[], tuple[Array, list[str], list[int]]]  # bits [N, 1379], class, drawer [N]

@@ -2,7 +2,7 @@
 
 The splits are those of the SimTrans paper: Chen, Niu, Liu, Zhang, "Weak-shot fine-grained
 classification via similarity transfer", NeurIPS 2021. None of these sets was at hand: the readers
-are tested on made-up files in their published formats.
+are tested on synthetic files in their published formats.
 """
 
 from collections.abc import Iterable
