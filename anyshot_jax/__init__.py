@@ -10,8 +10,10 @@ __all__ = ['AnyShotClassifier', 'TrainedClassifier', '__version__', 'load']
 def load(workdir: str | Path) -> Any:
     """What a run has made, a `training.workdir.TrainedRun`: config, params, embed, predict, ...
 
+    The data are loaded again. A run with a method, net or loader of your own: import those first.
+
     Raises:
-      InputError: there is no run in that folder.
+      InputError: there is no run in that folder, or its config names code that is not imported.
     """
     from anyshot_jax.training.workdir import TrainedRun, read_config
 

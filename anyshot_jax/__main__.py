@@ -13,6 +13,10 @@ from anyshot_jax.types import nearest
 COMMANDS = {
     'train': ('main', 'trains, evaluates and reports what a recipe says'),
     'predict': ('predict', 'classifies the images of a folder into a table and a page'),
+    'compare': (
+        'compare',
+        'says which encoder suits the images of a folder',
+    ),
     'serve': ('serve', 'opens a local page to classify images and add classes'),
     'export': ('export', 'writes a fitted classifier as a program without this package'),
     'sweep': ('sweep.command', 'runs many trials of a recipe, with a leaderboard'),

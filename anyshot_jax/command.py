@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, printable
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -21,8 +21,15 @@ def parse(argv: list[str]) -> list[str]:
         raise InputError(' '.join(str(e).split())) from e
 
 
+def without_control(record: Any) -> bool:
+    """A filter of logging: names of files in warnings do nothing to a terminal."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
+
+
 def run(main: Callable[[list[str]], Any], flags_parser: Callable = parse) -> None:
     """An entry point: bad input ends in one line on stderr and exit code 2."""
+    logging.get_absl_logger().addFilter(without_control)
     try:
         app.run(main, flags_parser=flags_parser)
     except InputError as e:

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import pkgutil
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -232,17 +233,21 @@ def check(config: ConfigDict) -> ConfigDict:
 def find(folder: str, name: str):
     """The module anyshot_jax/<folder>/<name>.py: the file name is the registry.
 
-    A dotted name is a module of the user's own, such as 'my_project.nearest_mean'.
+    A dotted name is a module of the user's own, such as 'my_project.nearest_mean'. It is imported,
+    which runs it: a name that was read from a file has to pass `check_code` before.
 
     Raises:
-      InputError: no such module; names the nearest one.
+      InputError: no such module, or one that is none of this kind; names the nearest one.
     """
+    registers = 'Net' if folder == 'nets' else 'DEFAULTS'
     if '.' in name:
         try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as e:
+            own = importlib.import_module(name)
+        except (ImportError, TypeError, ValueError) as e:
             raise InputError(f'config asks for the module {name}: {e}') from e
-    registers = 'Net' if folder == 'nets' else 'DEFAULTS'
+        if not hasattr(own, registers):
+            raise InputError(f'config asks for the module {name}, which has no {registers}')
+        return own
     files = [m.name for m in pkgutil.iter_modules([str(Path(__file__).parent / folder)])]
     module = importlib.import_module(f'anyshot_jax.{folder}.{name}') if name in files else None
     if not hasattr(module, registers):
@@ -250,6 +255,31 @@ def find(folder: str, name: str):
         known = [f for f, m in modules.items() if hasattr(m, registers)]
         raise InputError(f'no anyshot_jax/{folder}/{name}.py{nearest(name, known)}')
     return module
+
+
+def check_code(fields: Any) -> None:
+    """Refuses a config that was read from a file and names code other than the package's own.
+
+    Args:
+      fields: as JSON has them. What is imported already may be named: its user has run it.
+    Raises:
+      InputError: names the module, and says what to do about one that is trusted.
+    """
+    for name in user_modules(fields):
+        if name not in sys.modules:
+            raise InputError(
+                f'it names the module {name!r}, which would run: files may name the methods, data '
+                'and nets of anyshot_jax only. If you trust it, import it before, or give the '
+                'command --allow_code'
+            )
+
+
+def user_modules(fields: Any) -> Iterator[str]:
+    """The dotted names of a config's methods, data and nets."""
+    for key, value in fields.items() if isinstance(fields, dict) else ():
+        yield from user_modules(value)
+        if key in ('name', 'source') and isinstance(value, str) and '.' in value:
+            yield value
 
 
 def net_fields(name: str) -> dict[str, Any]:
@@ -321,17 +351,21 @@ def from_json(text: str) -> ConfigDict:
     """The config of one stage that `to_json` wrote; fields that it lacks have their defaults.
 
     Raises:
-      InputError: no config, one of several stages, or of a file that is not there any more.
+      InputError: no config, one of several stages, of a file that is not there any more, or that
+        names code which is not the package's own (`check_code`).
     """
     try:
         fields = renamed(json.loads(text))
-        names = {part: fields[part]['name'] for part in ('method', 'data', 'net')}
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        names = {part: str(fields[part]['name']) for part in ('method', 'data', 'net')}
+        check_code(fields)
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise InputError(f'not the config of a single-stage run: {type(e).__name__}: {e}') from e
     full = defaults(**names)
     try:
         full.update(_tuples(fields))
-    except (KeyError, TypeError) as e:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as e:
         raise InputError(f'a config of another version: {e}') from e
     return check(full)
 

@@ -18,6 +18,8 @@ from jax import export as jax_export
 
 from anyshot_jax import command
 from anyshot_jax.classify import joint, nearest_mean
+from anyshot_jax.storage import files
+from anyshot_jax.storage.lock import Lock, beside
 from anyshot_jax.types import InputError
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -62,19 +64,18 @@ def write(classifier, path: Path, platforms=PLATFORMS) -> None:
     """The program at `path`, and what its numbers mean in <path>.json.
 
     Raises:
-      InputError: another suffix, or as `exported`.
+      InputError: another suffix, a file that can't be written or that another call is writing, or
+        as `exported`.
     """
     if path.suffix != '.stablehlo':
         raise InputError(f'{path}: a program is a .stablehlo file')
     program = exported(classifier, platforms)
     try:
-        data = program.serialize()
+        data = bytes(program.serialize())
     except ImportError as e:
         raise InputError(
             "a program is written by flatbuffers: pip install 'anyshot-jax[app]'"
         ) from e
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
     (item,) = program.in_avals
     said = {
         'classes': classifier.classes_.tolist(),
@@ -83,7 +84,9 @@ def write(classifier, path: Path, platforms=PLATFORMS) -> None:
         'threshold': classifier.threshold_,
         'platforms': list(program.platforms),
     }
-    path.with_suffix('.stablehlo.json').write_text(json.dumps(said, indent=1) + '\n')
+    with Lock(beside(path), f'{path} is being written by another call'):  # both are of one call
+        files.write_bytes(path, data)
+        files.write_text(path.with_suffix('.stablehlo.json'), json.dumps(said, indent=1) + '\n')
 
 
 def main(argv: list[str]) -> None:

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> None:
     from anyshot_jax.training import loop, processes
 
     logging.set_verbosity(logging.WARNING)
+    start.end_with_parent()
     start.keep_compiled()
     processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     start.split_cpu(_CONFIG.value)

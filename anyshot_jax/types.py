@@ -5,6 +5,7 @@ D feature dimension, A attribute dimension, P patches, B units in a batch; H, W,
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,8 +15,23 @@ from flax import struct
 Array = Any  # jax.Array or numpy.ndarray; the loaders return the latter, jit takes both
 
 
+# What moves a terminal's cursor, colours it or turns its text round, and halves of characters.
+_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out, such as \\x1b; lines and tabs stay."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 class InputError(ValueError):
-    """The user's data, config or files can't be used; the message says which and what to do."""
+    """The user's data, config or files can't be used; the message says which and what to do.
+
+    It may hold names of files and classes that come from anywhere: it is `printable`.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ArgumentError(InputError):
@@ -30,7 +46,7 @@ class ArgumentError(InputError):
         self.name, self.problem = name, problem
 
     def __str__(self) -> str:
-        return f'{self.name}{self.problem}'
+        return printable(f'{self.name}{self.problem}')
 
 
 @struct.dataclass

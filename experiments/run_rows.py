@@ -7,7 +7,6 @@ once. Datasets are found through ANYSHOT_DATA_DIR.
 """
 
 import argparse
-import fcntl
 import json
 import os
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import tables
 from tables import HERE, ROOT, Line, Row
 
 from anyshot_jax.config import config_hash
+from anyshot_jax.storage.lock import Lock, beside
 from anyshot_jax.sweep import run as engine
 from anyshot_jax.sweep import trials
 from anyshot_jax.sweep.command import add_engine_flags, call
@@ -83,15 +83,10 @@ def make_line(row: Row, seed: int, result: dict, root: Path = ROOT) -> Line:
 
 def put_line(path: Path, line: Line) -> None:
     """Appends the line; an older one of the same row and seed goes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # another table's or sweep's runs may end just now
+    with Lock(beside(path), '', wait=True):  # another call's runs may end just now
         old = tables.read_lines(path)
         keep = [x for x in old if (x['row'], x['seed']) != (line['row'], line['seed'])]
         tables.write_lines(path, [*keep, line])
-    finally:
-        os.close(folder)
 
 
 def runs(row: Row, seed: int, folder: Path, rows: Sequence[Row] = ()) -> list[Run]:

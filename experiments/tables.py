@@ -12,7 +12,6 @@ import os
 import re
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +22,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
 from anyshot_jax.config import NOT_HASHED, config_hash
+from anyshot_jax.storage import files
 from anyshot_jax.sweep.recipes import load_config, load_module
 from anyshot_jax.training.intervals import interval_over_seeds
 from anyshot_jax.types import ACCURACY, InputError, Measure
@@ -59,11 +59,7 @@ def read_lines(path: Path) -> list[Line]:
 
 def write_lines(path: Path, lines: Iterable[Line]) -> None:
     """Replaces the file as a whole, so that an interruption leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False, encoding='utf-8') as f:
-        f.writelines(json.dumps(line) + '\n' for line in lines)
-    os.chmod(f.name, 0o644)
-    os.replace(f.name, path)
+    files.write_text(path, ''.join(json.dumps(line) + '\n' for line in lines))
 
 
 def machine(device: str, num_devices: int) -> str:
@@ -321,8 +317,7 @@ def main() -> None:
                 f'{path.relative_to(ROOT)} differs from experiments/results: run '
                 'python experiments/tables.py'
             )
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding='utf-8')
+        files.write_text(path, text)
 
 
 if __name__ == '__main__':

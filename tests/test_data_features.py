@@ -143,7 +143,7 @@ def test_damaged_and_too_large_files(tmp_path):
     with zipfile.ZipFile(path, 'w') as z:
         z.writestr('x.npy', b'not an array')
         z.writestr('y.npy', b'')
-    with pytest.raises(InputError, match=r"some.npz, array 'x' is not a whole.*not an array"):
+    with pytest.raises(InputError, match=r"some.npz, array 'x' is not a whole"):
         features.load(config_of(path))
     with open(path, 'wb') as f:  # one array, not an archive
         np.save(f, X)

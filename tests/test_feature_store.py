@@ -118,7 +118,7 @@ def test_killed_process_leaves_whole_chunks_only(tmp_path):
         'from pathlib import Path\n'
         'import numpy as np\n'
         'from anyshot_jax.classify import feature_store\n'
-        'from anyshot_jax.data.images import read_image\n'
+        'from anyshot_jax.data.readers.images import read_image\n'
         'feature_store.CHUNK, writes, replace = 4, [], os.replace\n'
         'def rename(a, b):\n'
         '    writes.append(b)\n'

@@ -18,7 +18,7 @@ FLOORS = (
     {'report'},
     {'training'},
     {'classify', 'sweep'},
-    {'predict', 'serve', 'export', 'main'},
+    {'predict', 'serve', 'compare', 'export', 'main'},
     {'__main__'},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

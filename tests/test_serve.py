@@ -1,8 +1,11 @@
 """The local page's server, asked as a browser does and as an attacker would."""
 
+import contextlib
 import http.client
 import re
+import socket
 import struct
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +14,8 @@ import pytest
 from local_server import dots, png, served, stripes
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
-from anyshot_jax.serve import command
+from anyshot_jax.data.readers.images import open_image
+from anyshot_jax.serve import command, connection, session
 from anyshot_jax.serve.session import Limits
 from anyshot_jax.types import InputError
 
@@ -214,6 +218,64 @@ def test_bytes_are_counted_without_a_content_length(client):
     except Exception as e:  # the server hung up while it was sent
         assert type(e).__name__ in ('WriteError', 'ReadError', 'RemoteProtocolError')
     assert read < 10_000
+
+
+def connected(client) -> socket.socket:
+    made = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+    made.settimeout(20)
+    return made
+
+
+def test_headers_that_never_end_keep_nobody_out(fitted, monkeypatch):
+    """More of them than the server answers at once; each is closed, also after a first answer."""
+    monkeypatch.setattr(connection, 'SECONDS', 0.5)
+    with served(fitted, limits=LIMITS) as client, contextlib.ExitStack() as held:
+        waiting = [held.enter_context(connected(client)) for _ in range(70)]
+        for i, one in enumerate(waiting):
+            one.sendall(b'GET /state HTTP/1.1\r\nHost' if i % 2 else b'')
+        assert [one.recv(1) for one in waiting] == [b''] * 70
+        assert client.get('/state').status_code == 200
+        host = f'{client.base_url.host}:{client.base_url.port}'.encode()
+        again = held.enter_context(connected(client))
+        again.sendall(b'GET /state HTTP/1.1\r\nHost: ' + host + b'\r\n\r\n')
+        assert again.recv(12) == b'HTTP/1.1 200'
+        again.sendall(b'GET')
+        while again.recv(65536):
+            pass
+
+
+def test_a_body_that_never_ends_is_refused(fitted):
+    with served(fitted, limits=LIMITS._replace(seconds=1)) as client, connected(client) as slow:
+        at = f'{client.base_url.host}:{client.base_url.port}'
+        head = [f'POST /predict HTTP/1.1\r\nHost: {at}\r\nOrigin: http://{at}\r\n']
+        head += ['Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 999\r\n\r\n']
+        slow.sendall(''.join(head).encode() + b'--b\r\n')
+        assert slow.recv(12) == b'HTTP/1.1 408'
+
+
+def test_pixels_of_a_request_are_counted(fitted):
+    with served(fitted, limits=LIMITS._replace(all_pixels=9000)) as client:
+        assert client.post('/predict', files=files(dots(1), dots(2))).status_code == 200
+        said = error(client.post('/predict', files=files(dots(1), dots(2), dots(3))), 400)
+        assert 'more than 9,000 pixels in one request' in said
+
+
+def test_others_are_answered_while_an_image_is_unpacked(fitted, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*args):
+        begun.set()
+        assert go_on.wait(60)
+        return open_image(*args)
+
+    monkeypatch.setattr(session, 'open_image', slow)
+    with served(fitted, limits=LIMITS) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, '/predict', files=files(dots(1)))
+        try:
+            assert begun.wait(60) and client.get('/state', timeout=20).status_code == 200
+        finally:
+            go_on.set()
+        assert answer.result().status_code == 200
 
 
 # What it changes.

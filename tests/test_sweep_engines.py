@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 import tiny_sweep
 from tiny_sweep import GRID, ONE, ROOT, finish, made, rows
 
+from anyshot_jax.storage.lock import Lock, is_held
 from anyshot_jax.sweep import command, local, run
 from anyshot_jax.training import logbook
 from anyshot_jax.types import InputError
@@ -124,6 +126,39 @@ def test_sigterm_is_passed_on(sweep_file, tmp_path):
     assert step in [int(p.name) for p in (trial.runs[0].workdir / 'checkpoints').glob('[0-9]*')]
     [row] = rows(workdir / 'leaderboard.csv')
     assert row['status'] == 'unfinished'
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='a process hears of its parent on Linux only')
+def test_sigkill_ends_the_trials(sweep_file, tmp_path):
+    """They save and end; the same command would go on from there."""
+    many = ('num_steps=10000000', 'eval_every=2000', 'log_every=1000', 'save_every=2000')
+    file = sweep_file(**ONE, overrides=many)
+    [trial] = made(file, tmp_path / 'out' / 'trials')
+    with subprocess.Popen(
+        [sys.executable, '-m', 'anyshot_jax.sweep', file, f'--workdir={tmp_path / "out"}'],
+        cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        wait_for(lambda: (trial.runs[0].workdir / 'metrics.jsonl').exists())
+        assert is_held(trial.runs[0].locks[0])
+        process.kill()
+    wait_for(lambda: not is_held(trial.runs[0].locks[0]))
+    assert 'stopped and saved at step ' in trial.log.read_text()
+
+
+def test_a_trial_that_still_runs_is_waited_for(sweep_file, tmp_path, capsys):
+    [trial] = made(sweep_file(**ONE), tmp_path / 'trials')
+    ends = {}
+    lock = Lock(trial.runs[0].locks[0], '')
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(local.run, [trial], 1, lambda t, failure: ends.update({t.name: failure}))
+        said = lambda: 'waits for another run in its workdir to end' in capsys.readouterr().out
+        try:
+            wait_for(said)
+            assert not trial.log.exists() and not done.done()
+        finally:
+            lock.release()
+        done.result(timeout=200)
+    assert list(ends.values()) == [''] and trial.finished
 
 
 def test_what_needs_a_training_waits_for_its_end(sweep_file, tmp_path):

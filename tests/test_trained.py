@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -16,6 +18,8 @@ from anyshot_jax import config as configs
 from anyshot_jax.classify import trained
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.trained_classifier import TrainedClassifier
+from anyshot_jax.stages.handover import NET
+from anyshot_jax.stages.similarity import Similarity
 from anyshot_jax.training import checkpoint, loop
 from anyshot_jax.types import InputError
 
@@ -175,3 +179,69 @@ def test_the_local_page_asks_it(protonet):
         found = [p for _, p in answer['shares']]
         np.testing.assert_allclose(found, np.sort(share)[::-1], atol=1e-4)
         assert answer['heat'] is None
+
+
+OWN = """
+from pathlib import Path
+from anyshot_jax.methods.protonet import DEFAULTS, build
+Path(__file__).with_name('ran').touch()
+"""
+
+
+@pytest.mark.parametrize('field', ['method', 'net', 'data', 'source'])
+def test_a_workdir_names_no_code(protonet, tmp_path, monkeypatch, field):
+    """Its config.json asks for a module beside it: refused, unless it was imported on purpose."""
+    received = tmp_path / 'runs' / 'received'
+    shutil.copytree(protonet, received)
+    name = f'runs.received.{field}'
+    (received / f'{field}.py').write_text(OWN)
+    fields = json.loads((received / 'config.json').read_text())
+    at = fields['data'] if field == 'source' else fields[field]
+    at['source' if field == 'source' else 'name'] = name
+    (received / 'config.json').write_text(json.dumps(fields))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=rf'received/config\.json: it names the module \'{name}'):
+        trained.trained(str(received))
+    assert not (received / 'ran').exists() and name not in sys.modules
+    if field == 'method':
+        trained.import_code(str(received))
+        assert (received / 'ran').exists()
+        assert trained.trained(str(received)).shape == (SIZE, SIZE, 1)
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_what_a_stage_exported_names_no_code():
+    """The net of a similarity stands in artifacts.npz, which may be somebody else's."""
+    net = np.frombuffer(json.dumps({'name': 'evil.net'}).encode(), np.uint8)
+    data = {'stage': {NET: net, 'params/head/pair_kernel': np.zeros((2, 2))}}
+    with pytest.raises(InputError, match='exported: it names the module'):
+        Similarity.of(data, 'stage')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda c: c.update(method='protonet'),
+        lambda c: c['method'].update(name=['protonet']),
+        lambda c: c['net'].update(hidden=[10**9]),
+        lambda c: c['net'].update(hidden='many'),
+        lambda c: c['train'].update(ways=10**12),
+        lambda c: c['data'].update(size=10**9),
+        lambda c: c['data'].update(size=-1),
+        lambda c: c['eval'].update(tasks=[[2]]),
+        lambda c: c.update(num_seeds=10**12),
+        lambda c: c.update(vary=[[1, 2, 3]]),
+        lambda c: c.update(num_steps='many'),
+        lambda c: c.update(encoder='/dev/zero'),
+    ],
+)
+def test_a_workdir_that_was_tampered_with(protonet, tmp_path, change):
+    """An InputError at once that names the folder, whatever its config says."""
+    received = tmp_path / 'received'
+    shutil.copytree(protonet, received)
+    fields = json.loads((received / 'config.json').read_text())
+    change(fields)
+    (received / 'config.json').write_text(json.dumps(fields))
+    with pytest.raises(InputError):
+        trained.trained(str(received))

@@ -226,7 +226,8 @@ def test_safetensors(tmp_path):
 def test_safetensors_missing(tmp_path, monkeypatch):
     path = tmp_path / 'a.safetensors'
     path.write_bytes(b'')
-    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    for module in ('safetensors', 'safetensors.numpy'):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=r"pip install 'anyshot-jax\[pretrained\]'"):
         read_tensors(path)
 

@@ -74,7 +74,7 @@ def test_back_to_python(finished):
     jax.tree.map(np.testing.assert_array_equal, run.params, done.params)
     x = np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32)  # more than a chunk
     z = run.embed(x)
-    layers = jax.tree.leaves(run.params)  # bias and kernel, layer by layer
+    layers = [*map(np.asarray, jax.tree.leaves(run.params))]  # bias and kernel, layer by layer
     hidden = np.maximum(x @ layers[1] + layers[0], 0)
     np.testing.assert_allclose(z, hidden @ layers[3] + layers[2], rtol=1e-4, atol=1e-5)
     from anyshot_jax.types import Episode

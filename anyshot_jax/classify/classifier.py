@@ -18,6 +18,7 @@ from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.support_classifier import SupportClassifier
 from anyshot_jax.classify.trained_classifier import TrainedClassifier
 from anyshot_jax.classify.transduce import transduced
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array, InputError
 
 METHODS = ('prototypes', 'refine')
@@ -88,6 +89,11 @@ class AnyShotClassifier(SupportClassifier):
         if getattr(self, 'encoder_digest_', '') not in ('', net.encoder.digest):
             raise InputError(
                 f'this model was fitted with other weights of {self.encoder}: fit it again'
+            )
+        if getattr(self, 'encoder_digest_', '') and net.dim != self.n_features_in_:
+            raise InputError(
+                f'this model has features of {self.n_features_in_} numbers, {self.encoder} gives '
+                f'{net.dim}: fit it again'
             )
         return net
 
@@ -160,4 +166,4 @@ AnyShotClassifier.__signature__ = inspect.signature(AnyShotClassifier.__init__._
 
 def _is_folder(method: Any) -> bool:
     texts = isinstance(method, (str, Path)) and method not in METHODS
-    return texts and Path(method).expanduser().is_dir()
+    return texts and user_path(method).is_dir()

@@ -27,7 +27,7 @@ from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.picture_input import MAX_PIXELS, square
 from anyshot_jax.classify.trained import Trained
 from anyshot_jax.data.readers.images import open_image
-from anyshot_jax.storage.files import write_whole
+from anyshot_jax.storage.files import replacing
 from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import Array, InputError
 
@@ -180,8 +180,9 @@ class FeatureStore:
         head = HEAD.pack(MAGIC, len(keys), self.dim)
         path = self.folder / f'{_digest(b"".join(keys)).hex()}.shard'
         try:
-            write_whole(path, lambda f: f.writelines([head, *keys, checks.tobytes(), *z]))
-        except OSError as e:
+            with replacing(path) as f:
+                f.writelines([head, *keys, checks.tobytes(), *z])
+        except InputError as e:
             if self._keeps:
                 logging.warning('could not keep features for the next run: %s', e)
             self._keeps = False

@@ -6,10 +6,7 @@ that words tell, too
 """
 
 import json
-import os
 import re
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +15,24 @@ import numpy as np
 from anyshot_jax.classify.joint import Joint
 from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import THUMBNAIL
+from anyshot_jax.storage.files import write_bytes
 from anyshot_jax.types import InputError
 
 FORMAT = 1
 KEY = 'anyshot_jax'
 MAX_BYTES = 8 << 30
+HEAD = (*Space._fields, *Head._fields[1:])
+TENSORS = (
+    'support_features', 'support_label', 'support_pictures', 'held_out',
+    *(f'head.{name}' for name in HEAD),
+)  # fmt: skip
 
 
 def write(path: Path, classifier: Any) -> None:
     """The file, whole or not at all.
 
     Raises:
-      InputError: another suffix, or labels that JSON can't keep.
+      InputError: another suffix, labels that JSON can't keep, or it can't be written.
     """
     from safetensors.numpy import save
 
@@ -38,13 +41,15 @@ def write(path: Path, classifier: Any) -> None:
     labels = classifier.classes_.tolist()
     if not all(isinstance(c, (str, int, float, bool)) for c in labels):
         raise InputError(f'labels like {labels[0]!r} cannot be kept: use texts or numbers')
+    if bad := [c for c in labels if isinstance(c, str) and not _is_text(c)]:
+        raise InputError(f'the label {bad[0]!r} cannot be kept: it is no text of Unicode')
     said = {
         'format': FORMAT,
         'params': classifier.get_params(),
         'classes': labels,
         'dtype': 'object' if classifier.classes_.dtype == object else classifier.classes_.dtype.str,
         'descriptions': [[c, t] for c, t in classifier.descriptions_.items()],
-        'names': list(classifier.support_names_),
+        'names': [_shown(name) for name in classifier.support_names_],
         'of_pictures': bool(classifier.of_images_),
         'false_alarm': classifier.false_alarm_,
         'encoder': classifier.encoder_.encoder.digest if classifier.of_images_ else '',
@@ -63,17 +68,7 @@ def write(path: Path, classifier: Any) -> None:
         header = {KEY: json.dumps(said, allow_nan=False)}
     except (TypeError, ValueError) as e:
         raise InputError(f'{path}: a parameter or label cannot be kept: {e}') from e
-    data = save({k: np.array(v, order='C') for k, v in arrays.items()}, header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.tmp')
-    try:
-        with os.fdopen(handle, 'wb') as f:
-            f.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_bytes(path, save({k: np.array(v, order='C') for k, v in arrays.items()}, header))
 
 
 def _flat(head: Head) -> dict[str, np.ndarray]:
@@ -109,10 +104,10 @@ def _restore(path: Path, cls: type) -> Any:
             raise InputError(f'{path} holds tensors, but no classifier of this package')
         if said.get('format') != FORMAT:
             raise InputError(f'{path} has format {said.get("format")!r}, this reads {FORMAT}')
-        arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+        arrays = {name: f.get_tensor(name) for name in TENSORS}
     x, label = arrays['support_features'], arrays['support_label']
     num, (count, dim) = len(said['classes']), x.shape
-    head_fields = {k: arrays[f'head.{k}'] for k in (*Space._fields, *Head._fields[1:])}
+    head_fields = {k: arrays[f'head.{k}'] for k in HEAD}
     _check(path, arrays, label, num, count, dim, head_fields, said)
     made: Any = cls(**said['params'])
     a_folder = type(made) is not cls
@@ -120,11 +115,11 @@ def _restore(path: Path, cls: type) -> Any:
         raise InputError(f'{path}: method={said["params"]["method"]!r} is a folder, not a method')
     made.check_params()
     made.classes_ = _classes(path, said)
-    made.of_images_, made.n_features_in_ = bool(said['of_pictures']), dim
+    made.of_images_, made.n_features_in_ = said['of_pictures'], dim
     made.support_features_, made.support_images_ = x, arrays['support_pictures']
     made.support_labels_ = made.classes_[label]
-    made.support_names_ = [str(n) for n in said['names']]
-    made.descriptions_ = {c: str(t) for c, t in said['descriptions']}
+    made.support_names_ = [_shown(n) for n in said['names']]
+    made.descriptions_ = dict(said['descriptions'])
     space = Space(**{k: head_fields[k] for k in Space._fields})
     made.head_ = Head(space, **{k: head_fields[k] for k in Head._fields[1:]})
     made.joint_ = _joint(path, arrays, num, dim)
@@ -133,7 +128,7 @@ def _restore(path: Path, cls: type) -> Any:
     limit = float(made.head_.threshold)
     made.threshold_ = limit if np.isfinite(limit) else None
     made.false_alarm_ = said['false_alarm']
-    made.encoder_digest_ = str(said['encoder'])
+    made.encoder_digest_ = said['encoder']
     made.index_support()
     return made
 
@@ -154,10 +149,27 @@ def _classes(path: Path, said: dict) -> np.ndarray:
     """The labels: of one kind, each once, in order; texts as long as they are, not as is said."""
     labels, dtype = said['classes'], str(said['dtype'])
     numbers = re.fullmatch(r'[<>|=][biuf][1248]', dtype)
-    kind = (bool, int, float) if numbers else str
-    if not all(isinstance(c, kind) for c in labels) or sorted(set(labels)) != labels:
-        raise InputError(f'{path}: classes do not fit the rest of the file')
-    return np.array(labels, dtype=dtype if numbers else object if dtype == 'object' else None)
+    if all(isinstance(c, (bool, int, float) if numbers else str) for c in labels):
+        kind = dtype if numbers else object if dtype == 'object' else None
+        classes = np.array(labels, dtype=kind)
+        # As that type has them: another number may be the same there, or none at all.
+        same = classes.tolist() == labels and sorted(set(labels)) == labels
+        if same and (numbers or all(map(_is_text, labels))):
+            return classes
+    raise InputError(f'{path}: classes do not fit the rest of the file')
+
+
+def _is_text(text: Any) -> bool:
+    """Whether it is Unicode, without the halves of characters that are none."""
+    try:
+        return isinstance(text, str) and text.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(name: str) -> str:
+    """A file's name as text: names may hold bytes that are none."""
+    return name.encode(errors='backslashreplace').decode()
 
 
 def _check(path, arrays, label, num, count, dim, head, said) -> None:
@@ -177,5 +189,49 @@ def _check(path, arrays, label, num, count, dim, head, said) -> None:
         wrong.append('support_features')
     if arrays['held_out'].shape != (count, num):
         wrong.append('held_out')
+    kinds = {
+        'support_features': 'f',
+        'support_label': 'iu',
+        'support_pictures': 'u',
+        'held_out': 'f',
+    }
+    wrong += [k for k, kind in kinds.items() if arrays[k].dtype.kind not in kind]
+    if arrays['support_pictures'].dtype != np.uint8:
+        wrong.append('support_pictures')
+    wrong += [k for k in ('power', 'temperature') if not head[k] > 0]
+    if not head['threshold'] < np.inf:  # NaN neither
+        wrong.append('threshold')
+    wrong += _wrong_fields(said)
     if wrong or not num:
-        raise InputError(f'{path}: {", ".join(wrong) or "classes"} do not fit the rest of the file')
+        names = ', '.join(dict.fromkeys(wrong)) or 'classes'
+        raise InputError(f'{path}: {names} do not fit the rest of the file')
+
+
+def _wrong_fields(said: dict) -> list[str]:
+    """The names of the JSON's fields that are of another kind than `write` gives them."""
+    share, pairs = said['false_alarm'], said['descriptions']
+    params, known = said['params'], said['classes']
+    is_number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
+    wrong = {
+        'of_pictures': not isinstance(said['of_pictures'], bool),
+        'names': not all(isinstance(n, str) for n in said['names']),
+        'encoder': not isinstance(said['encoder'], str),
+        'false_alarm': share is not None and not (is_number(share) and 0 <= share <= 1),
+        'descriptions': not all(
+            isinstance(p, list) and len(p) == 2 and p[0] in known and _is_text(p[1]) for p in pairs
+        ),
+    }
+    unknown = params.get('unknown')
+    of_texts = bool(known) and isinstance(known[0], str)  # numbers among them can't be answers
+    wrong |= {
+        f'params.{k}': not _is_text(params.get(k, ''))
+        for k in ('encoder', 'method', 'text_encoder')
+    }
+    wrong |= {f'params.{k}': not is_number(params.get(k, 0.5)) for k in ('false_alarm', 'shrink')}
+    wrong['params.unknown'] = not (
+        unknown is None or _is_text(unknown) or (is_number(unknown) and not of_texts)
+    )
+    wrong['params.normalise'] = params.get('normalise') not in (None, True, False)
+    power = params.get('power')
+    wrong['params.power'] = power is not None and not (is_number(power) and 0 < power < np.inf)
+    return [name for name, bad in wrong.items() if bad]

@@ -4,6 +4,8 @@ MAML and its kin adapt to the support, a relation network compares with it, prot
 take its means: whatever the method's `predict` does with an episode.
 """
 
+import importlib
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -17,10 +19,13 @@ from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
 from anyshot_jax.classify.picture_input import squares
 from anyshot_jax.runtime.devices import map_rows
+from anyshot_jax.storage import files
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.training import workdir as workdirs
 from anyshot_jax.types import Array, Data, Episode, InputError, from_arrays
 
 QUERIES = 128  # answered at once where there are many: a method may adapt anew for every batch
+MAX_STATE = 8 << 30  # bytes of what a config asks for
 ON_BLACK = ('omniglot', 'glyphs')  # their ink is bright on black
 
 
@@ -107,16 +112,40 @@ class Trained(NamedTuple):
         return np.asarray(map_rows(answers, x_q, size=size))
 
 
+def import_code(workdir: str) -> None:
+    """Imports, which runs, the modules that a workdir's config names: --allow_code.
+
+    Raises:
+      InputError: there is no such module.
+    """
+    path = user_path(workdir) / 'config.json'
+    for name in configs.user_modules(files.read_json(path) if path.is_file() else {}):
+        try:
+            importlib.import_module(name)
+        except ImportError as e:
+            raise InputError(f'{path} asks for the module {name}: {e}') from e
+
+
 @cache
 def trained(workdir: str) -> Trained:
     """The best step of a finished run.
 
     Raises:
       InputError: no run there, of several stages, of a method that answers no episodes, of parts
-        of an encoder or data that images can't be made into, or without a checkpoint.
+        of an encoder or data that images can't be made into, without a checkpoint, or whose config
+        names code that is not the package's own.
     """
-    folder = Path(workdir).expanduser()
+    folder = user_path(workdir)
     config = workdirs.read_config(folder).unlock()
+    try:
+        return _restored(config, folder)
+    except InputError:
+        raise
+    except Exception as e:  # whatever a config that was tampered with leads to
+        raise InputError(f'{folder} holds no run to use: {type(e).__name__}: {e}') from e
+
+
+def _restored(config, folder: Path) -> Trained:
     if config.encoder_parts or config.features_from or config.residual.encoder:
         raise InputError(f'{folder} was trained on features that an image alone does not have')
     shape = _item_shape(config, folder)
@@ -125,7 +154,13 @@ def trained(workdir: str) -> Trained:
     method = configs.find('methods', config.method.name).build(config, _like(config, shape))
     if method.predict is None:
         raise InputError(f'{config.method.name} answers no episodes')
-    state, _ = workdirs.restore(folder, config, method, _like(config, shape))
+    data = _like(config, shape)
+    shapes = jax.eval_shape(method.init, jax.random.key(0), data)
+    net = sum(a.size * 4 for a in jax.tree.leaves(shapes))
+    size = net * config.num_seeds * math.prod(len(values) for _, values in config.vary)
+    if size > MAX_STATE:
+        raise InputError(f'{folder}/config.json asks for states of {size:,} bytes')
+    state, _ = workdirs.restore(folder, config, method, data)
     ways = config.train.ways if config.method.get('head') == 'per_class' else 0
     invert = config.data.name in ON_BLACK and not config.encoder
     embed = jax.jit(method.embed) if method.embed else None
@@ -150,6 +185,9 @@ def _like(config, shape):
     ways = max(config.train.ways, *(w for w, _ in config.eval.tasks))
     shots = max(config.train.shots, *(s for _, s in config.eval.tasks))
     queries = max(config.train.queries, config.eval.queries)
+    num = ways * (shots + queries)
+    if num * int(np.prod(shape, dtype=object)) > MAX_STATE:
+        raise InputError(f'the config asks for tasks of {num:,} items {shape}')
     label = np.repeat(np.arange(ways), shots + queries)
     x = np.zeros((len(label), *shape), np.float32 if config.encoder else np.uint8)
     dataset = from_arrays(x, label)

@@ -9,6 +9,7 @@ from typing import Any
 from anyshot_jax.classify import fitting, nearest_mean
 from anyshot_jax.classify.support_classifier import SupportClassifier
 from anyshot_jax.classify.trained import Trained, trained
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array, InputError
 
 
@@ -45,7 +46,7 @@ class TrainedClassifier(SupportClassifier):
 
     def check_params(self) -> None:
         super().check_params()
-        if not Path(self.workdir).expanduser().is_dir():
+        if not user_path(self.workdir).is_dir():
             raise InputError(f'workdir={str(self.workdir)!r}: there is no such folder')
 
     def _needs_images(self) -> str:

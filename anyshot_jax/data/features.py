@@ -47,6 +47,9 @@ def load(config: ConfigDict) -> Data:
         raise InputError(
             f'{path}: y is {y.dtype} {y.shape}, expected {len(x)} whole numbers or strings'
         )
+    if 'names' in found and (found['names'].ndim != 1 or found['names'].dtype.kind != 'U'):
+        names = found['names']
+        raise InputError(f'{path}: names are {names.dtype} {names.shape}, expected strings [C]')
     values, label = np.unique(y, return_inverse=True)
     names = _names(values, found.get('names'), path)
     extras = {}
@@ -89,8 +92,6 @@ def _finite(x: Array, where: str) -> Array:
 def _names(values: Array, names: Array | None, path: Path) -> list[str]:
     if names is None or values.dtype.kind == 'U':
         return [str(v) for v in values]
-    if names.ndim != 1 or names.dtype.kind != 'U':
-        raise InputError(f'{path}: names are {names.dtype} {names.shape}, expected strings [C]')
     if values.min() < 0 or values.max() >= len(names):
         raise InputError(
             f'{path}: y runs {values.min()}..{values.max()}, but there are {len(names)} names'
@@ -104,14 +105,17 @@ def _roles(found: dict, label: Array, names: list[str], path: Path, config) -> l
         of_item = found['role']
         if of_item.shape != label.shape or of_item.dtype.kind != 'U':
             raise InputError(f'{path}: role must be {len(label)} strings, one for every row')
-        of_class = [np.unique(of_item[label == c]) for c in range(len(names))]
-        for name, roles in zip(names, of_class, strict=True):
-            if len(roles) > 1:
-                raise InputError(
-                    f'{path}: class {name!r} has items in {" and ".join(roles)}; few-shot '
-                    'evaluation needs classes that training has never seen'
-                )
-        result = [str(r[0]) for r in of_class]
+        roles, number = np.unique(of_item, return_inverse=True)
+        pairs = np.unique(label * len(roles) + number)  # of class and role, each once
+        mixed = np.flatnonzero(np.diff(pairs // len(roles)) == 0)
+        if len(mixed):
+            several = pairs // len(roles) == pairs[mixed[0]] // len(roles)
+            raise InputError(
+                f'{path}: class {names[pairs[mixed[0]] // len(roles)]!r} has items in '
+                f'{" and ".join(roles[pairs[several] % len(roles)])}; few-shot '
+                'evaluation needs classes that training has never seen'
+            )
+        result = [str(r) for r in roles[pairs % len(roles)]]
     elif 'class_split' in found:
         if found['class_split'].shape != (len(names),):
             raise InputError(f'{path}: class_split must have {len(names)} entries, one a class')

@@ -35,6 +35,7 @@ DEFAULTS = {
 }
 
 LAYOUT = 'an .npz with jpeg [bytes], offset [N + 1] and label [N]'
+MAX_GROUPS = 1_000_000
 KEYS = ('jpeg', 'image', 'offset', 'label', 'name', 'description')
 
 
@@ -59,8 +60,11 @@ def load(config: ConfigDict) -> Data:
         raise InputError(f'{path} has no array {" and none called ".join(missing)}: need {LAYOUT}')
     files, offset, label = z['jpeg'], z['offset'], z['label']
     _check(path, files, offset, label)
-    names = _strings(path, 'name', z, [str(i) for i in range(int(label.max()) + 1)])
-    texts = _strings(path, 'description', z, [''] * len(names))
+    num = int(label.max()) + 1
+    if num > len(label):  # before anything is made for each of them
+        raise InputError(f'{path}: labels run up to {num - 1:,}: a class of them has no image')
+    names = _strings(path, 'name', z, [str(i) for i in range(num)], len(label))
+    texts = _strings(path, 'description', z, [''] * len(names), len(label))
     if label.max() >= len(names) or len(texts) != len(names):
         raise InputError(
             f'{path}: labels run up to {label.max()}, but there are {len(names)} names '
@@ -120,11 +124,13 @@ def _check(path, files: Array, offset: Array, label: Array) -> None:
         raise InputError(f'{path}: label {label.min()} is negative')
 
 
-def _strings(path, key: str, z: dict[str, Array], default: list[str]) -> list[str]:
+def _strings(path, key: str, z: dict[str, Array], default: list[str], most: int) -> list[str]:
     if key not in z:
         return default
     if z[key].dtype.kind != 'U' or z[key].ndim != 1:
         raise InputError(f'{path}: {key} is {z[key].dtype} {z[key].shape}, expected strings [C]')
+    if len(z[key]) > most:
+        raise InputError(f'{path}: {key} has {len(z[key]):,} entries for {most:,} images')
     return [str(v) for v in z[key]]
 
 
@@ -138,8 +144,12 @@ def _groups(path, z: dict[str, Array], num: int, config: ConfigDict) -> Array:
         raise InputError(
             f'{path}: {key} is {group.dtype} {group.shape}, expected {num} whole numbers >= 0'
         )
-    names = _strings(path, f'{key}_name', z, [str(i) for i in range(int(group.max()) + 1)])
-    if group.max() >= len(names):
+    largest = int(group.max())
+    if f'{key}_name' not in z and largest >= MAX_GROUPS:
+        raise InputError(f'{path}: {key} runs up to {largest:,}: number the groups from 0 on')
+    default = [] if f'{key}_name' in z else [str(i) for i in range(largest + 1)]
+    names = _strings(path, f'{key}_name', z, default, max(num, MAX_GROUPS))
+    if largest >= len(names):
         raise InputError(f'{path}: {key} runs up to {group.max()}, but has {len(names)} names')
     one = np.arange(len(names))
     for merged in config.merge:

@@ -30,6 +30,7 @@ from anyshot_jax.encoders.authors_names import to_transformers
 from anyshot_jax.encoders.catalogue import HUB, NAMES, VITS, find_weights, net_of, weights_file
 from anyshot_jax.ops.colour import COLOURS, colour_shares
 from anyshot_jax.ops.preprocess import Preprocessing, preprocess
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import ArgumentError, Array, InputError, nearest
 
 
@@ -99,7 +100,7 @@ def load(
     elif given.startswith('hf:'):
         path = find_weights(given)
     else:
-        path = weights_file(Path(given).expanduser())
+        path = weights_file(user_path(given))
     found = weights.read_tensors(path)
     try:
         name = name or net_of(found, path)

@@ -57,6 +57,8 @@ def _define_flags() -> None:
     text('out', '', 'Folder of predictions.csv and report.html.')
     text('save', '', 'Keeps the fitted classifier in this file (.safetensors).')
     flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'An image that cannot be read.')
+    said = 'Imports, which runs, the modules of your own that a --method=WORKDIR names.'
+    flags.DEFINE_bool('allow_code', False, said)
     flags.DEFINE_bool('overwrite', False, 'Replaces files in --out that others made.')
 
 

@@ -19,6 +19,7 @@ from anyshot_jax.report.page import (
     section,
     table,
 )
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array
 
 MATRIX, PAIRS = 40, 40  # classes of the matrix at most; else so many pairs
@@ -35,7 +36,7 @@ class Support(NamedTuple):
     @classmethod
     def of(cls, classifier: Any, folder: str = '') -> 'Support':
         """Classes of a fitted classifier."""
-        root = Path(folder).expanduser() if folder else None
+        root = user_path(folder) if folder else None
         named = [Path(text) for text in classifier.support_names_]
         names = [
             (p.relative_to(root) if root and p.is_relative_to(root) else p).as_posix()

@@ -10,6 +10,7 @@ from absl import logging
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.feature_store import FeatureStore
+from anyshot_jax.classify.trained import import_code
 from anyshot_jax.data.readers import descriptions as texts
 from anyshot_jax.data.readers.folder_tree import find_classes, find_files
 from anyshot_jax.data.readers.images import SUFFIXES
@@ -18,6 +19,7 @@ from anyshot_jax.predict.page import page
 from anyshot_jax.predict.page_classes import Support
 from anyshot_jax.predict.table import Outputs, write_head, write_rows
 from anyshot_jax.runtime.bars import bar
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
 
 LAYOUT = '<class>/<image>'
@@ -37,12 +39,13 @@ class Request(NamedTuple):
     save: str = ''
     on_error: str = 'raise'
     overwrite: bool = False
+    allow_code: bool = False
 
 
 def run(ask: Request) -> dict[str, Any]:
     """Writes predictions.csv and report.html into ask.out.
 
-    While it works, the rows so far are in .predictions.part.csv there.
+    While it works, the rows so far are in .unfinished-.../predictions.csv there.
 
     Returns:
       counts: images, unreadable, unknown, embedded (in this call); accuracy (None without
@@ -53,11 +56,26 @@ def run(ask: Request) -> dict[str, Any]:
     """
     start = time.monotonic()
     _check(ask)
-    root, out = Path(ask.query).expanduser(), Path(ask.out).expanduser()
+    root, out = user_path(ask.query), user_path(ask.out)
     paths = _query(root)
-    outputs = Outputs(out, _settings(ask), ask.overwrite)
-    table, report = out / 'predictions.csv', out / 'report.html'
-    for path in (table, report, *([Path(ask.save).expanduser()] if ask.save else [])):
+    with Outputs(out, _settings(ask), ask.overwrite) as outputs:
+        tally, embedded = _classify(ask, root, paths, outputs, start)
+    return {
+        'images': tally.total,
+        'unreadable': tally.failed,
+        'unknown': tally.unknown,
+        'embedded': embedded,
+        'accuracy': tally.accuracy,
+        'seconds': time.monotonic() - start,
+    }
+
+
+def _classify(
+    ask: Request, root: Path, paths: Sequence[Path], outputs: Outputs, start: float
+) -> tuple[Tally, int]:
+    """The answers, which are in the files then, and the number of images that were embedded."""
+    table, report = outputs.folder / 'predictions.csv', outputs.folder / 'report.html'
+    for path in (table, report, *([user_path(ask.save)] if ask.save else [])):
         outputs.check(path)  # before any work
 
     classifier, store = _classifier(ask)
@@ -65,7 +83,7 @@ def run(ask: Request) -> dict[str, Any]:
     if ask.unknown in names:
         raise InputError(f'--unknown={ask.unknown}: there is a class of that name')
     if ask.save:
-        with outputs.replacing(model=Path(ask.save).expanduser()) as fresh:
+        with outputs.replacing(model=user_path(ask.save)) as fresh:
             classifier.save(fresh['model'])
     support = Support.of(classifier, ask.support)
     labels = _labels(root, paths, names)
@@ -87,17 +105,9 @@ def run(ask: Request) -> dict[str, Any]:
                     tally.add(answer)
         if not tally.total:
             raise InputError(f'none of the {len(paths)} files in {root} is an image')
-        seconds = time.monotonic() - start
-        text = page(tally, classifier, support, root, _shown(ask), seconds)
+        text = page(tally, classifier, support, root, _shown(ask), time.monotonic() - start)
         fresh['report'].write_bytes(text.encode('utf-8'))
-    return {
-        'images': tally.total,
-        'unreadable': tally.failed,
-        'unknown': tally.unknown,
-        'embedded': store.embedded,
-        'accuracy': tally.accuracy,
-        'seconds': seconds,
-    }
+    return tally, store.embedded
 
 
 def _check(ask: Request) -> None:
@@ -117,7 +127,7 @@ def _check(ask: Request) -> None:
 
 def _settings(ask: Request) -> dict[str, Any]:
     """Key of everything that predictions depend on, besides the files inside the folders."""
-    place = lambda text: str(Path(text).expanduser().resolve()) if text else ''
+    place = lambda text: str(user_path(text).resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'support', 'model')}
     made |= {'descriptions': place(ask.descriptions), 'unknown': ask.unknown}
     return made if ask.model else {**made, 'encoder': ask.encoder, 'method': ask.method}
@@ -127,7 +137,9 @@ def _shown(ask: Request) -> dict[str, str]:
     """The fields that were given, for people."""
     hidden = ('encoder', 'method') if ask.model else ()
     return {
-        k: str(v) for k, v in ask._asdict().items() if v and k not in hidden and k != 'overwrite'
+        k: str(v)
+        for k, v in ask._asdict().items()
+        if v and k not in hidden and k not in ('overwrite', 'allow_code')
     }
 
 
@@ -137,14 +149,16 @@ def _shown(ask: Request) -> dict[str, str]:
 def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
     """Fitted, or read from its file; and the features that it takes."""
     if ask.model:
-        return _loaded(Path(ask.model).expanduser())
+        return _loaded(user_path(ask.model))
     described = {}
     if ask.descriptions:
-        file = Path(ask.descriptions).expanduser()
+        file = user_path(ask.descriptions)
         if not file.is_file():
             raise InputError(f'--descriptions={file}: there is no such file')
         described = {k: text for k, text in texts.descriptions(file).items() if text.strip()}
         texts.warn_same(described)
+    if ask.allow_code and user_path(ask.method).is_dir():
+        import_code(ask.method)
     classifier = AnyShotClassifier(encoder=ask.encoder, method=ask.method)
     classifier.check_params()
     store = classifier.feature_store()
@@ -173,7 +187,7 @@ def _support(
     ask: Request, described: dict[str, str], store: FeatureStore
 ) -> tuple[list[Path], list[str], np.ndarray]:
     """The examples, sorted, their classes, and their features."""
-    root = Path(ask.support).expanduser()
+    root = user_path(ask.support)
     tree = find_classes(root)
     if tree.has_roles:
         raise InputError(f'{root} holds train, val and test: give one of them, as {root}/train')

@@ -4,13 +4,17 @@ import csv
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from anyshot_jax.predict.answers import Answer
-from anyshot_jax.types import InputError
+from anyshot_jax.storage import files
+from anyshot_jax.storage.lock import Lock, beside
+from anyshot_jax.types import InputError, printable
 
 COLUMNS = (
     'path', 'prediction', 'probability', 'unknown', 'second', 'second_probability', 'nearest',
@@ -27,7 +31,8 @@ def write_head(file: TextIO) -> None:
 def write_rows(file: TextIO, found: Sequence[Answer], support: Sequence[str]) -> None:
     """A row for each answer. Texts are quoted, and none begins like a formula.
 
-    A label gets an apostrophe before it, a path ./ so that it still is one.
+    A label gets an apostrophe before it, a path ./ so that it still is one. Control characters
+    are written out, as \\x1b.
 
     Args:
       support: what the images of the support are called.
@@ -60,6 +65,7 @@ def _writer(file: TextIO) -> Any:
 
 def _harmless(text: str, before: str = "'") -> str:
     first = text.lstrip(' ')[:1]
+    text = printable(text)
     return before + text if first and first in FORMULA else text
 
 
@@ -68,13 +74,15 @@ def _harmless(text: str, before: str = "'") -> str:
 RECORD = 'predictions.json'
 MADE_BY = 'anyshot_jax.predict'
 MAX_RECORD = 10_000_000
+UNFINISHED = '.unfinished-'  # how the names of folders begin in which files are written
 
 
 class Outputs:
     """Files that a call writes into a folder, next to a record of what they are.
 
     A file is replaced only if the record knows it as it is, from a call with the same settings:
-    neither another's file, nor one that was edited, nor the answers to another question.
+    neither another's file, nor one that was edited, nor the answers to another question. From its
+    making until it is closed the folder is locked.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool):
@@ -82,15 +90,30 @@ class Outputs:
 
         Args:
           settings: what is asked, as JSON has it. overwrite: replace whatever is there.
+        Raises:
+          InputError: another call writes there, it can't be written, or has another's files.
         """
         self.folder, self.settings, self.overwrite = folder, dict(settings), overwrite
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise InputError(f'--out={folder} cannot be a folder: {e}') from e
+        self._lock = Lock(
+            folder / '.lock', f'another call is writing into {folder}: give another --out'
+        )
         self._known: dict[str, list[str]] = {}
         self._record = folder / RECORD
-        if not os.path.lexists(self._record) or overwrite:
+        try:
+            self._read()
+        except BaseException:
+            self._lock.release()
+            raise
+        for left in folder.glob(f'{UNFINISHED}*'):  # of calls that were killed
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+
+    def _read(self) -> None:
+        if not os.path.lexists(self._record) or self.overwrite:
             return
         before = _read_record(self._record)
         if before is None:
@@ -101,8 +124,16 @@ class Outputs:
             if before['settings'].get(k) != v
         ]
         if changed:
-            raise InputError(f'{folder} holds other predictions ({"; ".join(changed)}): {_ELSE}')
+            raise InputError(
+                f'{self.folder} holds other predictions ({"; ".join(changed)}): {_ELSE}'
+            )
         self._known = before['files']
+
+    def __enter__(self) -> 'Outputs':
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lock.release()
 
     def check(self, path: Path) -> None:
         """Refuses (InputError) a file that is there and isn't known."""
@@ -116,28 +147,35 @@ class Outputs:
     def replacing(self, **paths: Path) -> Iterator[dict[str, Path]]:
         """Hands out a fresh path for each one; they take their places together at the end.
 
-        The record comes first and knows old files and new ones, so that a call that is killed in
-        between leaves nothing that the next one would refuse.
+        A fresh path is in a new folder beside its place, where nothing can lie in wait. The record
+        comes first and knows old files and new ones, so that a call that is killed in between
+        leaves nothing that the next one would refuse.
         """
         for path in paths.values():
             self.check(path)
-        fresh = {k: path.with_name(f'.{path.stem}.part{path.suffix}') for k, path in paths.items()}
-        try:
-            yield fresh
-            for k, path in paths.items():
-                before = [_digest(path)] if os.path.lexists(path) and self._own(path) else []
-                self._known[str(path.resolve())] = [*before, _digest(fresh[k])]
-            said = {'made_by': MADE_BY, 'settings': self.settings, 'files': self._known}
-            part = self.folder / f'.{RECORD}.part'
-            part.write_text(json.dumps(said, indent=1) + '\n')
-            os.replace(part, self._record)
-            for k, path in paths.items():
-                os.replace(fresh[k], path)
-        except OSError as e:
-            raise InputError(f'{e.filename or self.folder} cannot be written: {e}') from e
-        finally:
-            for path in fresh.values():
-                path.unlink(missing_ok=True)
+        with ExitStack() as held:
+            try:
+                fresh = {}
+                for k, path in paths.items():
+                    if path.parent != self.folder:
+                        held.enter_context(
+                            Lock(beside(path), f'another call is writing {path}: give another file')
+                        )
+                    folder = tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent)
+                    held.callback(shutil.rmtree, folder, ignore_errors=True)
+                    fresh[k] = Path(folder) / path.name
+                yield fresh
+                for k, path in paths.items():
+                    files.sync(fresh[k])
+                    before = [_digest(path)] if os.path.lexists(path) and self._own(path) else []
+                    self._known[str(path.resolve())] = [*before, _digest(fresh[k])]
+                said = {'made_by': MADE_BY, 'settings': self.settings, 'files': self._known}
+                files.write_text(self._record, json.dumps(said, indent=1) + '\n')
+                for k, path in paths.items():
+                    files.move(fresh[k], path)
+            except OSError as e:
+                places = e.filename or ' or '.join(map(str, paths.values()))
+                raise InputError(f'{places} cannot be written: {e.strerror or e}') from e
 
 
 _ELSE = 'choose another --out, or give --overwrite to replace it'
@@ -154,8 +192,8 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     own = isinstance(said, dict) and said.get('made_by') == MADE_BY
     if not own or not all(isinstance(said.get(k), dict) for k in ('settings', 'files')):
         return None
-    files = {k: v for k, v in said['files'].items() if isinstance(v, list)}
-    return {**said, 'files': files}
+    digests = {k: v for k, v in said['files'].items() if isinstance(v, list)}
+    return {**said, 'files': digests}
 
 
 def _digest(path: Path) -> str:

@@ -84,7 +84,7 @@ def metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         try:
             record = json.loads(line)
             kinds[record['kind']][int(record['step'])] = record
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # a killed run ends in half a line
     train, val = ([kinds[k][step] for step in sorted(kinds[k])] for k in ('train', 'val'))
     return train, val
@@ -136,6 +136,6 @@ def _objects(found: Any) -> list[dict[str, Any]]:
 def _object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes().decode(errors='replace'))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

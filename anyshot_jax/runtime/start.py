@@ -1,15 +1,36 @@
 """Settings that must precede JAX's making its devices."""
 
+import ctypes
 import math
 import os
+import signal
+import sys
 
 import jax
 from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
 from anyshot_jax.storage.folders import cache_dir
+from anyshot_jax.types import InputError
 
 MAX_CPU_DEVICES = 8  # each holds a copy of the data
+
+
+PARENT = 'ANYSHOT_PARENT'  # the variable by which a sweep tells its trials which process it is
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def end_with_parent() -> None:
+    """Makes this process end, by SIGTERM, when the one that PARENT names ends, however that ends.
+
+    A SIGKILL of a sweep takes its trials along: they save and end. On Linux only.
+    """
+    parent = os.environ.get(PARENT, '')
+    if sys.platform != 'linux' or not (parent.isascii() and parent.isdigit()):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it was gone before
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def keep_compiled() -> None:
@@ -42,9 +63,17 @@ def split_cpu(config: ConfigDict) -> None:
 
 
 def cores() -> int:
-    """Number of cores that this process may use; PJRT_NPROC, XLA's threads, takes precedence."""
+    """Number of cores that this process may use; PJRT_NPROC, XLA's threads, takes precedence.
+
+    Raises:
+      InputError: PJRT_NPROC is no number of them.
+    """
     if given := os.environ.get('PJRT_NPROC', ''):
-        return int(given)
+        if not (given.isascii() and given.isdigit() and int(given[:9])):
+            raise InputError(
+                f'the environment variable PJRT_NPROC={given!r} must be a whole number above 0'
+            )
+        return int(given[:9])
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

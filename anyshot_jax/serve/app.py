@@ -105,7 +105,7 @@ def create_app(
     async def failed(request: Request, e: Exception) -> Response:
         return _json({'error': 'a bug in the server: its terminal says more'}, 500)
 
-    app.add_middleware(Guard, port=port, max_bytes=limits.bytes)
+    app.add_middleware(Guard, port=port, max_bytes=limits.bytes, seconds=limits.seconds)
     return app
 
 

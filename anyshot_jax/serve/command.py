@@ -50,8 +50,10 @@ def settings(page: Any) -> Any:
     """uvicorn settings for a server without a reverse proxy."""
     import uvicorn
 
+    from anyshot_jax.serve.connection import Connection
+
     return uvicorn.Config(
-        page, log_level='warning', ws='none', lifespan='off', limit_concurrency=64,
+        page, http=Connection, log_level='warning', ws='none', lifespan='off', limit_concurrency=64,
         proxy_headers=False, server_header=False, timeout_graceful_shutdown=2,
     )  # fmt: skip
 

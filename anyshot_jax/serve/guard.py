@@ -1,5 +1,6 @@
 """Guards before the app: who may ask, how much may be sent, and what a browser may do."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -31,11 +32,11 @@ class Guard:
     lets point here is another host), and unless the Origin is the same: it has to be there where
     something changes, since browsers always send it then. Loads by other sites' pages, which send
     no Origin, are told by Sec-Fetch-Site. 413 once a body is longer than `max_bytes`, counted
-    while it comes, whatever its Content-Length says.
+    while it comes, whatever its Content-Length says; 408 once it takes longer than `seconds`.
     """
 
-    def __init__(self, app: Callable, port: int, max_bytes: int):
-        self.app, self.max_bytes = app, max_bytes
+    def __init__(self, app: Callable, port: int, max_bytes: int, seconds: float):
+        self.app, self.max_bytes, self.seconds = app, max_bytes, seconds
         # Browsers leave out the port that http has by itself.
         hosts = [f'{name}{at}' for name in ('127.0.0.1', 'localhost') for at in _ports(port)]
         self.hosts = frozenset(hosts)
@@ -58,12 +59,20 @@ class Guard:
         if length is not None and not (length.isdigit() and int(length) <= self.max_bytes):
             await _answer(with_headers, 413, too_large)
             return
-        read = 0
+        read, whole, until = 0, False, asyncio.get_running_loop().time() + self.seconds
+        too_slow = f'the request took longer than {self.seconds:g} s to arrive'
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            if whole:  # what may still come is that the browser goes away
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError as e:
+                raise HTTPException(408, too_slow, {'connection': 'close'}) from e
             read += len(message.get('body', b''))
+            whole = not message.get('more_body', False)
             if read > self.max_bytes:
                 raise HTTPException(413, too_large, {'connection': 'close'})
             return message

@@ -31,6 +31,8 @@ class Limits(NamedTuple):
     bytes: int = 64 * 2**20
     images: int = 16
     pixels: int = 50_000_000  # of one image, unpacked
+    all_pixels: int = 200_000_000  # of all images of a request
+    seconds: int = 60  # that a request may take to arrive
     name: int = 100  # characters
     description: int = 2000
     classes: int = 1000
@@ -50,6 +52,7 @@ class Served:
     def __init__(self, classifier: AnyShotClassifier, save_to: Path | None, limits: Limits):
         self.classifier, self.save_to, self.limits = classifier, save_to, limits
         self._lock = threading.Lock()
+        self._unpacking = threading.Lock()  # only one image is unpacked at once: it may be large
         self._on_disk, self._unsaved = _stamp(save_to), False
         self._digests: tuple[Any, list[str]] = None, []
         net = classifier.encoder_
@@ -111,7 +114,11 @@ class Served:
         with self._lock:
             if not self._fitted():
                 raise InputError('the model has no class yet: add one first')
-            squares, model = self._squares(uploads), self.classifier
+        squares = self._squares(uploads)
+        with self._lock:
+            if not self._fitted():  # any more
+                raise InputError('the model has no class yet: add one first')
+            model = self.classifier
             shares, unknown, nearest = model.answer(squares, k=SHOWN)
             rows = self._rows()
             return [
@@ -164,8 +171,9 @@ class Served:
         text = _line(description, f'the description of {name!r}', limits.description, empty=True)
         if not uploads and not text:
             raise InputError(f'class {name!r}: choose images or write a description')
+        squares = self._squares(uploads)
         with self._lock:
-            squares, names = self._squares(uploads), self._classes()
+            names = self._classes()
             if name not in names and len(names) >= limits.classes:
                 raise InputError(f'the model has {len(names)} classes, no more fit')
             if len(self._rows()) + len(squares) > limits.support:
@@ -255,10 +263,23 @@ class Served:
     def _squares(self, uploads: Sequence[Upload]) -> list[Array]:
         """[side, side, 3] uint8 of each image, what the encoder sees of it.
 
-        Called under the lock, so that only one is ever unpacked: it may be large.
+        The others' requests go on meanwhile.
+
+        Raises:
+          InputError: a file is no image, damaged or too large, or all of them are together.
         """
-        read = lambda upload: open_image(upload.content, self.limits.pixels, upload.name)
-        return [fit(read(upload).convert('RGB'), self._side) for upload in uploads]
+        squares, pixels = [], 0
+        for upload in uploads:
+            with self._unpacking:
+                image = open_image(upload.content, self.limits.pixels, upload.name)
+                pixels += image.width * image.height
+                if pixels > self.limits.all_pixels:
+                    raise InputError(
+                        f'more than {self.limits.all_pixels:,} pixels in one request: send fewer '
+                        'images at once'
+                    )
+                squares.append(fit(image.convert('RGB'), self._side))
+        return squares
 
 
 def _line(text: str, what: str, most: int, empty: bool = False) -> str:

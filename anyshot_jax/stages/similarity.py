@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import build_net
+from anyshot_jax.config import build_net, check_code
 from anyshot_jax.episodes.episodic import EMBED_CHUNK, forward, init_net
 from anyshot_jax.nets.pair_head import PairHead
 from anyshot_jax.ops.distance import cosine
@@ -86,6 +86,10 @@ class Similarity(NamedTuple):
         if NET not in found or not head_params:
             raise InputError(f'config.method.simnet_from={stage!r} is no stage of simnet')
         net = json.loads(np.asarray(found[NET]).tobytes())
+        try:
+            check_code(net)
+        except InputError as e:
+            raise InputError(f'what stage {stage!r} exported: {e}') from e
         body, head = backbone(net, 'simnet'), head_like(head_params)
 
         def features(p, x):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
-from anyshot_jax.storage.files import write_whole
+from anyshot_jax.storage.files import replacing
 from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import Array, InputError
@@ -37,7 +37,8 @@ def cached(name: str, key: object, build: Callable[[], dict[str, Array]]) -> dic
     arrays = build()
     try:
         kept = {**arrays, 'key': np.array(digest)}
-        write_whole(path, lambda f: np.savez(f, **kept))  # type: ignore[arg-type]
-    except OSError as e:
-        logging.warning('could not keep %s for the next run: %s', path, e)
+        with replacing(path) as f:
+            np.savez(f, **kept)  # type: ignore[arg-type]
+    except InputError as e:
+        logging.warning('not kept for the next run: %s', e)
     return arrays

@@ -4,15 +4,20 @@ import contextlib
 import io
 import json
 import os
-import tempfile
-from collections.abc import Callable
+import secrets
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from etils import epath
 
+from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import InputError
+
+MAX_JSON = 200_000_000  # bytes of a JSON file
+MAX_ARTIFACTS = 64 << 30  # bytes of what a stage exported, unpacked
 
 
 def folder(path: str | os.PathLike) -> Path:
@@ -24,76 +29,133 @@ def on_disk(path: str | os.PathLike) -> bool:
     return '://' not in os.fspath(path)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or, after a kill or on a full disk, not at all.
+# Writing.
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file that takes the place of `path` at the end, whole, or never.
+
+    It is written under a name of its own beside `path`, in folders that are made if need be, and is
+    on the disk before it is renamed: after a kill, an error inside the context or on a full disk
+    the file before is still there. A link at `path` is replaced, not followed. The mode is that of
+    the file before, else what the umask leaves of 0666.
 
     Raises:
-      InputError: it can't be written.
+      InputError: it can't be written; names it.
     """
-    temporary = None
     try:
         if not on_disk(path):  # an object appears when it is complete
-            path.write_bytes(content)
+            content = io.BytesIO()
+            yield content
+            path.write_bytes(content.getvalue())
             return
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-            temporary = f.name
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as e:
-        if temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode(path)
+        temporary = path.with_name(f'.{path.name[:40]}-{secrets.token_hex(6)}.tmp')
+        # O_EXCL opens no file, and no link, that is there already.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0)
+        handle = os.open(temporary, flags, 0o666 if mode is None else mode)
+        try:
+            with os.fdopen(handle, 'wb') as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            move(temporary, path)
+        except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise InputError(f'{path} could not be written: {e}') from e
+            raise
+    except OSError as e:
+        raise InputError(f'{path} could not be written: {e.strerror or e}') from e
+
+
+def move(temporary: Path, path: Path) -> None:
+    """Puts a complete file, which is on the disk, in its place, with the mode of the one before."""
+    if (mode := _mode(path)) is not None:
+        os.chmod(temporary, mode)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder where the system can, are on the disk."""
+    is_folder = path.is_dir()
+    if is_folder and os.name != 'posix':
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not is_folder:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _mode(path: Path) -> int | None:
+    """The permissions of a file that is there; None of a link."""
+    try:
+        before = path.lstat()
+    except FileNotFoundError:
+        return None
+    return stat.S_IMODE(before.st_mode) & 0o777 if stat.S_ISREG(before.st_mode) else None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """`replacing` by bytes."""
+    with replacing(path) as f:
+        f.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8."""
+    """`replacing` by UTF-8."""
     write_bytes(path, text.encode())
+
+
+def append_to(path: Path) -> Any:
+    """A text file open for appending, a line at a time, made if need be; never through a link.
+
+    Raises:
+      OSError: it is a link, or can't be opened.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)
+    return os.fdopen(os.open(path, flags, 0o666), 'a', buffering=1, encoding='utf-8')
 
 
 def save_artifacts(path: Path, arrays: dict[str, Any]) -> None:
     """Keeps what a stage exports for later stages, as an npz of plain arrays."""
-    made = io.BytesIO()
-    np.savez(made, allow_pickle=False, **{name: np.asarray(a) for name, a in arrays.items()})
-    write_bytes(path, made.getvalue())
+    with replacing(path) as f:
+        np.savez(f, allow_pickle=False, **{name: np.asarray(a) for name, a in arrays.items()})
+
+
+# Reading.
 
 
 def load_artifacts(path: Path) -> dict[str, np.ndarray]:
-    """Reads what `save_artifacts` kept; never unpickles."""
-    with path.open('rb') as f, np.load(f, allow_pickle=False) as z:
-        return {name: z[name] for name in z.files}
+    """Reads what `save_artifacts` kept; never unpickles.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    return read_npz(path, MAX_ARTIFACTS)
 
 
 def read_json(path: Path) -> Any:
     """The file's content, or None if there is no such file.
 
     Raises:
-      InputError: it is not JSON.
+      InputError: it is not JSON, too large or too deep.
     """
     try:
-        return json.loads(path.read_bytes())
+        with path.open('rb') as f:
+            content = f.read(MAX_JSON + 1)
+        if len(content) > MAX_JSON:
+            raise InputError(f'{path} is larger than {MAX_JSON:,} bytes: restore or remove it')
+        return json.loads(content)
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:
+        if isinstance(e, InputError):
+            raise
         raise InputError(f'{path} is damaged ({e}): restore or remove it') from e
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """A file whole or not at all: a temporary one in the same directory, renamed at the end.
-
-    Args:
-      write: puts the content into the open file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.tmp')
-    try:
-        with os.fdopen(handle, 'wb') as f:
-            write(f)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

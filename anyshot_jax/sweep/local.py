@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from anyshot_jax.runtime import start
-from anyshot_jax.runtime.bars import bar
+from anyshot_jax.runtime.bars import bar, say
+from anyshot_jax.storage.files import append_to
+from anyshot_jax.storage.lock import is_held
 from anyshot_jax.sweep.trials import Trial
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, printable
 
 ASK = 'import jax; print(jax.default_backend(), jax.local_device_count())'
 PATIENCE = 120  # seconds to save in; after that a trial is ended
@@ -36,10 +38,10 @@ class _Process:
 
     def _start(self) -> None:
         self._run = run = self._left.pop(0)
-        with self.trial.log.open('a') as log:
+        with append_to(self.trial.log) as log:
             self._popen = subprocess.Popen(
                 [sys.executable, *run.command],
-                env={**os.environ, **self.share.env},
+                env={**os.environ, **self.share.env, start.PARENT: str(os.getpid())},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is passed on as SIGTERM, which saves
             )  # fmt: skip
@@ -82,12 +84,19 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
       ended: called for each trial that has ended, with what went wrong, or ''.
     """
     free = shares(len(trials), jobs)
-    waiting, running = list(trials), list[_Process]()
+    waiting, running, told = list(trials), list[_Process](), list[Trial]()
     try:
         with bar(total=len(trials), unit='trial') as shown:
             while waiting or running:
-                while waiting and free:
-                    running.append(_Process(waiting.pop(0), free.pop(0)))
+                while free and (trial := next((t for t in waiting if not _busy(t)), None)):
+                    waiting.remove(trial)
+                    running.append(_Process(trial, free.pop(0)))
+                for trial in (
+                    waiting if free else ()
+                ):  # that of a sweep that was killed may yet save
+                    if trial not in told:
+                        say(f'{trial.name}: waits for another run in its workdir to end')
+                        told.append(trial)
                 time.sleep(0.1)
                 for process in [p for p in running if p.ended()]:
                     running.remove(process)
@@ -105,6 +114,11 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
             for process in running:
                 process.wait(0)
         raise
+
+
+def _busy(trial: Trial) -> bool:
+    """Whether another process runs one of its runs."""
+    return any(is_held(lock) for run in trial.runs for lock in run.locks)
 
 
 def shares(num_trials: int, jobs: int) -> list[Share]:
@@ -157,4 +171,4 @@ def _devices() -> tuple[str, int]:
 def last_line(trial: Trial) -> str:
     """The end of a trial's log, where an error says what to do."""
     lines = trial.log.read_text(errors='replace').split('\n') if trial.log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), '')
+    return printable(next((line.strip() for line in reversed(lines) if line.strip()), ''))

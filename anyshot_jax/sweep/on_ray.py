@@ -185,7 +185,7 @@ def train_trial(
 
     Path(trial['log']).parent.mkdir(parents=True, exist_ok=True)
     with (
-        open(trial['log'], 'a', buffering=1) as log,
+        files.append_to(Path(trial['log'])) as log,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
     ):

@@ -56,6 +56,13 @@ class Run(NamedTuple):
         return self.workdir / self.config.stages[-1] if 'stages' in self.config else self.workdir
 
     @property
+    def locks(self) -> list[Path]:
+        """The files that a process which runs it locks, one after another."""
+        if 'stages' not in self.config:
+            return [self.workdir / '.lock']
+        return [self.workdir / stage / '.lock' for stage in self.config.stages]
+
+    @property
     def last(self) -> ConfigDict:
         """The config of the last stage."""
         return self.config[self.config.stages[-1]] if 'stages' in self.config else self.config

@@ -1,7 +1,6 @@
 """Files of a workdir besides checkpoints: its lock, its config, metrics.jsonl, TensorBoard."""
 
 import contextlib
-import fcntl
 import json
 import math
 import signal
@@ -14,6 +13,7 @@ from tensorboardX import SummaryWriter
 
 from anyshot_jax.runtime.bars import bar, moves, say
 from anyshot_jax.storage import files
+from anyshot_jax.storage.lock import Lock
 from anyshot_jax.training import processes
 from anyshot_jax.training.intervals import Values, over_members
 from anyshot_jax.types import InputError
@@ -28,19 +28,14 @@ def locked(workdir: Path):
     Raises:
       InputError: it can't be written, or another run holds it.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / '.lock').open('w') if files.on_disk(workdir) else None
-    except OSError as e:
-        raise InputError(f'--workdir {workdir} cannot be written: {e.strerror}') from e
-    if lock is None:
+    if not files.on_disk(workdir):
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f'--workdir {workdir} cannot be written: {e}') from e
         yield
         return
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            raise InputError(f'{workdir} is in use by another run; give another --workdir') from e
+    with Lock(workdir / '.lock', f'{workdir} is in use by another run; give another --workdir'):
         yield
 
 
@@ -82,7 +77,7 @@ class Logbook:
         self._text = ''.join(json.dumps(line) + '\n' for line in kept)
         files.write_text(self._path, self._text)
         if files.on_disk(workdir):
-            self._file = self._path.open('a')
+            self._file = files.append_to(self._path)
             # TensorBoard forgets what it had and gets every line again: a kill may have lost some.
             self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=1)
             for line in kept:
@@ -184,8 +179,10 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _lines(path: Path):
-    """The whole lines of metrics.jsonl; a kill may have cut the last one."""
+    """The whole records of metrics.jsonl; a kill may have cut the last one."""
     if path.exists():
         for line in path.read_bytes().decode(errors='replace').splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                yield json.loads(line)
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(line)
+                if isinstance(record, dict) and isinstance(record.get('step'), int):
+                    yield record

@@ -36,8 +36,9 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
         '': as Slurm's srun or a TPU pod's environment says, else this one is alone. Where it has
         joined already (Ray Train's JaxTrainer does that), nothing is done.
     Raises:
-      InputError: only some of the three are given, they contradict each other, or the first process
-        doesn't answer.
+      InputError: only some of the three are given, they contradict each other, the first process
+        doesn't answer, or can't listen at HOST:PORT (it listens nowhere else), or the environment
+        says of several processes what can't be.
     """
     if jax.distributed.is_initialized():
         return
@@ -52,11 +53,36 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
             )
         if process_id:
             _wait_for(host, int(port))
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        else:
+            _check_address(host, int(port))
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, coordinator_bind_address=coordinator
+        )
     elif num_processes or process_id >= 0:
         raise InputError('--num_processes and --process_id need --coordinator=HOST:PORT')
     elif in_a_cluster(os.environ):
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (KeyError, RuntimeError, ValueError) as e:
+            raise InputError(
+                'the environment says that this is one of several processes (SLURM_..., TPU_... or '
+                f'MEGASCALE_...), but not which one ({type(e).__name__}: {e}): start it by srun, '
+                'or unset those variables'
+            ) from e
+
+
+def _check_address(host: str, port: int) -> None:
+    """JAX itself would abort the process where it can't listen."""
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(address)
+    except (OSError, OverflowError) as e:
+        raise InputError(
+            f'--coordinator={host}:{port}: the first process cannot listen there ({e}): name this '
+            'machine as the others reach it, and a free port'
+        ) from e
 
 
 def _wait_for(host: str, port: int) -> None:
@@ -77,7 +103,12 @@ def _wait_for(host: str, port: int) -> None:
 
 def in_a_cluster(env) -> bool:
     """True if JAX can read from the environment which of several processes this is."""
-    by_slurm = int(env.get('SLURM_STEP_NUM_TASKS') or 1) > 1
+    tasks = env.get('SLURM_STEP_NUM_TASKS') or '1'
+    if not (tasks.isascii() and tasks.isdigit()):
+        raise InputError(
+            f'the environment variable SLURM_STEP_NUM_TASKS={tasks!r} must be a whole number'
+        )
+    by_slurm = int(tasks[:9]) > 1
     on_pod = ',' in env.get('TPU_WORKER_HOSTNAMES', '') or 'MEGASCALE_COORDINATOR_ADDRESS' in env
     return by_slurm or on_pod
 

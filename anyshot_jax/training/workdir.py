@@ -21,6 +21,7 @@ from anyshot_jax.training import checkpoint, population, prepare
 from anyshot_jax.training.progress import Progress
 from anyshot_jax.types import Array, Data, Episode, InputError, Method, TrainState
 
+MAX_CONFIG = 10_000_000  # bytes of a config.json
 RECENT, BEST = 'checkpoints', 'best'
 KEEP = {RECENT: 2, BEST: 1}  # checkpoints that stay
 
@@ -47,8 +48,10 @@ def read_config(folder: Path) -> ConfigDict:
             raise InputError(f'{folder} is a run of several stages: give {named}')
         raise InputError(f'{folder} is no workdir: there is no config.json in it')
     try:
-        return configs.from_json(path.read_text())
-    except InputError as e:
+        if path.stat().st_size > MAX_CONFIG:
+            raise InputError(f'it is larger than {MAX_CONFIG:,} bytes')
+        return configs.from_json(path.read_text('utf-8'))
+    except (InputError, OSError, UnicodeDecodeError) as e:
         raise InputError(f'{path}: {e}') from e
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from anyshot_jax.data.readers.folder_tree import find_classes
 from anyshot_jax.data.readers.images import SUFFIXES, open_image, read_images
-from anyshot_jax.storage.folders import data_root
+from anyshot_jax.storage.folders import data_root, user_path
 from anyshot_jax.types import Array, InputError
 
 PER_CATEGORY = 40  # drawn ones
@@ -36,7 +36,7 @@ def find_textures(folder: str) -> list[Texture]:
     """
     if not folder:
         return [Texture(c, f'{c} {i}', None) for c in DRAWN for i in range(PER_CATEGORY)]
-    path, root = Path(folder).expanduser(), data_root()
+    path, root = user_path(folder), data_root()
     if not path.is_dir() and root and (root / folder).is_dir():
         path = root / folder
     if not path.is_dir():

@@ -1,7 +1,7 @@
 """Texts that describe classes, from a classes.json beside the class folders."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,20 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f'{path} is larger than {MAX_BYTES:,} bytes')
-        return json.loads(path.read_text('utf-8-sig'))
+        return json.loads(path.read_text('utf-8-sig'), object_pairs_hook=_once)
     except InputError:
         raise
     except (OSError, ValueError, RecursionError) as e:  # ValueError: also of endless numbers
         raise InputError(f'{path} is not readable JSON: {e}') from e
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all different; JSON's own reader takes the last of each."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f'{twice!r} stands there twice')
+    return found
 
 
 def descriptions(root: Path) -> dict[str, str]:

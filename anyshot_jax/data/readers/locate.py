@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from anyshot_jax.storage.folders import data_root
+from anyshot_jax.storage.folders import data_root, user_path
 from anyshot_jax.types import InputError
 
 
@@ -21,7 +21,7 @@ def find_dir(given: str, name: str, layout: str) -> Path:
         f'of {name!r}; expected there: {layout}'
     )
     if given:
-        path = Path(given).expanduser()
+        path = user_path(given)
     elif root:
         path = root / name
     else:

@@ -2,7 +2,6 @@
 
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,6 @@ MEMBER = re.compile(r'(?:^|/)([^/]+)/(character\d\d)/\d+_(\d+)\.png$')
 MAX_PNG_BYTES = 100_000  # the largest original has a few hundred
 MAX_BYTES = 2_000_000_000
 # RuntimeError: encrypted; NotImplementedError: unknown compression.
-DAMAGED_ZIP = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 class Drawings(NamedTuple):
@@ -176,7 +174,9 @@ def _from_zip(path: Path) -> Images:
                             f'{path}: {info.filename} unpacks to {info.file_size:,} bytes'
                         )
                     yield info.filename, match, z.read(info)
-    except DAMAGED_ZIP as e:
+    except InputError:
+        raise
+    except Exception as e:  # zipfile raises a dozen kinds for what is no zip
         raise InputError(f'{path} is not a whole zip file: {e}') from e
 
 

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from anyshot_jax.data.readers.omniglot import (
-    DAMAGED_ZIP,
     MAX_PNG_BYTES,
     SIDE,
     pack,
@@ -42,7 +41,9 @@ def load_runs(path: Path, size: int, resample: str) -> Episode:
         with zipfile.ZipFile(path) as z:
             sizes = {i.filename: i.file_size for i in z.infolist() if '__MACOSX' not in i.filename}
             return _episodes(path, sizes, z.read, size, how)
-    except DAMAGED_ZIP as e:
+    except InputError:
+        raise
+    except Exception as e:  # zipfile raises a dozen kinds for what is no zip
         raise InputError(f'{path} is not a whole zip file: {e}') from e
 
 
