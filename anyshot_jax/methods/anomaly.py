@@ -37,6 +37,7 @@ CHOICES = {
     'loss': ('prototype', 'infonce', 'relation'),
     'prototypes': ('embeddings', 'pixels'),
 }
+REPORT = 'defect_types'
 DEFAULTS = {
     'loss': 'prototype',
     'temperature': 0.1,  # of the cosines in the loss (the paper: 0.07)

@@ -34,6 +34,7 @@ from anyshot_jax.stages.handover import exported, start_from
 from anyshot_jax.stages.similarity import Similarity, backbone, learnt, novel
 from anyshot_jax.types import Array, InputError, Method, TrainState
 
+REPORT = 'weak'
 DEFAULTS = {
     'batch_norm': 'inductive',
     'start_from': '',  # the stage that pretrained config.net; '': from random numbers
