@@ -1,10 +1,10 @@
-"""Classify from few images of a class: the estimators, and the package's parts."""
+"""Classify from few images of a class, find defects from normal ones: estimators, and the parts."""
 
 from pathlib import Path
 from typing import Any
 
 __version__ = '0.2.0'
-__all__ = ['AnyShotClassifier', 'TrainedClassifier', '__version__', 'load']
+__all__ = ['AnomalyDetector', 'AnyShotClassifier', 'TrainedClassifier', '__version__', 'load']
 
 
 def load(workdir: str | Path) -> Any:
@@ -23,11 +23,15 @@ def load(workdir: str | Path) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Only when asked for: it needs scikit-learn, which the rest does without."""
+    """Only when asked for: they need scikit-learn, which the rest does without."""
     if name == 'AnyShotClassifier':
         from anyshot_jax.classify.classifier import AnyShotClassifier
 
         return AnyShotClassifier
+    if name == 'AnomalyDetector':
+        from anyshot_jax.detect.detector import AnomalyDetector
+
+        return AnomalyDetector
     if name == 'TrainedClassifier':
         from anyshot_jax.classify.trained_classifier import TrainedClassifier
 

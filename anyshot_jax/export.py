@@ -1,10 +1,11 @@
-"""A fitted classifier as StableHLO, which JAX runs without this package's code.
+"""A fitted classifier or detector as StableHLO, which JAX runs without this package's code.
 
     python -m anyshot_jax.export --model=FILE --out=FILE.stablehlo
 
 The program takes images [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
 gives probabilities [N, C], the best scores [N] and whether they say "unknown" [N]. Weights are in
-it. Classes stand beside it in FILE.json. See README.md for a loader.
+it. Classes stand beside it in FILE.json. See README.md for a loader. A detector's program gives
+scores [N], whether they are defects [N] and maps of where [N, h, w].
 """
 
 import json
@@ -60,7 +61,21 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
     return jax_export.export(answer, platforms=tuple(platforms))(shape)
 
 
-def write(classifier, path: Path, platforms=PLATFORMS) -> None:
+def exported_detector(detector, platforms=PLATFORMS) -> tuple[jax_export.Exported, dict]:
+    """The program of a fitted detector, and what its numbers mean.
+
+    Raises:
+      InputError: as `detect.program.answers`.
+    """
+    from anyshot_jax.detect.program import answers
+
+    answer, side, said = answers(detector)
+    num = jax_export.symbolic_shape('n')[0]
+    shape = jax.ShapeDtypeStruct((num, side, side, 3), jnp.uint8)
+    return jax_export.export(jax.jit(answer), platforms=tuple(platforms))(shape), said
+
+
+def write(model, path: Path, platforms=PLATFORMS) -> None:
     """The program at `path`, and what its numbers mean in <path>.json.
 
     Raises:
@@ -69,7 +84,15 @@ def write(classifier, path: Path, platforms=PLATFORMS) -> None:
     """
     if path.suffix != '.stablehlo':
         raise InputError(f'{path}: a program is a .stablehlo file')
-    program = exported(classifier, platforms)
+    if hasattr(model, 'classes_'):
+        program = exported(model, platforms)
+        said = {
+            'classes': model.classes_.tolist(),
+            'output': ['probabilities [n, classes]', 'best score [n]', 'unknown [n]'],
+            'threshold': model.threshold_,
+        }
+    else:
+        program, said = exported_detector(model, platforms)
     try:
         data = bytes(program.serialize())
     except ImportError as e:
@@ -77,11 +100,8 @@ def write(classifier, path: Path, platforms=PLATFORMS) -> None:
             "a program is written by flatbuffers: pip install 'anyshot-jax[app]'"
         ) from e
     (item,) = program.in_avals
-    said = {
-        'classes': classifier.classes_.tolist(),
+    said |= {
         'input': {'shape': ['n', *item.shape[1:]], 'dtype': str(item.dtype)},
-        'output': ['probabilities [n, classes]', 'best score [n]', 'unknown [n]'],
-        'threshold': classifier.threshold_,
         'platforms': list(program.platforms),
     }
     with Lock(beside(path), f'{path} is being written by another call'):  # both are of one call
@@ -96,15 +116,19 @@ def main(argv: list[str]) -> None:
         raise InputError('give --model=FILE.safetensors and --out=FILE.stablehlo')
     try:
         from anyshot_jax.classify.classifier import AnyShotClassifier
+        from anyshot_jax.detect.detector import AnomalyDetector
+        from anyshot_jax.detect.model_file import is_detector
     except ImportError as e:
         raise InputError(str(e)) from e
-    write(AnyShotClassifier.load(given['model']), Path(given['out']), given['platforms'])
+    path = Path(given['model'])
+    model = AnomalyDetector.load(path) if is_detector(path) else AnyShotClassifier.load(path)
+    write(model, Path(given['out']), given['platforms'])
     print(f'program: {given["out"]}\nwhat its numbers are: {given["out"]}.json')
 
 
 def _define_flags() -> None:
     """Here, so that whoever imports this module has flags of its own."""
-    flags.DEFINE_string('model', '', 'What AnyShotClassifier.save wrote.')
+    flags.DEFINE_string('model', '', 'What AnyShotClassifier.save or AnomalyDetector.save wrote.')
     flags.DEFINE_string('out', '', 'The file to write, .stablehlo; FILE.json beside it.')
     flags.DEFINE_list('platforms', list(PLATFORMS), 'Where it is to run.')
 

@@ -17,7 +17,7 @@ FLOORS = (
     {'methods'},
     {'report'},
     {'training'},
-    {'classify', 'sweep'},
+    {'classify', 'detect', 'sweep'},
     {'predict', 'serve', 'compare', 'export', 'main'},
     {'__main__'},
 )

@@ -1,10 +1,12 @@
 """python -m anyshot_jax.predict --support=DIR --query=DIR [--descriptions=classes.json] --out=OUT
+python -m anyshot_jax.predict --good=DIR [--types=DIR] --query=DIR --out=OUT
 
 Classifies the images of a folder from a few examples of each class, from descriptions, or both,
 into OUT/predictions.csv and OUT/report.html. The same command goes on after a stop, and what was
-embedded once is not embedded again.
+embedded once is not embedded again. With --good, finds defects (`defects.py`).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,14 @@ def main(argv: list[str]) -> None:
         )
     try:
         # JAX starts here, after the flags are known to be right.
-        from anyshot_jax.predict import run
+        from anyshot_jax.predict import defects, run
         from anyshot_jax.runtime import start
     except ImportError as e:
         raise InputError(str(e)) from e
 
+    value: Callable[[str], Any] = lambda name: flags.FLAGS[name].value
+    if defects.is_asked(value('good'), value('types'), value('model')):
+        return _find_defects(defects)
     fields = run.Request._fields
     given: dict[str, Any] = {name: flags.FLAGS[name].value for name in fields}
     ask = run.Request(**given)
@@ -44,6 +49,26 @@ def main(argv: list[str]) -> None:
     )
 
 
+def _find_defects(defects: Any) -> None:
+    from anyshot_jax.runtime import start
+
+    ask = defects.Request(**{name: flags.FLAGS[name].value for name in defects.Request._fields})
+    for name in ('support', 'descriptions', 'unknown', 'method'):
+        if flags.FLAGS[name].present:
+            raise InputError(f'--{name} is about classes, --good and --types about defects')
+    if ask.model and (given := [n for n in defects.OF_DETECTOR if flags.FLAGS[n].present]):
+        raise InputError(f'--model is fitted already: leave --{given[0]} out')
+    logging.set_verbosity(logging.WARNING)
+    start.keep_compiled()
+    done = defects.run(ask)
+    print(
+        f'{done["images"]:,} images, {done["defects"]:,} with a defect, '
+        f'{done["unreadable"]:,} unreadable, {done["other"]:,} other files; '
+        f'{done["seconds"]:.1f} s\npredictions: {Path(ask.out) / "predictions.csv"}\n'
+        f'report: {Path(ask.out) / "report.html"}'
+    )
+
+
 def _define_flags() -> None:
     """Here, so that whoever imports this module has flags of its own."""
     text = lambda name, default, said: flags.DEFINE_string(name, default, said)
@@ -56,6 +81,17 @@ def _define_flags() -> None:
     text('unknown', '', 'The answer to images of no class. Default: the nearest class.')
     text('out', '', 'Folder of predictions.csv and report.html.')
     text('save', '', 'Keeps the fitted classifier in this file (.safetensors).')
+    # Defects, from images without any.
+    text('good', '', 'Folder of normal images: finds defects instead of telling classes.')
+    text('types', '', 'Folder of known types of defects: <type>/<image>.')
+    flags.DEFINE_bool('products', False, 'The folders in --good are products.')
+    number = lambda name, default, said: flags.DEFINE_integer(name, default, said)
+    number('size', 256, 'Pixels that images are brought to; with --tile, 0: as they are.')
+    number('tile', 0, 'Pixels of the tiles that large images are cut into; 0: none.')
+    number('turns', 0, 'Turned copies of each normal image, such as 3: by 90 degrees.')
+    number('memory', 10_000, 'Patches that are remembered of a product, at most.')
+    text('foreground', 'none', 'How the object is found that counts: none, flood, grabcut.')
+    flags.DEFINE_float('false_alarm', 0.01, 'Share of normal images that may be called defects.')
     flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'An image that cannot be read.')
     said = 'Imports, which runs, the modules of your own that a --method=WORKDIR names.'
     flags.DEFINE_bool('allow_code', False, said)

@@ -38,20 +38,20 @@ def write_rows(file: TextIO, found: Sequence[Answer], support: Sequence[str]) ->
       support: what the images of the support are called.
     """
     for a in found:
-        path, label = _harmless(a.path, './'), _harmless(a.label or '')
+        path, label = harmless(a.path, './'), harmless(a.label or '')
         if a.error:
-            _writer(file).writerow([path, *[''] * 7, label, _harmless(a.error)])
+            _writer(file).writerow([path, *[''] * 7, label, harmless(a.error)])
             continue
         near = a.nearest >= 0
         _writer(file).writerow(
             [
                 path,
-                _harmless(a.prediction),
+                harmless(a.prediction),
                 round(a.probability, 4),
                 'yes' if a.unknown else 'no',
-                _harmless(a.second),
+                harmless(a.second),
                 round(a.second_probability, 4) if a.second else '',
-                _harmless(support[a.nearest], './') if near else '',
+                harmless(support[a.nearest], './') if near else '',
                 round(a.similarity, 4) if near else '',
                 label,
                 '',
@@ -63,7 +63,7 @@ def _writer(file: TextIO) -> Any:
     return csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator='\n')
 
 
-def _harmless(text: str, before: str = "'") -> str:
+def harmless(text: str, before: str = "'") -> str:
     first = text.lstrip(' ')[:1]
     text = printable(text)
     return before + text if first and first in FORMULA else text

@@ -1,0 +1,1 @@
+"""Detectors of defects for whoever has images of normal products: `detector.AnomalyDetector`."""

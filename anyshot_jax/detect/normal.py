@@ -1,0 +1,230 @@
+"""One product: its memory, and normal images held out from it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from anyshot_jax.detect import memory, views
+from anyshot_jax.detect.inputs import content, in_order
+from anyshot_jax.detect.memory import Fold
+from anyshot_jax.detect.scores import WORST, Comparison, Looks, compare_images
+from anyshot_jax.detect.seeing import Eye, encode, parts
+from anyshot_jax.types import Array
+
+BLOCK = 2048  # patches that the search takes together (`ops/neighbours.py`)
+HELD_OUT = 2000  # images that are scored held out, at most: more say little of a quantile
+
+
+class HeldOut(NamedTuple):
+    """Normal images, each scored by all folds but its own."""
+
+    number: Array  # [M] int32, which image
+    score: Array  # [M] float32, see `follow` where images were added later
+    first: Array  # [M] float32, the score when it was judged
+    num: Array  # [M] int32, patches whose mean distance that is
+    low: Array  # [M] float32
+    dist: Array  # [M, WORST] float32, of its worst patches then; -1: fewer are there
+    worst: Array  # [M, WORST, D] float32
+
+
+class Normal(NamedTuple):
+    """One product."""
+
+    folds: tuple[Fold, ...]
+    fold_of: Array  # [N] int32 of every normal image
+    group: tuple[str, ...]  # [N] equal for near copies
+    names: tuple[str, ...]  # [N]
+    sizes: Array  # [N, 2] int32 width and height
+    held_out: HeldOut
+    mean: tuple[Array, ...]  # of each vector of `Comparison`, over normal images
+    far: tuple[float, ...]  # and how far from it those are
+    num_grey: int
+
+
+class Bank(NamedTuple):
+    """All folds' patches, filled up to a length that changes seldom."""
+
+    rows: Array  # [K, D] on the device
+    fold: np.ndarray  # [K] int32; -1: filling
+
+
+def bank_of(normal: Normal) -> Bank:
+    rows = np.concatenate([f.rows for f in normal.folds])
+    fold = np.repeat(np.arange(len(normal.folds)), [len(f.rows) for f in normal.folds])
+    length = 256
+    while length < min(len(rows), BLOCK):
+        length *= 2
+    if len(rows) > BLOCK:
+        length = -(-len(rows) // BLOCK) * BLOCK
+    lack = length - len(rows)
+    return Bank(
+        jax.device_put(np.pad(rows, ((0, lack), (0, 0)))),
+        np.pad(fold, (0, lack), constant_values=-1),
+    )
+
+
+def where(normal: Normal, row: int) -> tuple[int, tuple[int, int]]:
+    """The number of the image that a row of the bank is of, and its cell there."""
+    for fold in normal.folds:
+        if row < len(fold.rows):
+            return int(fold.image[row]), (int(fold.cell[row, 0]), int(fold.cell[row, 1]))
+        row -= len(fold.rows)
+    raise IndexError(row)
+
+
+def nothing(dim: int) -> Normal:
+    none = np.zeros(0, np.float32)
+    ints = np.zeros(0, np.int32)
+    worst = np.zeros((0, WORST), np.float32), np.zeros((0, WORST, dim), np.float32)
+    held = HeldOut(ints, none, none, ints, none, *worst)
+    return Normal((), ints, (), (), np.zeros((0, 2), np.int32), held, (), (), 0)
+
+
+def extend(
+    eye: Eye,
+    looks: Looks,
+    before: Normal,
+    items: Sequence[Any],
+    names: Sequence[str],
+    groups: Sequence[Any] | None,
+    say: str,
+) -> Normal:
+    """Learns more normal images of a product.
+
+    They pass twice: patches are remembered, then images are scored held out.
+
+    Args:
+      groups: of each image, equal for near copies; none: only images of equal content are.
+    Raises:
+      InputError: an image that can't be read; names it.
+    """
+    matrix = memory.projection(eye.dim, looks.seed)
+    first = len(before.names)
+    named = [f'={g}' for g in groups] if groups is not None else []
+    named = named or [content(x, name) for x, name in zip(items, names, strict=True)]
+    fold_of = _folds_of(before, named)
+    folds = list(before.folds)
+    folds += [memory.empty(eye.dim) for _ in range(len(folds), int(fold_of.max()) + 1)]
+    most = max(1, looks.memory // len(folds))
+    sizes, num_grey = np.zeros((len(items), 2), np.int32), 0
+
+    def turned() -> Iterator[tuple[int, Image.Image]]:
+        nonlocal num_grey
+        for i, image, grey in in_order(items, names):
+            sizes[i] = image.size
+            num_grey += grey
+            for copy in views.copies(image, looks.turns):
+                yield i, copy
+
+    cells = np.stack(np.unravel_index(np.arange(eye.cells**2), (eye.cells,) * 2), 1)
+    with tqdm(total=len(items), desc=f'remember {say}', disable=None) as bar:
+        for batch, patches, _ in encode(
+            eye, parts(turned(), looks.view, eye.cells, looks.foreground)
+        ):
+            flat = np.asarray(patches).reshape(len(patches), -1, eye.dim)
+            for part, own in zip(batch, flat, strict=False):
+                counts = part.weight.reshape(-1) > 0
+                start = [
+                    at.start - o.start
+                    for at, o in zip(part.square.at, part.square.own, strict=True)
+                ]
+                k = fold_of[part.image]
+                folds[k] = memory.remember(
+                    folds[k], own[counts], first + part.image, cells[counts] + start, matrix,
+                    most, looks.seed,
+                )  # fmt: skip
+            bar.update(batch[-1].image + 1 - bar.n)
+    folds = [memory.thin(fold, most, looks.seed) for fold in folds]
+    after = before._replace(
+        folds=tuple(folds),
+        fold_of=np.concatenate([before.fold_of, fold_of]).astype(np.int32),
+        group=(*before.group, *named),
+        names=(*before.names, *names),
+        sizes=np.concatenate([before.sizes, sizes]),
+        num_grey=before.num_grey + num_grey,
+    )
+    return _held_out(eye, looks, after, items, names, say)
+
+
+def _folds_of(before: Normal, group: Sequence[str]) -> np.ndarray:
+    """[n] of new images; a group that is there already stays in its fold."""
+    known = dict(zip(before.group, before.fold_of.tolist(), strict=True))
+    fold_of = np.array([known.get(g, -1) for g in group])
+    fresh = np.flatnonzero(fold_of < 0)
+    if len(fresh):
+        counts = np.bincount(before.fold_of, minlength=len(before.folds)).tolist()
+        fold_of[fresh] = memory.assign_folds(np.array(group)[fresh], counts)
+    return fold_of
+
+
+def _held_out(
+    eye: Eye, looks: Looks, after: Normal, items: Sequence[Any], names: Sequence[str], say: str
+) -> Normal:
+    """Old images' scores follow the memory; new ones are scored; the usual vectors are measured."""
+    bank = bank_of(after)
+    old = follow(after, bank)
+    first = len(after.names) - len(items)
+    room = max(HELD_OUT - len(old.number), 0)
+    chosen = np.unique(np.linspace(0, len(items) - 1, min(len(items), room)).astype(int))
+    if len(after.folds) < 2:
+        chosen = chosen[:0]  # nothing is left to compare with
+    chosen = chosen[np.argsort(after.fold_of[first + chosen], kind='stable')]
+    found: list[Comparison] = []
+    for k in np.unique(after.fold_of[first + chosen]):
+        of_fold = chosen[after.fold_of[first + chosen] == k]
+        allowed = (bank.fold >= 0) & (bank.fold != k)
+        some = [items[i] for i in of_fold], [names[i] for i in of_fold]
+        told = compare_images(eye, looks, *some, [(bank.rows, allowed)], f'hold out {say}')
+        found += [f for _, (f,) in told]
+    score, low = (np.array([getattr(f, k) for f in found], np.float32) for k in ('score', 'low'))
+    num = np.array([f.num for f in found], np.int32)
+    number = (first + chosen).astype(np.int32)
+    new = HeldOut(number, score, score, num, low, *_worst(found, eye.dim))
+    held = HeldOut(*(np.concatenate([a, b]) for a, b in zip(old, new, strict=True)))
+    after = after._replace(held_out=held)
+    if not found or after.mean:  # what is usual was measured when there was enough to do it
+        return after
+    vectors = [np.stack(v) for v in zip(*(f.vectors for f in found), strict=True)]
+    mean = tuple(v.mean(0) for v in vectors)
+    far = (np.linalg.norm(v - m, axis=1).mean() for v, m in zip(vectors, mean, strict=True))
+    return after._replace(mean=mean, far=tuple(float(f) if f > 1e-6 else 1.0 for f in far))
+
+
+def _worst(found: Sequence[Comparison], dim: int) -> tuple[np.ndarray, np.ndarray]:
+    dist = np.full((len(found), WORST), -1, np.float32)
+    rows = np.zeros((len(found), WORST, dim), np.float32)
+    for i, f in enumerate(found):
+        num = len(f.worst)
+        dist[i, :num] = np.sort(f.dist, axis=None)[::-1][:num]
+        rows[i, :num] = f.worst
+    return dist, rows
+
+
+def follow(normal: Normal, bank: Bank) -> HeldOut:
+    """Scores of held-out images after the memory has changed.
+
+    Their worst patches are compared again, without their image's fold; those that weren't kept are
+    taken to be as far as the nearest of the kept ones was, which they were at most: where no patch
+    was thinned out, scores are upper bounds of what they would be.
+    """
+    held = normal.held_out
+    if not len(held.number):
+        return held
+    score = held.score.copy()
+    for k in np.unique(normal.fold_of[held.number]):
+        of_fold = np.flatnonzero(normal.fold_of[held.number] == k)
+        others = np.asarray(bank.rows)[(bank.fold >= 0) & (bank.fold != k)]
+        for i in of_fold:
+            kept = held.dist[i][held.dist[i] >= 0]
+            own = held.worst[i, : len(kept)]
+            near = others[memory.squared(own, others).argmin(1)]
+            new = np.linalg.norm(own - near, axis=1)  # by differences, which loses no digits
+            floor = np.full(held.num[i], kept[-1])
+            both = np.sort(np.concatenate([new, floor]))[::-1]
+            top = min(int(held.num[i]), len(kept))
+            score[i] = held.first[i] - (kept[:top] - both[:top]).sum() / held.num[i]
+    return held._replace(score=score)

@@ -1,0 +1,125 @@
+"""One detector for several products: learning each, and finding of which a new image is."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anyshot_jax.detect import normal, threshold
+from anyshot_jax.detect.inputs import mask_cells, name_of
+from anyshot_jax.detect.normal import Bank, Normal
+from anyshot_jax.detect.scores import Comparison, Looks, compare_images
+from anyshot_jax.detect.seeing import Eye
+from anyshot_jax.detect.threshold import Promise
+from anyshot_jax.detect.verdicts import how_far
+from anyshot_jax.types import InputError, nearest
+
+
+class Known(NamedTuple):
+    """Products by name, and their patches."""
+
+    normal: dict[str, Normal]
+    banks: dict[str, Bank]
+
+
+def of_name(known: Mapping[str, Normal], name: str) -> Normal:
+    """The product of that name; InputError: there is none."""
+    if name not in known:
+        raise InputError(f'there is no product {name!r}{nearest(str(name), known)}')
+    return known[name]
+
+
+def learn(
+    eye: Eye,
+    looks: Looks,
+    before: dict[str, Normal],
+    items: Sequence[Any],
+    groups: Sequence[Any] | None,
+    product: Sequence[str] | str | None,
+) -> dict[str, Normal]:
+    """Learns more normal images of one product or several; `before` stays as it is.
+
+    Args:
+      groups: of each image, equal for near copies. product: of each, or of all; none: of the only
+        one there is.
+    Raises:
+      InputError: other numbers of groups or products than images, no product where there are
+        several, images that are all the same, or as `normal.extend`.
+    """
+    names = [name_of(item, i) for i, item in enumerate(items)]
+    for given, what in ((groups, 'groups'), (product, 'product')):
+        if given is not None and not isinstance(given, str) and len(given) != len(items):
+            raise InputError(f'{len(items)} images, but {len(given)} {what}')
+    if product is None:
+        if len(before) > 1:
+            raise InputError(f'product is missing: of {", ".join(before)}')
+        product = next(iter(before), '')
+    labels = [product] * len(items) if isinstance(product, str) else [str(p) for p in product]
+    after = dict(before)
+    for name in dict.fromkeys(labels):
+        rows = [i for i, label in enumerate(labels) if label == name]
+        known = normal.extend(
+            eye,
+            looks,
+            after.get(name) or normal.nothing(eye.dim),
+            [items[i] for i in rows],
+            [names[i] for i in rows],
+            None if groups is None else [groups[i] for i in rows],
+            f'{name} images'.strip(),
+        )
+        if len(known.names) > 1 and len(set(known.group)) == 1 and known.group[0][0] == '#':
+            of = f'product {name!r}: ' if name else ''
+            raise InputError(
+                f'{of}all {len(known.names)} normal images are the same image: give different ones'
+            )
+        after[name] = known
+    return after
+
+
+def limits(
+    known: Mapping[str, Normal], false_alarm: float
+) -> tuple[dict[str, float | None], dict[str, Promise | None]]:
+    """The threshold of each product, and what it promises; None: it has one normal image."""
+    values: dict[str, float | None] = dict.fromkeys(known)
+    promises: dict[str, Promise | None] = dict.fromkeys(known)
+    for name, one in known.items():
+        held = one.held_out
+        if len(held.number):
+            group = [one.group[i] for i in held.number]
+            values[name], promises[name] = threshold.fit_threshold(
+                held.score, group, len(one.folds), false_alarm
+            )
+    return values, promises
+
+
+def compare(
+    eye: Eye,
+    looks: Looks,
+    known: Known,
+    items: Sequence[Any],
+    product: Sequence[str | None] | str | None,
+    masks: Sequence[Any] | None = None,
+    errors: dict[int, InputError] | None = None,
+) -> Iterator[tuple[int, Comparison, str, bool]]:
+    """(number, what sets it apart, the product, whether it is like none) of each image.
+
+    Args:
+      product: of each image, or of all; None: the one that it is most like.
+      masks: where to look, as `mask_cells` takes them. errors: as `in_order` takes it.
+    """
+    names = [name_of(item, i) for i, item in enumerate(items)]
+    told = [product] * len(items) if product is None or isinstance(product, str) else product
+    if len(told) != len(items):
+        raise InputError(f'{len(items)} images, but {len(told)} products')
+    for name in {p for p in told if p is not None}:
+        of_name(known.normal, name)
+    counts_of = None
+    if masks is not None:
+        counts_of = lambda i, image, grid: mask_cells(masks[i], image.size, grid, names[i])
+    banks = [(bank.rows, bank.fold >= 0) for bank in known.banks.values()]
+    products = list(known.banks)
+    for i, every in compare_images(eye, looks, items, names, banks, '', counts_of, errors):
+        far = [how_far(known.normal[n], f) for n, f in zip(products, every, strict=True)]
+        own = told[i]
+        at = int(np.argmin(far)) if own is None else products.index(own)
+        yield i, every[at], products[at], far[at] > 1

@@ -1,0 +1,52 @@
+"""A fitted detector as one function of images, for `export`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anyshot_jax.detect.detector import AnomalyDetector
+from anyshot_jax.ops.neighbours import nearest
+from anyshot_jax.types import InputError
+
+
+def answers(detector: AnomalyDetector) -> tuple[Callable, int, dict[str, Any]]:
+    """(squares [N, S, S, 3] uint8 -> (scores [N], defect [N] bool, maps [N, h, w]), S, what is so).
+
+    With tiles a square is one of them; an image's score is the largest of its tiles'.
+
+    Raises:
+      InputError: several products, a foreground or no threshold, which no such function has.
+    """
+    if len(detector.normal_) > 1:
+        raise InputError(
+            f'a program judges one product, this detector knows {", ".join(detector.products_)}: '
+            'fit one detector for each'
+        )
+    if detector.foreground != 'none':
+        raise InputError(f'foreground={detector.foreground!r} is found outside of a program')
+    (limit,), (promise,) = detector.limit_of_.values(), detector.promise_of_.values()
+    if limit is None or promise is None:
+        raise InputError('a detector of one normal image has no threshold: give it more')
+    eye, (bank,) = detector._eye(), detector._banks.values()
+    rows = np.asarray(bank.rows)[bank.fold >= 0]
+    num = max(1, round(detector.share * eye.cells**2))
+
+    def one(x):
+        patches, _ = eye.see(eye.params, x[None])
+        square, _ = nearest(patches.reshape(-1, eye.dim), jnp.asarray(rows))
+        dist = jnp.sqrt(square[:, 0])
+        score = jax.lax.top_k(dist, num)[0].mean()
+        return score, score > limit, dist.reshape(patches.shape[1:3])
+
+    said = {
+        'output': ['score [n]', 'defect [n]', f'map [n, {eye.cells}, {eye.cells}]'],
+        'threshold': limit,
+        'promise': promise._asdict(),
+        'tile': detector.tile,
+        'size': detector.size,
+    }
+    # One by one: the nets choose their loops by a known batch.
+    return (lambda x: jax.lax.map(one, x)), eye.side, said

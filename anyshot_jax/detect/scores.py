@@ -1,0 +1,125 @@
+"""Images compared with what is remembered: scores, maps, and what their worst place is like."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from anyshot_jax.detect.inputs import in_order
+from anyshot_jax.detect.seeing import Contrast, Eye, Part, encode, parts, weights
+from anyshot_jax.detect.views import View
+from anyshot_jax.types import Array, InputError
+
+WORST = 8  # patches of a normal image that are kept, by which its score follows the memory
+LOW = 0.1  # the quantile of an image's distances that says whether it shows the product at all
+
+
+class Looks(NamedTuple):
+    """Settings by which images are looked at."""
+
+    view: View
+    turns: int  # turned copies of a normal image that are remembered with it
+    foreground: str  # none, or how the object is found
+    memory: int  # patches that are remembered, at most
+    share: float  # of an image's patches, the worst, whose mean is its score; 0: the worst one
+    seed: int
+
+
+class Comparison(NamedTuple):
+    """An image beside what is remembered of a product."""
+
+    size: tuple[int, int]  # of the image, width and height
+    score: float
+    num: int  # patches whose mean distance that is
+    low: float  # the LOW quantile of its distances
+    dist: Array  # [rows, columns]; 0 where cells don't count
+    row: Array  # [rows, columns] the nearest remembered patches, rows of the bank
+    vectors: tuple[Array, Array, Array]  # peak [D], head at the peak [E], mean head [E]
+    worst: Array  # [WORST or fewer, D] its patches farthest from what is remembered
+
+
+def compare_images(
+    eye: Eye,
+    looks: Looks,
+    items: Sequence[Any],
+    names: Sequence[str],
+    banks: Sequence[tuple[Array, Array]],
+    say: str = '',
+    counts_of: Callable | None = None,
+    errors: dict[int, InputError] | None = None,
+) -> Iterator[tuple[int, list[Comparison]]]:
+    """(number, what sets the image apart from each bank) of all that can be read.
+
+    Args:
+      banks: rows [K, D] and which of them may be found [K] bool, of each product.
+      say: what the progress bar says; '': there is none. counts_of: as `seeing.parts` takes it.
+      errors: as `in_order` takes it.
+    """
+    images = ((i, image) for i, image, _ in in_order(items, names, errors))
+    gathered: _Image | None = None
+    with tqdm(total=len(items), desc=say, disable=None if say else True) as bar:
+        for batch, patches, head in encode(
+            eye, parts(images, looks.view, eye.cells, looks.foreground, counts_of)
+        ):
+            weight = weights(batch, len(patches))
+            told = [eye.compare(patches, head, *bank, weight) for bank in banks]
+            told = [Contrast(*map(np.asarray, one)) for one in told]
+            flat = np.asarray(patches)
+            for i, part in enumerate(batch):
+                if gathered is None or gathered.number != part.image:
+                    if gathered is not None:
+                        yield gathered.number, gathered.found(looks.share)
+                        bar.update()
+                    gathered = _Image(part, len(banks))
+                gathered.add(part, [Contrast(*(a[i] for a in one)) for one in told], flat[i])
+        if gathered is not None:
+            yield gathered.number, gathered.found(looks.share)
+            bar.update()
+
+
+class _Image:
+    """An image whose squares come one by one."""
+
+    def __init__(self, part: Part, num: int):
+        self.number, self.size = part.image, part.size
+        self.dist = np.zeros((num, *part.grid), np.float32)
+        self.row = np.zeros((num, *part.grid), np.int32)
+        self.counts = np.zeros(part.grid, bool)
+        self.top = [-1.0] * num
+        self.peak: list[Any] = [None] * num
+        self.whole: list[Array] = []
+        self.worst: list[tuple[Array, Array]] = []  # of the first bank: distances and patches
+
+    def add(self, part: Part, told: Sequence[Contrast], patches: Array) -> None:
+        own, at = part.square.own, part.square.at
+        self.counts[at] = part.weight[own] > 0
+        self.whole.append(told[0].whole)
+        for i, one in enumerate(told):
+            self.dist[i][at], self.row[i][at] = one.dist[own], one.row[own]
+            if one.dist.max() > self.top[i]:
+                self.top[i], self.peak[i] = float(one.dist.max()), (one.peak, one.head)
+        dist = told[0].dist.reshape(-1)
+        some = np.argsort(-dist, kind='stable')[:WORST]
+        some = some[part.weight.reshape(-1)[some] > 0]
+        self.worst.append((dist[some], patches.reshape(-1, patches.shape[-1])[some]))
+
+    def found(self, share: float) -> list[Comparison]:
+        dist, rows = (np.concatenate(a) for a in zip(*self.worst, strict=True))
+        worst = rows[np.argsort(-dist, kind='stable')[:WORST]]
+        whole = np.mean(self.whole, 0)
+        counted = [np.sort(d[self.counts])[::-1] for d in self.dist]
+        num = max(1, round(share * len(counted[0])))
+        return [
+            Comparison(
+                self.size,
+                float(of[:num].mean()) if len(of) else 0.0,
+                num,
+                float(np.quantile(of, LOW)) if len(of) else 0.0,
+                self.dist[i],
+                self.row[i],
+                (*self.peak[i], whole),
+                worst,
+            )
+            for i, of in enumerate(counted)
+        ]

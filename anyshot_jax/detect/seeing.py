@@ -1,0 +1,180 @@
+"""Patches of a frozen encoder, and squares of images compared with remembered ones."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from anyshot_jax.data.pseudo import foreground
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.defects.residual import pooled, weighted_mean
+from anyshot_jax.detect import views
+from anyshot_jax.detect.views import View
+from anyshot_jax.encoders import ImageEncoder
+from anyshot_jax.ops.distance import unit
+from anyshot_jax.ops.neighbours import nearest
+from anyshot_jax.ops.patches import upsample
+from anyshot_jax.types import Array, InputError
+
+LAYERS = ('stride16', 'stride32')  # of a convolutional net, the maps that patches are made of
+CHUNK, CHUNK_CPU = 32, 4  # squares that pass the encoder together
+SHARPNESS = 16.0  # power of the distances that weigh a peak's patches, as config.residual has it
+FOUND_ON = 256  # pixels of the images in which the foreground is looked for
+COVERED = 0.1  # share of a cell that the object has to cover for the cell to count
+
+
+class Eye(NamedTuple):
+    """An encoder for squares of one size, and its compiled functions."""
+
+    patcher: memory_bank.Patcher
+    side: int
+    cells: int  # of a side of a square
+    see: Callable  # (params, x [n, S, S, 3]) -> patches [n, h, w, D], head [n, h', w', E]
+    compare: Callable  # (patches, head, bank, allowed, weight) -> Contrast, of n squares
+    params: Any
+
+    @property
+    def dim(self) -> int:
+        return self.patcher.shape[-1]
+
+
+class Contrast(NamedTuple):
+    """A square beside what is remembered."""
+
+    dist: Array  # [n, h, w] distance of every patch to the nearest that may be found, times weight
+    row: Array  # [n, h, w] int32 which one that is
+    peak: Array  # [n, D] the residual where the distances are large
+    head: Array  # [n, E] the encoder's last map there, square roots
+    whole: Array  # [n, E] and its mean over the square
+
+
+@cache
+def eye(encoder: str, layers: tuple[str, ...], side: int, cosine: bool = False) -> Eye:
+    """Loaded once a process; its functions compile for one square and for CHUNK of them.
+
+    Args:
+      layers: maps that patches are made of; (): strides 16 and 32, or a transformer's patches.
+      cosine: patches are single places of length 1, whose distances grow with their angle, in
+        place of means over 3x3 places. Damm et al., "AnomalyDINO", WACV 2025.
+    Raises:
+      InputError: as `memory_bank.load_patcher`.
+    """
+    layers = layers or usual_layers(encoder)
+    patcher = memory_bank.load_patcher(encoder, layers, size=side)
+
+    def patches_of(maps):
+        if not cosine:
+            return patcher.patches(maps)
+        shape = max(maps[name].shape[1:3] for name in layers)
+        return unit(jnp.concatenate([upsample(maps[name], shape) for name in layers], -1))
+
+    @jax.jit
+    def see(params, x):
+        maps = patcher.maps(params, x)
+        last = maps['head'] if 'head' in maps else maps[layers[-1]]
+        return patches_of(maps), last
+
+    @jax.jit
+    def compare(patches, head, bank, allowed, weight):
+        shape = patches.shape
+        square, row = nearest(patches.reshape(-1, shape[-1]), bank, 1, allowed)
+        residual = patches - bank[row[:, 0]].reshape(shape)
+        dist = jnp.sqrt(square).reshape(shape[:3]) * weight
+        at_peak = weighted_mean(head, pooled(dist, head.shape[1:3]), SHARPNESS)
+        roots = lambda z: jnp.sqrt(jnp.maximum(z, 0))
+        return Contrast(
+            dist,
+            row.reshape(shape[:3]),
+            weighted_mean(residual, dist, SHARPNESS),
+            roots(at_peak),
+            roots(head.mean((1, 2))),
+        )
+
+    params = jax.device_put(patcher.params)
+    return Eye(patcher, side, patcher.shape[0], see, compare, params)
+
+
+def usual_layers(encoder: str) -> tuple[str, ...]:
+    """The maps of an encoder that patches are made of where none are named.
+
+    Raises:
+      InputError: it has no maps, or as `encoders.load`.
+    """
+    net = memory_bank.load(encoder)
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
+    maps = {}
+    if isinstance(net, ImageEncoder):
+        maps = jax.eval_shape(lambda params, x: net.maps(params, net.preprocess(x)), net.params, x)
+    wanted = tuple(name for name in LAYERS if name in maps)
+    strides = sorted(name for name in maps if name.startswith('stride'))
+    if not strides:
+        raise InputError(f'encoder={encoder!r} has no maps of places in an image')
+    return wanted if len(wanted) == len(LAYERS) else (strides[-1],)
+
+
+class Part(NamedTuple):
+    """A square of an image, with what its encoder makes of it."""
+
+    image: int  # its number
+    size: tuple[int, int]  # its width and height in pixels
+    grid: tuple[int, int]  # rows and columns of its map
+    square: views.Square
+    weight: Array  # [h, w] float32: 1 where a cell counts
+
+
+def parts(
+    images: Iterable[tuple[int, Image.Image]],
+    view: View,
+    cells: int,
+    how: str,
+    counts_of: Callable[[int, Image.Image, tuple[int, int]], Array] | None = None,
+) -> Iterator[Part]:
+    """The squares of images, one at a time.
+
+    Args:
+      how: 'none', or how the foreground is found.
+      counts_of: (number, image, grid) -> [rows, columns] 1 where a cell counts; none: all do.
+    """
+    for number, image in images:
+        grid = views.grid(image, view, cells)
+        counts = _foreground(image, grid, how)
+        if counts_of:
+            counts = counts * counts_of(number, image, grid)
+        for square in views.squares(image, view, cells):
+            weight = np.zeros((cells, cells), np.float32)
+            weight[square.own] = counts[square.at]
+            yield Part(number, image.size, grid, square, weight)
+
+
+def _foreground(image: Image.Image, grid: tuple[int, int], how: str) -> np.ndarray:
+    """[rows, columns] 1 where a cell shows the object."""
+    if how == 'none':
+        return np.ones(grid, np.float32)
+    small = image.resize((FOUND_ON, FOUND_ON), Image.Resampling.BICUBIC)
+    inside = foreground.find(np.asarray(small)[None], how)[0]
+    share = Image.fromarray(inside.astype(np.uint8) * 255).resize(grid[::-1], Image.Resampling.BOX)
+    return (np.asarray(share) >= COVERED * 255).astype(np.float32)
+
+
+def encode(eye: Eye, squares: Iterable[Part]) -> Iterator[tuple[list[Part], Any, Any]]:
+    """(parts, their patches and last maps on the device), a few at a time.
+
+    Two shapes only are ever compiled: rows after the parts' repeat them.
+    """
+    size = CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK
+    squares = iter(squares)
+    while some := list(islice(squares, size)):
+        batches = [some] if len(some) > size // 2 else [[part] for part in some]
+        for batch in batches:
+            rows = np.arange(size if len(batch) > 1 else 1) % len(batch)
+            yield batch, *eye.see(eye.params, np.stack([batch[i].square.x for i in rows]))
+
+
+def weights(batch: Sequence[Part], num: int) -> np.ndarray:
+    """[num, h, w] of a batch that was filled up to `num`."""
+    return np.stack([batch[i % len(batch)].weight for i in range(num)])

@@ -1,0 +1,54 @@
+"""A detector's arguments: checked, and what follows from them."""
+
+from typing import Any
+
+from anyshot_jax.data.pseudo import foreground
+from anyshot_jax.detect import memory, views
+from anyshot_jax.detect.scores import Looks
+from anyshot_jax.detect.seeing import Eye, eye
+from anyshot_jax.detect.views import View
+from anyshot_jax.types import InputError
+
+
+def check(detector: Any) -> None:
+    """Refuses (InputError) arguments that can't be; names them."""
+    views.check(looks(detector).view)
+    if not 0 < detector.false_alarm < 1:
+        raise InputError(f'false_alarm={detector.false_alarm}: need a share between 0 and 1')
+    if detector.memory < memory.FOLDS:
+        raise InputError(f'memory={detector.memory}: need {memory.FOLDS} patches or more')
+    if not 0 <= detector.turns <= 35:
+        raise InputError(f'turns={detector.turns}: need 0 to 35')
+    if not 0 <= detector.share <= 1:
+        raise InputError(f'share={detector.share}: need 0 to 1')
+    foreground.check(detector.foreground)
+
+
+def looks(detector: Any) -> Looks:
+    """The detector's way to look at images."""
+    view = View(detector.size, detector.tile, detector.overlap)
+    return Looks(
+        view, detector.turns, detector.foreground, detector.memory, detector.share, detector.seed
+    )
+
+
+def eye_of(detector: Any) -> Eye:
+    """Its encoder.
+
+    Raises:
+      InputError: tiles that its cells don't fit, other weights than it was fitted with, or as
+        `seeing.eye`.
+    """
+    view = looks(detector).view
+    found = eye(detector.encoder, tuple(detector.layers), view.side, bool(detector.cosine))
+    cell = view.tile // found.cells
+    if view.tile and (cell * found.cells != view.tile or views.STEP % cell):
+        raise InputError(
+            f'tile={view.tile}: tiles need an encoder whose cells divide {views.STEP} pixels, '
+            f'those of {detector.encoder} have {view.tile / found.cells:.3g}'
+        )
+    if getattr(detector, 'encoder_digest_', '') not in ('', found.patcher.digest):
+        raise InputError(
+            f'this detector was fitted with other weights of {detector.encoder}: fit it again'
+        )
+    return found

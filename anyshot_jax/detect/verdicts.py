@@ -1,0 +1,78 @@
+"""Verdicts on images: the score, whether that is a defect, where, and of which type."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from anyshot_jax.detect import defect_types, threshold, views
+from anyshot_jax.detect.defect_types import UNKNOWN, Types
+from anyshot_jax.detect.normal import Normal
+from anyshot_jax.detect.scores import Comparison
+from anyshot_jax.detect.views import View
+
+NORMAL, DEFECT = 'normal', 'defect'
+
+
+class Verdict(NamedTuple):
+    """A verdict on one image."""
+
+    score: float  # large: unlike normal images
+    threshold: float | None  # above it: a defect; None: too few normal images for one
+    defect: bool | None
+    p_value: float | None  # share of normal images, with it among them, that score as high
+    product: str | None  # which it was compared with; None: it is like none
+    place: tuple[int, int, int, int]  # left, top, right, bottom of its worst patch, in pixels
+    type: str  # of a defect; '': no types are known
+    type_probability: float
+
+
+def how_far(known: Normal, found: Comparison) -> float:
+    """Distance from a product as a share of what its images come to: above 1 is another product.
+
+    Even its most usual patches are farther from normal ones then than in any normal image, by more
+    than those differ among themselves.
+    """
+    low = known.held_out.low
+    if not len(low):
+        return 0.0
+    return found.low / max(2 * float(low.max()) - float(np.median(low)), 1e-6)
+
+
+def verdict(
+    found: Comparison,
+    name: str,
+    known: Normal,
+    limit: float | None,
+    types: Types,
+    of_none: bool,
+    view: View,
+    cells: int,
+) -> Verdict:
+    """Returns the verdict on an image.
+
+    Args:
+      name, known, limit: the product that it is compared with, and its threshold.
+      of_none: whether it is of no product. cells: of a side of a square of the view.
+    """
+    p_value, kind, probability = None, '', 0.0
+    held = known.held_out
+    if limit is not None:
+        groups = [known.group[i] for i in held.number]
+        p_value = float(threshold.as_unlike(np.array([found.score]), held.score, groups)[0])
+    if types.names:
+        kind = UNKNOWN
+        if not of_none and known.mean:
+            p, unknown = defect_types.classify(types, defect_types.vectors(known, [found]))
+            kind = UNKNOWN if unknown[0] else types.names[int(p[0].argmax())]
+            probability = float(p[0].max())
+    row, column = np.unravel_index(int(found.dist.argmax()), found.dist.shape)
+    return Verdict(
+        found.score,
+        limit,
+        None if limit is None else found.score > limit,
+        p_value,
+        None if of_none else name,
+        views.box((int(row), int(column)), cells, found.size, view),
+        kind,
+        probability,
+    )

@@ -1,0 +1,307 @@
+"""AnomalyDetector on the magnetic tiles: python experiments/detector.py [PART ...]
+
+Trained on images without a defect only; 377 images of five types of defects and 200 normal ones are
+judged, of tiles that aren't among the training images. Parts: whole (all 752 normal images), draws
+(120 tiles drawn 50 times: false alarms on other tiles at 1 %), few (1 to 8 normal images, 10
+draws), types (1, 2, 5 examples of each type, 100 draws), large (memory and pace of a fit of 5,000
+images, and one prediction). Nothing is chosen here. What the encoder sees in an image is kept from
+part to part. Every result is a line of results/detector.jsonl; --table prints them.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from absl import logging
+from PIL import Image
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+from tables import HERE, ROOT, machine, write_lines
+
+from anyshot_jax.detect import defect_types
+from anyshot_jax.detect.detector import AnomalyDetector
+from anyshot_jax.runtime.start import keep_compiled
+from anyshot_jax.storage.folders import data_root
+
+RESULTS = ROOT / HERE / 'results' / 'detector.jsonl'
+PARTS = ('whole', 'draws', 'few', 'types', 'large')
+TWO_TYPES = ('2', '67', '165')  # tiles with two types of defects, left out as config.data does
+FEW, TURNS, FEW_DRAWS = (1, 2, 4, 8), (0, 3, 7), 10
+DRAWS, TILES, MEMORY = 50, 120, 2000
+SHOTS, TYPE_DRAWS = (1, 2, 5), 100
+
+
+class Remembering(AnomalyDetector):
+    """The detector, whose encoder doesn't look twice at the same square."""
+
+    kept: ClassVar[dict[tuple[int, bytes], list[np.ndarray]]] = {}
+
+    def _eye(self):
+        eye = super()._eye()
+
+        def see(params, x):
+            keys = [
+                (eye.side, hashlib.blake2b(one.tobytes(), digest_size=16).digest()) for one in x
+            ]
+            if any(key not in self.kept for key in keys):
+                for key, *own in zip(keys, *map(np.asarray, eye.see(params, x)), strict=True):
+                    self.kept[key] = [a.astype(np.float16) for a in own]
+            found = zip(*(self.kept[key] for key in keys), strict=True)
+            return tuple(np.stack(a).astype(np.float32) for a in found)
+
+        return eye._replace(see=see)
+
+
+class Tiles:
+    """The images of the category, read once."""
+
+    def __init__(self, root: Path):
+        with (root / 'manifest.csv').open() as f:
+            rows = list(csv.DictReader(f))
+        self.x = [Image.open(root / row['path']).convert('RGB').copy() for row in rows]
+        self.tile, self.kind, split = (
+            np.array([row[k] for row in rows]) for k in ('tile', 'class', 'split')
+        )
+        good = self.kind == 'good'
+        self.train = np.flatnonzero(good & (split == 'train'))
+        self.good = np.flatnonzero(good & (split == 'test'))
+        self.bad = np.flatnonzero(~good & ~np.isin(self.tile, TWO_TYPES))
+
+    def of(self, rows: Any) -> list[Image.Image]:
+        return [self.x[i] for i in rows]
+
+
+def whole(data: Tiles):
+    """All normal images: area under the curve, and defects found at 1 % of false alarms."""
+    for share in (0.0, 0.01):
+        found, seconds = fitted(data, share=share)
+        good, bad = (-found.score_samples(data.of(rows)) for rows in (data.good, data.bad))
+        yield {
+            'part': 'whole', 'share': share, 'seconds': round(seconds, 1),
+            'images': len(data.train), 'auroc': auroc(good, bad),
+            'by_type': {k: auroc(good, bad[data.kind[data.bad] == k])
+                        for k in np.unique(data.kind[data.bad])},
+            'expected': round(found.promise_.expected, 4),
+            'proven': round(found.promise_.proven, 4),
+            'false_alarms': float(np.mean(good > found.threshold_)),
+            'detected': float(np.mean(bad > found.threshold_)),
+        }  # fmt: skip
+
+
+def fitted(data: Tiles, **fields):
+    start = time.monotonic()
+    found = Remembering(**fields).fit(data.of(data.train), groups=data.tile[data.train])
+    return found, time.monotonic() - start
+
+
+def auroc(good, bad) -> float:
+    score = np.concatenate([good, bad])
+    return round(float(roc_auc_score(np.arange(len(score)) >= len(good), score)), 4)
+
+
+def half(values) -> float:
+    """Half of the 95 % interval of a mean."""
+    t = stats.t.ppf(0.975, len(values) - 1)
+    return round(float(t * np.std(values, ddof=1) / len(values) ** 0.5), 4)
+
+
+def draws(data: Tiles):
+    """One image of each of TILES tiles, drawn; the other tiles' images are new."""
+    rows = np.concatenate([data.train, data.good])
+    tiles = np.unique(data.tile[rows])
+    for draw in range(DRAWS):
+        rng = np.random.default_rng(draw)
+        of = {t: rng.choice(rows[data.tile[rows] == t]) for t in rng.permutation(tiles)}
+        order = list(of.values())
+        found = Remembering(memory=MEMORY).fit(data.of(order[:TILES]))
+        bad = rng.choice(data.bad, 100, replace=False)
+        good, bad = (-found.score_samples(data.of(r)) for r in (order[TILES:], bad))
+        yield {
+            'part': 'draws', 'draw': draw, 'tiles': TILES, 'new': len(good),
+            'expected': round(found.promise_.expected, 4), 'auroc': auroc(good, bad),
+            'false_alarms': int((good > found.threshold_).sum()),
+            'detected': float(np.mean(bad > found.threshold_)),
+        }  # fmt: skip
+
+
+def few(data: Tiles):
+    """Few normal images of different tiles, with turned copies or without; 100 and 100 judged."""
+    for num in FEW:
+        for turns in TURNS:
+            values = []
+            for draw in range(FEW_DRAWS):
+                rng = np.random.default_rng(draw)
+                tiles = rng.choice(np.unique(data.tile[data.train]), num, replace=False)
+                rows = [rng.choice(data.train[data.tile[data.train] == t]) for t in tiles]
+                found = Remembering(turns=turns).fit(data.of(rows))
+                judged = [rng.choice(r, 100, replace=False) for r in (data.good, data.bad)]
+                values.append(auroc(*(-found.score_samples(data.of(r)) for r in judged)))
+            yield {'part': 'few', 'images': num, 'turns': turns, 'draws': FEW_DRAWS,
+                   'auroc': round(float(np.mean(values)), 4),
+                   'half': half(values)}  # fmt: skip
+
+
+def types(data: Tiles, size: int = 256):
+    """The type of a defect: macro and micro accuracy, support and query of different tiles."""
+    found, _ = fitted(data, size=size)
+    z = found._vectors(data.of(data.bad), None, None)
+    kinds, label = np.unique(data.kind[data.bad], return_inverse=True)
+    tile = data.tile[data.bad]
+    for shots in SHOTS:
+        macro, micro, unknown = [], [], []
+        for draw in range(TYPE_DRAWS):
+            rng = np.random.default_rng(draw)
+            learnt, asked = defect_types.NOTHING, np.ones(len(z), bool)
+            for c, kind in enumerate(kinds):
+                drawn = rng.choice(np.unique(tile[label == c]), shots, replace=False)
+                rows = [rng.choice(np.flatnonzero((label == c) & (tile == t))) for t in drawn]
+                learnt = defect_types.add(learnt, kind, z[rows], 0.05)
+                asked &= ~((label == c) & np.isin(tile, drawn))
+            p, strange = defect_types.classify(learnt, z[asked])
+            right = p.argmax(1) == label[asked]
+            macro.append(
+                np.mean([right[label[asked] == c].mean() for c in np.unique(label[asked])])
+            )
+            micro.append(right.mean())
+            unknown.append(strange.mean())
+        yield {'part': 'types', 'size': size, 'shots': shots, 'draws': TYPE_DRAWS,
+               'macro': round(float(np.mean(macro)), 4), 'micro': round(float(np.mean(micro)), 4),
+               'half': half(macro),
+               'unknown': round(float(np.mean(unknown)), 4)}  # fmt: skip
+
+
+class Shifted:
+    """5,000 images of 256 pixels that need no memory: the tiles', shifted."""
+
+    def __init__(self, data: Tiles, num: int):
+        self.x = [np.asarray(data.x[i].resize((256, 256))) for i in data.train[:64]]
+        self.num = num
+
+    def __len__(self):
+        return self.num
+
+    def __getitem__(self, i):
+        if not 0 <= i < self.num:
+            raise IndexError(i)
+        return np.roll(self.x[i % len(self.x)], i // len(self.x), axis=1)
+
+
+Sequence.register(Shifted)
+
+
+def large(data: Tiles, num: int = 5000):
+    """Memory over that of the encoder, images a second, and one prediction with its heat map."""
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    images = Shifted(data, num)
+    AnomalyDetector().fit([images[i] for i in range(8)]).judge([images[0]])  # compiles
+    encoder_mb = peak()
+    start = time.monotonic()
+    found = AnomalyDetector().fit(images)
+    seconds = time.monotonic() - start
+    eye, squares = found._eye(), np.stack([images[i] for i in range(4)])
+    pace = timed(lambda: jax.block_until_ready(eye.see(eye.params, squares)), 10) / 4
+    one = timed(lambda: found.heat_map(images[0]), 30)
+    yield {
+        'part': 'large', 'images': num, 'fit_mb': round(peak() - encoder_mb),
+        'encoder_mb': round(encoder_mb), 'images_per_second': round(num / seconds, 1),
+        'encoder_per_second': round(1 / pace, 1), 'heat_map_ms': round(1000 * one, 1),
+        'machine': machine('cpu', 1),
+    }  # fmt: skip
+
+
+def timed(function, times: int) -> float:
+    """Median seconds of a call."""
+    function()
+    spent = []
+    for _ in range(times):
+        start = time.monotonic()
+        function()
+        spent.append(time.monotonic() - start)
+    return float(np.median(spent))
+
+
+def table(lines) -> str:
+    """Markdown of the results."""
+    of = lambda part: [line for line in lines if line['part'] == part]
+    out = []
+    for line in of('whole'):
+        kinds = ', '.join(f'{k} {100 * v:.1f}' for k, v in line['by_type'].items())
+        out.append(
+            f'- 752 normal images, score by the worst {line["share"]:.0%} of patches (0: the worst '
+            f'one): image AUROC {100 * line["auroc"]:.1f} ({kinds}); at 1 % asked '
+            f'({line["expected"]:.2%} expected) {line["false_alarms"]:.1%} of the 200 new normal '
+            f'images and {line["detected"]:.1%} of the defects are called defects.'
+        )
+    if drawn := of('draws'):
+        new = sum(line['new'] for line in drawn)
+        alarms = [line['false_alarms'] / line['new'] for line in drawn]
+        out.append(
+            f'- {len(drawn)} draws of {TILES} tiles, one image each: {np.mean(alarms):.2%} ± '
+            f'{half(alarms):.2%} of {new:,} new normal images are called defects '
+            f'({drawn[0]["expected"]:.2%} expected at most), and '
+            f'{np.mean([line["detected"] for line in drawn]):.1%} of the defects; AUROC '
+            f'{100 * np.mean([line["auroc"] for line in drawn]):.1f}.'
+        )
+    if some := of('few'):
+        out += ['', '| normal images | ' + ' | '.join(f'{t} turned copies' for t in TURNS) + ' |']
+        out.append('| --- ' * (len(TURNS) + 1) + '|')
+        for num in FEW:
+            cells = [line for line in some if line['images'] == num]
+            said = ' | '.join(f'{100 * c["auroc"]:.1f} ± {100 * c["half"]:.1f}' for c in cells)
+            out.append(f'| {num} | {said} |')
+    if told := of('types'):
+        out += ['', '| types of defects | pixels | macro | micro |', '| --- | --- | --- | --- |']
+        for line in told:
+            out.append(
+                f'| {line["shots"]} examples | {line["size"]} | {100 * line["macro"]:.1f} ± '
+                f'{100 * line["half"]:.1f} | {100 * line["micro"]:.1f} |'
+            )
+    for line in of('large'):
+        out.append(
+            f'\n{line["images"]:,} images of 256 pixels: {line["fit_mb"]} MB over the encoder, '
+            f'{line["images_per_second"]} images a second (the encoder alone '
+            f'{line["encoder_per_second"]}), a heat map {line["heat_map_ms"]} ms; '
+            f'{line["machine"]}, other programs beside it.'
+        )
+    return '\n'.join(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('parts', nargs='*', default=PARTS, help=', '.join(PARTS))
+    parser.add_argument('--size', type=int, default=256, help='of the part types')
+    parser.add_argument('--table', action='store_true', help='only prints what results there are')
+    args = parser.parse_args()
+    lines = [json.loads(text) for text in RESULTS.open()] if RESULTS.exists() else []
+    if args.table:
+        print(table(lines))
+        return
+    logging.set_verbosity(logging.ERROR)
+    keep_compiled()
+    root = data_root()
+    if root is None:
+        raise SystemExit('set ANYSHOT_DATA_DIR to a folder that has magnetic_tile')
+    data = Tiles(root / 'magnetic_tile')
+    for name in args.parts:
+        part = globals()[name]
+        made = part(data, args.size) if name == 'types' else part(data)
+        same = lambda line, name=name: line['part'] == name and line.get('size') in (
+            None, args.size
+        )  # fmt: skip
+        lines = [line for line in lines if not same(line)]
+        for line in made:
+            print(json.dumps(line), flush=True)
+            lines.append(line)
+        write_lines(RESULTS, sorted(lines, key=lambda line: PARTS.index(line['part'])))
+
+
+if __name__ == '__main__':
+    main()

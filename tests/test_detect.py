@@ -1,0 +1,332 @@
+"""The detector on a net of one convolution, against patches taken all at once in NumPy."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import tiny_maps
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+
+from anyshot_jax import AnomalyDetector
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.detect import normal, seeing, views
+from anyshot_jax.detect.detector import UNKNOWN
+from anyshot_jax.types import InputError
+
+LAYERS = ('stride2', 'stride4')
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """One eye for all tests of a size: its programs are compiled once."""
+    monkeypatch.setattr(memory_bank, 'load', tiny_maps.net)
+
+
+def detector(**fields):
+    return AnomalyDetector('tiny', **{'layers': LAYERS, 'size': 16} | fields)
+
+
+@pytest.fixture(scope='module')
+def images():
+    return (
+        tiny_maps.bright_squares(60, 1)[0],
+        tiny_maps.bright_squares(12, 2)[0],
+        *tiny_maps.bright_squares(12, 3, bright=90),
+    )
+
+
+@pytest.fixture(scope='module')
+def fitted(images):
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(memory_bank, 'load', tiny_maps.net)
+        return detector().fit(images[0])
+
+
+def patches(x):
+    eye = seeing.eye('tiny', LAYERS, 16)
+    x = np.repeat(x, 3, -1) if x.shape[-1] == 1 else x
+    return np.asarray(eye.patcher.apply(eye.params, x)).reshape(len(x), -1, eye.dim)
+
+
+def far(x, bank):
+    """[N, P] distances to the nearest of the bank, by differences."""
+    return np.stack([np.linalg.norm(p[:, None] - bank[None], axis=-1).min(1) for p in x])
+
+
+def test_scores_are_those_of_all_patches(fitted, images):
+    good, _, bad, _ = images
+    (known,) = fitted.normal_.values()
+    every = patches(good)
+    bank = every.reshape(-1, 9)  # 60 * 64 of 10,000 that may be kept
+    np.testing.assert_allclose(
+        fitted.score_samples(bad[:3]), -far(patches(bad[:3]), bank).max(1), rtol=1e-4
+    )
+    # Held out: by the images of all other folds.
+    held = known.held_out
+    for i in (0, 31, 59):
+        at = held.number[i]
+        others = every[known.fold_of != known.fold_of[at]].reshape(-1, 9)
+        np.testing.assert_allclose(held.score[i], far(every[at : at + 1], others).max(), rtol=1e-4)
+    assert fitted.threshold_ == pytest.approx(held.score.max())  # 60 are too few for 1 %
+    assert fitted.promise_.loose and fitted.promise_.expected == pytest.approx(1 / 61)
+
+
+def test_scikit_learn_conventions(fitted, images):
+    good, new, bad, _ = images
+    score = fitted.score_samples(np.concatenate([new, bad]))
+    assert roc_auc_score([1] * 12 + [0] * 12, score) > 0.98
+    np.testing.assert_allclose(fitted.decision_function(new), score[:12] - fitted.offset_)
+    assert set(fitted.predict(bad)) == {'defect'} and set(fitted.predict(new)) == {'normal'}
+    said = detector(false_alarm=0.1).fit_predict([*good, bad[0]])
+    assert said[-1] == -1 and (said[:-1] == 1).mean() > 0.85
+    copy = clone(fitted)
+    assert copy.get_params()['layers'] == LAYERS
+    with pytest.raises(NotFittedError):
+        copy.predict(new)
+
+
+def test_where_and_why(fitted, images):
+    good, _, bad, masks = images
+    for x, mask in list(zip(bad, masks, strict=True))[:4]:
+        heat = fitted.heat_map(x)
+        assert heat.shape == (16, 16)
+        assert heat[mask].mean() > 2 * heat[~mask].mean()
+        (verdict,) = fitted.judge([x])
+        left, top, right, bottom = verdict.place
+        assert (right - left, bottom - top) == (2, 2)
+        assert mask[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2].any()
+        why = fitted.explain(x)
+        number = int(why.normal[1:])
+        left, top = why.normal_place[:2]
+        nearest = patches(good[number : number + 1])[0].reshape(8, 8, -1)[top // 2, left // 2]
+        own = patches(x[None])[0].reshape(8, 8, -1)[why.place[1] // 2, why.place[0] // 2]
+        assert np.linalg.norm(own - nearest) == pytest.approx(why.distance, rel=1e-4)
+
+
+def test_more_normal_images(images):
+    good = images[0]
+    found = detector().fit(good[:30]).add_normal(good[30:])
+    known = found.normal_['']
+    assert len(known.names) == 60 and found.promise_.images == 60
+    # The old images' scores are upper bounds of what they would be now.
+    bank = normal.bank_of(known)
+    rows, every = np.asarray(bank.rows), patches(good)
+    for i in range(0, 60, 6):
+        others = rows[(bank.fold >= 0) & (bank.fold != known.fold_of[i])]
+        at = int(np.flatnonzero(known.held_out.number == i)[0])
+        assert known.held_out.score[at] > far(every[i : i + 1], others).max() - 1e-4
+    assert (known.held_out.score < known.held_out.first - 1e-4).any()
+    whole = detector().fit(good)
+    assert abs(whole.threshold_ - found.threshold_) < 0.2 * whole.threshold_
+    small = detector(memory=500).fit(good[:30]).add_normal(good[30:]).normal_['']
+    assert sum(len(f.rows) for f in small.folds) == 500
+
+
+def test_a_failed_addition_leaves_no_trace(fitted, images, tmp_path):
+    before = fitted.score_samples(images[2])
+    (tmp_path / 'x.png').write_bytes(b'no image')
+    with pytest.raises(InputError, match=r'x\.png is not an image'):
+        fitted.add_normal([images[0][0], tmp_path / 'x.png'])
+    np.testing.assert_array_equal(fitted.score_samples(images[2]), before)
+
+
+def stripes(n, seed, axis):
+    """Bars along one axis, which a type of defect is."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(128, 8, (n, 16, 16, 1))
+    for image, at in zip(x, rng.integers(1, 11, n), strict=True):
+        image[(slice(at, at + 4),) if axis == 0 else (slice(None), slice(at, at + 4))] += (
+            90 if axis == 0 else -90
+        )
+    return np.clip(x, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize('shots', [1, 5])
+def test_types_from_few_images(fitted, shots):
+    found = detector().fit(tiny_maps.bright_squares(60, 1)[0])
+    for axis, name in enumerate(('bright', 'dark')):
+        found.add_type(name, stripes(shots, 10 + axis, axis))
+    assert found.types_ == ['bright', 'dark']
+    for axis, name in enumerate(found.types_):
+        p = found.predict_type_proba(stripes(10, 20 + axis, axis))
+        np.testing.assert_allclose(p.sum(1), 1)
+        assert (p.argmax(1) == axis).mean() >= 0.9
+        said = found.predict_type(stripes(10, 20 + axis, axis))
+        assert set(said) <= {name, UNKNOWN} and (said == name).mean() >= (0.9 if shots < 2 else 0.5)
+    verdict = found.judge(stripes(1, 30, 1))[0]
+    assert verdict.type in ('dark', UNKNOWN) and verdict.defect
+    assert found.remove_type('dark').types_ == ['bright']
+
+
+def test_a_mask_says_which_place_is_meant(images):
+    good, new, bad, _ = images
+    found = detector().fit(good)
+    dark, mask = new[0].copy(), np.zeros((16, 16), bool)
+    mask[11:, :5] = True
+    dark[mask] = 0
+    x = np.where(mask[..., None], dark, bad[0])  # a brighter square beside it is the worst place
+    vectors = lambda image, mask: found._vectors([image], None, None if mask is None else [mask])[0]
+    meant = vectors(dark, None)
+    assert vectors(x, mask) @ meant > 0.9 > vectors(x, None) @ meant
+    with pytest.raises(InputError, match='mask of #0 has 8 x 8 pixels, but its image 16 x 16'):
+        found.add_type('spot', [x], masks=[np.ones((8, 8), bool)])
+    with pytest.raises(InputError, match='mask of #0 is empty'):
+        found.add_type('spot', [x], masks=[np.zeros((16, 16), bool)])
+
+
+def test_products_are_told_apart(images):
+    good, new, bad, _ = images
+    dark = good // 4
+    found = detector().fit([*good, *dark], product=['light'] * 60 + ['dark'] * 60)
+    assert found.products_ == ['light', 'dark'] and set(found.threshold_) == {'light', 'dark'}
+    verdicts = found.judge([*new[:4], *(new[:4] // 4)])
+    assert [v.product for v in verdicts] == ['light'] * 4 + ['dark'] * 4
+    assert not any(v.defect for v in verdicts)
+    assert found.judge(bad[:1], product='light')[0].defect
+    assert found.judge(new[:1], product='dark')[0].defect
+    (other,) = found.judge([np.full((16, 16), 250, np.uint8)])
+    assert other.product is None and other.defect
+    with pytest.raises(InputError, match="no product 'lite'; did you mean 'light'"):
+        found.judge(new[:1], product='lite')
+    with pytest.raises(InputError, match='product is missing'):
+        found.add_normal(good[:1])
+
+
+def test_saved_and_read(tmp_path, images):
+    good, new, bad, _ = images
+    found = detector(false_alarm=0.05).fit(good).add_type('spot', bad[:3])
+    found.save(tmp_path / 'm.safetensors')
+    again = AnomalyDetector.load(tmp_path / 'm.safetensors')
+    assert again.get_params() == found.get_params()
+    assert again.judge([*new[:2], *bad]) == found.judge([*new[:2], *bad])
+    assert again.promise_ == found.promise_ and again.explain(bad[0]) == found.explain(bad[0])
+    assert again.add_normal(new).threshold_ == found.add_normal(new).threshold_
+    with pytest.raises(InputError, match='a model is a'):
+        found.save(tmp_path / 'm.npz')
+
+
+def test_damaged_models_are_refused(tmp_path, images):
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / 'm.safetensors'
+    detector().fit(images[0][:4]).save(path)
+    arrays = load_file(path)
+    raw = path.read_bytes()
+    said = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], 'little')])['__metadata__']
+    for name, wrong in (
+        ('product0.rows', arrays['product0.rows'][:-1]),
+        ('product0.image', arrays['product0.image'] + 9),
+        ('product0.score', arrays['product0.score'] * np.nan),
+        ('product0.fold_of', arrays['product0.fold_of'].astype(np.int64)),
+    ):
+        save_file(arrays | {name: wrong}, path, said)
+        with pytest.raises(InputError, match='does not fit the rest'):
+            AnomalyDetector.load(path)
+    save_file(arrays, path)
+    with pytest.raises(InputError, match='no detector of this package'):
+        AnomalyDetector.load(path)
+    path.write_bytes(raw[:200])
+    with pytest.raises(InputError, match='damaged'):
+        AnomalyDetector.load(path)
+    with pytest.raises(InputError, match='no model'):
+        AnomalyDetector.load(tmp_path / 'other.safetensors')
+
+
+def test_what_normal_images_can_be(images, tmp_path):
+    good = images[0]
+    Image.fromarray(good[0, ..., 0]).save(tmp_path / 'a.png')
+    wide = Image.fromarray(np.repeat(np.repeat(good[1, ..., 0], 2, 1)[..., None], 3, -1))
+    found = detector().fit([tmp_path / 'a.png', wide, good[2, ..., 0], good[3]])
+    assert any('3 of 4 normal images are grey' in note for note in found.notes())
+    assert any('loose' in note for note in found.notes())
+    for wrong, says in (
+        ([], 'no image is there'),
+        ('a.png', r"give a list of images, not one: \['a.png'\]"),
+        (['none.png'], 'none.png: there is no such file'),
+        (np.zeros((2, 8, 8, 3)), 'uint8 arrays'),
+        ([3], '#0 is no image'),
+        ([good[0]] * 5, 'all 5 normal images are the same'),
+    ):
+        with pytest.raises(InputError, match=says):
+            detector().fit(wrong)
+    for field, value in (('false_alarm', 0), ('size', 3), ('tile', 100), ('memory', 1)):
+        with pytest.raises(InputError, match=field):
+            detector(**{field: value}).fit(good)
+    with pytest.raises(InputError, match='2 images, but 1 groups'):
+        detector().fit(good[:2], groups=['a'])
+
+
+def test_one_normal_image_gives_scores_and_no_threshold(images):
+    good, new, bad, _ = images
+    found = detector().fit(good[:1])
+    assert found.threshold_ is None and 'no threshold' in found.notes()[0]
+    assert found.score_samples(bad).max() < found.score_samples(new).min()
+    with pytest.raises(InputError, match='one normal image gives no threshold'):
+        found.predict(new)
+    assert found.judge(new[:1])[0].defect is None
+    assert found.add_normal(good[1:20]).threshold_ is not None
+
+
+def test_a_defect_among_the_normal_images_is_named(images):
+    good, _, bad, _ = images
+    found = detector().fit([*good[:30], bad[0]])
+    assert [name for name, *_ in found.strange()] == ['#30']
+    assert any('#30 is unlike the other normal images' in note for note in found.notes())
+    assert detector().fit(good[:30]).strange() == []
+
+
+def test_copies_are_one_image(images):
+    good = images[0]
+    found = detector().fit([*good[:20], good[0], good[0]])
+    assert found.promise_.groups == 20 and found.promise_.images == 22
+    assert any('2 of 22 normal images are copies' in note for note in found.notes())
+    known = found.normal_['']
+    assert len(set(known.fold_of[[0, 20, 21]])) == 1
+
+
+def test_tiles_see_what_the_whole_image_shows():
+    """A patch of this net looks 6 pixels around itself: tiles that overlap by 32 change nothing."""
+    rng = np.random.default_rng(0)
+    x = [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in range(3)]
+    whole = detector(size=0, tile=128, memory=300).fit(x[:2])
+    tiled = copy.copy(whole).set_params(tile=96, overlap=32)
+    maps = [d._one(x[2], None)[0].dist for d in (tiled, whole)]
+    assert maps[0].shape == (64, 64)
+    np.testing.assert_allclose(maps[0], maps[1], atol=1e-4)
+    assert tiled.heat_map(x[2]).shape == (128, 128)
+    place = tiled.judge([x[2]])[0].place
+    assert (place[0] // 2, place[1] // 2) == np.unravel_index(maps[0].argmax(), (64, 64))[::-1]
+
+
+def test_turned_copies_are_remembered(images):
+    good = images[0]
+    found = detector(turns=3).fit(good[:5])
+    assert sum(len(f.rows) for f in found.normal_[''].folds) == 4 * 5 * 64
+    np.testing.assert_allclose(found.score_samples(np.rot90(good[:5], axes=(1, 2))), 0, atol=1e-3)
+    x = Image.fromarray(good[0, ..., 0])
+    for k, copy_ in enumerate(views.copies(x, 3)):
+        np.testing.assert_array_equal(np.asarray(copy_), np.rot90(good[0, ..., 0], k))
+    flat = Image.new('RGB', (40, 30), (9, 8, 7))
+    tilted = views.copies(flat, 7)
+    assert len(tilted) == 8 and tilted[1].size == (40, 30)
+    assert np.ptp(np.asarray(tilted[1]), axis=(0, 1)).max() <= 1  # no empty corners
+
+
+def test_an_exported_program_says_the_same(fitted, images, tmp_path):
+    from jax import export as jax_export
+
+    from anyshot_jax import export
+
+    export.write(fitted, tmp_path / 'm.stablehlo', ['cpu'])
+    said = json.loads((tmp_path / 'm.stablehlo.json').read_text())
+    assert said['input']['shape'] == ['n', 16, 16, 3] and said['threshold'] == fitted.threshold_
+    program = jax_export.deserialize(bytearray((tmp_path / 'm.stablehlo').read_bytes()))
+    x = np.repeat(np.concatenate([images[1][:2], images[2][:3]]), 3, -1)
+    score, defect, maps = program.call(x)
+    np.testing.assert_allclose(score, -fitted.score_samples(x), rtol=1e-5)
+    assert defect.tolist() == [False] * 2 + [True] * 3
+    np.testing.assert_allclose(maps[4], fitted._one(x[4], None)[0].dist, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,122 @@
+"""`predict --good` on a folder: the table, the page, and what does not go together."""
+
+import csv
+
+import numpy as np
+import pytest
+import tiny_maps
+from PIL import Image
+
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.predict import defects
+from anyshot_jax.types import InputError
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(memory_bank, 'load', tiny_maps.named)
+
+
+def paint(folder, num, seed, bright=0):
+    """Noise of 64 pixels; a square of 24 pixels is `bright`er."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(num):
+        x = rng.normal(120, 8, (64, 64))
+        row, column = rng.integers(0, 40, 2)
+        x[row : row + 24, column : column + 24] += bright
+        Image.fromarray(np.clip(x, 0, 255).astype(np.uint8)).save(folder / f'{i:03}.png')
+
+
+@pytest.fixture
+def folders(tmp_path):
+    paint(tmp_path / 'normal', 30, 0)
+    paint(tmp_path / 'new/good', 6, 1)
+    paint(tmp_path / 'new/stain', 4, 2, bright=-70)
+    paint(tmp_path / 'new/glare', 4, 3, bright=70)
+    paint(tmp_path / 'types/stain', 2, 4, bright=-70)
+    paint(tmp_path / 'types/glare', 2, 5, bright=70)
+    paint(tmp_path / 'types/good', 1, 6)
+    (tmp_path / 'new/good/notes.txt').write_text('no image')
+    return tmp_path
+
+
+def asked(root, **fields):
+    given = {
+        'query': root / 'new',
+        'good': root / 'normal',
+        'out': root / 'out',
+        'size': 64,
+        'encoder': 'tiny',
+    }
+    return defects.Request(**{k: str(v) if k in ('query', 'good', 'out') else v
+                              for k, v in (given | fields).items()})  # fmt: skip
+
+
+def rows(root):
+    with (root / 'out/predictions.csv').open() as f:
+        return list(csv.DictReader(f))
+
+
+def test_table_and_page(folders):
+    (folders / 'new/good/broken.png').write_bytes(b'\x89PNG\r\n\x1a\n')
+    with pytest.raises(InputError, match=r'broken\.png .*--on_error=skip'):
+        defects.run(asked(folders))
+    done = defects.run(
+        asked(folders, types=str(folders / 'types'), on_error='skip',
+              save=str(folders / 'out/m.safetensors'))
+    )  # fmt: skip
+    assert (done['images'], done['defects'], done['unreadable'], done['other']) == (14, 8, 1, 1)
+    found = {row['path']: row for row in rows(folders)}
+    assert len(found) == 15 and 'broken.png' in found['good/broken.png']['error']
+    for path, row in found.items():
+        if row['error']:
+            continue
+        defect = not path.startswith('good/')
+        assert row['verdict'] == ('defect' if defect else 'normal')
+        assert (float(row['score']) > float(row['threshold'])) == defect
+        assert row['type'] in (('', row['label'], 'unknown type') if defect else ('',))
+        assert row['label'] == path.split('/')[0]
+        assert 0 <= int(row['left']) < int(row['right']) <= 64
+    text = (folders / 'out/report.html').read_text()
+    assert 'By folder' in text and 'Least sure' in text and 'class="find"' in text
+    assert 'Passed over: 1 files' in text and '99 or more' in text
+    # The least sure first.
+    unsure = text.split('id="unsure"')[1].split('</section>')[0]
+    order = [unsure.index(f'>{path}<') for path in sorted(
+        (p for p, row in found.items() if not row['error']),
+        key=lambda p: abs(np.log(float(found[p]['score']) / float(found[p]['threshold']))),
+    )]  # fmt: skip
+    assert order == sorted(order)
+    # The saved detector says the same.
+    again = asked(folders, good='', model=str(folders / 'out/m.safetensors'), on_error='skip')
+    defects.run(again._replace(out=str(folders / 'out2')))
+    with (folders / 'out2/predictions.csv').open() as f:
+        assert {r['path']: r['score'] for r in csv.DictReader(f)} == {
+            path: row['score'] for path, row in found.items()
+        }
+
+
+def test_products(folders):
+    paint(folders / 'both/light', 8, 7, bright=90)
+    paint(folders / 'both/plain', 8, 8)
+    done = defects.run(asked(folders, good=str(folders / 'both'), products=True))
+    assert done['images'] == 14
+    assert {row['product'] for row in rows(folders)} <= {'light', 'plain', 'none'}
+    with pytest.raises(InputError, match=r"'000\.png' is in none"):
+        defects.run(asked(folders, good=str(folders / 'normal'), products=True, overwrite=True))
+
+
+def test_what_does_not_go_together(folders):
+    assert defects.is_asked('', 'x', '') and not defects.is_asked('', '', str(folders / 'none'))
+    (folders / 'empty/scratch').mkdir(parents=True)
+    for fields, says in (
+        ({'good': '', 'types': 'x'}, 'no normal images to compare them with: give --good=DIR'),
+        ({'model': 'm.safetensors'}, 'leave --good out'),
+        ({'query': folders / 'none'}, 'is not a directory'),
+        ({'query': folders / 'empty'}, 'holds no images'),
+        ({'size': 5}, 'size=5'),
+        ({'types': str(folders / 'empty')}, 'holds no image of that type'),
+    ):
+        with pytest.raises(InputError, match=says):
+            defects.run(asked(folders, **fields))
