@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from anyshot_jax.detect import memory, views
 from anyshot_jax.detect.inputs import content, in_order
 from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.scores import WORST, Comparison, Looks, compare_images
 from anyshot_jax.detect.seeing import Eye, encode, parts
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.types import Array
 
 BLOCK = 2048  # patches that the search takes together (`ops/neighbours.py`)
@@ -121,7 +121,7 @@ def extend(
                 yield i, copy
 
     cells = np.stack(np.unravel_index(np.arange(eye.cells**2), (eye.cells,) * 2), 1)
-    with tqdm(total=len(items), desc=f'remember {say}', disable=None) as bar:
+    with bar(total=len(items), desc=f'remember {say}') as shown:
         for batch, patches, _ in encode(
             eye, parts(turned(), looks.view, eye.cells, looks.foreground)
         ):
@@ -137,7 +137,7 @@ def extend(
                     folds[k], own[counts], first + part.image, cells[counts] + start, matrix,
                     most, looks.seed,
                 )  # fmt: skip
-            bar.update(batch[-1].image + 1 - bar.n)
+            shown.update(batch[-1].image + 1 - bar.n)
     folds = [memory.thin(fold, most, looks.seed) for fold in folds]
     after = before._replace(
         folds=tuple(folds),

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from anyshot_jax.detect.inputs import in_order
 from anyshot_jax.detect.seeing import Contrast, Eye, Part, encode, parts, weights
 from anyshot_jax.detect.views import View
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.types import Array, InputError
 
 WORST = 8  # patches of a normal image that are kept, by which its score follows the memory
@@ -58,7 +58,7 @@ def compare_images(
     """
     images = ((i, image) for i, image, _ in in_order(items, names, errors))
     gathered: _Image | None = None
-    with tqdm(total=len(items), desc=say, disable=None if say else True) as bar:
+    with bar(total=len(items), desc=say, hidden=not say) as shown:
         for batch, patches, head in encode(
             eye, parts(images, looks.view, eye.cells, looks.foreground, counts_of)
         ):
@@ -70,12 +70,12 @@ def compare_images(
                 if gathered is None or gathered.number != part.image:
                     if gathered is not None:
                         yield gathered.number, gathered.found(looks.share)
-                        bar.update()
+                        shown.update()
                     gathered = _Image(part, len(banks))
                 gathered.add(part, [Contrast(*(a[i] for a in one)) for one in told], flat[i])
         if gathered is not None:
             yield gathered.number, gathered.found(looks.share)
-            bar.update()
+            shown.update()
 
 
 class _Image:
