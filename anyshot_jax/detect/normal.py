@@ -137,7 +137,7 @@ def extend(
                     folds[k], own[counts], first + part.image, cells[counts] + start, matrix,
                     most, looks.seed,
                 )  # fmt: skip
-            shown.update(batch[-1].image + 1 - bar.n)
+            shown.update(batch[-1].image + 1 - shown.n)
     folds = [memory.thin(fold, most, looks.seed) for fold in folds]
     after = before._replace(
         folds=tuple(folds),
