@@ -4,12 +4,14 @@
 
 The program takes images [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
 gives probabilities [N, C], likeness to a known class [N] and whether that says "unknown" [N].
-Weights are in it. Classes stand beside it in FILE.json. See README.md for a loader. A detector's
-program gives scores [N], whether they are defects [N] and maps of where [N, h, w].
+Weights are in it. Classes stand beside it in FILE.json, and what reads images as they were read
+here in <name>_images.py, which needs NumPy and Pillow only. See README.md for a loader. A
+detector's program gives scores [N], whether they are defects [N] and maps of where [N, h, w].
 """
 
 import json
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -19,6 +21,7 @@ from jax import export as jax_export
 
 from anyshot_jax import command
 from anyshot_jax.classify import joint, nearest_mean
+from anyshot_jax.data.readers import pixels
 from anyshot_jax.storage import files
 from anyshot_jax.storage.lock import Lock, beside
 from anyshot_jax.types import InputError
@@ -37,6 +40,12 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
             f'method={classifier.method!r} answers all items of a call together, which no fixed '
             "program does: set method='prototypes'"
         )
+    if classifier.of_images_ and classifier.crop == 'tiles':
+        raise InputError("crop='tiles' shows several squares of an image, a program takes one: set "
+                         "crop='whole' and fit again")  # fmt: skip
+    if not classifier.frame_.as_they_are:
+        raise InputError('these feature vectors lie too far off for a program of float32: bring '
+                         'each feature to mean 0 and deviation 1, and fit again')  # fmt: skip
     head, words = jax.tree.map(jnp.asarray, (classifier.head_, classifier.joint_))
     if classifier.of_images_:
         net = classifier.encoder_
@@ -108,9 +117,21 @@ def write(model, path: Path, platforms=PLATFORMS) -> None:
         'input': {'shape': ['n', *item.shape[1:]], 'dtype': str(item.dtype)},
         'platforms': list(program.platforms),
     }
+    of_squares = getattr(model, 'of_images_', False)
+    if of_squares:
+        how = model.reading_
+        said['input'] |= {'crop': how.crop, 'range': list(how.span)}
     with Lock(beside(path), f'{path} is being written by another call'):  # both are of one call
         files.write_bytes(path, data)
         files.write_text(path.with_suffix('.stablehlo.json'), json.dumps(said, indent=1) + '\n')
+        if of_squares:
+            source = Path(pixels.__file__).read_text('utf-8')
+            files.write_text(path.with_name(reader_name(path)), source)
+
+
+def reader_name(path: Path) -> str:
+    """The name of the module that reads images for a program."""
+    return re.sub(r'\W', '_', path.stem) + '_images.py'
 
 
 def main(argv: list[str]) -> None:
@@ -128,6 +149,8 @@ def main(argv: list[str]) -> None:
     model = AnomalyDetector.load(path) if is_detector(path) else AnyShotClassifier.load(path)
     write(model, Path(given['out']), given['platforms'])
     print(f'program: {given["out"]}\nwhat its numbers are: {given["out"]}.json')
+    if isinstance(model, AnyShotClassifier) and model.of_images_:
+        print(f'what reads images for it: {reader_name(Path(given["out"]))}')
 
 
 def _define_flags() -> None:

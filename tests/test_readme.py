@@ -84,7 +84,7 @@ def test_the_readmes_net_and_data_learn(readme, tiny_config, tmp_path, monkeypat
     config = defaults('protonet', 'own_parts.rings', 'own_parts.small_net')
     for part in ('train', 'eval', 'optim'):
         config[part].update(tiny[part])
-    config.optim.learning_rate = 1e-4
+    config.optim.learning_rate = 1e-2
     config.update({k: tiny[k] for k in ('num_steps', 'batch_size', 'steps_per_call', 'eval_every')})
     config.update({'log_every': 10, 'save_every': 10})
     done = loop.run(config, tmp_path / 'run')
