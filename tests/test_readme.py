@@ -95,7 +95,8 @@ def test_the_readmes_net_and_data_learn(readme, tiny_config, tmp_path, monkeypat
     from anyshot_jax import TrainedClassifier
 
     images = [np.full((8, 8, 3), v, np.uint8) for v in (0, 0, 255, 255)]
-    embedded = TrainedClassifier(str(tmp_path / 'run')).embed(images)
+    fitted = TrainedClassifier(str(tmp_path / 'run')).fit(images, ['a', 'a', 'b', 'b'])
+    embedded = fitted.embed(images)
     np.testing.assert_allclose(embedded[0], run.embed(x)[0], rtol=1e-5, atol=1e-5)
 
 
