@@ -40,6 +40,7 @@ SPINE: dict[str, Any] = {
     'stop_at': 0.0,  # training stops once validation's value has reached this; 0: never
     'eval_only': False,
     'plan': False,  # print what the run needs of memory and time, and end
+    'plan_for': '',  # of a machine that isn't there: v4 | v5e | a100 | h100 (runtime/ahead.py)
     'features_from': '',  # an earlier stage whose exported features stand in for the items
     'encoder': '',  # frozen, its features stand in for images: encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
@@ -124,20 +125,22 @@ def defaults(method: str, data: str, net: str = '') -> ConfigDict:
 def in_stages(**stages: ConfigDict) -> ConfigDict:
     """A recipe of several stages, run in this order.
 
-    `seed`, `plan` and `data.dir` are one field for all of them, also at the top; every other field
-    of a stage stands below its name.
+    `seed`, `plan`, `plan_for` and `data.dir` are one field for all of them, also at the top; every
+    other field of a stage stands below its name.
 
     Raises:
       InputError: a stage that is called like a role of the data, or like a field of the recipe.
     """
     for name in stages:
-        if name in (*ROLES, 'stages', 'seed', 'plan', 'data'):
+        if name in (*ROLES, 'stages', 'seed', 'plan', 'plan_for', 'data'):
             what = 'a role of the data' if name in ROLES else 'a field of the recipe'
             raise InputError(f'a stage cannot be called {name!r}, which is {what}: rename it')
     seed, plan, directory = FieldReference(0), FieldReference(False), FieldReference('')
+    plan_for = FieldReference('')
     for stage in stages.values():
         stage.seed, stage.plan, stage.data.dir = seed, plan, directory
-    shared = {'seed': seed, 'plan': plan, 'data': {'dir': directory}}
+        stage.plan_for = plan_for
+    shared = {'seed': seed, 'plan': plan, 'plan_for': plan_for, 'data': {'dir': directory}}
     return ConfigDict({'stages': tuple(stages), **shared, **stages}).lock()
 
 
@@ -410,7 +413,7 @@ def _assign(full: ConfigDict, given: ConfigDict, path: str) -> None:
             raise InputError(f'{path}.{name} must be {want}, got {value!r}') from e
 
 
-NOT_HASHED = ('eval_only', 'plan')  # fields that change no result
+NOT_HASHED = ('eval_only', 'plan', 'plan_for')  # fields that change no result
 
 
 def config_hash(config: ConfigDict) -> str:

@@ -29,6 +29,7 @@ from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.contrastive import pair_cross_entropy
 from anyshot_jax.ops.distance import cosine, unit
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.runtime.devices import map_over_devices
 from anyshot_jax.types import Data, Episode, InputError, Method, TrainState
@@ -95,7 +96,7 @@ def build(config, data):
             z_s, z_q = jnp.split(unit(z), [len(y_s)])
             # Every shot of a class is a key of a set with one of each class.
             sets = jax.lax.stop_gradient(z_s).reshape(ways, -1, z_s.shape[-1])
-            logits = jnp.einsum('qd,wsd->sqw', z_q, sets) / fields.temperature
+            logits = jnp.einsum('qd,wsd->sqw', z_q, sets, precision='highest') / fields.temperature
             target = jnp.broadcast_to(y_q, logits.shape[:2])
         else:
             logits, extra = scores(params, extra, x_s, y_s, x_q, ways, 'train')
@@ -123,8 +124,10 @@ def build(config, data):
             z = unit(forward(net, params, state.extra, x, mode='inductive')[0])
             member = jax.nn.one_hot(y, ways)
             others = (member[None] * ~own[..., None]).swapaxes(1, 2)  # [N, W, N]
-            means = others @ jax.lax.stop_gradient(z)
-            logits = jnp.einsum('nd,nwd->nw', z, unit(means)) / fields.temperature
+            means = product(others, jax.lax.stop_gradient(z))
+            logits = (
+                jnp.einsum('nd,nwd->nw', z, unit(means), precision='highest') / fields.temperature
+            )
             return cross_entropy(logits, y)[0]
 
         def step(carry, _):

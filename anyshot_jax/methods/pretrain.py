@@ -13,6 +13,7 @@ from anyshot_jax.episodes import augment
 from anyshot_jax.episodes.episodic import EMBED_CHUNK, cross_entropy
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
+from anyshot_jax.ops.product import product
 from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.stages.handover import export_net
 from anyshot_jax.stages.similarity import backbone, novel
@@ -51,7 +52,7 @@ def build(config, data):
 
     def scores(params, stats, x, mode):
         z, stats = net.apply(params['net'], stats, x, mode)
-        return z @ params['head']['kernel'] + params['head']['bias'][None], stats
+        return product(z, params['head']['kernel']) + params['head']['bias'][None], stats
 
     def loss(params, stats, batch, key):
         x, y = batch

@@ -23,6 +23,7 @@ from anyshot_jax.episodes import sampling
 from anyshot_jax.episodes.episodic import embed_dataset, episodic, task_name
 from anyshot_jax.ops.distance import squared_euclidean
 from anyshot_jax.ops.graph import centre_groups, graph_embedding
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_centres
 from anyshot_jax.runtime.devices import map_over_devices
 from anyshot_jax.stages.synthesis import has_colours, weigh
@@ -148,7 +149,7 @@ def support(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | 
 
 def induce(x_s: Array, weight_s: Array, x_q: Array) -> Array:
     """Scores [Q, W] by the nearest weighted mean."""
-    means = weight_s.T @ x_s / jnp.maximum(weight_s.sum(0), 1e-12)[:, None]
+    means = product(weight_s.T, x_s) / jnp.maximum(weight_s.sum(0), 1e-12)[:, None]
     return -squared_euclidean(x_q, means)
 
 

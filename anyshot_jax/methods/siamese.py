@@ -17,6 +17,7 @@ from anyshot_jax.config import build_net, check_choices
 from anyshot_jax.episodes.episodic import episodic, forward, init_net, join
 from anyshot_jax.ops.contrastive import MININGS, balanced_mean, contrastive, euclidean, triplet
 from anyshot_jax.ops.distance import squared_euclidean, unit
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.types import InputError
 
@@ -69,7 +70,7 @@ def build(config, data):
             return -euclidean(squared_euclidean(a, b))
         kernel, bias = params['head']['kernel'], params['head']['bias']
         # Row by row: [N, M, D] would be large.
-        return jax.lax.map(lambda row: jnp.abs(row[None] - b) @ kernel + bias, a)
+        return jax.lax.map(lambda row: product(jnp.abs(row[None] - b), kernel) + bias, a)
 
     def score(params, extra, episode):
         sim = similarity(params, extra, episode.x_q, episode.x_s)

@@ -28,8 +28,9 @@ from anyshot_jax.episodes import augment
 from anyshot_jax.episodes.episodic import EMBED_CHUNK
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.ops.graph import cosine_gap, smoothness
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.weighting import stretch
-from anyshot_jax.runtime.devices import AXIS, map_rows, over_devices
+from anyshot_jax.runtime.devices import AXIS, for_batch, map_rows, over_devices
 from anyshot_jax.stages.handover import exported, start_from
 from anyshot_jax.stages.similarity import Similarity, backbone, learnt, novel
 from anyshot_jax.types import Array, InputError, Method, TrainState
@@ -116,7 +117,7 @@ def build(config, data):
     def loss(params, stats, frozen, batch: Image, alpha: float):
         """Loss of the batch on this device; the graph is that of the batches on all devices."""
         h, stats = net.apply(params['net'], stats, batch.x, 'train')
-        scores = h @ params['head']['kernel'] + params['head']['bias'][None]
+        scores = product(h, params['head']['kernel']) + params['head']['bias'][None]
         log_prob = jax.nn.log_softmax(scores)
         named = jnp.take_along_axis(log_prob, batch.y[:, None], 1)[:, 0]
         value, rough = -jnp.mean(batch.weight * named), jnp.zeros(())
@@ -165,7 +166,7 @@ def build(config, data):
 
     def scores_of(state, x):
         h = embed(state, x)
-        return h @ state.params['head']['kernel'] + state.params['head']['bias'][None]
+        return product(h, state.params['head']['kernel']) + state.params['head']['bias'][None]
 
     def embed(state, x):
         return net.apply(state.params['net'], state.extra['net'], x, 'inductive')[0]
@@ -288,11 +289,11 @@ def _check(config, data) -> None:
                 f'config.batch_size={config.batch_size} must be a multiple of '
                 f'config.method.small_batch={fields.small_batch}'
             )
-        local = config.batch_size // jax.local_device_count()
+        local = config.batch_size // len(for_batch(config.batch_size))
         if local % (config.batch_size // fields.small_batch):
             raise InputError(
                 f'config.method.small_batch={fields.small_batch} must divide over '
-                f'{jax.local_device_count()} devices'
+                f'{len(for_batch(config.batch_size))} devices'
             )
         if min(fields.first_epochs, fields.halve_epochs - 1) < 0:
             raise InputError('config.method.first_epochs must be >= 0 and halve_epochs >= 1')

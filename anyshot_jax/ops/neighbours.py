@@ -4,9 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from anyshot_jax.target import on_cpu
 from anyshot_jax.types import Array
 
-QUERIES, BANK = 512, 2048  # rows of either side whose distances are there at once
+# Rows of either side whose distances are there at once: what a CPU's cache holds, and, where there
+# is none to care for, what few large products are made of.
+QUERIES, BANK = 512, 2048
+QUERIES_ACCELERATOR, BANK_ACCELERATOR = 4096, 16384
 
 
 def nearest(
@@ -26,7 +30,7 @@ def nearest(
     if not 0 < k <= len(bank):
         raise ValueError(f'nearest: k={k} must be 1..{len(bank)}')
     x, bank = jnp.asarray(x), jnp.asarray(bank)
-    size = min(QUERIES, len(x))
+    size = min(QUERIES if on_cpu() else QUERIES_ACCELERATOR, len(x))
     blocks = -(-len(x) // size)
     mean = jnp.mean(bank, 0, keepdims=True)
     padded = jnp.pad(x, ((0, blocks * size - len(x)), (0, 0))).reshape(blocks, size, -1)
@@ -47,7 +51,7 @@ def nearest(
 def _parts(bank: jax.Array, allowed: Array | None) -> tuple[jax.Array, jax.Array]:
     """Blocks of the bank [b, S, D] and their squared lengths [b, S]; infinite: never found."""
     k, d = bank.shape
-    size = min(BANK, k)
+    size = min(BANK if on_cpu() else BANK_ACCELERATOR, k)
     blocks = -(-k // size)
     length = (bank * bank).sum(1)
     if allowed is not None:

@@ -7,6 +7,8 @@ Chen, Niu, Liu, Zhang, "Weak-shot fine-grained classification via similarity tra
 import jax
 import jax.numpy as jnp
 
+from anyshot_jax.ops.product import product
+
 
 def mean_similarity(
     sim: jax.Array,
@@ -84,7 +86,7 @@ def normalise(weight: jax.Array, label: jax.Array, num_classes: int) -> jax.Arra
       [N], with mean 1 in every class; 1 for all items of a class whose weights are all 0.
     """
     member = jax.nn.one_hot(label, num_classes, dtype=weight.dtype)
-    total, count = weight @ member, member.sum(0)
+    total, count = product(weight, member), member.sum(0)
     mean = (total / jnp.maximum(count, 1))[label]
     return jnp.where(mean > 1e-12, weight / jnp.maximum(mean, 1e-12), 1.0)
 
@@ -120,7 +122,7 @@ def votes(sim: jax.Array, label: jax.Array, weight: jax.Array, num_classes: int)
     sim = jnp.where(other, (sim + sim.T) / 2, 0)
     member = jax.nn.one_hot(label, num_classes, dtype=sim.dtype) * weight[:, None]
     mass = member.sum(0, keepdims=True) - member
-    return jnp.where(mass > 1e-9, sim @ member / jnp.maximum(mass, 1e-9), 0)
+    return jnp.where(mass > 1e-9, product(sim, member) / jnp.maximum(mass, 1e-9), 0)
 
 
 def vote_weights(sim: jax.Array, label: jax.Array, num_classes: int, rounds: int) -> jax.Array:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.ops.distance import unit
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.ops.transport import sinkhorn
 from anyshot_jax.types import ACCURACY, TEST_SEEN, Array, Data, Dataset, InputError, Method
@@ -58,8 +59,8 @@ def predict_means(data, dataset, penalty: float) -> jax.Array:
     given, asked = words(train), words(dataset)
     middle, mean = given.mean(0, keepdims=True), means.mean(0, keepdims=True)
     given, asked = unit(given - middle), unit(asked - middle)
-    gram = given @ given.T + penalty * jnp.eye(len(given))
-    found = mean + asked @ given.T @ jnp.linalg.solve(gram, means - mean)
+    gram = product(given, given.T) + penalty * jnp.eye(len(given))
+    found = mean + product(product(asked, given.T), jnp.linalg.solve(gram, means - mean))
     if 'colours' not in train.extras:
         return found
     said = lambda d: d.extras['colours'] - train.extras['colours'].mean(0, keepdims=True)
@@ -132,7 +133,7 @@ def synthesiser(
     @jax.jit
     def zero_shot(state, data, key, dataset):
         x = weigh(dataset.x, fields.colours, coloured)
-        sim = x @ centres(state, data, key, dataset).T
+        sim = product(x, centres(state, data, key, dataset).T)
         share = jnp.full(len(dataset.count), len(x) / len(dataset.count))
         plan, _ = sinkhorn(-sim, jnp.ones(len(x)), share)
         return {
@@ -150,7 +151,9 @@ def synthesiser(
         means = weigh(means, fields.colours, coloured)
         every = jnp.concatenate([means, centres(state, data, key, novel)])
         less = jnp.concatenate([jnp.full(start, fields.calibration), jnp.zeros(len(novel.count))])
-        answer = lambda x: jnp.argmax(weigh(x, fields.colours, coloured) @ every.T - less[None], 1)
+        answer = lambda x: jnp.argmax(
+            product(weigh(x, fields.colours, coloured), every.T) - less[None], 1
+        )
         seen = per_class(answer(held_out.x), held_out)[:start]  # in the order of `roles`
         unseen = per_class(answer(novel.x) - start, novel)
         s, u = seen.mean(), unseen.mean()

@@ -15,14 +15,18 @@ from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
 from anyshot_jax import report
-from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.runtime import ahead
+from anyshot_jax.runtime.devices import for_batch, on_all_devices
 from anyshot_jax.storage import files
+from anyshot_jax.target import on_cpu
 from anyshot_jax.training import (
     checkpoint,
     checks,
+    fit,
     intervals,
     logbook,
     plan,
+    plan_for,
     population,
     prepare,
     processes,
@@ -47,7 +51,9 @@ class Run(NamedTuple):
     stages: Mapping[str, Any] | None  # what earlier stages exported; None: the run has no stages
     on_validation: OnValidation | None
     population: Population
-    data: Data  # on all devices
+    host: Data  # as it is prepared, on the host
+    data: Data  # on all of this process's devices
+    devices: list[jax.Device]  # of all processes
     shown: dict[str, Array]  # images that the report shows in place of features
     recent: ocp.CheckpointManager
     best: ocp.CheckpointManager
@@ -94,7 +100,8 @@ def run(
         processes.say(f'stage {number} of {len(config.stages)}: {name}')
         means = _run_stage(config[name], own, exported, config_file, on_validation)
         if not processes.any_process((own / 'result.json').exists()):
-            if config[name].get('plan') and name != config.stages[-1]:
+            planned = config[name].get('plan') or config[name].get('plan_for')
+            if planned and name != config.stages[-1]:
                 print(f'The later stages need what {name!r} exports: run it, then plan again.')
             return workdir.TrainedRun(own, {})
         exported[name] = files.load_artifacts(own / 'artifacts.npz')
@@ -104,10 +111,8 @@ def run(
 def _run_stage(config, folder, stages, config_file, on_validation) -> dict[str, float]:
     config = configs.check(config)
     checks.check(config, in_stages=stages is not None)
-    if config.plan:  # without the workdir
-        everyone, data, _ = _build(config, stages)
-        states = on_all_devices(jax.jit(everyone.init)(data))
-        plan.show(config, everyone, data, states)
+    if config.plan or config.plan_for:  # without the workdir
+        _plan(config, stages)
         return {}
     with contextlib.ExitStack() as held:
 
@@ -125,23 +130,41 @@ def _run_stage(config, folder, stages, config_file, on_validation) -> dict[str, 
             changed = workdir.changed_data(record, config)
             news = 'finished; give another --workdir to run again, or a larger config.num_steps'
             return result.show(record, folder, f'{news}\n{changed}'.strip())
-        everyone, data, shown = _build(config, stages)
-        states = on_all_devices(jax.jit(everyone.init)(data))
+        everyone, host, shown, devices = _build(config, stages)
+        own = [d for d in devices if d.process_index == jax.process_index()]
+        data = on_all_devices(host, own)
+        states = on_all_devices(jax.jit(everyone.init)(data), own)
         processes.on_process_0(lambda: workdir.keep_config(config, folder, longer=longer))
         return _restore_train_test(
             Run(
-                config, folder, config_file, stages, on_validation, everyone, data, shown,
+                config, folder, config_file, stages, on_validation, everyone, host, data,
+                devices, shown,
                 *workdir.open_managers(folder),
             ),
             states,
         )  # fmt: skip
 
 
-def _build(config, stages) -> tuple[Population, Data, dict[str, Array]]:
+def _build(config, stages) -> tuple[Population, Data, dict[str, Array], list[jax.Device]]:
     processes.say(f'reads {config.data.name}, builds {config.method.name}')
-    data, shown = prepare.load(config, stages)
-    everyone = population.build(config, data)
-    return everyone, on_all_devices(data), shown
+    host, shown = prepare.load(config, stages)
+    everyone = population.build(config, host)
+    devices = for_batch(config.batch_size if config.num_steps else 0)
+    if (line := fit.devices_line(config.batch_size, devices)) and processes.first():
+        print(line)
+    return everyone, host, shown, devices
+
+
+def _plan(config, stages) -> None:
+    if config.plan_for:
+        ahead.machine(config.plan_for)  # before work starts
+        plan_for.show(config, prepare.load(config, stages)[0])
+        return
+    everyone, host, _, devices = _build(config, stages)
+    own = [d for d in devices if d.process_index == jax.process_index()]
+    data = on_all_devices(host, own)
+    states = on_all_devices(jax.jit(everyone.init)(data), own)
+    plan.show(config, everyone, data, states, devices)
 
 
 def _restore_train_test(run: Run, states: Any) -> dict[str, float]:
@@ -207,7 +230,9 @@ def _train(run: Run, states: Any, progress: Progress, pending: dict) -> tuple[An
     overview = parameter_overview.get_parameter_overview(params, include_stats=False)
     processes.on_process_0(lambda: files.write_text(run.folder / 'parameters.txt', overview + '\n'))
     sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
-    compiled = make_population_step(run.population, **sizes)
+    build = lambda config: population.build(config, run.host)
+    compiled = fit.fitted(config, build, run.data, states, run.devices)[1]
+    compiled = compiled or make_population_step(run.population, **sizes, devices=run.devices)
     if 0 < step < config.num_steps:
         processes.say(f'goes on from step {step} of {config.num_steps}')
         if config.optim.schedule in OVER_NUM_STEPS:
@@ -219,15 +244,30 @@ def _train(run: Run, states: Any, progress: Progress, pending: dict) -> tuple[An
         processes.say('compiles the training step; the first call takes longest')
     due = lambda every: every > 0 and (step % every == 0 or step >= config.num_steps)
     log = logbook.Logbook(run.folder, step, config.num_steps, pending)
+    periods = config.log_every, config.eval_every, config.save_every
+    calls: list[tuple[int, Any]] = []  # whose metrics have not been read yet
+    clock = time.monotonic()
+
+    def read() -> None:
+        """Takes in the metrics of the calls so far: waits for the last one."""
+        nonlocal clock
+        while calls:
+            last, metrics = calls.pop(0)
+            metrics = jax.device_get(metrics)
+            _go_on_without(progress.note_metrics(metrics, last), run, progress)
+            log.add(metrics, time.monotonic() - clock)
+            clock = time.monotonic()
+
     progress.tick()
     with log, logbook.Sigterm() as sigterm:
         while step < config.num_steps and not progress.ended(config).all():
-            called = time.monotonic()
+            clock = clock if calls else time.monotonic()
             states, metrics = compiled(states, run.data)
-            metrics = jax.device_get(metrics)
             step += config.steps_per_call
-            _go_on_without(progress.note_metrics(metrics, step), run, progress)
-            log.add(metrics, time.monotonic() - called)
+            read()  # only now, so that an accelerator has work while we wait and write
+            calls.append((step, metrics))
+            if on_cpu() or any(map(due, periods)):
+                read()
             if due(config.log_every):
                 log.train(step)
             if due(config.eval_every):
@@ -235,12 +275,14 @@ def _train(run: Run, states: Any, progress: Progress, pending: dict) -> tuple[An
             progress.tick()
             stopped = processes.any_process(sigterm.came)
             if due(config.save_every) or stopped:
+                read()
                 _go_on_without(progress.note_state(states, step), run, progress)
                 record = {**progress.record(), 'pending': log.pending()}
                 checkpoint.save(run.recent, step, states, record)
                 log.flush()
             if stopped:
                 break
+        read()
     return states, stopped
 
 
@@ -260,9 +302,9 @@ def _validate(run: Run, states: Any, progress: Progress, step: int, log) -> None
 def _evaluate(run: Run, states: Any, progress: Progress, phase: str, role: str) -> list:
     """The values of every member, None for one that has diverged."""
     everyone = run.population
-    keys, states, data = processes.to_global(
-        on_all_devices((everyone.keys[phase], states, run.data))
-    )
+    own = jax.tree.leaves(run.data)[0].devices()
+    placed = on_all_devices((everyone.keys[phase], states, run.data), own)
+    keys, states, data = processes.to_global(placed)
     of = lambda i, method: method.evaluate(population.take(states, i), data, keys[i], role)
     return [
         None if progress.diverged[i] else intervals.summarise(of(i, method))

@@ -24,7 +24,9 @@ def make_step(method: Method, *, batch_size: int, steps_per_call: int, devices=N
     return _on_devices(steps, batch_size, devices)
 
 
-def make_population_step(population: Population, *, batch_size: int, steps_per_call: int):
+def make_population_step(
+    population: Population, *, batch_size: int, steps_per_call: int, devices=None
+):
     """`make_step` of all members at once.
 
     Returns:
@@ -38,7 +40,7 @@ def make_population_step(population: Population, *, batch_size: int, steps_per_c
 
         return population.each(one, states, *drawn)
 
-    step = _on_devices(steps, batch_size, None)
+    step = _on_devices(steps, batch_size, devices)
     drawn = population.keys['step'], population.values
 
     def call(states, data):
