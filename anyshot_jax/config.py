@@ -30,9 +30,9 @@ SPINE: dict[str, Any] = {
     'vary': (),
     'member_chunk': 0,  # members computed at once; 0: right for the backend
     'num_steps': 1000,
-    'batch_size': 8,  # units (episodes, pairs, items) a step over all devices
+    'batch_size': 8,  # tasks (episodes, pairs, items) a step over all devices
     'steps_per_call': 10,  # steps that one compiled call scans over
-    'task_chunk': 0,  # units differentiated at once; 0: right for the backend
+    'task_chunk': 0,  # tasks differentiated at once; 0: right for the backend
     'log_every': 100,
     'eval_every': 500,
     'save_every': 500,
@@ -256,8 +256,8 @@ def find(folder: str, name: str):
     module = importlib.import_module(f'anyshot_jax.{folder}.{name}') if name in files else None
     if not hasattr(module, registers):
         modules = {f: importlib.import_module(f'anyshot_jax.{folder}.{f}') for f in files}
-        known = [f for f, m in modules.items() if hasattr(m, registers)]
-        raise InputError(f'no anyshot_jax/{folder}/{name}.py{nearest(name, known)}')
+        registered = [f for f, m in modules.items() if hasattr(m, registers)]
+        raise InputError(f'no anyshot_jax/{folder}/{name}.py{nearest(name, registered)}')
     return module
 
 

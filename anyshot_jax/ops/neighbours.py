@@ -64,19 +64,19 @@ def _parts(bank: jax.Array, allowed: Array | None) -> tuple[jax.Array, jax.Array
 def _search(x: jax.Array, parts: jax.Array, length: jax.Array, k: int) -> jax.Array:
     """Rows [M, k] int32 of the nearest, among blocks of the bank one after the other."""
     # |x|^2 is the same for all of the bank and is left out.
-    kept = jnp.full((len(x), k), jnp.inf), jnp.zeros((len(x), k), jnp.int32)
+    best_so_far = jnp.full((len(x), k), jnp.inf), jnp.zeros((len(x), k), jnp.int32)
 
-    def step(kept, part):
+    def step(best_so_far, part):
         start, bank, length = part
         score = length[None] - 2 * jnp.matmul(x, bank.T, precision=lax.Precision.HIGHEST)
         best, index = _smallest(score, min(k, score.shape[1]))
-        best = jnp.concatenate([kept[0], best], 1)
-        index = jnp.concatenate([kept[1], start + index], 1)
+        best = jnp.concatenate([best_so_far[0], best], 1)
+        index = jnp.concatenate([best_so_far[1], start + index], 1)
         best, order = _smallest(best, k)
         return (best, jnp.take_along_axis(index, order, 1)), None
 
     start = jnp.arange(len(parts), dtype=jnp.int32) * parts.shape[1]
-    return lax.scan(step, kept, (start, parts, length))[0][1]
+    return lax.scan(step, best_so_far, (start, parts, length))[0][1]
 
 
 def _smallest(score: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

@@ -5,7 +5,7 @@ import numpy as np
 from markupsafe import Markup
 from ml_collections import ConfigDict
 
-from anyshot_jax.methods.anomaly import askable
+from anyshot_jax.defects.draws import askable
 from anyshot_jax.report import figures, overlay, tasks
 from anyshot_jax.report.page import framed, html, join, name, paragraph, section, way
 from anyshot_jax.report.subject import Subject

@@ -49,6 +49,11 @@ def over_devices(tree):
     return jax.lax.pmean(tree, AXIS)
 
 
+def from_all_devices(tree):
+    """Arrays [N, ...] joined with those of the other devices of the enclosing pmap."""
+    return jax.tree.map(lambda a: jax.lax.all_gather(a, AXIS, tiled=True), tree)
+
+
 def map_over_devices(function: Callable, count: int, devices: Collection[jax.Device], *args):
     """[function(i, *args) for i in range(count)] as stacked arrays, each device doing its share.
 
