@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from anyshot_jax.detect import memory, views
 from anyshot_jax.detect.inputs import content, in_order
 from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.scores import WORST, Comparison, Looks, compare_images
 from anyshot_jax.detect.seeing import Eye, encode, parts
-from anyshot_jax.runtime.bars import bar
+from anyshot_jax.ops.neighbours import Prepared, prepared
 from anyshot_jax.types import Array
 
 BLOCK = 2048  # patches that the search takes together (`ops/neighbours.py`)
@@ -48,8 +49,9 @@ class Normal(NamedTuple):
 class Bank(NamedTuple):
     """All folds' patches, filled up to a length that changes seldom."""
 
-    rows: Array  # [K, D] on the device
+    rows: Array  # [K, D]
     fold: np.ndarray  # [K] int32; -1: filling
+    search: Prepared  # among all that is no filling, on the device
 
 
 def bank_of(normal: Normal) -> Bank:
@@ -61,10 +63,12 @@ def bank_of(normal: Normal) -> Bank:
     if len(rows) > BLOCK:
         length = -(-len(rows) // BLOCK) * BLOCK
     lack = length - len(rows)
-    return Bank(
-        jax.device_put(np.pad(rows, ((0, lack), (0, 0)))),
-        np.pad(fold, (0, lack), constant_values=-1),
-    )
+    rows = np.pad(rows, ((0, lack), (0, 0)))
+    fold = np.pad(fold, (0, lack), constant_values=-1)
+    return Bank(rows, fold, prepare(rows, fold >= 0))
+
+
+prepare = jax.jit(prepared)
 
 
 def where(normal: Normal, row: int) -> tuple[int, tuple[int, int]]:
@@ -121,7 +125,7 @@ def extend(
                 yield i, copy
 
     cells = np.stack(np.unravel_index(np.arange(eye.cells**2), (eye.cells,) * 2), 1)
-    with bar(total=len(items), desc=f'remember {say}') as shown:
+    with tqdm(total=len(items), desc=f'remember {say}', disable=None) as bar:
         for batch, patches, _ in encode(
             eye, parts(turned(), looks.view, eye.cells, looks.foreground)
         ):
@@ -137,7 +141,7 @@ def extend(
                     folds[k], own[counts], first + part.image, cells[counts] + start, matrix,
                     most, looks.seed,
                 )  # fmt: skip
-            shown.update(batch[-1].image + 1 - shown.n)
+            bar.update(batch[-1].image + 1 - bar.n)
     folds = [memory.thin(fold, most, looks.seed) for fold in folds]
     after = before._replace(
         folds=tuple(folds),
@@ -176,9 +180,9 @@ def _held_out(
     found: list[Comparison] = []
     for k in np.unique(after.fold_of[first + chosen]):
         of_fold = chosen[after.fold_of[first + chosen] == k]
-        allowed = (bank.fold >= 0) & (bank.fold != k)
+        search = prepare(bank.rows, (bank.fold >= 0) & (bank.fold != k))
         some = [items[i] for i in of_fold], [names[i] for i in of_fold]
-        told = compare_images(eye, looks, *some, [(bank.rows, allowed)], f'hold out {say}')
+        told = compare_images(eye, looks, *some, [search], f'hold out {say}')
         found += [f for _, (f,) in told]
     score, low = (np.array([getattr(f, k) for f in found], np.float32) for k in ('score', 'low'))
     num = np.array([f.num for f in found], np.int32)
@@ -217,7 +221,7 @@ def follow(normal: Normal, bank: Bank) -> HeldOut:
     score = held.score.copy()
     for k in np.unique(normal.fold_of[held.number]):
         of_fold = np.flatnonzero(normal.fold_of[held.number] == k)
-        others = np.asarray(bank.rows)[(bank.fold >= 0) & (bank.fold != k)]
+        others = bank.rows[(bank.fold >= 0) & (bank.fold != k)]
         for i in of_fold:
             kept = held.dist[i][held.dist[i] >= 0]
             own = held.worst[i, : len(kept)]

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from anyshot_jax.detect.inputs import in_order
 from anyshot_jax.detect.seeing import Contrast, Eye, Part, encode, parts, weights
 from anyshot_jax.detect.views import View
-from anyshot_jax.runtime.bars import bar
+from anyshot_jax.ops.neighbours import Prepared
 from anyshot_jax.types import Array, InputError
 
 WORST = 8  # patches of a normal image that are kept, by which its score follows the memory
@@ -44,7 +45,7 @@ def compare_images(
     looks: Looks,
     items: Sequence[Any],
     names: Sequence[str],
-    banks: Sequence[tuple[Array, Array]],
+    banks: Sequence[Prepared],
     say: str = '',
     counts_of: Callable | None = None,
     errors: dict[int, InputError] | None = None,
@@ -52,30 +53,30 @@ def compare_images(
     """(number, what sets the image apart from each bank) of all that can be read.
 
     Args:
-      banks: rows [K, D] and which of them may be found [K] bool, of each product.
+      banks: of each product.
       say: what the progress bar says; '': there is none. counts_of: as `seeing.parts` takes it.
       errors: as `in_order` takes it.
     """
     images = ((i, image) for i, image, _ in in_order(items, names, errors))
     gathered: _Image | None = None
-    with bar(total=len(items), desc=say, hidden=not say) as shown:
+    with tqdm(total=len(items), desc=say, disable=None if say else True) as bar:
         for batch, patches, head in encode(
             eye, parts(images, looks.view, eye.cells, looks.foreground, counts_of)
         ):
             weight = weights(batch, len(patches))
-            told = [eye.compare(patches, head, *bank, weight) for bank in banks]
+            told = [eye.compare(patches, head, bank, weight) for bank in banks]
             told = [Contrast(*map(np.asarray, one)) for one in told]
             flat = np.asarray(patches)
             for i, part in enumerate(batch):
                 if gathered is None or gathered.number != part.image:
                     if gathered is not None:
                         yield gathered.number, gathered.found(looks.share)
-                        shown.update()
+                        bar.update()
                     gathered = _Image(part, len(banks))
                 gathered.add(part, [Contrast(*(a[i] for a in one)) for one in told], flat[i])
         if gathered is not None:
             yield gathered.number, gathered.found(looks.share)
-            shown.update()
+            bar.update()
 
 
 class _Image:
