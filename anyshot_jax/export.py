@@ -58,10 +58,11 @@ def exported(classifier, platforms=PLATFORMS) -> jax_export.Exported:
     @jax.jit
     def answer(x):
         features = embed(x)
-        score = nearest_mean.scores(head, nearest_mean.place(head.space, features, jnp), jnp)
-        if words is not None:
-            score = joint.scores(words, score, features, jnp)
-        best = nearest_mean.familiarity(head, score, jnp)
+        with jax.default_matmul_precision('highest'):  # its answers don't depend on the machine
+            score = nearest_mean.scores(head, nearest_mean.place(head.space, features, jnp), jnp)
+            if words is not None:
+                score = joint.scores(words, score, features, jnp)
+            best = nearest_mean.familiarity(head, score, jnp)
         p = nearest_mean.probabilities(score, head.temperature, jnp)
         return p, best, best < head.threshold
 
