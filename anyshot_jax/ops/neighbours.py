@@ -1,5 +1,7 @@
 """Exact nearest neighbours by blocks: the whole matrix of distances is never there."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -29,16 +31,35 @@ def nearest(
     """
     if not 0 < k <= len(bank):
         raise ValueError(f'nearest: k={k} must be 1..{len(bank)}')
-    x, bank = jnp.asarray(x), jnp.asarray(bank)
+    return nearest_of(x, prepared(bank, allowed), k)
+
+
+class Prepared(NamedTuple):
+    """A bank to search again and again."""
+
+    bank: jax.Array  # [K, D]
+    mean: jax.Array  # [1, D]
+    parts: jax.Array  # [b, S, D] in blocks, around the mean
+    length: jax.Array  # [b, S] squared; infinite: never found
+
+
+def prepared(bank: Array, allowed: Array | None = None) -> Prepared:
+    """A bank [K, D], of which the rows `allowed` [K] bool may be found; none: all."""
+    bank = jnp.asarray(bank)
+    mean = jnp.mean(bank, 0, keepdims=True)
+    return Prepared(bank, mean, *_parts(bank - mean, allowed))
+
+
+def nearest_of(x: Array, of: Prepared, k: int = 1) -> tuple[jax.Array, jax.Array]:
+    """`nearest` in a bank that is prepared."""
+    x = jnp.asarray(x)
     size = min(QUERIES if on_cpu() else QUERIES_ACCELERATOR, len(x))
     blocks = -(-len(x) // size)
-    mean = jnp.mean(bank, 0, keepdims=True)
     padded = jnp.pad(x, ((0, blocks * size - len(x)), (0, 0))).reshape(blocks, size, -1)
-    parts = _parts(bank - mean, allowed)
 
     def block(x):
-        index = _search(x - mean, *parts, k)
-        dist = jnp.square(x[:, None] - bank[index]).sum(-1)
+        index = _search(x - of.mean, of.parts, of.length, k)
+        dist = jnp.square(x[:, None] - of.bank[index]).sum(-1)
         if k == 1:
             return dist, index
         order = jnp.argsort(dist, axis=1)
