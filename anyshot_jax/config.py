@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -295,9 +296,23 @@ def net_fields(name: str) -> dict[str, Any]:
 
 
 def build_net(net: ConfigDict):
-    """The Linen module that config.net describes."""
+    """The Linen module that config.net describes.
+
+    Raises:
+      InputError: one of the user's own that can't be called as nets are.
+    """
     fields = net.to_dict()
-    return find('nets', fields.pop('name')).Net(**fields)
+    name = fields.pop('name')
+    module = find('nets', name).Net(**fields)
+    takes = inspect.signature(type(module).__call__).parameters.values()
+    missing = {'train', 'transductive'} - {p.name for p in takes}
+    if '.' in name and missing and not any(p.kind is p.VAR_KEYWORD for p in takes):
+        raise InputError(
+            f'config.net.name={name}: a net is called as net(x, train=..., transductive=...), but '
+            f'its __call__ takes no {" and no ".join(sorted(missing))}; write '
+            'def __call__(self, x, *, train, transductive=False)'
+        )
+    return module
 
 
 # By the name that a field had before, in any stage: its name now.
@@ -398,17 +413,17 @@ def _assign(full: ConfigDict, given: ConfigDict, path: str) -> None:
             raise InputError(f'{path}.{name} must be {want}, got {value!r}') from e
 
 
-ASIDE = ('eval_only', 'plan', 'plan_for')  # fields that change no result
+NOT_HASHED = ('eval_only', 'plan', 'plan_for')  # fields that change no result
 
 
 def config_hash(config: ConfigDict) -> str:
     """12 hex digits that two runs share if all their fields are equal.
 
-    All but ASIDE and data.dir.
+    All but NOT_HASHED and data.dir.
     """
     fields = config.to_dict()
     for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
-        for name in ASIDE:
+        for name in NOT_HASHED:
             part.pop(name, None)
         part['data'] = {**part.get('data', {}), 'dir': ''}
     return hashlib.sha256(to_json(ConfigDict(fields)).encode()).hexdigest()[:12]

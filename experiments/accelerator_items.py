@@ -204,7 +204,7 @@ def bits_of_a_step(tasks: int) -> str:
     config = short('maml', batch_size=tasks, net__features=8, num_steps=10)
     config.steps_per_call = 10
     host, place = data_of(), jax.devices()[:1]
-    everyone = population.of(configs.check(config), host)
+    everyone = population.build(configs.check(config), host)
     data = devices.on_all_devices(host, place)
     states = devices.on_all_devices(everyone.init(data), place)
     step = make_population_step(everyone, batch_size=tasks, steps_per_call=10, devices=place)

@@ -29,7 +29,7 @@ def data_of(size: int = 28, channels: int = 1, classes: int = 200) -> Any:
 def a_step(bench: Bench, config: Any, host: Any, calls: int = 1) -> Record:
     """The compiled step of a config with the largest parts that fit: tasks/s and the rest."""
     config = configs.check(config)
-    build = lambda config: population.of(config, host)
+    build = lambda config: population.build(config, host)
     everyone = build(config)
     tasks = config.batch_size * len(everyone.members) * config.steps_per_call
     sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}

@@ -65,7 +65,7 @@ def measure(name: str, machine: str, size: int, classes: int) -> dict[str, Any]:
     host: Any = dict.fromkeys(('train', 'val', 'test'), dataset)
     with target.written_for(found.platform):
         device = ahead.devices(found)[:1]
-        everyone = population.of(config, host)
+        everyone = population.build(config, host)
         data = ahead.shapes(host, device)
         states = ahead.shapes(jax.eval_shape(everyone.init, data), device)
         step = make_population_step(everyone, batch_size=TASKS, steps_per_call=1, devices=device)

@@ -66,7 +66,7 @@ def built(config):
     """What training has at hand after set-up."""
     config = configs.check(config)
     data = configs.find('data', config.data.name).load(config.data)
-    everyone = population.of(config, data)
+    everyone = population.build(config, data)
     data = on_all_devices(data)
     return config, everyone, data, on_all_devices(jax.jit(everyone.init)(data))
 
@@ -183,7 +183,7 @@ def test_memory_that_is_free():
 
 def test_a_plan_says_what_a_run_needs_and_leaves_nothing(tiny_config, tmp_path, capsys):
     workdir = tmp_path / 'run'
-    assert loop.run(tiny_config(plan=True, optim__name='adam'), workdir) == {}
+    assert loop.run(tiny_config(plan=True, optim__name='adam'), workdir).means == {}
     printed = capsys.readouterr().out
     lines = {line[:28].strip(): line[28:].split() for line in printed.splitlines()}
     assert 'protonet with mlp on synthetic, 2 x cpu' in printed
@@ -199,7 +199,7 @@ def test_a_plan_says_what_a_run_needs_and_leaves_nothing(tiny_config, tmp_path, 
 
 
 def test_a_plan_where_nothing_is_trained(tiny_config, tmp_path, capsys):
-    assert loop.run(tiny_config('simpleshot', '', plan=True), tmp_path / 'run') == {}
+    assert loop.run(tiny_config('simpleshot', '', plan=True), tmp_path / 'run').means == {}
     printed = capsys.readouterr().out
     assert 'there is no training' in printed and 'FLOPs' not in printed
     assert 'data   ' in printed and 'test   ' in printed and 'validation' not in printed
@@ -208,11 +208,11 @@ def test_a_plan_where_nothing_is_trained(tiny_config, tmp_path, capsys):
 
 def test_a_plan_beside_a_run_touches_nothing_of_it(tiny_config, tmp_path):
     workdir = tmp_path / 'run'
-    want = loop.run(tiny_config(), workdir)
+    want = loop.run(tiny_config(), workdir).means
     files = {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
-    assert loop.run(tiny_config(plan=True, seed=5), workdir) == {}  # even with another config
+    assert loop.run(tiny_config(plan=True, seed=5), workdir).means == {}  # even with another config
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob('*')} == files
-    assert loop.run(tiny_config(), workdir) == want
+    assert loop.run(tiny_config(), workdir).means == want
     assert json.loads((workdir / 'config.json').read_text())['plan'] is False
 
 
@@ -222,13 +222,13 @@ def test_a_plan_of_stages(tiny_config, tmp_path, capsys):
     )
     config = make()
     config.plan = True
-    assert loop.run(config, tmp_path / 'run') == {}
+    assert loop.run(config, tmp_path / 'run').means == {}
     printed = capsys.readouterr().out
     assert "later stages need what 'first' exports" in printed and 'knn' not in printed
     assert not (tmp_path / 'run').exists()
     loop.run(make(), tmp_path / 'run')
     capsys.readouterr()
-    assert loop.run(config, tmp_path / 'run') == {}
+    assert loop.run(config, tmp_path / 'run').means == {}
     printed = capsys.readouterr().out
     assert 'Plan of protonet' in printed and 'Plan of knn' in printed
 

@@ -87,7 +87,7 @@ def test_a_population(tiny_config, chips):
     """Eight seeds by vmap: still one sum."""
     config = configs.check(tiny_config('protonet', 'conv4', num_seeds=8, batch_size=4))
     data = configs.find('data', config.data.name).load(config.data)
-    everyone = population.of(config, data)
+    everyone = population.build(config, data)
     data = ahead.shapes(data, chips)
     states = ahead.shapes(jax.eval_shape(everyone.init, data), chips)
     step = make_population_step(everyone, batch_size=4, steps_per_call=2, devices=chips)

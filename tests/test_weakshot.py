@@ -500,7 +500,7 @@ def recipe():
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('weak') / 'run'
-    means = loop.run(recipe(), workdir)
+    means = loop.run(recipe(), workdir).means
     return workdir, means
 
 

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from anyshot_jax.encoders import TextEncoder, load
 from anyshot_jax.encoders.pretrained import digest
@@ -26,6 +25,7 @@ from anyshot_jax.ops.coreset import greedy_coreset, random_projection
 from anyshot_jax.ops.neighbours import nearest
 from anyshot_jax.ops.patches import locally_aware
 from anyshot_jax.ops.product import product
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.runtime.devices import AXIS, one_ahead
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.target import on_cpu
@@ -236,8 +236,8 @@ def _over(patcher: Patcher, function: Callable, images: Array, args: tuple, what
             x = jax.device_put(np.asarray(images[filled]), NamedSharding(mesh, shared))
             yield filled[: len(rows) - start], apply(params, x, *args)
 
-    with tqdm(total=len(rows), desc=f'{what} images', disable=None) as bar:
+    with bar(total=len(rows), desc=f'{what} images') as shown:
         for own, found in one_ahead(started()):
             count = len(own)
             yield own, jax.tree.map(lambda a, count=count: a[:count], jax.device_get(found))
-            bar.update(count)
+            shown.update(count)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from anyshot_jax.encoders import ImageEncoder, TextEncoder, load
 from anyshot_jax.encoders.pretrained import digest
 from anyshot_jax.episodes.sampling import expand_turns
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.runtime.devices import AXIS, one_ahead
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.target import on_cpu
@@ -85,14 +85,14 @@ def features(encoder: ImageEncoder, x: Array, what: str = '') -> Array:
     )
     chunk = CHUNK_CPU if on_cpu() else CHUNK
     result = np.empty((len(x), encoder.dim), np.float32)
-    with tqdm(total=len(x), desc=f'embed {what} images', disable=None) as bar:
+    with bar(total=len(x), desc=f'embed {what} images') as shown:
         started = (
             (rows, apply(params, jax.device_put(np.asarray(x[filled]), split)))
             for rows, filled in _chunks(len(x), chunk * len(devices))
         )
         for rows, z in one_ahead(started):
             result[rows] = np.asarray(z)[: len(rows)]
-            bar.update(len(rows))
+            shown.update(len(rows))
     return result
 
 

@@ -35,6 +35,7 @@ from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.types import Data, Episode, InputError, Method, TrainState
 
+REPORT = 'defect_types'
 DEFAULTS = {
     'loss': 'prototype',
     'temperature': 0.1,  # of the cosines in the loss (the paper: 0.07)

@@ -22,6 +22,7 @@ from anyshot_jax.runtime.devices import from_all_devices, over_devices
 from anyshot_jax.stages.synthesis import FIELDS, predict_means, synthesiser, words
 from anyshot_jax.types import Array, InputError, TrainState
 
+REPORT = 'anyshot'
 DEFAULTS = {
     **FIELDS,
     'noise_dim': 64,

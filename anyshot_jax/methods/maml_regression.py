@@ -18,6 +18,7 @@ from anyshot_jax.ops.innerloop import adapt
 from anyshot_jax.runtime.devices import map_over_devices
 from anyshot_jax.types import SQUARED_ERROR, InputError, Method, TrainState
 
+REPORT = 'regression'
 DEFAULTS = {
     'inner_steps': 1,
     'inner_lr': 0.01,

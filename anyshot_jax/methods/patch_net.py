@@ -30,6 +30,7 @@ from anyshot_jax.nets.mlp import MLP
 from anyshot_jax.ops.patches import upsample
 from anyshot_jax.types import Array, Data, InputError, Method, TrainState
 
+REPORT = 'detection'
 DEFAULTS = {
     'encoder': 'efficientnet_lite0',  # encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16

@@ -21,6 +21,7 @@ from anyshot_jax.defects import memory_bank
 from anyshot_jax.defects.detector import AUROC, check_images, score_patches, told_apart
 from anyshot_jax.types import InputError, Method, TrainState
 
+REPORT = 'detection'
 DEFAULTS = {
     'encoder': 'efficientnet_lite0',  # encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16

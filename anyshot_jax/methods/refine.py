@@ -29,6 +29,7 @@ from anyshot_jax.runtime.devices import map_over_devices
 from anyshot_jax.stages.synthesis import has_colours, weigh
 from anyshot_jax.types import Array, Episode, InputError, nearest
 
+REPORT = 'anyshot'
 DEFAULTS = {
     'transductive': False,  # also the results that look at all queries; of `predict`: only those
     'graph': False,

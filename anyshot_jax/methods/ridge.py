@@ -11,6 +11,7 @@ from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.stages.synthesis import FIELDS, predict_means, synthesiser
 from anyshot_jax.types import InputError, TrainState
 
+REPORT = 'anyshot'
 DEFAULTS = {**FIELDS, 'penalty': 1.0, 'noise': 1.0}
 
 

@@ -25,7 +25,7 @@ def show(config: ConfigDict, data: Data) -> None:
         raise InputError('config.plan_for tells what a training step needs, but num_steps=0')
     with target.written_for(machine.platform):
         device = ahead.devices(machine)[:1]
-        everyone = population.of(config, data)
+        everyone = population.build(config, data)
         given = ahead.shapes(data, device)
         states = ahead.shapes(jax.eval_shape(everyone.init, given), device)
         held = plan.bytes_of(states) + plan.bytes_of(given)
@@ -47,7 +47,7 @@ def show(config: ConfigDict, data: Data) -> None:
         def step(sizes: dict[str, int], batch: int) -> plan.Step:
             own = config.copy_and_resolve_references()
             own.update(sizes)
-            args = population.of(own, data), given, states, batch, device, machine.lowering
+            args = population.build(own, data), given, states, batch, device, machine.lowering
             return plan.compiled(own, *args)
 
         def measure(sizes):

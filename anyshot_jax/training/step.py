@@ -67,14 +67,14 @@ def _steps(method, state, data, key, units, count):
 
 
 def _on_devices(steps: Callable, batch_size: int, devices):
-    everyone = devices or jax.devices()  # of all processes
-    if batch_size % len(everyone):
+    all_devices = devices or jax.devices()  # of all processes
+    if batch_size % len(all_devices):
         raise InputError(
-            f'config.batch_size={batch_size} does not divide over {len(everyone)} devices; '
-            f'take a multiple of {len(everyone)}'
+            f'config.batch_size={batch_size} does not divide over {len(all_devices)} devices; '
+            f'take a multiple of {len(all_devices)}'
         )
-    own = [i for i, d in enumerate(everyone) if d.process_index == jax.process_index()]
-    units = jnp.arange(batch_size).reshape(len(everyone), -1)[np.array(own)]
+    own = [i for i, d in enumerate(all_devices) if d.process_index == jax.process_index()]
+    units = jnp.arange(batch_size).reshape(len(all_devices), -1)[np.array(own)]
     mapped = jax.pmap(
         steps, AXIS, in_axes=(None, None, None, 0), out_axes=(None, None), donate_argnums=0,
         devices=devices,
