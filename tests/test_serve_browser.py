@@ -180,7 +180,7 @@ def test_files_dropped_while_the_model_loads_are_kept(chromium, here):
     expect.set_options(timeout=60_000)
     held, errors = [], []
     page.on('pageerror', lambda error: errors.append(str(error)))
-    page.route('**/state', held.append)
+    page.route('**/state', lambda route: held.append(route))
     with page.expect_request('**/state'):
         page.goto(here)
     page.locator('#ask').evaluate(DROP, dropped(first=dots(7)))
