@@ -129,7 +129,7 @@ def _pointwise(x: Array, w: Array, b: Array) -> Array:
 
 
 def _depthwise(x: Array, w: Array, b: Array, stride: int) -> Array:
-    if jax.default_backend() != 'cpu':
+    if jax.default_backend() != 'cpu' or not isinstance(x.shape[0], int):  # or any number
         y = lax.conv_general_dilated(
             x, w.astype(x.dtype), (stride, stride), 'SAME',
             dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=x.shape[-1],
