@@ -4,9 +4,9 @@
     python -m anyshot_jax.export --model=FILE --out=FILE.onnx         # for onnxruntime and others
 
 The program takes images [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
-gives probabilities [N, C], the best scores [N] and whether they say "unknown" [N]. Weights are in
-it. Classes stand beside it in FILE.json. See README.md for a loader. A detector's program gives
-scores [N], whether they are defects [N] and maps of where [N, h, w].
+gives probabilities [N, C], likeness to a known class [N] and whether that says "unknown" [N].
+Weights are in it. Classes stand beside it in FILE.json. See README.md for a loader. A detector's
+program gives scores [N], whether they are defects [N] and maps of where [N, h, w].
 """
 
 import json
@@ -61,7 +61,7 @@ def program_of(classifier) -> Program:
         score = nearest_mean.scores(head, nearest_mean.place(head.space, features, jnp), jnp)
         if words is not None:
             score = joint.scores(words, score, features, jnp)
-        best = score.max(-1)
+        best = nearest_mean.familiarity(head, score, jnp)
         p = nearest_mean.probabilities(score, head.temperature, jnp)
         return p, best, best < head.threshold
 
@@ -217,7 +217,7 @@ def _meaning(model) -> dict[str, Any]:
     return {
         'classes': model.classes_.tolist(),
         'input': {'shape': ['n', *program.item], 'dtype': jnp.dtype(program.dtype).name},
-        'output': ['probabilities [n, classes]', 'best score [n]', 'unknown [n]'],
+        'output': ['probabilities [n, classes]', 'likeness to a class [n]', 'unknown [n]'],
         'threshold': model.threshold_,
     }
 

@@ -52,7 +52,7 @@ def test_without_images_words_alone_decide():
     want = (x / np.linalg.norm(x, axis=1, keepdims=True)) @ texts.T
     score = joint.scores(words, nearest_mean.scores(head, nearest_mean.place(head.space, x)), x)
     np.testing.assert_allclose(score, want, atol=1e-6)
-    assert float(head.temperature) == pytest.approx(1 / 20) and found.threshold is None
+    assert float(head.temperature) == pytest.approx(1 / 20) and found.rejection is None
     assert accuracy(head, words, x, label) > 0.9
 
 

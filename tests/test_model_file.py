@@ -69,7 +69,7 @@ def tampered(path, change_arrays=lambda a: None, change_said=lambda s: None):
         (lambda a: a.update({'head.bias': a['head.bias'] * np.nan}), None, 'bias'),
         (lambda a: a.update(support_pictures=np.zeros((1, 2), np.uint8)), None, 'support_p'),
         (lambda a: a['support_features'].fill(np.inf), None, 'support_features'),
-        (None, lambda s: s.update(format=99), 'has format 99, this reads 1'),
+        (None, lambda s: s.update(format=99), 'has format 99, this reads'),
         (None, lambda s: s.update(classes=[]), 'do not fit'),
         (None, lambda s: s.update(classes=[['a'], ['b', 'c'], 'd']), 'classes do not fit'),
         (None, lambda s: s.update(classes=[2, 0, 1]), 'classes do not fit'),

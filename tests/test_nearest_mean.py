@@ -126,7 +126,7 @@ def test_fit_is_the_means_of_the_space():
     z = place(head.space, x)
     want = [z[label == c].mean(0) for c in range(3)]
     np.testing.assert_allclose(head.means, want, rtol=1e-5, atol=1e-5)
-    assert not head.bias.any() and found.threshold == pytest.approx(head.threshold)
+    assert not head.bias.any() and found.rejection.threshold == pytest.approx(head.threshold)
 
 
 def test_unit_of_zeros_is_zeros():

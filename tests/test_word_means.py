@@ -89,7 +89,7 @@ def test_the_bias_has_the_best_harmonic_mean():
 
 def test_nothing_to_learn_from():
     words, means = world(2)
-    with pytest.raises(InputError, match='give images of some classes'):
+    with pytest.raises(InputError, match='give images of at least one class'):
         word_means.fit_means(words, np.zeros(2, bool), means, None)
 
 

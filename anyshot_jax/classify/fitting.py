@@ -11,20 +11,22 @@ import numpy as np
 from anyshot_jax.classify import nearest_mean, word_means
 from anyshot_jax.classify.frozen import Frozen
 from anyshot_jax.classify.nearest_mean import Head
-from anyshot_jax.ops import calibration
+from anyshot_jax.ops import calibration, open_set
+from anyshot_jax.ops.open_set import Rejection
 from anyshot_jax.types import Array, InputError
 
 # Of cosines where no example can be held out: the likeliest of 0.05 to 0.3 in one-shot tasks of
 # Emoji's validation classes, of 5, of 20 and of 100 ways.
 ONE_SHOT_TEMPERATURE = 0.1
+# From more on, one class hardly moves the space that all are seen in.
+FEW_CLASSES = 12
 
 
 class Calibrated(NamedTuple):
     """Temperature and threshold of scores, fitted on held-out examples."""
 
     temperature: float
-    threshold: float | None  # of the best score; None: nothing could be held out
-    false_alarm: float | None  # the rate to expect of it
+    rejection: Rejection | None  # of unknown classes; None: nothing could be held out
     held_out: Array  # [N, C] probabilities of support items while they were held out, else NaN
 
 
@@ -93,8 +95,31 @@ def fit(
         bias = choose_bias(score, np.concatenate(said), label[rows], of_words)
         head = head._replace(bias=np.where(of_words, bias, 0).astype(np.float32))
         scored = [(rows, score + head.bias) for rows, score in scored]
-    found = calibrate(scored, label, num_classes, _usual_temperature(head), false_alarm)
-    return with_limits(head, found), found
+    unseen = None
+    if scored and (found := by_others(x, label, num_classes, **told)) is not None:
+        unseen = found + head.bias, label
+    calibrated = calibrate(
+        scored, label, num_classes, _usual_temperature(head), false_alarm, unseen
+    )
+    return with_limits(head, calibrated), calibrated
+
+
+def by_others(x: Array, label: Array, num_classes: int, *, how, words, known) -> Array | None:
+    """[N, C] scores of examples by heads that know nothing of their class; its own don't count.
+
+    None where there are many classes: the space hardly depends on one of them, and held-out
+    scores without it are as good. Arguments as for `fit`.
+    """
+    if not 1 < num_classes <= FEW_CLASSES:
+        return None
+    score = np.zeros((len(x), num_classes))
+    for c in np.unique(label):
+        own = label == c
+        if own.all():
+            return None
+        part, _ = head_of(x[~own], label[~own], num_classes, how=how, words=words, known=known)
+        score[own] = nearest_mean.scores(part, nearest_mean.place(part.space, x[own]))
+    return score
 
 
 def choose_bias(score: Array, said: Array, y: Array, of_words: Array) -> float:
@@ -144,29 +169,35 @@ def fit_trained(
     return with_limits(head, found), found
 
 
-def calibrate(scored, label, num_classes, usual: float, false_alarm: float) -> Calibrated:
+def calibrate(
+    scored, label, num_classes, usual: float, false_alarm: float, unseen=None
+) -> Calibrated:
     """Temperature and threshold.
 
     Args:
       scored: (rows, scores [n, C]) of parts of the support held out; none: `usual` is taken.
+      unseen: see `open_set.fit_rejection`.
     """
     held_out = np.full((len(label), num_classes), np.nan, np.float32)
     if not scored:
-        return Calibrated(usual, None, None, held_out)
+        return Calibrated(usual, None, held_out)
     rows, score = map(np.concatenate, zip(*scored, strict=True))
     score = score.astype(np.float64)
     temperature = usual
     if num_classes > 1:
         temperature = calibration.fit_temperature(score, label[rows])
     held_out[rows] = nearest_mean.probabilities(score, temperature)
-    limit, expected = calibration.fit_threshold(score.max(1), false_alarm)
-    return Calibrated(temperature, limit, expected, held_out)
+    rejection = open_set.fit_rejection(score, label[rows], false_alarm, unseen)
+    return Calibrated(temperature, rejection, held_out)
 
 
 def with_limits(head: Head, found: Calibrated) -> Head:
     """`head` with the fitted temperature and threshold."""
-    limit = -np.inf if found.threshold is None else found.threshold
-    return head._replace(temperature=np.float32(found.temperature), threshold=np.float32(limit))
+    head = head._replace(temperature=np.float32(found.temperature))
+    if found.rejection is None:
+        return head
+    level, crowd, threshold, *_ = found.rejection
+    return head._replace(level=level, crowd=crowd, threshold=np.float32(threshold))
 
 
 def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
@@ -187,7 +218,7 @@ def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
         found = word_means.fit_means(words, ~empty, means, known)
         means[empty], by_words[empty], by_words[~empty] = found.means, found.means, found.left_out
     zeros, one = np.zeros(num_classes, np.float32), np.float32(1)
-    return Head(space, means.astype(np.float32), zeros, one, np.float32(-np.inf)), by_words
+    return Head(space, means.astype(np.float32), zeros, one, np.float32(-np.inf), zeros), by_words
 
 
 def _usual_temperature(head: Head) -> float:

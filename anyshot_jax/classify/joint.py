@@ -115,7 +115,11 @@ def fit(
         mixed = _mixed(joint, score, cosines)
     scored = [(rows, mixed)] if folds else []
     usual = fitting.ONE_SHOT_TEMPERATURE
-    found = fitting.calibrate(scored, label, num_classes, usual, false_alarm)
+    others = fitting.by_others(x, label, num_classes, how=how, words=None, known=None)
+    unseen = None
+    if others is not None:
+        unseen = _mixed(joint, others, unit(x[:, : texts.shape[1]]) @ texts.T), label
+    found = fitting.calibrate(scored, label, num_classes, usual, false_alarm, unseen)
     return fitting.with_limits(head, found), joint, found
 
 

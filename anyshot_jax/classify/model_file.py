@@ -18,7 +18,8 @@ from anyshot_jax.classify.picture_input import THUMBNAIL
 from anyshot_jax.storage.files import write_bytes
 from anyshot_jax.types import InputError
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)  # 1 had no levels of classes: the threshold is of the best score itself
 KEY = 'anyshot_jax'
 MAX_BYTES = 8 << 30
 HEAD = (*Space._fields, *Head._fields[1:])
@@ -26,6 +27,8 @@ TENSORS = (
     'support_features', 'support_label', 'support_pictures', 'held_out',
     *(f'head.{name}' for name in HEAD),
 )  # fmt: skip
+LEVELS = ('head.level', 'head.crowd')
+WORDS = tuple(f'joint.{name}' for name in Joint._fields)
 
 
 def write(path: Path, classifier: Any) -> None:
@@ -52,6 +55,7 @@ def write(path: Path, classifier: Any) -> None:
         'names': [_shown(name) for name in classifier.support_names_],
         'of_pictures': bool(classifier.of_images_),
         'false_alarm': classifier.false_alarm_,
+        'unseen_detected': classifier.unseen_detected_,
         'encoder': classifier.encoder_.encoder.digest if classifier.of_images_ else '',
     }
     head = {f'head.{k}': v for k, v in _flat(classifier.head_).items()}
@@ -102,11 +106,16 @@ def _restore(path: Path, cls: type) -> Any:
         said = json.loads((f.metadata() or {}).get(KEY, 'null'))
         if not isinstance(said, dict):
             raise InputError(f'{path} holds tensors, but no classifier of this package')
-        if said.get('format') != FORMAT:
-            raise InputError(f'{path} has format {said.get("format")!r}, this reads {FORMAT}')
-        arrays = {name: f.get_tensor(name) for name in TENSORS}
+        if said.get('format') not in READ:
+            raise InputError(f'{path} has format {said.get("format")!r}, this reads {READ}')
+        present = set(f.keys())
+        wanted = [n for n in TENSORS if said['format'] > 1 or n not in LEVELS]
+        wanted += [n for n in WORDS if present & set(WORDS)]
+        arrays = {name: f.get_tensor(name) for name in wanted}
     x, label = arrays['support_features'], arrays['support_label']
     num, (count, dim) = len(said['classes']), x.shape
+    if said['format'] == 1:
+        arrays |= dict(zip(LEVELS, (np.zeros(num, np.float32), np.float32(0)), strict=True))
     head_fields = {k: arrays[f'head.{k}'] for k in HEAD}
     _check(path, arrays, label, num, count, dim, head_fields, said)
     made: Any = cls(**said['params'])
@@ -128,6 +137,7 @@ def _restore(path: Path, cls: type) -> Any:
     limit = float(made.head_.threshold)
     made.threshold_ = limit if np.isfinite(limit) else None
     made.false_alarm_ = said['false_alarm']
+    made.unseen_detected_ = said.get('unseen_detected')
     made.encoder_digest_ = said['encoder']
     made.index_support()
     return made
@@ -176,6 +186,7 @@ def _check(path, arrays, label, num, count, dim, head, said) -> None:
     r = head['axes'].shape[-1]
     shapes = {
         'shift': (dim,), 'axes': (dim, r), 'gain': (r,), 'means': (num, dim), 'bias': (num,),
+        'level': (num,),
     }  # fmt: skip
     wrong = [k for k, v in head.items() if v.dtype != np.float32 or v.shape != shapes.get(k, ())]
     wrong += [k for k, v in head.items() if k != 'threshold' and not np.isfinite(v).all()]
@@ -210,12 +221,15 @@ def _check(path, arrays, label, num, count, dim, head, said) -> None:
 def _wrong_fields(said: dict) -> list[str]:
     """The names of the JSON's fields that are of another kind than `write` gives them."""
     share, pairs = said['false_alarm'], said['descriptions']
+    detected = said.get('unseen_detected')
     params, known = said['params'], said['classes']
     is_number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
     wrong = {
         'of_pictures': not isinstance(said['of_pictures'], bool),
         'names': not all(isinstance(n, str) for n in said['names']),
         'encoder': not isinstance(said['encoder'], str),
+        'unseen_detected': detected is not None
+        and not (is_number(detected) and 0 <= detected <= 1),
         'false_alarm': share is not None and not (is_number(share) and 0 <= share <= 1),
         'descriptions': not all(
             isinstance(p, list) and len(p) == 2 and p[0] in known and _is_text(p[1]) for p in pairs

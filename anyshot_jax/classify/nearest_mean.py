@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import eigh
 
+from anyshot_jax.ops import open_set
 from anyshot_jax.types import Array
 
 # Of the covariance within classes; on Emoji's validation classes (2 and 5 shots, 5 to 100 ways) 0.1
@@ -39,7 +40,9 @@ class Head(NamedTuple):
     means: Array  # [C, D] of the classes, in that space
     bias: Array  # [C] added to the scores: classes of words only are less like their items
     temperature: Array  # [] of the scores
-    threshold: Array  # [] a best score below it is an unknown class; -inf: none
+    threshold: Array  # [] of `familiarity`; below it is an unknown class; -inf: none
+    level: Array = np.float32(0)  # [C] and
+    crowd: Array = np.float32(0)  # [] of `open_set.familiarity`; 0: the best score itself
 
 
 def unit(x: Array, xp: Any = np) -> Array:
@@ -119,6 +122,11 @@ def scores(head: Head, z: Array, xp: Any = np) -> Array:
     normalised = head.space.normalise > 0
     like = dot / xp.sqrt(xp.maximum(square, 1e-12))[None]
     return xp.where(normalised, like, -xp.maximum(dist, 0)) + head.bias[None]
+
+
+def familiarity(head: Head, score: Array, xp: Any = np) -> Array:
+    """[N] how much items of scores [N, C] are like a known class."""
+    return open_set.familiarity(score, head.level, head.crowd, xp)
 
 
 def probabilities(score: Array, temperature: Array, xp: Any = np) -> Array:

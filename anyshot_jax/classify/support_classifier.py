@@ -18,7 +18,7 @@ except ImportError as e:
         "AnyShotClassifier is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
     ) from e
 
-from anyshot_jax.classify import nearest_mean
+from anyshot_jax.classify import held_out, nearest_mean
 from anyshot_jax.classify.feature_store import FeatureStore, store_of
 from anyshot_jax.classify.fitting import Calibrated
 from anyshot_jax.classify.frozen import Frozen
@@ -26,6 +26,7 @@ from anyshot_jax.classify.labels import check_labels, one_of_each
 from anyshot_jax.classify.nearest_mean import Head
 from anyshot_jax.classify.picture_input import THUMBNAIL, are_images, name_of, thumbnails
 from anyshot_jax.classify.trained import Trained
+from anyshot_jax.ops.label_noise import LabelNoise
 from anyshot_jax.types import Array, InputError
 
 
@@ -51,7 +52,9 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes:
       classes_: [C]. head_: `nearest_mean.Head`. temperature_, threshold_ (None: no class has two
-        examples, so nothing tells), false_alarm_ (what to expect of the threshold).
+        examples, so nothing tells), false_alarm_ (share of known classes' items that it is expected
+        to call unknown), unseen_detected_ (share of items of classes without any example that it is
+        expected to call unknown, each class left out in turn; None: one class only).
       support_features_ [N, D], support_labels_ [N], support_names_, support_images_
         [N, 64, 64, 3] uint8 (black for feature vectors), descriptions_, of_images_.
       held_out_: [N, C] probabilities of support items while they were held out, else NaN.
@@ -148,14 +151,24 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         """The head, of what is kept of the support and said of the classes."""
         self.head_, calibrated = self._fitted_head()
         self.held_out_, self.temperature_ = calibrated.held_out, float(self.head_.temperature)
-        self.threshold_, self.false_alarm_ = calibrated.threshold, calibrated.false_alarm
+        limits = calibrated.rejection
+        self.threshold_ = None if limits is None else limits.threshold
+        self.false_alarm_ = None if limits is None else limits.false_alarm
+        self.unseen_detected_ = None if limits is None else limits.detected
         self.index_support()
         return self
 
     def index_support(self) -> None:
         """Places the support where neighbours are looked for at every call."""
-        z = nearest_mean.place(self.head_.space, self.support_features_)
-        self._support_unit = nearest_mean.unit(z)
+        self._support_unit = self._directions(self.support_features_)
+
+    def _directions(self, x: Array) -> Array:
+        """Features [N, D] to length 1: an encoder's as they are, vectors around the support's mean.
+
+        The head's own space isn't asked: it pulls the examples of a class into one point, so that
+        all of them would be equally near.
+        """
+        return nearest_mean.unit(x if self.of_images_ else x - self.head_.space.shift)
 
     def _label(self) -> Array:
         """[N] the support's labels as places in `classes_`."""
@@ -255,38 +268,51 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
 
     def explain(self, X, k: int = 3) -> list[list[Neighbour]]:
         """The k support items most like each item, the nearest first."""
-        return self._neighbours(self._placed(X)[1], k)
+        return self._neighbours(self._features(X)[0], k)
 
     def answer(self, X, k: int = 3) -> Answers:
         """`predict_proba`, `is_unknown` and `explain` of the same items in one go."""
         x, z = self._placed(X)
-        return Answers(*self._judged(x, z), self._neighbours(z, k))
+        return Answers(*self._judged(x, z), self._neighbours(x, k))
 
     def _placed(self, X) -> tuple[Array, Array]:
         """Features, and where the head's space has them."""
         x = self._features(X)[0]
         return x, nearest_mean.place(self.head_.space, x)
 
-    def _neighbours(self, z, k):
-        like = nearest_mean.unit(z) @ self._support_unit.T
+    def _neighbours(self, x: Array, k: int) -> list[list[Neighbour]]:
+        like = self._directions(x) @ self._support_unit.T
         rows = np.argsort(-like, axis=1, kind='stable')[:, :k]
+        labels = self.support_labels_.tolist()  # Python's own texts and numbers
         return [
-            [Neighbour(int(r), self.support_labels_[r], self.support_names_[r], float(of[r]))
-             for r in near]
+            [Neighbour(int(r), labels[r], self.support_names_[r], float(of[r])) for r in near]
             for of, near in zip(like, rows, strict=True)
         ]  # fmt: skip
 
     def suspicion(self) -> Array:
         """[N] 0..1: how unlikely an example's own label is when it is held out; 0 of a lone one."""
         check_is_fitted(self)
-        label = self._label()
-        own = self.held_out_[np.arange(len(label)), label]
-        return np.where(np.isnan(own), 0, 1 - own)
+        return held_out.suspicion(self.held_out_, self._label())
+
+    def label_errors(self) -> LabelNoise:
+        """The examples that are likely to have a wrong label, see `ops.label_noise`.
+
+        Its share is 0 where nothing speaks for any wrong label; examples that are merely hard
+        have a high `suspicion` and are none of these.
+        """
+        check_is_fitted(self)
+        return held_out.label_errors(self.held_out_, self._label())
+
+    def held_out_confusion(self) -> Array:
+        """[C, C] how many held-out examples of each class (row) were called what (column)."""
+        check_is_fitted(self)
+        return held_out.confusion(self.held_out_, self._label())
 
     def _judged(self, x: Array, z: Array) -> tuple[Array, Array]:
         """Probabilities [N, C] and whether each is unknown [N]."""
         score = self._scores(x, z)
-        return self._probabilities(x, z, score), score.max(1) < self.head_.threshold
+        unknown = nearest_mean.familiarity(self.head_, score) < self.head_.threshold
+        return self._probabilities(x, z, score), unknown
 
     def _features(self, X, keep: bool = False) -> tuple[Array, Array]:
         """Features [N, D], and thumbnails if they are to be kept."""
