@@ -5,13 +5,15 @@
 
 The program takes images [N, S, S, 3] uint8 (or feature vectors [N, D] float32) for any N, and
 gives probabilities [N, C], likeness to a known class [N] and whether that says "unknown" [N].
-Weights are in it. Classes stand beside it in FILE.json. See README.md for a loader. A detector's
-program gives scores [N], whether they are defects [N] and maps of where [N, h, w].
+Weights are in it. Classes stand beside it in FILE.json, and what reads images as they were read
+here in <name>_images.py, which needs NumPy and Pillow only. See README.md for a loader. A
+detector's program gives scores [N], whether they are defects [N] and maps of where [N, h, w].
 """
 
 import json
 import logging as python_logging
 import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from jax import export as jax_export
 
 from anyshot_jax import command
 from anyshot_jax.classify import joint, nearest_mean
+from anyshot_jax.data.readers import pixels
 from anyshot_jax.storage import files
 from anyshot_jax.storage.lock import Lock, beside
 from anyshot_jax.types import Array, InputError
@@ -55,13 +58,20 @@ def program_of(classifier) -> Program:
             f'method={classifier.method!r} answers all items of a call together, which no fixed '
             "program does: set method='prototypes'"
         )
+    if classifier.of_images_ and classifier.crop == 'tiles':
+        raise InputError("crop='tiles' shows several squares of an image, a program takes one: set "
+                         "crop='whole' and fit again")  # fmt: skip
+    if not classifier.frame_.as_they_are:
+        raise InputError('these feature vectors lie too far off for a program of float32: bring '
+                         'each feature to mean 0 and deviation 1, and fit again')  # fmt: skip
     head, words = jax.tree.map(jnp.asarray, (classifier.head_, classifier.joint_))
 
     def answer(features):
-        score = nearest_mean.scores(head, nearest_mean.place(head.space, features, jnp), jnp)
-        if words is not None:
-            score = joint.scores(words, score, features, jnp)
-        best = nearest_mean.familiarity(head, score, jnp)
+        with jax.default_matmul_precision('highest'):  # its answers don't depend on the machine
+            score = nearest_mean.scores(head, nearest_mean.place(head.space, features, jnp), jnp)
+            if words is not None:
+                score = joint.scores(words, score, features, jnp)
+            best = nearest_mean.familiarity(head, score, jnp)
         p = nearest_mean.probabilities(score, head.temperature, jnp)
         return p, best, best < head.threshold
 
@@ -203,7 +213,15 @@ def write(model, path: Path, platforms=PLATFORMS) -> str:
     with Lock(beside(path), f'{path} is being written by another call'):  # both are of one call
         files.write_bytes(path, data)
         files.write_text(path.with_suffix(f'.{kind}.json'), json.dumps(said, indent=1) + '\n')
+        if getattr(model, 'of_images_', False):
+            source = Path(pixels.__file__).read_text('utf-8')
+            files.write_text(path.with_name(reader_name(path)), source)
     return checked
+
+
+def reader_name(path: Path) -> str:
+    """The name of the module that reads images for a program."""
+    return re.sub(r'\W', '_', path.stem) + '_images.py'
 
 
 def _meaning(model) -> dict[str, Any]:
@@ -214,9 +232,12 @@ def _meaning(model) -> dict[str, Any]:
         _, side, said = answers(model)
         return said | {'input': {'shape': ['n', side, side, 3], 'dtype': 'uint8'}}
     program = program_of(model)
+    taken: dict[str, Any] = {'shape': ['n', *program.item], 'dtype': jnp.dtype(program.dtype).name}
+    if model.of_images_:
+        taken |= {'crop': model.reading_.crop, 'range': list(model.reading_.span)}
     return {
         'classes': model.classes_.tolist(),
-        'input': {'shape': ['n', *program.item], 'dtype': jnp.dtype(program.dtype).name},
+        'input': taken,
         'output': ['probabilities [n, classes]', 'likeness to a class [n]', 'unknown [n]'],
         'threshold': model.threshold_,
     }
@@ -240,6 +261,8 @@ def main(argv: list[str]) -> None:
     model = AnomalyDetector.load(path) if is_detector(path) else AnyShotClassifier.load(path)
     checked = write(model, out, given['platforms'])
     print(f'program: {out}{checked and f" ({checked})"}\nwhat its numbers are: {out}.json')
+    if isinstance(model, AnyShotClassifier) and model.of_images_:
+        print(f'what reads images for it: {reader_name(out)}')
 
 
 def _define_flags() -> None:

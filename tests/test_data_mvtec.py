@@ -176,12 +176,12 @@ def test_fit(root):
 
 
 def test_one_type_of_defect_is_refused(root):
-    for file in (root / 'test/scratch').iterdir():
+    for file in (*(root / 'test/scratch').iterdir(), *(root / 'ground_truth/scratch').iterdir()):
         file.unlink()
     with pytest.raises(InputError, match=r'1 type of defect \(dent\): there is nothing to tell'):
         load(root)
     assert load(root, detect_only=True)['test'].names == ('dent',)
-    for file in (root / 'test/dent').iterdir():
+    for file in (*(root / 'test/dent').iterdir(), *(root / 'ground_truth/dent').iterdir()):
         file.unlink()
     with pytest.raises(InputError, match='has 0 types of defect'):
         load(root, detect_only=True)
@@ -371,3 +371,118 @@ def test_real_tiles(data_dir, caplog):
     of_type = [set(data['test'].group[data['test'].label == c].tolist()) for c in range(5)]
     # 20, 16, 9, 7, 17 tiles a type, of which 3 stand in two.
     assert [len(g) for g in of_type] == [19, 14, 8, 5, 17]
+
+
+# Masks as tools write them.
+
+
+def drawn(colour=None, alpha=255, background=(0, 0, 0, 0)):
+    """A square of 2 x 4 pixels on a background, RGBA."""
+    x = np.zeros((8, 8, 4), np.uint8)
+    x[:] = background
+    x[2:4, :4] = (*colour, alpha)
+    return Image.fromarray(x)
+
+
+def ids(dtype=np.uint8, values=(1, 3)):
+    """Types of defect as numbers: a row each."""
+    x = np.zeros((8, 8), dtype)
+    x[2, :4], x[3, :4] = values
+    return x
+
+
+def palette(colours):
+    image = Image.frombytes('P', (8, 8), ids().tobytes())
+    image.putpalette([v for colour in colours for v in colour] + [0] * (768 - 3 * len(colours)))
+    return image
+
+
+VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
+
+
+@pytest.mark.parametrize(
+    'mask',
+    [
+        drawn((255, 255, 255)),  # brushes of a paint program on transparency
+        drawn((255, 0, 0), alpha=128),
+        drawn((0, 0, 0)),
+        drawn((255, 255, 255), background=(0, 0, 0, 255)),
+        drawn((0, 0, 255), background=(0, 0, 0, 255)).convert('RGB'),
+        Image.fromarray(ids()),
+        Image.fromarray(ids(values=(1, 200))),
+        Image.fromarray(ids(np.uint16, (1, 2))),
+        Image.fromarray(ids(np.int32, (1, 70_000))),
+        palette(VOC),
+        palette([(200, 200, 200), *VOC[1:]]),  # the background is the first colour
+    ],
+)
+def test_what_is_not_background_is_defect(root, mask):
+    path = root / 'ground_truth/dent/000_mask.png'
+    if mask.mode == 'I':
+        path.unlink()
+        path = path.with_suffix('.tif')
+    mask.save(path)
+    found = load(root)['test'].mask[0]
+    assert found[2:4, :4].all() and found.sum() == 8
+
+
+def test_masks_of_numpy_and_jpeg(root):
+    folder = root / 'ground_truth/dent'
+    for file in folder.iterdir():
+        file.unlink()
+    np.save(folder / '000_mask.npy', ids(np.float32, (0.2, 1)))
+    np.save(folder / '001.npy', ids(bool, (True, True))[..., None])
+    Image.fromarray(ids(values=(255, 255))).save(folder / '002_mask.jpg', quality=95)
+    mask = load(root)['test'].mask
+    assert mask[:2, 2:4, :4].all() and mask[:2].sum((1, 2)).tolist() == [8, 8]
+    assert mask[2, 2:4, :3].all() and mask[2].sum() <= 10
+    np.save(folder / '001.npy', np.array([object()]), allow_pickle=True)
+    with pytest.raises(InputError, match=r'the mask .*001\.npy'):
+        load(root)
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['{}.png', '{}_gt.png', '{}-mask.png', '{}_Mask.PNG', 'mask_{}.png', 'GT-{}.png', '{}/000.png',
+     '{}_ground_truth.png', '{}_label.png'],
+)  # fmt: skip
+def test_masks_of_every_name(root, name):
+    for file in list((root / 'ground_truth').rglob('*.png')):
+        new = file.parent / name.format(file.stem.removesuffix('_mask'))
+        new.parent.mkdir(exist_ok=True)
+        file.rename(new)
+    (root / 'ground_truth').rename(root / 'Ground_Truth')
+    assert load(root)['test'].mask.sum((1, 2)).tolist() == [8] * 5
+
+
+def test_several_masks_of_an_image_are_one(root):
+    first = root / 'ground_truth/dent/000_mask.png'
+    (root / 'ground_truth/dent/000').mkdir()
+    more = np.zeros((8, 8), np.uint8)
+    more[7] = 1
+    Image.fromarray(more).save(root / 'ground_truth/dent/000/001.png')
+    first.rename(root / 'ground_truth/dent/000/000.png')
+    mask = load(root)['test'].mask[0]
+    assert mask[:2, :4].all() and mask[7].all() and mask.sum() == 16
+
+
+def test_masks_of_no_image_and_of_too_much(root, caplog):
+    lost = root / 'ground_truth/dent/task-12-defect-0.png'
+    paint(lost, 255)
+    with pytest.raises(InputError, match=r'the mask .*task-12-defect-0\.png belongs to no image'):
+        load(root)
+    lost.rename(root / 'ground_truth/loose.png')
+    with pytest.raises(InputError, match=r'the mask .*loose\.png lies in no folder of a type'):
+        load(root)
+    (root / 'ground_truth/loose.png').unlink()
+    paint(root / 'ground_truth/other/000.png', 255)
+    with pytest.raises(InputError, match=r"a mask of a type 'other'"):
+        load(root)
+    (root / 'ground_truth/other/000.png').unlink()
+    Image.fromarray(255 - 255 * (ids() > 0).astype(np.uint8)).save(
+        root / 'ground_truth/dent/000_mask.png'
+    )
+    with caplog.at_level(logging.WARNING, 'absl'):
+        load(root)
+    assert '1 masks over more than half of their image' in caplog.text
+    assert 'test/dent/000.png' in caplog.text

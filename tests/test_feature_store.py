@@ -32,7 +32,7 @@ class Embedder:
         return z
 
 
-def read(content, name):
+def read(content, name, odd=None):
     return read_image(content, 6, 3, 1000, name)
 
 
@@ -125,7 +125,7 @@ def test_killed_process_leaves_whole_chunks_only(tmp_path):
         '    if len(writes) == 3: os.kill(os.getpid(), signal.SIGKILL)\n'
         '    replace(a, b)\n'
         'os.replace = rename\n'
-        'read = lambda content, name: read_image(content, 6, 3, 1000, name)\n'
+        'read = lambda content, name, odd: read_image(content, 6, 3, 1000, name)\n'
         'embed = lambda x: x.astype(np.float32).mean((1, 2))\n'
         'store = feature_store.FeatureStore("mean", "abc", 3, read, embed)\n'
         'list(store.chunks([Path(p) for p in json.loads(sys.argv[1])]))\n'

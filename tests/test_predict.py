@@ -147,6 +147,8 @@ def test_labels_by_folder(folders):
     right = sum(r['label'] == r['prediction'] for r in known)
     assert len(known) == 6 and done['accuracy'] == right / 6
     assert 'id="confusion"' in page(folders) and 'recall' in page(folders)
+    assert done['asked'] == 6 and done['strangers'] == 1
+    assert '1 queries in folders that are no class, and not in the accuracy (dots)' in done['notes']
     paint(folders / 'query' / 'loose.png', 'dots', 2)  # then folders are no labels
     assert predict(folders)['accuracy'] is None
     assert {r['label'] for r in rows(folders)} == {''}
@@ -266,28 +268,44 @@ def test_unreadable_images_are_named_or_are_rows(folders):
     (folders / 'query' / 'notes.txt').write_text('not an image')
     whole = (folders / 'query' / 'tiles0.png').read_bytes()
     (folders / 'query' / 'half.png').write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r'bomb.png is too large.*--on_error=skip'):
+    with pytest.raises(InputError, match=r'half.png is damaged.*--on_error=skip'):
         predict(folders)
     assert not list((folders / 'out').iterdir())
     done = predict(folders, on_error='skip')
     errors = {r['path']: r['error'] for r in rows(folders) if r['error']}
     assert set(errors) == {'bomb.png', 'half.png'} and 'damaged' in errors['half.png']
     assert done['unreadable'] == 2 and done['images'] == 8
+    assert '1 .txt files not read (notes.txt)' in done['notes']
     assert [r['prediction'] for r in rows(folders) if r['error']] == ['', '']
-    assert 'bomb.png is too large' in page(folders)
+    assert 'bomb.png has 100000 x 100000 pixels' in page(folders)
+    (folders / 'query' / 'half.png').unlink()
+    assert predict(folders)['unreadable'] == 1  # what is too large costs a row and not the run
+    large = Image.open(folders / 'query' / 'tiles0.png').resize((65, 64))
+    large.save(folders / 'query' / 'large.png')
+    predict(folders, max_pixels=64 * 64, out='small')
+    errors = {r['path']: r['error'] for r in rows(folders, 'small') if r['error']}
+    assert set(errors) == {'bomb.png', 'large.png'}
+    assert 'max_pixels=4160' in errors['large.png']
 
 
 def test_unreadable_examples(folders, caplog):
-    (folders / 'support' / 'tiles' / 'bad.png').write_bytes(bomb())
+    (folders / 'support' / 'tiles' / 'bad.png').write_bytes(b'\x89PNG')
     (folders / 'support' / 'tiles' / 'notes.txt').write_text('not an image')
-    with pytest.raises(InputError, match=r'tiles/bad.png is too large'):
+    with pytest.raises(InputError, match=r'tiles/bad.png is not an image'):
         predict(folders)
-    predict(folders, on_error='skip')
+    done = predict(folders, on_error='skip')
     assert 'tiles/bad.png' in caplog.text and 'notes' not in caplog.text
+    assert '1 examples skipped, damaged or unreadable (tiles/bad.png)' in done['notes']
+    assert '1 .txt files not read (tiles/notes.txt)' in done['notes']
     for path in (folders / 'support' / 'tiles').glob('?.png'):
         path.unlink()
-    with pytest.raises(InputError, match=r"class 'tiles'.*no readable image.*\(1 skipped"):
+    with pytest.raises(
+        InputError, match=r"class 'tiles'.*no readable image.*bad.png is not an image"
+    ):
         predict(folders, on_error='skip')
+    (folders / 'support' / 'tiles' / 'bad.png').rename(folders / 'support' / 'tiles' / 'bad.cr2')
+    with pytest.raises(InputError, match=r"class 'tiles'.*bad.cr2 is a camera's raw file: develop"):
+        predict(folders)
 
 
 def test_links_out_of_a_folder_are_refused(folders):
@@ -309,9 +327,9 @@ def test_files_of_a_folder(tmp_path):
     for name in ('b/2.png', 'a.png', 'b/1.png', '.hidden.png', 'b/.cache/x.png', 'Thumbs.db'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b'')
-    found, ignored = find_files(tmp_path)
+    found, notes = find_files(tmp_path)
     assert [str(p.relative_to(tmp_path)) for p in found] == ['a.png', 'b/1.png', 'b/2.png']
-    assert ignored == 3
+    assert notes.count == {'hidden, system or special files': 3}
     with pytest.raises(InputError, match='is not a directory'):
         find_files(tmp_path / 'a.png')
 
@@ -400,12 +418,54 @@ def test_bad_flags(python, flags, message):
     assert line.startswith('error: ') and message in line
 
 
+def test_what_looks_odd_is_told(folders):
+    """Copies across classes, one colour, a class by another case, descriptions beside the folders,
+    other files and folders of a system: in the closing line and on the page."""
+    support, query = folders / 'support', folders / 'query'
+    (support / 'tiles' / 'copy.png').write_bytes((support / 'stripes' / '0.png').read_bytes())
+    (support / 'classes.json').write_text(json.dumps({'tiles': 'squares of many colours'}))
+    (support / '@eaDir').mkdir()
+    (query / 'Tiles').mkdir()
+    (query / 'tiles0.png').rename(query / 'Tiles' / '0.png')
+    (query / 'copy').mkdir()
+    (query / 'copy' / 'c.png').write_bytes((support / 'stripes' / '1.png').read_bytes())
+    Image.new('RGB', (9, 9), 'red').save(query / 'copy' / 'red.png')
+    for path in query.glob('*.png'):
+        path.unlink()
+    (query / 'clip.mp4').write_bytes(b'film')
+    (query / 'copy' / 'a.psd').write_bytes(b'8BPS')
+    done = predict(folders)
+    for said in (
+        '1 examples with the same bytes in two classes (stripes/0.png and tiles/copy.png)',
+        '1 queries with the same bytes as an example (copy/c.png)',
+        '1 images of one colour (copy/red.png)', '1 .mp4 files not read (clip.mp4)',
+        "in the accuracy: 'Tiles' is no 'tiles'", '1 system folders (@eaDir)',
+    ):  # fmt: skip
+        assert said in done['notes'], done['notes']
+    assert done['accuracy'] is None and done['strangers'] == 3 and done['unreadable'] == 1
+    text = page(folders)
+    assert 'squares of many colours' in text and 'with the same bytes in two classes' in text
+    assert 'whose sides differ by a third at most' in text
+    assert predict(folders)['notes'] == done['notes']  # also where nothing is read again
+    (support / 'classes.json').write_text(json.dumps({'tile': 'no such class'}))
+    with pytest.raises(InputError, match=r"unknown classes: 'tile'; did you mean 'tiles'"):
+        predict(folders)
+
+
+def test_a_model_is_saved_where_it_can_be(folders):
+    (folders / 'file').write_text('x')
+    for name, says in (('m.bin', 'a model is a .safetensors file'),
+                       ('file/m.safetensors', 'file is a file and no folder')):  # fmt: skip
+        with pytest.raises(InputError, match=f'--save=.*{name}.*{says}'):
+            predict(folders, save=name, support='nowhere')  # before any work
+
+
 def test_the_command(python, folders):
     flags = [f'--{name}={folders / name}' for name in ('support', 'query', 'out')]
     done = python('-m', 'anyshot_jax.predict', *flags, XDG_CACHE_HOME=str(folders / 'cache'))
     assert done.returncode == 0 and done.stderr == '', done.stderr
     first, table, report = done.stdout.splitlines()
-    assert first.startswith('6 images, ') and '15 embedded now' in first
+    assert first.startswith('6 images, 0 unreadable; ') and '15 embedded now' in first
     assert table == f'predictions: {folders}/out/predictions.csv'
     assert report == f'report: {folders}/out/report.html'
     assert len(rows(folders)) == 6

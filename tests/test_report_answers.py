@@ -6,6 +6,7 @@ from PIL import Image
 from test_report import EVIL, Page
 
 from anyshot_jax import AnyShotClassifier
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.predict.answers import Answer, Tally
 from anyshot_jax.predict.page import page
 from anyshot_jax.predict.page_classes import Support
@@ -45,7 +46,7 @@ def shown(tmp_path, tally, classifier, support=None, paint=True):
     for a in [*tally.unsure, *tally.strange, *tally.wrong] if paint else ():
         Image.new('RGB', (9, 9), 'red').save(tmp_path / a.path, 'png')
     support = support or support_of(classifier)
-    return Page(page(tally, classifier, support, tmp_path, {'query': EVIL}, 75.0))
+    return Page(page(tally, classifier, support, tmp_path, {'query': EVIL}, 75.0, Notes()))
 
 
 @pytest.fixture

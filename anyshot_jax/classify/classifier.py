@@ -15,20 +15,23 @@ from sklearn.utils.validation import check_is_fitted
 
 from anyshot_jax.classify import fitting, joint, model_file, nearest_mean
 from anyshot_jax.classify.frozen import Frozen, frozen
+from anyshot_jax.classify.picture_input import MAX_PIXELS
 from anyshot_jax.classify.support_classifier import SupportClassifier
 from anyshot_jax.classify.trained_classifier import TrainedClassifier
 from anyshot_jax.classify.transduce import transduced
+from anyshot_jax.data.readers.images import Reading
 from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array, InputError
 
 METHODS = ('prototypes', 'refine')
+SHARED = ('unknown', 'false_alarm', 'range', 'max_pixels')  # with a `TrainedClassifier`
 
 
 class AnyShotClassifier(SupportClassifier):
     """The nearest class mean of frozen features, calibrated, with classes of words and 'unknown'.
 
-    X is images (paths, PIL images, uint8 arrays [N, H, W], [N, H, W, C] or a list of such), or
-    feature vectors [N, D], such as `embed` gives.
+    X is images (paths, bytes, open files, PIL images, RGB arrays; one or a list, see `inputs.py`),
+    or feature vectors [N, D], such as `embed` gives.
 
     Args:
       encoder: as `frozen` takes it, such as 'efficientnet_lite0+stride16' for surfaces; unused for
@@ -44,6 +47,11 @@ class AnyShotClassifier(SupportClassifier):
       false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
       power, normalise, shrink: see `nearest_mean.fit_space`; None: 0.5 and True for images, 1 and
         False for feature vectors.
+      crop: what is seen of images that are no squares: 'whole' (sides stretched), 'centre' (the
+        largest centred square), 'tiles' (three squares along the longer side, their features' mean)
+        or 'auto': centre where the sides differ by a third at most, else tiles.
+      range: (low, high), the values of 16-bit and float images that become black and white; None:
+        each image's own, see `pixels.value_range`. max_pixels: a larger image is refused.
 
     Attributes: see `SupportClassifier`; joint_: what words of a joint encoder add, or None.
     """
@@ -54,7 +62,7 @@ class AnyShotClassifier(SupportClassifier):
         """A `TrainedClassifier` where the method is a folder."""
         if not _is_folder(method):
             return super().__new__(cls)
-        shared = {k: v for k, v in fields.items() if k in ('unknown', 'false_alarm')}
+        shared = {k: v for k, v in fields.items() if k in SHARED}
         return TrainedClassifier(method, **shared)  # which __init__ below leaves alone
 
     def __init__(
@@ -68,6 +76,9 @@ class AnyShotClassifier(SupportClassifier):
         power: float | None = None,
         normalise: bool | None = None,
         shrink: float = nearest_mean.SHRINK,
+        crop: str = 'auto',
+        range: tuple[float, ...] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.encoder = encoder
         self.method = method
@@ -77,6 +88,13 @@ class AnyShotClassifier(SupportClassifier):
         self.power = power
         self.normalise = normalise
         self.shrink = shrink
+        self.crop = crop
+        self.range = range
+        self.max_pixels = max_pixels
+
+    @property
+    def reading_(self) -> Reading:
+        return Reading(self.crop, tuple(self.range or ()), self.max_pixels)
 
     @property
     def encoder_(self) -> Frozen:
@@ -133,6 +151,9 @@ class AnyShotClassifier(SupportClassifier):
             net=self.encoder_ if self.of_images_ else None, how=how,
             text_encoder=self.text_encoder, false_alarm=self.false_alarm,
         )  # fmt: skip
+
+    def _is_linear(self) -> bool:
+        return self.power in (None, 1) and not self.normalise
 
     def _scores(self, x: Array, z: Array) -> Array:
         score = nearest_mean.scores(self.head_, z)

@@ -11,6 +11,7 @@ deleted at any time: that costs time only.
 """
 
 import hashlib
+import json
 import os
 import re
 import struct
@@ -18,22 +19,33 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
 from anyshot_jax.classify.frozen import Frozen, frozen
-from anyshot_jax.classify.picture_input import MAX_PIXELS, square
+from anyshot_jax.classify.picture_input import READING, square, together
 from anyshot_jax.classify.trained import Trained
-from anyshot_jax.data.readers.images import open_image
-from anyshot_jax.storage.files import replacing
+from anyshot_jax.data.readers.images import (
+    FEW_LEVELS,
+    ONE_COLOUR,
+    PAGES,
+    SUFFIXES,
+    NotAnImage,
+    NotRead,
+    Reading,
+)
+from anyshot_jax.data.readers.kinds import BY_SUFFIX
+from anyshot_jax.data.readers.sources import MAX_FILE
+from anyshot_jax.storage.files import replacing, write_bytes
 from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import Array, InputError
 
 CHUNK = 128  # images of a shard: what a killed run loses at most
 BATCH = 16  # images that are embedded at once
-MAX_FILE = 500_000_000  # bytes of an image file
+KINDS, MAX_ODD = (ONE_COLOUR, FEW_LEVELS, PAGES), 1_000_000
+READ_BY = 3  # raised when images are brought to pixels in another way
 MAGIC, HEAD, KEY = b'anyshot1', struct.Struct('<8sQQ'), 16
 
 
@@ -43,6 +55,8 @@ class Chunk(NamedTuple):
     paths: Sequence[Path]
     features: Array  # [n, D] float32; NaN in rows of `errors`
     errors: dict[int, InputError]  # row -> why the image has no features; names the file
+    keys: list[bytes]  # of each file's bytes; b'' where they could not be read
+    odd: dict[int, tuple[str, ...]]  # row -> what of the image is worth a word
 
 
 class _Shard(NamedTuple):
@@ -58,25 +72,30 @@ class FeatureStore:
         name: str,
         digest: str,
         dim: int,
-        read: Callable[[bytes, str], Array],
-        embed: Callable[[Array], Array],
+        read: Callable[[bytes, str, list[str]], Array],
+        embed: Callable[[Any], Array],
     ):
         """Reads which images are stored (16 bytes of each), not their features.
 
         Args:
           name: of the encoder, for people. digest: hex digits of all that features depend on
             besides the image: weights, preprocessing, how images are brought to size.
-          dim: D. read: (a file's bytes, its name for messages) -> an image [...] of one shape;
-            InputError where it can't. embed: [n, ...], n <= BATCH -> [n, D].
+          dim: D. read: (a file's bytes, its name for messages, a list that takes what is worth a
+            word) -> an image [...]; InputError where it can't. embed: n <= BATCH
+            images, as `together` puts them -> [n, D].
         """
         self.folder = cache_dir() / 'images' / re.sub(r'[^\w.-]', '_', f'{name}-{digest}')
         self.dim, self.read, self.embed = dim, read, embed
         self.embedded = 0  # images that this object had to embed
         self._places: dict[bytes, tuple[_Shard, int]] = {}
+        self._odd: dict[bytes, tuple[str, ...]] = {}
         self._keeps = True
         for path in sorted(self.folder.glob('*.shard')):
             try:
                 self._add(*_open(path, dim))
+                self._odd |= _read_odd(path)
+            except PermissionError as e:
+                logging.warning('features of another user are not read: %s', e)
             except (OSError, ValueError) as e:
                 _remove(path, e)
 
@@ -114,7 +133,8 @@ class FeatureStore:
         for i, key in enumerate(keys):
             if i not in errors:
                 features[i] = found[key]
-        return Chunk(paths, features, errors)
+        odd = {i: self._odd[k] for i, k in enumerate(keys) if i not in errors and k in self._odd}
+        return Chunk(paths, features, errors, keys, odd)
 
     def _embedded(
         self, rows: Sequence[int], paths: Sequence[Path], pool: ThreadPoolExecutor
@@ -127,10 +147,13 @@ class FeatureStore:
                 if isinstance(read, InputError):
                     yield i, b'', read
                 else:
-                    whole.append((i, *read))
+                    key, x, odd = read
+                    if odd:
+                        self._odd[key] = tuple(odd)
+                    whole.append((i, key, x))
             if not whole:
                 continue
-            z = np.asarray(self.embed(np.stack([x for *_, x in whole])), np.float32)
+            z = np.asarray(self.embed(together([x for *_, x in whole])), np.float32)
             self.embedded += len(whole)
             for (i, key, _), row in zip(whole, z, strict=True):
                 if np.isfinite(row).all():
@@ -138,12 +161,13 @@ class FeatureStore:
                 else:
                     yield i, key, InputError(f'{paths[i]} has features that are not finite')
 
-    def _read(self, path: Path) -> tuple[bytes, Array] | InputError:
+    def _read(self, path: Path) -> tuple[bytes, Array, list[str]] | InputError:
         """The key and the image of the same bytes: the file may have changed since."""
         try:
             with path.open('rb') as f:
                 content = f.read(MAX_FILE)
-            return _digest(content), self.read(content, str(path))
+            odd: list[str] = []
+            return _digest(content), self.read(content, str(path), odd), odd
         except InputError as e:
             return e
         except OSError as e:
@@ -179,7 +203,10 @@ class FeatureStore:
         checks = np.array([zlib.crc32(k + v) for k, v in zip(keys, z, strict=True)], '<u4')
         head = HEAD.pack(MAGIC, len(keys), self.dim)
         path = self.folder / f'{_digest(b"".join(keys)).hex()}.shard'
+        odd = {key.hex(): self._odd[key] for key in keys if key in self._odd}
         try:
+            if odd:
+                write_bytes(path.with_suffix('.odd'), json.dumps(odd).encode())
             with replacing(path) as f:
                 f.writelines([head, *keys, checks.tobytes(), *z])
         except InputError as e:
@@ -207,6 +234,20 @@ def _open(path: Path, dim: int) -> tuple[_Shard, list[bytes]]:
     return _Shard(path, checks), [keys[i : i + KEY] for i in range(0, len(keys), KEY)]
 
 
+def _read_odd(path: Path) -> dict[bytes, tuple[str, ...]]:
+    """What is worth a word of a shard's images; nothing where that is damaged or missing."""
+    beside = path.with_suffix('.odd')
+    try:
+        if not beside.exists() or beside.stat().st_size > MAX_ODD:
+            return {}
+        said = json.loads(beside.read_bytes())
+        return {
+            bytes.fromhex(key): tuple(k for k in kinds if k in KINDS) for key, kinds in said.items()
+        }
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return {}
+
+
 def _remove(path: Path, why: Exception) -> None:
     logging.warning('damaged features, embedding their images again: %s: %s', path, why)
     try:
@@ -221,7 +262,9 @@ def _key(path: Path) -> bytes | InputError:
         with path.open('rb') as f:
             size = os.fstat(f.fileno()).st_size
             if size >= MAX_FILE:
-                return InputError(f'{path} has {size:,} bytes: {MAX_FILE:,} are too many')
+                image = path.suffix.lower() in (*SUFFIXES, *BY_SUFFIX)
+                kind = NotRead if image else NotAnImage
+                return kind(f'{path} has {size:,} bytes: {MAX_FILE:,} are too many')
             return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=KEY)).digest()  # type: ignore[arg-type, return-value]
     except OSError as e:
         return _unreadable(path, e)
@@ -235,8 +278,10 @@ def _unreadable(path: Path, why: OSError) -> InputError:
     return InputError(f'{path} is damaged or unreadable: {type(why).__name__}: {why}')
 
 
-def store_of(net: Frozen | Trained) -> FeatureStore:
-    """Digest of the features that a classifier takes."""
+def store_of(net: Frozen | Trained, how: Reading = READING) -> FeatureStore:
+    """Of the features that a classifier takes, of images that are read so."""
+    if isinstance(net, Trained):
+        how = net.reading(how)
     if isinstance(net, Trained) and net.encoder:
         net = frozen(net.encoder)
     if isinstance(net, Trained):
@@ -245,8 +290,9 @@ def store_of(net: Frozen | Trained) -> FeatureStore:
     else:
         size, name = net.size, net.encoder.name
         digest = f'{net.encoder.digest}-{net.size}'
+    digest += f'-{READ_BY}{how.crop}' + ''.join(f'-{v:g}' for v in how.span)
 
-    def read(content: bytes, path: str) -> np.ndarray:
-        return square(open_image(content, MAX_PIXELS, path), size, path)
+    def read(content: bytes, path: str, odd: list[str]) -> np.ndarray:
+        return square(content, size, path, how, odd)
 
     return FeatureStore(name, digest, net.dim, read, net.of_squares)

@@ -11,10 +11,13 @@ from tqdm import tqdm
 
 from anyshot_jax import encoders
 from anyshot_jax.classify import word_means
-from anyshot_jax.classify.picture_input import squares
+from anyshot_jax.classify.picture_input import READING, squares
 from anyshot_jax.config import under
+from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.encoders.catalogue import last_layer
+from anyshot_jax.runtime import fork
 from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.types import Array, InputError
 
@@ -34,36 +37,57 @@ class Frozen(NamedTuple):
     def dim(self) -> int:
         return self.encoder.dim
 
-    def of_squares(self, x: Array) -> Array:
-        """[N, D] of [N, size, size, 3] uint8, N <= BATCH; two shapes only are ever compiled."""
+    def of_squares(self, x: Array | list[Array]) -> Array:
+        """[N, D] of [N, size, size, 3] uint8, N <= BATCH; two shapes only are ever compiled.
+
+        Of what is seen in tiles, [N, T, size, size, 3] or some of a list, the mean of an image's.
+        """
         assert len(x) <= BATCH  # more would be cut off
+        fork.check()
+        if isinstance(x, list) or x.ndim == 5:
+            parts = [one if one.ndim == 4 else one[None] for one in x]
+            flat = np.concatenate(parts)
+            found = [self.of_squares(flat[i : i + BATCH]) for i in range(0, len(flat), BATCH)]
+            ends = np.cumsum([len(part) for part in parts])[:-1]
+            return np.stack([z.mean(0) for z in np.split(np.concatenate(found), ends)])
         if len(x) < BATCH // 2:
             found = [self.apply(self.params, x[i : i + 1]) for i in range(len(x))]
             return np.concatenate([np.zeros((0, self.dim), np.float32), *map(np.asarray, found)])
         return np.asarray(map_rows(partial(self.apply, self.params), x, size=BATCH))
 
-    def features(self, items: Sequence[Any]) -> Array:
+    def features(
+        self, items: Sequence[Any], how: Reading = READING, notes: Notes | None = None
+    ) -> Array:
         """[N, D] float32 of images, read and embedded a few at a time.
 
+        Args:
+          notes: takes what of the images is worth a word.
         Raises:
           InputError: one that can't be read; says which.
         """
-        return self.features_and(items, lambda x: x[:, :0])[0]
+        return self.features_and(items, lambda x: np.zeros((len(x), 0)), how, notes)[0]
 
-    def features_and(self, items: Sequence[Any], also: Callable[[Array], Array]):
+    def features_and(
+        self, items: Sequence[Any], also: Callable[[Any], Array], how: Reading = READING,
+        notes: Notes | None = None,
+    ):  # fmt: skip
         """(`features`, also(squares [n, size, size, 3]) of all)."""
-        parts = [(self.of_squares(x), also(x)) for x in self._read(items)]
+        parts = [(self.of_squares(x), also(x)) for x in self._read(items, how, notes)]
         x = np.concatenate([p[0] for p in parts])
         return x, np.concatenate([p[1] for p in parts])
 
-    def of_all(self, items: Sequence[Any], what: Callable[[Array], Array]) -> Array:
+    def of_all(
+        self, items: Sequence[Any], what: Callable[[Any], Array], how: Reading = READING
+    ) -> Array:
         """what(squares [n, size, size, 3]) of all, without features."""
-        return np.concatenate([what(x) for x in self._read(items)])
+        return np.concatenate([what(x) for x in self._read(items, how, None)])
 
-    def _read(self, items: Sequence[Any]) -> Iterator[Array]:
+    def _read(
+        self, items: Sequence[Any], how: Reading, notes: Notes | None
+    ) -> Iterator[Array | list[Array]]:
         with tqdm(total=len(items), desc='embed images', disable=None, leave=False) as bar:
             for start in range(0, max(len(items), 1), BATCH):
-                yield squares(items[start : start + BATCH], self.size, start)
+                yield squares(items[start : start + BATCH], self.size, start, how, notes)
                 bar.update(BATCH)
 
     def imagenet(self, text_encoder: str) -> word_means.Known | None:
@@ -89,6 +113,7 @@ def frozen(which: str) -> Frozen:
         encoder = encoders.load(name, parts=parts)
     if not isinstance(encoder, ImageEncoder):
         raise InputError(f'encoder={which!r} reads texts, not images')
+    fork.started()
     apply = jax.jit(lambda params, x: encoder.apply(params, encoder.preprocess(x)))
     return Frozen(which, encoder, encoder.size, apply, jax.device_put(encoder.params))
 

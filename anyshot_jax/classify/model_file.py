@@ -15,6 +15,7 @@ import numpy as np
 from anyshot_jax.classify.joint import Joint
 from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import THUMBNAIL
+from anyshot_jax.classify.vectors import AS_THEY_ARE, Frame
 from anyshot_jax.storage.files import write_bytes
 from anyshot_jax.types import InputError
 
@@ -29,6 +30,8 @@ TENSORS = (
 )  # fmt: skip
 LEVELS = ('head.level', 'head.crowd')
 WORDS = tuple(f'joint.{name}' for name in Joint._fields)
+
+FRAME = ('frame.centre', 'frame.scale')
 
 
 def write(path: Path, classifier: Any) -> None:
@@ -68,6 +71,9 @@ def write(path: Path, classifier: Any) -> None:
         'held_out': classifier.held_out_,
         **head,
     }
+    if not classifier.frame_.as_they_are:
+        arrays['frame.centre'] = classifier.frame_.centre
+        arrays['frame.scale'] = np.float64(classifier.frame_.scale)
     try:
         header = {KEY: json.dumps(said, allow_nan=False)}
     except (TypeError, ValueError) as e:
@@ -99,6 +105,19 @@ def read(path: Path, cls: type) -> Any:
         raise InputError(f'{path} is damaged, or no model: {type(e).__name__}: {e}') from e
 
 
+def _frame(path: Path, arrays: dict[str, np.ndarray], dim: int) -> Frame:
+    """From where the model sees vectors."""
+    if 'frame.centre' not in arrays:
+        return AS_THEY_ARE
+    centre, scale = arrays['frame.centre'], arrays['frame.scale']
+    fits = (
+        centre.shape == (dim,) and scale.shape == () and centre.dtype == scale.dtype == np.float64
+    )
+    if not fits or not np.isfinite(centre).all() or not 0 < scale < np.inf:
+        raise InputError(f'{path} is damaged: frame does not fit its features')
+    return Frame(centre, float(scale))
+
+
 def _restore(path: Path, cls: type) -> Any:
     from safetensors import safe_open
 
@@ -111,6 +130,7 @@ def _restore(path: Path, cls: type) -> Any:
         present = set(f.keys())
         wanted = [n for n in TENSORS if said['format'] > 1 or n not in LEVELS]
         wanted += [n for n in WORDS if present & set(WORDS)]
+        wanted += [n for n in FRAME if present >= set(FRAME)]
         arrays = {name: f.get_tensor(name) for name in wanted}
     x, label = arrays['support_features'], arrays['support_label']
     num, (count, dim) = len(said['classes']), x.shape
@@ -118,13 +138,14 @@ def _restore(path: Path, cls: type) -> Any:
         arrays |= dict(zip(LEVELS, (np.zeros(num, np.float32), np.float32(0)), strict=True))
     head_fields = {k: arrays[f'head.{k}'] for k in HEAD}
     _check(path, arrays, label, num, count, dim, head_fields, said)
-    made: Any = cls(**said['params'])
+    made: Any = cls(**{'crop': 'centre', **said['params']})  # as before there was a choice
     a_folder = type(made) is not cls
     if a_folder:
         raise InputError(f'{path}: method={said["params"]["method"]!r} is a folder, not a method')
     made.check_params()
     made.classes_ = _classes(path, said)
     made.of_images_, made.n_features_in_ = said['of_pictures'], dim
+    made.frame_ = _frame(path, arrays, dim)
     made.support_features_, made.support_images_ = x, arrays['support_pictures']
     made.support_labels_ = made.classes_[label]
     made.support_names_ = [_shown(n) for n in said['names']]

@@ -1,80 +1,94 @@
-"""Images as people hand them over (paths, PIL images, arrays) -> uint8 squares of one size."""
+"""Images as people hand them over -> uint8 squares of one size."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from anyshot_jax.data.readers.images import fit, open_image, to_eight_bits
-from anyshot_jax.types import Array, InputError
+from anyshot_jax.data.readers.images import MAX_PIXELS, Reading, fit, in_colour
+from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.data.readers.pixels import TILES, is_long, tiles
+from anyshot_jax.data.readers.sources import image_of, name_of
+from anyshot_jax.types import Array
 
-MAX_PIXELS = 50_000_000  # an image that unpacks to more is refused
+__all__ = ['MAX_PIXELS', 'THUMBNAIL', 'square', 'squares', 'thumbnails']
 THUMBNAIL = 64  # pixels of what is kept of the support
+READING = Reading()
+SEEN = {  # by crop, what the encoder sees of an image that is no square
+    'auto': (
+        'Of an image whose sides differ by a third at most the largest centred square is seen, of '
+        f'others {TILES} squares along the longer side, which cover it.'
+    ),
+    'whole': 'All of an image is seen, with sides stretched to a square.',
+    'centre': 'The largest centred square of an image is all that is seen of it.',
+    'tiles': f'{TILES} squares along the longer side of an image are seen, which cover it.',
+}
 
 
-def are_images(x: Any) -> bool:
-    """True if X holds images rather than feature vectors."""
-    if isinstance(x, np.ndarray):
-        if x.dtype == np.uint8 and x.ndim in (3, 4):
-            return True
-        return x.ndim == 1 and len(x) > 0 and x.dtype.kind in 'UO' and _is_image(x[0])
-    return isinstance(x, Sequence) and len(x) > 0 and not isinstance(x, str) and _is_image(x[0])
+def square(
+    item: Any, size: int, name: str, how: Reading = READING, odd: list[str] | None = None
+) -> Array:
+    """[size, size, 3] uint8; of an image that is seen in tiles [TILES, size, size, 3].
 
-
-def _is_image(item: Any) -> bool:
-    pixels = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim in (2, 3)
-    return isinstance(item, (str, Path, Image.Image)) or pixels
-
-
-def name_of(item: Any, row: int) -> str:
-    """Name in messages and answers: its path, or its row."""
-    return str(item) if isinstance(item, (str, Path)) else f'#{row}'
-
-
-def square(item: Any, size: int, name: str) -> Array:
-    """[size, size, 3] uint8: the largest centred square.
-
+    Args:
+      odd: as for `images.open_image`.
     Raises:
       InputError: no image, damaged or too large; says which.
     """
-    if isinstance(item, (str, Path)):
-        path = Path(item)
-        if not path.is_file():
-            raise InputError(f'{name}: there is no such file')
-        image = open_image(path, MAX_PIXELS, name)
-    elif isinstance(item, Image.Image):
-        image = to_eight_bits(item, name)
-    elif isinstance(item, np.ndarray) and item.dtype == np.uint8:
-        pixels = item[..., 0] if item.ndim == 3 and item.shape[-1] == 1 else item
-        if pixels.ndim not in (2, 3) or 0 in pixels.shape or (
-            pixels.ndim == 3 and pixels.shape[-1] not in (3, 4)
-        ):  # fmt: skip
-            raise InputError(f'{name}: a uint8 image is [H, W] or [H, W, 1, 3 or 4], got '
-                             f'{item.shape}')  # fmt: skip
-        image = to_eight_bits(Image.fromarray(np.ascontiguousarray(pixels)), name)
-    else:
-        raise InputError(f'{name} is no image: give paths, PIL images or uint8 arrays, got '
-                         f'{type(item).__name__}')  # fmt: skip
-    return fit(image.convert('RGB'), size)
+    image = image_of(item, name, how, odd)
+    in_tiles = how.crop == 'tiles' or (how.crop == 'auto' and is_long(image.size))
+    return in_colour(tiles(image, size) if in_tiles else fit(image, size, how.crop))
 
 
-def squares(items: Iterable[Any], size: int, first: int = 0) -> Array:
-    """[N, size, size, 3], read by a few threads; the first that can't be read is named.
+def shown(image: Image.Image, size: int, how: Reading = READING) -> Array:
+    """[size, size, 3] uint8, for people: what is seen in tiles is one stretched square."""
+    crop = 'whole' if how.crop == 'tiles' else how.crop
+    return in_colour(fit(image, size, crop))
+
+
+def together(images: Sequence[Array]) -> Array | list[Array]:
+    """One array where all are of one shape; a list where some are tiles and some are squares."""
+    return np.stack(images) if len({x.shape for x in images}) == 1 else list(images)
+
+
+def squares(
+    items: Iterable[Any],
+    size: int,
+    first: int = 0,
+    how: Reading = READING,
+    notes: Notes | None = None,
+) -> Array | list[Array]:
+    """[N, size, size, 3], or in tiles [N, TILES, size, size, 3], read by a few threads.
+
+    Where only some are seen in tiles, a list.
+
+    The first that can't be read is named.
 
     Args:
-      first: the row of the first item, for messages.
+      first: the row of the first item, for messages. notes: takes what is worth a word.
     """
+
+    def one(numbered: tuple[int, Any]) -> Array:
+        row, item = numbered
+        odd: list[str] = []
+        name = name_of(item, row)
+        found = square(item, size, name, how, odd)
+        if notes is not None:
+            notes.add_all(odd, name)
+        return found
+
     numbered = list(enumerate(items, first))
     with ThreadPoolExecutor(4) as pool:  # the decoders release the interpreter
-        found = pool.map(lambda n: square(n[1], size, name_of(n[1], n[0])), numbered)
-        return np.stack(list(found)) if numbered else np.zeros((0, size, size, 3), np.uint8)
+        found = list(pool.map(one, numbered))
+    parts = (TILES,) if how.crop == 'tiles' else ()
+    return together(found) if found else np.zeros((0, *parts, size, size, 3), np.uint8)
 
 
-def thumbnails(images: Array) -> Array:
-    """[N, THUMBNAIL, THUMBNAIL, 3] uint8 of squares [N, S, S, 3]."""
+def thumbnails(images: Array | list[Array]) -> Array:
+    """[N, THUMBNAIL, THUMBNAIL, 3] uint8 of squares [N, S, S, 3], or of the middle one of tiles."""
     if not len(images):
         return np.zeros((0, THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    return np.stack([fit(Image.fromarray(x), THUMBNAIL) for x in images])
+    middle = [x if x.ndim == 3 else x[len(x) // 2] for x in images]
+    return np.stack([fit(Image.fromarray(x), THUMBNAIL) for x in middle])

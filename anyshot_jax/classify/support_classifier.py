@@ -5,6 +5,7 @@ How classes are learnt from the support, and how queries are scored, say `AnySho
 """
 
 import copy
+import warnings
 from collections.abc import Mapping, Sized
 from typing import Any, NamedTuple, Self
 
@@ -18,14 +19,25 @@ except ImportError as e:
         "AnyShotClassifier is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
     ) from e
 
-from anyshot_jax.classify import held_out, nearest_mean
+from anyshot_jax.classify import held_out, nearest_mean, vectors
 from anyshot_jax.classify.feature_store import FeatureStore, store_of
 from anyshot_jax.classify.fitting import Calibrated
 from anyshot_jax.classify.frozen import Frozen
-from anyshot_jax.classify.labels import check_labels, one_of_each
+from anyshot_jax.classify.inputs import examples_of, images_of, is_folder, rows_of
+from anyshot_jax.classify.labels import (
+    check_descriptions,
+    check_labels,
+    check_unknown,
+    labels_of,
+    one_of_each,
+    warn_alike,
+)
 from anyshot_jax.classify.nearest_mean import Head
-from anyshot_jax.classify.picture_input import THUMBNAIL, are_images, name_of, thumbnails
+from anyshot_jax.classify.picture_input import READING, THUMBNAIL, thumbnails
 from anyshot_jax.classify.trained import Trained
+from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.data.readers.sources import name_of
 from anyshot_jax.ops.label_noise import LabelNoise
 from anyshot_jax.types import Array, InputError
 
@@ -57,6 +69,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         expected to call unknown, each class left out in turn; None: one class only).
       support_features_ [N, D], support_labels_ [N], support_names_, support_images_
         [N, 64, 64, 3] uint8 (black for feature vectors), descriptions_, of_images_.
+      frame_: from where feature vectors are seen, see `vectors.py`.
       held_out_: [N, C] probabilities of support items while they were held out, else NaN.
     """
 
@@ -71,10 +84,20 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         """Encoder of images; loaded when it is first asked for, once a process."""
         raise NotImplementedError
 
+    @property
+    def reading_(self) -> Reading:
+        """How images are read."""
+        return READING
+
     def check_params(self) -> None:
         """Raises InputError for a parameter that can't be; says which."""
         if not 0 < self.false_alarm < 1:
             raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
+        self.reading_.check()
+
+    def _is_linear(self) -> bool:
+        """Whether feature vectors mean the same from any point and on any scale."""
+        return False
 
     def _needs_images(self) -> str:
         """Why no class can be known by words only; '' if it can."""
@@ -94,19 +117,31 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
     # Learning.
 
     def fit(
-        self, X, y, descriptions: Mapping[Any, str] | None = None, features: Array | None = None
+        self,
+        X,
+        y=None,
+        descriptions: Mapping[Any, str] | None = None,
+        features: Array | None = None,
     ) -> Self:
         """Learns classes from examples X, y and from descriptions; either may be empty.
 
         Args:
+          X: examples; or, without y, a folder <class>/<image> (and classes.json, if it is there).
           features: [N, D], what `embed` gives for images X, where that is known already.
         Raises:
           InputError: an image that can't be read, a field that can't be; says which.
           ValueError: feature vectors or labels that scikit-learn refuses.
         """
         self.check_params()
+        self.frame_ = vectors.AS_THEY_ARE
         self.encoder_digest_ = ''  # of a loaded model: the weights that it was fitted with
+        check_descriptions({} if descriptions is None else descriptions)
         descriptions = dict(descriptions or {})
+        if y is None and X is not None and is_folder(X):
+            X, y, described, notes = examples_of(X)
+            if notes:
+                warnings.warn(f'passed over: {notes}', stacklevel=2)
+            descriptions = {**described, **descriptions}
         if descriptions and isinstance(X, Sized) and len(X) == 0:
             X = None
         if X is None:
@@ -120,28 +155,36 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         else:
             if y is None:
                 raise ValueError('requires y to be passed, but the target y is None')
-            self.of_images_ = are_images(X)
+            items, y = images_of(X, self.reading_.span), labels_of(y)
+            self.of_images_ = items is not None
+            X = rows_of(X) if items is None else items
             x, y, names, images = self._examples(X, y, features)
         self.support_features_, self.support_names_ = x, names
         self.support_images_, self.descriptions_ = images, descriptions
         self.classes_ = one_of_each([*np.unique(y).tolist(), *descriptions], y.dtype)
         self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
+        check_unknown(self.unknown, self.classes_.tolist())
+        warn_alike(self.classes_.tolist())
         return self._learn()
 
     def _examples(self, X, y, features=None):
         if not self.of_images_:
             x, y = validate_data(self, X, y, dtype=np.float64)
             check_labels(y)
-            return x.astype(np.float32), y, [f'#{i}' for i in range(len(x))], _no_images(len(x))
+            self.frame_ = vectors.frame_of(x) if self._is_linear() else vectors.AS_THEY_ARE
+            x = vectors.placed(x, self.frame_)
+            return x, y, [f'#{i}' for i in range(len(x))], _no_images(len(x))
         y = np.asarray(y)
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if y.shape != (len(X),):
             raise ValueError(f'{len(X)} images, but labels of shape {y.shape}')
         check_labels(y)
         net = self.encoder_
         if features is None:
-            features, small = net.features_and(X, thumbnails)
+            features, small = self._noted(net.features_and, X, thumbnails)
         else:
-            features, small = np.asarray(features, np.float32), net.of_all(X, thumbnails)
+            features = np.asarray(features, np.float32)
+            small = net.of_all(X, thumbnails, self.reading_)
             if features.shape != (len(X), net.dim):
                 raise ValueError(f'{len(X)} images, but features {features.shape}')
         self.n_features_in_ = net.dim
@@ -187,17 +230,18 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         return self._become(copy.copy(self)._added(name, images, description))
 
     def _added(self, name, images, description):
-        number = 0 if images is None else len(images)
+        items = None if images is None else images_of(images, self.reading_.span)
+        rows = rows_of(images) if items is None else items
+        number = 0 if images is None else len(rows)
         if not number and not description:
             raise InputError(f'class {name!r}: give images, a description, or both')
         if number:
-            if are_images(images) and not self.of_images_:
+            if items is not None and not self.of_images_:
                 raise InputError(f'class {name!r}: this classifier knows feature vectors only')
-            from_images = are_images(images)
-            x, small = self._features(images, keep=True)
+            x, small = self._features(rows, keep=True)
             at = len(self.support_names_)
-            names = [name_of(item, at + i) if from_images else f'#{at + i}'
-                     for i, item in enumerate(images)]  # fmt: skip
+            names = [name_of(item, at + i) if items is not None else f'#{at + i}'
+                     for i, item in enumerate(rows)]  # fmt: skip
             self.support_features_ = np.concatenate([self.support_features_, x])
             self.support_images_ = np.concatenate([self.support_images_, small])
             self.support_names_ = [*self.support_names_, *names]
@@ -205,6 +249,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         else:
             labels = self.support_labels_.tolist()
         if description:
+            check_descriptions({name: description})
             self.descriptions_ = {**self.descriptions_, name: description}
         self.classes_ = one_of_each([*self.classes_.tolist(), name], self.classes_.dtype)
         self.support_labels_ = np.array(labels, dtype=self.classes_.dtype)
@@ -250,7 +295,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
 
         Its rows are what `embed` gives, and what `fit(..., features=)` and `predict` take.
         """
-        return store_of(self.encoder_)
+        return store_of(self.encoder_, self.reading_)
 
     def predict(self, X) -> Array:
         """[N] the most likely classes, and `unknown` for what is unlike them all."""
@@ -317,13 +362,25 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
     def _features(self, X, keep: bool = False) -> tuple[Array, Array]:
         """Features [N, D], and thumbnails if they are to be kept."""
         check_is_fitted(self)
-        if are_images(X):
+        items = images_of(X, self.reading_.span)
+        if items is not None:
             if not self.of_images_:
                 raise InputError('this classifier was fitted on feature vectors, X is images')
             net = self.encoder_
-            return net.features_and(X, thumbnails) if keep else (net.features(X), _no_images())
-        x = validate_data(self, X, dtype=np.float64, reset=False).astype(np.float32)
+            if keep:
+                return self._noted(net.features_and, items, thumbnails)
+            return self._noted(net.features, items), _no_images()
+        x = validate_data(self, rows_of(X), dtype=np.float64, reset=False)
+        x = vectors.placed(x, self.frame_)
         return x, _no_images(len(x))
+
+    def _noted(self, read, *args):
+        """read(*args, how, notes); what of the images is worth a word is warned of."""
+        notes = Notes()
+        found = read(*args, self.reading_, notes)
+        if notes:
+            warnings.warn(f'among the images: {notes}', stacklevel=4)
+        return found
 
 
 def _no_images(num: int = 0) -> Array:

@@ -17,7 +17,10 @@ from PIL import Image
 
 from anyshot_jax import config as configs
 from anyshot_jax.classify.frozen import BATCH, frozen
-from anyshot_jax.classify.picture_input import squares
+from anyshot_jax.classify.picture_input import READING, squares
+from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.runtime import fork
 from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.storage import files
 from anyshot_jax.storage.folders import user_path
@@ -40,30 +43,44 @@ class Trained(NamedTuple):
     invert: bool  # dark strokes on white are turned into bright ones on black
     encoder: str  # '': pixels
     ways: int  # classes that a task must have; 0: any number
+    crop: str = 'centre'  # of the images that it was trained on
 
     @property
     def dim(self) -> int:
         return int(np.prod(self.shape))
 
-    def features(self, items: Sequence[Any]) -> Array:
+    def features(
+        self, items: Sequence[Any], how: Reading = READING, notes: Notes | None = None
+    ) -> Array:
         """[N, dim] float32; raises InputError for an image that can't be read."""
-        return self.features_and(items, lambda x: x[:, :0])[0]
+        return self.features_and(items, lambda x: np.zeros((len(x), 0)), how, notes)[0]
 
-    def features_and(self, items: Sequence[Any], also: Callable[[Array], Array]):
-        """(`features`, also(squares [n, S, S, 3]) of all)."""
+    def features_and(
+        self, items: Sequence[Any], also: Callable[[Array], Array], how: Reading = READING,
+        notes: Notes | None = None,
+    ):  # fmt: skip
+        """(`features`, also(squares [n, S, S, 3]) of all); cropped as in training."""
+        how = self.reading(how)
         if self.encoder:
-            return frozen(self.encoder).features_and(items, also)
+            return frozen(self.encoder).features_and(items, also, how, notes)
         parts = []
         for start in range(0, max(len(items), 1), BATCH):
-            x = squares(items[start : start + BATCH], self.shape[0], start)
+            x = np.asarray(squares(items[start : start + BATCH], self.shape[0], start, how, notes))
             parts.append((self.of_squares(x), also(x)))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
-    def of_all(self, items: Sequence[Any], what: Callable[[Array], Array]) -> Array:
+    def of_all(
+        self, items: Sequence[Any], what: Callable[[Array], Array], how: Reading = READING
+    ) -> Array:
         """what(squares [n, S, S, 3]) of all, without features."""
+        how = self.reading(how)
         parts = range(0, max(len(items), 1), BATCH)
-        found = (squares(items[i : i + BATCH], self.shape[0], i) for i in parts)
+        found = (np.asarray(squares(items[i : i + BATCH], self.shape[0], i, how)) for i in parts)
         return np.concatenate([what(x) for x in found])
+
+    def reading(self, how: Reading) -> Reading:
+        """The same with the crop of the run."""
+        return how._replace(crop=self.crop)
 
     def of_squares(self, x: Array) -> Array:
         """[N, dim] of [N, S, S, 3] uint8: pixels as the net takes them."""
@@ -98,6 +115,7 @@ class Trained(NamedTuple):
         if not len(x_q):
             return np.zeros((0, num_classes), np.float32)
         size = BATCH if len(x_q) <= BATCH else QUERIES  # two shapes only are ever compiled
+        fork.check()
         return np.asarray(map_rows(answers, x_q, size=size))
 
 
@@ -157,6 +175,7 @@ def _restored(config, folder: Path) -> Trained:
     size = net * config.num_seeds * math.prod(len(values) for _, values in config.vary)
     if size > MAX_STATE:
         raise InputError(f'{folder}/config.json asks for states of {size:,} bytes')
+    fork.started()
     state = jax.jit(method.init)(key, data)
     if config.num_steps:
         many = len(population.members(config))
@@ -174,7 +193,8 @@ def _restored(config, folder: Path) -> Trained:
         state = population.take(states, foremost if many > 1 else 0)
     ways = config.train.ways if config.method.get('head') == 'per_class' else 0
     invert = config.data.name in ON_BLACK and not config.encoder
-    return Trained(jax.jit(method.predict), state, shape, invert, config.encoder, ways)
+    return Trained(jax.jit(method.predict), state, shape, invert, config.encoder, ways,
+                   config.data.get('crop', 'centre'))  # fmt: skip
 
 
 def _item_shape(config, folder: Path) -> tuple[int, ...]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from anyshot_jax.classify import fitting, nearest_mean
+from anyshot_jax.classify.picture_input import MAX_PIXELS
 from anyshot_jax.classify.support_classifier import SupportClassifier
 from anyshot_jax.classify.trained import Trained, trained
+from anyshot_jax.data.readers.images import Reading
 from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array, InputError
 
@@ -22,14 +24,30 @@ class TrainedClassifier(SupportClassifier):
       workdir: of a finished run.
       unknown: the answer to what is unlike all classes; None: the nearest class whatever it is.
       false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
+      range, max_pixels: as of `AnyShotClassifier`; images are cropped as the run's were.
 
     Attributes: see `SupportClassifier`.
     """
 
-    def __init__(self, workdir: str, *, unknown: Any = None, false_alarm: float = 0.05):
+    def __init__(
+        self,
+        workdir: str,
+        *,
+        unknown: Any = None,
+        false_alarm: float = 0.05,
+        range: tuple[float, ...] | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ):
         self.workdir = workdir
         self.unknown = unknown
         self.false_alarm = false_alarm
+        self.range = range
+        self.max_pixels = max_pixels
+
+    @property
+    def reading_(self) -> Reading:
+        how = Reading(span=tuple(self.range or ()), max_pixels=self.max_pixels)
+        return self.encoder_.reading(how)
 
     @property
     def encoder_(self) -> Trained:

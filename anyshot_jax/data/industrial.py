@@ -26,11 +26,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax.config import check_choices
-from anyshot_jax.data.folder import read_classes
+from anyshot_jax.data.readers.classes import read_classes
 from anyshot_jax.data.readers.descriptions import warn_same
 from anyshot_jax.data.readers.images import check_fields
 from anyshot_jax.data.readers.industrial import LAYOUT, find_files, read_listing, short
 from anyshot_jax.data.readers.locate import find_dir
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.data.splits import ROLES, split_items
 from anyshot_jax.types import TEST_SEEN, Data, InputError, from_arrays
 
@@ -91,7 +92,8 @@ def load(config: ConfigDict) -> Data:
         listed = {root / 'images' / file: file for file in listing.test_seen}
         kept = _held_out({name: files[name] for name in seen}, listed, config)
     keys = {(role[n], n): [f for f in files[n] if f not in kept.get(n, ())] for n in names}
-    x, label = read_classes(root, {**keys, **{(TEST_SEEN, n): kept[n] for n in kept}}, config)
+    parts = {**keys, **{(TEST_SEEN, n): kept[n] for n in kept}}
+    x, label = read_classes(root, parts, config, Notes())
     texts = [_text(name, classes[name]) for name in names]
     end = np.searchsorted(label, len(names))  # from there on they are test_seen's
     roles = ROLES if config.val else ('train', 'test')

@@ -23,9 +23,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from anyshot_jax.data.pseudo import classes
+from anyshot_jax.data.readers import masks
 from anyshot_jax.data.readers.images import check_fields, open_image, read_images
 from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.readers.mvtec import GOOD, LAYOUT, Item, find_items
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.storage.folders import data_root
 from anyshot_jax.types import Array, Data, Dataset, InputError, from_arrays
 
@@ -42,6 +44,8 @@ DEFAULTS = {
     'max_pixels': 50_000_000,  # an image that unpacks to more is refused
     'pseudo': classes.FIELDS,
 }
+
+LARGE = 'masks over more than half of their image (is black the defect there?)'
 
 
 def load(config: ConfigDict) -> Data:
@@ -134,13 +138,16 @@ def _read(items: Sequence[Item], number: dict[str, int], config: ConfigDict) -> 
     x = np.empty((len(items), side, side, config.channels), np.uint8)
     mask = np.zeros(x.shape[:3], bool) if any(item.mask for item in items) else None
     of_image = {item.path: item.mask for item in items}
+    notes = Notes()
 
     def read(path, name):
         image = open_image(path, config.max_pixels)
         pixels = np.asarray(fitted(image.convert('RGB' if config.channels == 3 else 'L'), config))
         if mask is None:
             return pixels, None
-        return pixels, read_mask(of_image[path], config, image.size)
+        own = of_image[path]
+        blank = np.zeros(x.shape[1:3], bool)
+        return pixels, read_mask(own, config, image.size) if own else blank
 
     with closing(read_images(len(items), lambda i: (items[i].path, ''), config, read)) as found:
         for i, both in enumerate(found):
@@ -149,6 +156,10 @@ def _read(items: Sequence[Item], number: dict[str, int], config: ConfigDict) -> 
             x[i] = both[0].reshape(x.shape[1:])
             if mask is not None:
                 mask[i] = both[1]
+                if both[1].mean() > 0.5:
+                    notes.add(LARGE, '/'.join(items[i].path.parts[-3:]))
+    if notes:
+        logging.warning('%s: %s', config.dir or config.category, notes)
     return from_arrays(
         x,
         [names.index(item.kind) for item in items],
@@ -169,22 +180,18 @@ def fitted(image: Image.Image, config, how=Image.Resampling.BICUBIC) -> Image.Im
     return image.resize(size, how).crop((left, top, left + config.crop, top + config.crop))
 
 
-def read_mask(path: Path, config, size: tuple[int, int]) -> Array:
-    """[S, S] bool: above half of the mask's largest value (0 or 1, 0 or 255, or JPEG's greys).
-
-    It is fitted like its image, but nearest.
+def read_mask(paths: Sequence[Path], config, size: tuple[int, int]) -> Array:
+    """[S, S] bool of an image's masks (`masks.read`), fitted like the image, but nearest.
 
     Args:
       size: width and height of its image.
     Raises:
-      InputError: the mask is not of that size, or as `open_image`.
+      InputError: a mask is not of that size, or as `masks.read`.
     """
-    found = open_image(path, config.max_pixels).convert('L')
-    if found.size != size:
+    inside = Image.fromarray(masks.read(paths, config.max_pixels).astype(np.uint8) * 255)
+    if inside.size != size:
         raise InputError(
-            f'the mask {path} has {found.size[0]} x {found.size[1]} pixels, but its image '
+            f'the mask {paths[0]} has {inside.size[0]} x {inside.size[1]} pixels, but its image '
             f'{size[0]} x {size[1]}'
         )
-    grey = np.asarray(found)
-    inside = Image.fromarray((grey > grey.max() // 2).astype(np.uint8) * 255)
     return np.asarray(fitted(inside, config, Image.Resampling.NEAREST)) > 0

@@ -80,7 +80,7 @@ def check_disjoint(names: Mapping[str, Iterable[str]]) -> None:
     seen: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for role in names:
         for name in names[role]:
-            seen[_plain(name)].append((role, name))
+            seen[plain(name)].append((role, name))
     shared = {plain: found for plain, found in seen.items() if len({r for r, _ in found}) > 1}
     if shared:
         text = '; '.join(
@@ -99,7 +99,8 @@ def check_disjoint(names: Mapping[str, Iterable[str]]) -> None:
             )
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """The name without what eyes don't see: case, blanks, Unicode form."""
     return ' '.join(unicodedata.normalize('NFKC', name).casefold().split())
 
 

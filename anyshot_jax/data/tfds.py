@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from anyshot_jax.data.readers.images import fit, to_eight_bits
+from anyshot_jax.data.readers.images import MAX_PIXELS, fit, open_image
+from anyshot_jax.data.readers.sources import eight_bit
 from anyshot_jax.data.splits import FIELDS, split_classes, split_items
 from anyshot_jax.types import Data, InputError, nearest
 
@@ -121,8 +122,8 @@ def _image(image: Any, name: str) -> Image.Image:
     if image.shape[-1] == 1:
         image = image[..., 0]
     if image.dtype == np.uint16:
-        image = (image.astype(np.uint32) * 255 + 32767) // 65535
-    return to_eight_bits(Image.fromarray(image.astype(np.uint8)), name)
+        image = eight_bit(image, name)
+    return open_image(Image.fromarray(image), MAX_PIXELS, name)
 
 
 def _first_line(e: Exception) -> str:

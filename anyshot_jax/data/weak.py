@@ -11,7 +11,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from anyshot_jax.config import check_choices
-from anyshot_jax.data.folder import read_classes
+from anyshot_jax.data.readers.classes import read_classes
 from anyshot_jax.data.readers.images import check_fields
 from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.data.readers.weak import check, find
@@ -43,14 +43,14 @@ def load(config: ConfigDict) -> Data:
     if not 0 <= config.hold_out < 1:
         raise InputError(f'config.data.hold_out={config.hold_out} must be >= 0 and < 1')
     root = find_dir(config.dir, 'weak', 'base/<class>/*, web/<class>/* and test/<class>/*')
-    files, ignored = find(root, config.layout)
+    files, notes = find(root, config.layout)
     check(files, root)
     novel = {c for role, c in files if role == 'web'}
     # Where an item's class goes decides its role: test images of base classes are test_base.
     of = {'base': 'base', 'web': 'web'}
     role = {k: of.get(k[0], 'test' if k[1] in novel else 'test_base') for k in files}
     keys = sorted(files, key=lambda k: (role[k], k[1]))
-    x, label = read_classes(root, {k: files[k] for k in keys}, config, ignored)
+    x, label = read_classes(root, {k: files[k] for k in keys}, config, notes)
     rng, data = np.random.default_rng(config.seed), {}
     for r in ('base', 'web', 'test', 'test_base'):
         classes = [i for i, k in enumerate(keys) if role[k] == r]

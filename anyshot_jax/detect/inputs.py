@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from anyshot_jax.data.readers.images import open_image, to_eight_bits
+from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.sources import image_of
 from anyshot_jax.types import InputError
 
 MAX_PIXELS = 200_000_000  # an image that unpacks to more is refused
+READING = Reading(max_pixels=MAX_PIXELS)
 AHEAD = 8  # images that are read while others are looked at
 
 
@@ -67,24 +69,7 @@ def open_item(item: Any, name: str) -> tuple[Image.Image, bool]:
     Raises:
       InputError: no image, damaged or too large; says which.
     """
-    if isinstance(item, (str, Path)):
-        path = Path(item)
-        if not path.is_file():
-            raise InputError(f'{name}: there is no such file')
-        image = open_image(path, MAX_PIXELS, name)
-    elif isinstance(item, Image.Image):
-        image = to_eight_bits(item, name)
-    elif isinstance(item, np.ndarray) and item.dtype == np.uint8:
-        pixels = item[..., 0] if item.ndim == 3 and item.shape[-1] == 1 else item
-        if pixels.ndim not in (2, 3) or 0 in pixels.shape or (
-            pixels.ndim == 3 and pixels.shape[-1] not in (3, 4)
-        ):  # fmt: skip
-            raise InputError(f'{name}: a uint8 image is [H, W] or [H, W, 1, 3 or 4], got '
-                             f'{item.shape}')  # fmt: skip
-        image = to_eight_bits(Image.fromarray(np.ascontiguousarray(pixels)), name)
-    else:
-        raise InputError(f'{name} is no image: give paths, PIL images or uint8 arrays, got '
-                         f'{type(item).__name__}')  # fmt: skip
+    image = image_of(item, name, READING)
     return image.convert('RGB'), image.mode == 'L'
 
 

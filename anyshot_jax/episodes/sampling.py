@@ -252,10 +252,17 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int, within:
     dataset = data.roles[role]
     if min(ways, shots, queries) < 1:
         raise InputError(f'ways, shots and queries must be >= 1, got {ways}, {shots}, {queries}')
-    if ways > dataset.num_classes:
+    if ways < 2:
         raise InputError(
-            f'{ways}-way episodes need {ways} classes, but {role} has {dataset.num_classes}; '
-            'lower the ways or give it more classes'
+            f'{ways}-way episodes have one answer, which is always right: need 2 ways or more, as '
+            f'{_flag(role, "ways", 2, shots)}'
+        )
+    most = dataset.num_classes
+    if ways > most:
+        raise InputError(
+            f'{ways}-way episodes need {ways} classes, but {role} has {most}; lower the ways'
+            + (f' ({_flag(role, "ways", most, shots)})' if most > 1 else '')
+            + ' or give it more classes (--config.data.split says which share of them it gets)'
         )
     if within:
         kind = dataset.extras.get(within)
@@ -277,12 +284,23 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int, within:
         more = f' and {len(few) - 5} more' if len(few) > 5 else ''
         raise InputError(
             f'{shots} shots and {queries} queries need {shots + queries} items a class, but in '
-            f'{role} class {listed}{more}; lower the shots or queries, or add items'
+            f'{role} class {listed}{more}; lower the shots or queries'
+            + (f' ({_flag(role, "queries", count.min() - shots)})' if count.min() > shots else '')
+            + ', or add items'
         )
     if dataset.turns > 1 and (dataset.x.ndim != 4 or dataset.x.shape[1] != dataset.x.shape[2]):
         raise InputError(
             f'rotated classes need square images, {role} has items {dataset.x.shape[1:]}'
         )
+
+
+def _flag(role: str, field: str, value: int, shots: int = 1) -> str:
+    """What to add to the command, to be pasted."""
+    if role == 'train':
+        return f'--config.train.{field}={value}'
+    if field == 'ways':
+        return f'--config.eval.tasks="(({value}, {shots}),)"'
+    return f'--config.eval.{field}={value}'
 
 
 def check_functions(data: Data, role: str, tasks: tuple[tuple[int, int], ...]) -> None:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anyshot_jax.classify.feature_store import CHUNK, FeatureStore
-from anyshot_jax.data.readers.images import SUFFIXES, NotAnImage
+from anyshot_jax.data.readers.images import SUFFIXES, NotAnImage, NotRead
+from anyshot_jax.data.readers.notes import Notes, of_suffix
 from anyshot_jax.types import Array, InputError
 
 TOGETHER = 1024  # images that a transductive method answers in one call: its memory is their square
@@ -51,6 +52,8 @@ def answers(
     unknown: str = '',
     on_error: str = 'raise',
     seen: Callable[[int], object] = lambda n: None,
+    notes: Notes | None = None,
+    examples: frozenset[bytes] = frozenset(),
 ) -> Iterator[list[Answer]]:
     """Answers in the order of `paths`, some at a time.
 
@@ -60,10 +63,13 @@ def answers(
     Args:
       root: the folder of `paths`. unknown: the prediction for what is of no class, '' for none.
       on_error: raise | skip. seen: is told how many images were just embedded.
+      notes: takes what is passed over or looks odd. examples: digests of the examples' bytes.
     Raises:
-      InputError: an image that can't be read (unless on_error='skip'); names it.
+      InputError: a damaged image (unless on_error='skip'); names it. One of a kind or a size that
+        is not read has an answer with its error.
     """
     names = [str(c) for c in classifier.classes_]
+    notes = Notes() if notes is None else notes
 
     def of(rows: Array) -> Iterator[tuple[int, Answer]]:
         features, kept = [], []
@@ -73,12 +79,18 @@ def answers(
             for row, error in chunk.errors.items():
                 path = chunk.paths[row]
                 if is_other_file(path, error):
+                    notes.add(of_suffix(path.name), _inside(path, root))
                     continue
-                if on_error == 'raise':
+                if on_error == 'raise' and not isinstance(error, NotRead):
                     raise InputError(f'{error} (--on_error=skip goes on without it)') from error
                 i = int(at[row])
                 yield i, Answer(_inside(path, root), labels[i], error=str(error))
             whole = [row for row in range(len(at)) if row not in chunk.errors]
+            for row in whole:
+                inside = _inside(chunk.paths[row], root)
+                notes.add_all(chunk.odd.get(row, ()), inside)
+                if chunk.keys[row] in examples:
+                    notes.add('queries with the same bytes as an example', inside)
             features.append(chunk.features[whole])
             kept += [int(at[row]) for row in whole]
             seen(len(at))
@@ -146,6 +158,7 @@ class Tally:
         self.total = self.unknown = self.failed = self.copies = 0
         self.predicted: Counter[str] = Counter()
         self.confusion: Counter[tuple[str, str]] = Counter()  # (label, prediction)
+        self.stranger_labels: Counter[str] = Counter()
         self.strangers = self.strangers_found = 0  # of labels that are no class; called unknown
         self.errors: list[Answer] = []
         self._unsure: _Least = _Least(UNSURE)
@@ -170,6 +183,7 @@ class Tally:
                 self._wrong.add(-a.probability, a)
         elif a.label is not None:
             self.strangers += 1
+            self.stranger_labels[a.label] += 1
             self.strangers_found += a.unknown
         if a.unknown:
             self._unknown.add(a.similarity, a)

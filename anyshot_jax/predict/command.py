@@ -39,14 +39,39 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     start.keep_compiled()
     done = run.run(ask)
-    accuracy = done['accuracy']
+    print(summary(done, ask.unknown))
     print(
-        f'{done["images"]:,} images, {done["unknown"]:,} of no known class, '
-        f'{done["unreadable"]:,} unreadable; {done["embedded"]:,} embedded now'
-        + (f'; accuracy {accuracy * 100:.2f} %' if accuracy is not None else '')
-        + f'; {done["seconds"]:.1f} s\npredictions: {Path(ask.out) / "predictions.csv"}\n'
-        f'report: {Path(ask.out) / "report.html"}'
+        f'predictions: {Path(ask.out) / "predictions.csv"}\nreport: {Path(ask.out) / "report.html"}'
     )
+
+
+def summary(done: dict[str, Any], unknown: str) -> str:
+    """What a call of `run` did, in a line or two.
+
+    Args:
+      done: as `run.run` gives it. unknown: the answer to images of no class, '' for none.
+    """
+    parts = [f'{done["images"]:,} images, {done["unreadable"]:,} unreadable']
+    if not done['tells']:
+        parts.append('nothing tells what is of no known class: no class has two examples')
+    elif unknown:
+        parts.append(f'{done["unknown"]:,} of no known class, answered {unknown!r}')
+    elif done['unknown']:
+        parts.append(
+            f'{done["unknown"]:,} of no known class, answered with the nearest class all the same '
+            '(column unknown; --unknown=LABEL answers otherwise)'
+        )
+    else:
+        parts.append('0 of no known class')
+    parts.append(f'{done["embedded"]:,} embedded now')
+    if done['accuracy'] is not None:
+        of = f' of the {done["asked"]:,} in folders of known classes' if done['strangers'] else ''
+        parts.append(f'accuracy {done["accuracy"] * 100:.2f} %{of}')
+    elif done['strangers']:
+        parts.append('no accuracy: no image lies in the folder of a known class')
+    parts.append(f'{done["seconds"]:.1f} s')
+    lines = '; '.join(parts)
+    return lines + (f'\npassed over, or worth a word: {done["notes"]}' if done['notes'] else '')
 
 
 def _find_defects(defects: Any) -> None:
@@ -93,6 +118,14 @@ def _define_flags() -> None:
     text('foreground', 'none', 'How the object is found that counts: none, flood, grabcut.')
     flags.DEFINE_float('false_alarm', 0.01, 'Share of normal images that may be called defects.')
     flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'An image that cannot be read.')
+    crops = ['auto', 'whole', 'centre', 'tiles']
+    said = 'What is seen of images that are no squares; auto: tiles of long ones.'
+    flags.DEFINE_enum('crop', 'auto', crops, said)
+    said = 'LOW,HIGH: what becomes black and white of 16 bits and floats. Default: their own range.'
+    text('range', '', said)
+    said = 'An image of more pixels is a row with an error.'
+    flags.DEFINE_integer('max_pixels', 50_000_000, said)
+    flags.DEFINE_bool('follow_links', False, 'Also where links lead out of the folder.')
     said = 'Imports, which runs, the modules of your own that a --method=WORKDIR names.'
     flags.DEFINE_bool('allow_code', False, said)
     flags.DEFINE_bool('overwrite', False, 'Replaces files in --out that others made.')

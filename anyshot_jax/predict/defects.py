@@ -151,11 +151,11 @@ def images_in(root: Path) -> tuple[list[Path], int]:
     Raises:
       InputError: no such folder, or no image in it.
     """
-    files, ignored = find_files(root)
+    files, notes = find_files(root)
     paths = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not paths:
         raise InputError(f'{root} holds no images ({", ".join(SUFFIXES[:4])}, ...)')
-    return paths, ignored + len(files) - len(paths)
+    return paths, sum(notes.count.values()) + len(files) - len(paths)
 
 
 def _labels(root: Path, paths: Sequence[Path], types: Sequence[str]) -> list[str | None]:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from markupsafe import Markup
 
-from anyshot_jax.classify.picture_input import MAX_PIXELS
-from anyshot_jax.data.readers.images import read_images
+from anyshot_jax.classify.picture_input import SEEN
+from anyshot_jax.data.readers.images import Reading, read_image, read_images
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.predict import page_classes
 from anyshot_jax.predict.answers import EACH, Answer, Tally
 from anyshot_jax.predict.page_classes import Support
@@ -40,17 +40,19 @@ def page(
     root: Path,
     settings: dict[str, str],
     seconds: float,
+    notes: Notes,
 ) -> str:
     """The whole page.
 
     Args:
       root: where the images of the tally are, of which those that are shown are read again.
-      settings: what was asked. seconds: from start to answers.
+      settings: what was asked. seconds: from start to answers. notes: what was passed over.
     """
     samples = {c: found for c in tally.names if (found := tally.samples(c))}
     kept = dict(list(samples.items())[:SAMPLED])
     groups = [tally.unsure, tally.strange, tally.wrong, *kept.values()]
-    show = _Cards(root, [a for group in groups for a in group], support, tally.known)
+    shown = [a for group in groups for a in group]
+    show = _Cards(root, shown, support, tally.known, classifier.reading_)
     parts = [
         page_classes.classes(tally, classifier, support),
         _wrong(tally, show),
@@ -63,12 +65,12 @@ def page(
         section('settings', 'Settings', fields(settings.items())),
     ]
     title = f'Images of {root.name or root}'
-    head = _headline(title, tally, classifier, seconds, [p for p in parts if p])
+    head = _headline(title, tally, classifier, seconds, [p for p in parts if p], notes)
     return document(title, head + join(parts))
 
 
 def _headline(
-    title: str, tally: Tally, classifier: Any, seconds: float, parts: list[Markup]
+    title: str, tally: Tally, classifier: Any, seconds: float, parts: list[Markup], notes: Notes
 ) -> Markup:
     tiles = [
         ('images', f'{tally.total:,}', f'{tally.failed:,} unreadable' if tally.failed else ''),
@@ -97,6 +99,9 @@ def _headline(
             f'{tally.copies:,} images are examples themselves, or copies: their answers say '
             'nothing about how well others are told.'
         )
+    said.append(SEEN[classifier.reading_.crop])
+    if notes:
+        said.append(f'Passed over, or worth a word: {notes}.')
     return html(
         HEADLINE, kicker='anyshot_jax predictions', title=name(title), tiles=tiles, facts='',
         values='', told=' '.join(said), links=links(parts),
@@ -106,11 +111,15 @@ def _headline(
 class _Cards:
     """Images beside what was said of them."""
 
-    def __init__(self, root: Path, shown: Sequence[Answer], support: Support, known: set[str]):
+    def __init__(
+        self, root: Path, shown: Sequence[Answer], support: Support, known: set[str], how: Reading
+    ):
         self.support, self.known, self.thumbs = support, known, dict[str, Markup]()
         paths = sorted({a.path for a in shown})
-        size = SimpleNamespace(size=THUMB, channels=3, max_pixels=MAX_PIXELS)
-        with closing(read_images(len(paths), lambda i: (root / paths[i], ''), size)) as found:
+        crop = 'whole' if how.crop == 'tiles' else how.crop
+        read = lambda path, name: read_image(path, THUMB, 3, how.max_pixels, name, crop, how.span)
+        images = read_images(len(paths), lambda i: (root / paths[i], ''), None, read)
+        with closing(images) as found:
             for path, x in zip(paths, found, strict=True):
                 gone = isinstance(x, InputError)  # since it was classified
                 self.thumbs[path] = NO_ITEM if gone else figures.photo(x, path)

@@ -1,28 +1,29 @@
 """Classifies the images of a folder, and writes what was found: the work of `predict`."""
 
+import os
 import time
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from absl import logging
 from tqdm import tqdm
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.classify.trained import import_code
 from anyshot_jax.data.readers import descriptions as texts
-from anyshot_jax.data.readers.folder_tree import find_classes, find_files
-from anyshot_jax.data.readers.images import SUFFIXES
-from anyshot_jax.predict.answers import Tally, answers, is_other_file
+from anyshot_jax.data.readers.folder_tree import find_files
+from anyshot_jax.data.readers.images import MAX_PIXELS, SUFFIXES, Reading
+from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.data.splits import plain
+from anyshot_jax.predict.answers import Tally, answers
 from anyshot_jax.predict.page import page
 from anyshot_jax.predict.page_classes import Support
+from anyshot_jax.predict.support import LAYOUT, Found, read_support
 from anyshot_jax.predict.table import Outputs, write_head, write_rows
 from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
-
-LAYOUT = '<class>/<image>'
 
 
 class Request(NamedTuple):
@@ -39,6 +40,10 @@ class Request(NamedTuple):
     save: str = ''
     on_error: str = 'raise'
     overwrite: bool = False
+    crop: str = 'auto'
+    range: str = ''
+    max_pixels: int = MAX_PIXELS
+    follow_links: bool = False
     allow_code: bool = False
 
 
@@ -48,8 +53,9 @@ def run(ask: Request) -> dict[str, Any]:
     While it works, the rows so far are in .unfinished-.../predictions.csv there.
 
     Returns:
-      counts: images, unreadable, unknown, embedded (in this call); accuracy (None without
-      labels), seconds.
+      counts: images, unreadable, unknown, embedded (in this call), strangers (in folders that are
+      no class); accuracy (None without labels), asked (images that it is of), seconds, notes
+      (what was passed over or looks odd).
     Raises:
       InputError: flags that don't go together, folders without images, an image that can't be
         read (unless on_error='skip'), a file in the way; says which.
@@ -57,34 +63,38 @@ def run(ask: Request) -> dict[str, Any]:
     start = time.monotonic()
     _check(ask)
     root, out = user_path(ask.query), user_path(ask.out)
-    paths = _query(root)
+    notes = Notes()
+    paths = _query(root, ask.follow_links, notes)
     with Outputs(out, _settings(ask), ask.overwrite) as outputs:
-        tally, embedded = _classify(ask, root, paths, outputs, start)
+        tally, store, tells = _classify(ask, root, paths, outputs, start, notes)
     return {
         'images': tally.total,
         'unreadable': tally.failed,
         'unknown': tally.unknown,
-        'embedded': embedded,
+        'embedded': store.embedded,
         'accuracy': tally.accuracy,
+        'asked': tally.confusion.total(),
+        'strangers': tally.strangers,
+        'tells': tells,
+        'notes': str(notes),
         'seconds': time.monotonic() - start,
     }
 
 
 def _classify(
-    ask: Request, root: Path, paths: Sequence[Path], outputs: Outputs, start: float
-) -> tuple[Tally, int]:
-    """The answers, which are in the files then, and the number of images that were embedded."""
+    ask: Request, root: Path, paths: Sequence[Path], outputs: Outputs, start: float, notes: Notes
+) -> tuple[Tally, FeatureStore, bool]:
+    """The answers, which are in the files then, the features, and if anything tells the unknown."""
     table, report = outputs.folder / 'predictions.csv', outputs.folder / 'report.html'
     for path in (table, report, *([user_path(ask.save)] if ask.save else [])):
         outputs.check(path)  # before any work
 
-    classifier, store = _classifier(ask)
+    classifier, store, known = _classifier(ask, notes)
     names = [str(c) for c in classifier.classes_]
     if ask.unknown in names:
         raise InputError(f'--unknown={ask.unknown}: there is a class of that name')
     if ask.save:
-        with outputs.replacing(model=user_path(ask.save)) as fresh:
-            classifier.save(fresh['model'])
+        _save(classifier, outputs, user_path(ask.save))
     support = Support.of(classifier, ask.support)
     labels = _labels(root, paths, names)
     tally = Tally(names, ask.unknown)
@@ -96,7 +106,8 @@ def _classify(
             write_head(f)
             told = answers(
                 classifier, store, root, paths, labels,
-                unknown=ask.unknown, on_error=ask.on_error, seen=bar.update,
+                unknown=ask.unknown, on_error=ask.on_error, seen=bar.update, notes=notes,
+                examples=known,
             )  # fmt: skip
             for some in told:
                 write_rows(f, some, support.names)
@@ -105,9 +116,12 @@ def _classify(
                     tally.add(answer)
         if not tally.total:
             raise InputError(f'none of the {len(paths)} files in {root} is an image')
-        text = page(tally, classifier, support, root, _shown(ask), time.monotonic() - start)
+        for label, number in tally.stranger_labels.items():
+            notes.add(_stranger(label, names), label, number)
+        seconds = time.monotonic() - start
+        text = page(tally, classifier, support, root, _shown(ask), seconds, notes)
         fresh['report'].write_bytes(text.encode('utf-8'))
-    return tally, store.embedded
+    return tally, store, classifier.threshold_ is not None
 
 
 def _check(ask: Request) -> None:
@@ -116,6 +130,8 @@ def _check(ask: Request) -> None:
             raise InputError(f'--{name}=DIR is missing')
     if ask.model and (ask.support or ask.descriptions):
         raise InputError('--model is fitted already: leave --support and --descriptions out')
+    if ask.model and (ask.crop != 'auto' or ask.range):
+        raise InputError('--model says how images are read: leave --crop and --range out')
     if not (ask.model or ask.support or ask.descriptions):
         raise InputError(
             f'nothing to learn from: give --support=DIR (a folder {LAYOUT}), '
@@ -123,6 +139,42 @@ def _check(ask: Request) -> None:
         )
     if ask.on_error not in ('raise', 'skip'):
         raise InputError(f"--on_error={ask.on_error}: need 'raise' or 'skip'")
+    _reading(ask)
+    if ask.save:
+        _check_save(user_path(ask.save))
+
+
+def _check_save(path: Path) -> None:
+    """Refuses (InputError) a file that the model can't be written to, before any work."""
+    if path.suffix != '.safetensors':
+        raise InputError(f'--save={path}: a model is a .safetensors file')
+    if path.is_dir():
+        raise InputError(f'--save={path} is a folder: name a file')
+    folder = next(p for p in path.absolute().parents if os.path.lexists(p))
+    if not folder.is_dir():
+        raise InputError(f'--save={path}: {folder} is a file and no folder')
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f'--save={path}: {folder} may not be written to')
+
+
+def _save(classifier: AnyShotClassifier, outputs: Outputs, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with outputs.replacing(model=path) as fresh:
+            try:
+                classifier.save(fresh['model'])
+            except OSError as e:
+                raise InputError(f'--save={path} cannot be written: {e}') from e
+    except OSError as e:
+        raise InputError(f'--save={path} cannot be written: {e}') from e
+
+
+def _reading(ask: Request) -> Reading:
+    try:
+        span = tuple(float(v) for v in ask.range.split(',')) if ask.range else ()
+    except ValueError:
+        raise InputError(f'--range={ask.range}: need two numbers, as --range=0,4095') from None
+    return Reading(ask.crop, span, ask.max_pixels).check()
 
 
 def _settings(ask: Request) -> dict[str, Any]:
@@ -130,26 +182,34 @@ def _settings(ask: Request) -> dict[str, Any]:
     place = lambda text: str(user_path(text).resolve()) if text else ''
     made = {name: place(getattr(ask, name)) for name in ('query', 'support', 'model')}
     made |= {'descriptions': place(ask.descriptions), 'unknown': ask.unknown}
-    return made if ask.model else {**made, 'encoder': ask.encoder, 'method': ask.method}
+    if ask.model:
+        return made
+    return {**made, 'encoder': ask.encoder, 'method': ask.method, 'crop': ask.crop,
+            'range': ask.range}  # fmt: skip
 
 
 def _shown(ask: Request) -> dict[str, str]:
     """The fields that were given, for people."""
-    hidden = ('encoder', 'method') if ask.model else ()
+    usual = Request('', '')
+    hidden = {'overwrite', 'allow_code'} | ({'encoder', 'method', 'crop'} if ask.model else set())
+    own = {'max_pixels', 'follow_links'}  # shown where they are not the default
+    fields = ask._asdict().items()
     return {
         k: str(v)
-        for k, v in ask._asdict().items()
-        if v and k not in hidden and k not in ('overwrite', 'allow_code')
+        for k, v in fields
+        if v and k not in hidden and not (k in own and v == getattr(usual, k))
     }
 
 
 # What is learnt from.
 
 
-def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
-    """Fitted, or read from its file; and the features that it takes."""
+def _classifier(
+    ask: Request, notes: Notes
+) -> tuple[AnyShotClassifier, FeatureStore, frozenset[bytes]]:
+    """Fitted, or read from its file; the features that it takes; the examples' digests."""
     if ask.model:
-        return _loaded(user_path(ask.model))
+        return *_loaded(user_path(ask.model), ask.max_pixels), frozenset()
     described = {}
     if ask.descriptions:
         file = user_path(ask.descriptions)
@@ -159,22 +219,29 @@ def _classifier(ask: Request) -> tuple[AnyShotClassifier, FeatureStore]:
         texts.warn_same(described)
     if ask.allow_code and user_path(ask.method).is_dir():
         import_code(ask.method)
-    classifier = AnyShotClassifier(encoder=ask.encoder, method=ask.method)
+    how = _reading(ask)
+    classifier = AnyShotClassifier(
+        encoder=ask.encoder, method=ask.method, crop=how.crop, range=how.span or None,
+        max_pixels=how.max_pixels,
+    )  # fmt: skip
     classifier.check_params()
     store = classifier.feature_store()
-    found = _support(ask, described, store) if ask.support else ([], [], None)
-    images, labels, features = found
+    found = Found([], [], None, described, frozenset())
+    if ask.support:
+        found = read_support(ask, described, store, notes)
     try:
-        classifier.fit(images, labels, descriptions=described, features=features)
+        classifier.fit(
+            found.files, found.labels, descriptions=found.described, features=found.features
+        )
     except InputError:
         raise
     except ValueError as e:  # scikit-learn's
         raise InputError(f'{ask.support or ask.descriptions}: {e}') from e
-    return classifier, store
+    return classifier, store, found.digests
 
 
-def _loaded(path: Path) -> tuple[AnyShotClassifier, FeatureStore]:
-    classifier = AnyShotClassifier.load(path)
+def _loaded(path: Path, max_pixels: int) -> tuple[AnyShotClassifier, FeatureStore]:
+    classifier = AnyShotClassifier.load(path).set_params(max_pixels=max_pixels)
     if not classifier.of_images_:
         raise InputError(f'{path} was fitted on feature vectors: it cannot read images')
     try:
@@ -183,59 +250,34 @@ def _loaded(path: Path) -> tuple[AnyShotClassifier, FeatureStore]:
         raise InputError(f'{path}: {e}') from e
 
 
-def _support(
-    ask: Request, described: dict[str, str], store: FeatureStore
-) -> tuple[list[Path], list[str], np.ndarray]:
-    """The examples, sorted, their classes, and their features."""
-    root = user_path(ask.support)
-    tree = find_classes(root)
-    if tree.has_roles:
-        raise InputError(f'{root} holds train, val and test: give one of them, as {root}/train')
-    names = [name for (_, name), inside in tree.classes.items() for _ in inside]
-    files = [file for inside in tree.classes.values() for file in inside]
-    kept: list[int] = []
-    features = [np.zeros((0, store.dim), np.float32)]
-    seen = failed = 0
-    with tqdm(total=len(files), desc='read examples', disable=None, leave=False) as bar:
-        for chunk in store.chunks(files):
-            for row, error in chunk.errors.items():
-                if is_other_file(chunk.paths[row], error):
-                    continue
-                if ask.on_error == 'raise':
-                    raise InputError(f'{error} (--on_error=skip goes on without it)') from error
-                logging.warning('skipped: %s', error)
-                failed += 1
-            whole = [row for row in range(len(chunk.paths)) if row not in chunk.errors]
-            kept += [seen + row for row in whole]
-            features.append(chunk.features[whole])
-            seen += len(chunk.paths)
-            bar.update(len(chunk.paths))
-    have = {names[i] for i in kept} | described.keys()
-    empty = [name for _, name in tree.classes if name not in have]
-    if empty:
-        raise InputError(
-            f'class {empty[0]!r} in {root} has no readable image and no description '
-            f'({failed} skipped in all)'
-        )
-    if not have:
-        raise InputError(f'{root} holds no class folder with images in it; expected {LAYOUT}')
-    return [files[i] for i in kept], [names[i] for i in kept], np.concatenate(features)
-
-
 # What is asked.
 
 
-def _query(root: Path) -> list[Path]:
-    paths, _ = find_files(root)
+def _query(root: Path, follow_links: bool, notes: Notes) -> list[Path]:
+    paths, passed_over = find_files(root, follow_links)
+    notes.add_from(passed_over)
     if not paths:
         raise InputError(f'{root} holds no images')
     return paths
 
 
 def _labels(root: Path, paths: Sequence[Path], names: Sequence[str]) -> list[str | None]:
-    """True classes: names of the top folders, if there are no loose images and one is a class."""
+    """True classes: names of the top folders, if there are no loose images and one is a class.
+
+    A folder is a class, too, if its name is the same in another Unicode form.
+    """
     parts = [path.relative_to(root).parts for path in paths]
     loose = any(len(p) == 1 and Path(p[0]).suffix.lower() in SUFFIXES for p in parts)
-    labels = [p[0] if len(p) > 1 else None for p in parts]
-    known = not loose and bool(set(labels) & set(names))
+    same = {unicodedata.normalize('NFC', name): name for name in names}
+    normal = [unicodedata.normalize('NFC', p[0]) if len(p) > 1 else None for p in parts]
+    labels = [None if name is None else same.get(name, name) for name in normal]
+    alike = {plain(name) for name in names}
+    known = not loose and any(name is not None and plain(name) in alike for name in labels)
     return labels if known else [None] * len(paths)
+
+
+def _stranger(label: str, names: Sequence[str]) -> str:
+    """The kind of note for a folder of queries that is no class."""
+    like = [name for name in names if plain(name) == plain(label)]
+    kind = 'queries in folders that are no class, and not in the accuracy'
+    return f'{kind}: {label!r} is no {like[0]!r}' if like else kind

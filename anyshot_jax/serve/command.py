@@ -30,6 +30,7 @@ def main(argv: list[str]) -> None:
             import uvicorn
 
             from anyshot_jax.serve.app import create_app
+            from anyshot_jax.serve.session import Limits
         except ImportError as e:
             raise InputError(f"the page needs more ({e}): pip install 'anyshot-jax[app]'") from e
         from anyshot_jax.runtime import start
@@ -38,9 +39,10 @@ def main(argv: list[str]) -> None:
         start.keep_compiled()
         port = server.getsockname()[1]
         page = create_app(
-            classifier(path, given.encoder, may_be_new=given.save),
+            classifier(path, given.encoder, may_be_new=given.save, crop=given.crop),
             port=port,
             save_to=path if given.save else None,
+            limits=Limits(pixels=given.max_pixels),
         )
         print(f'http://{HOST}:{port}  (Ctrl-C ends it)', flush=True)
         uvicorn.Server(settings(page)).run(sockets=[server])
@@ -78,11 +80,12 @@ def listen(port: int) -> socket.socket:
     return server
 
 
-def classifier(path: Path | None, encoder: str, may_be_new: bool):
+def classifier(path: Path | None, encoder: str, may_be_new: bool, crop: str = 'auto'):
     """The classifier of a file, or one without classes.
 
     Args:
       path: the file, or None. encoder: of a new one; '' for the default.
+      crop: of a new one, what is seen of images that are no squares.
       may_be_new: whether the file may be missing, where an encoder is given for what it will hold.
     Raises:
       InputError: the file is missing, damaged, of feature vectors, or has its own encoder.
@@ -90,7 +93,7 @@ def classifier(path: Path | None, encoder: str, may_be_new: bool):
     from anyshot_jax.classify.classifier import AnyShotClassifier
 
     if path is None or (may_be_new and encoder and not path.exists()):
-        return AnyShotClassifier(encoder=encoder or 'efficientnet_lite0')
+        return AnyShotClassifier(encoder=encoder or 'efficientnet_lite0', crop=crop)
     if not path.exists() and may_be_new:
         raise InputError(f'{path} is not there: give --encoder=efficientnet_lite0 to start it')
     if encoder:
@@ -106,6 +109,11 @@ def _define_flags() -> None:
     flags.DEFINE_string('model', '', 'A classifier that was saved. Default: one without classes.')
     said = 'Of a classifier without classes. Default: efficientnet_lite0.'
     flags.DEFINE_string('encoder', '', said)
+    crops = ['auto', 'whole', 'centre', 'tiles']
+    said = 'Of a classifier without classes: what is seen of images that are no squares.'
+    flags.DEFINE_enum('crop', 'auto', crops, said)
+    said = 'An image of more pixels is refused.'
+    flags.DEFINE_integer('max_pixels', 50_000_000, said)
     flags.DEFINE_integer('port', 8000, 'Where the page is; 0: any free port.')
     said = 'The page may write the model to the file of --model, made if it is missing.'
     flags.DEFINE_bool('save', False, said)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import threading
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,9 @@ from sklearn.base import clone
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.heat_map import last_map, lead, left_out
+from anyshot_jax.classify.picture_input import shown
 from anyshot_jax.classify.trained_classifier import TrainedClassifier
-from anyshot_jax.data.readers.images import fit, open_image
+from anyshot_jax.data.readers.sources import image_of
 from anyshot_jax.report.overlay import with_heat
 from anyshot_jax.types import Array, InputError
 
@@ -59,7 +61,8 @@ class Served:
         self._cells = None  # a trained method answers by more than the nearest class mean
         if isinstance(net, Frozen):
             self._side = net.size
-            self._cells = last_map(net.encoder, net.size)
+            if classifier.reading_.crop != 'tiles':  # the heat is of one square
+                self._cells = last_map(net.encoder, net.size)
             net.of_squares(np.zeros((1, net.size, net.size, 3), np.uint8))  # compiled beforehand
         else:
             self._side = frozen(net.encoder).size if net.encoder else net.shape[0]
@@ -119,7 +122,7 @@ class Served:
             if not self._fitted():  # any more
                 raise InputError('the model has no class yet: add one first')
             model = self.classifier
-            shares, unknown, nearest = model.answer(squares, k=SHOWN)
+            shares, unknown, nearest = model.answer(self._items(uploads, squares), k=SHOWN)
             rows = self._rows()
             return [
                 self._answer(squares[i], shares[i], bool(unknown[i]), nearest[i], rows)
@@ -174,6 +177,7 @@ class Served:
         squares = self._squares(uploads)
         with self._lock:
             names = self._classes()
+            items = self._items(uploads, squares)
             if name not in names and len(names) >= limits.classes:
                 raise InputError(f'the model has {len(names)} classes, no more fit')
             if len(self._rows()) + len(squares) > limits.support:
@@ -181,10 +185,10 @@ class Served:
             label = self._label(name)
             model = copy.copy(self.classifier)  # add_class puts new arrays in place of old ones
             if self._fitted():
-                model.add_class(label, squares or None, text or None)
+                model.add_class(label, items or None, text or None)
             else:
                 texts = {label: text} if text else None
-                model.fit(squares or None, [label] * len(squares) or None, texts)
+                model.fit(items or None, [label] * len(squares) or None, texts)
             if squares:
                 kept = model.support_names_[: -len(squares)]
                 model.support_names_ = [*kept, *(u.name for u in uploads)]
@@ -269,21 +273,28 @@ class Served:
           InputError: a file is no image, damaged or too large, or all of them are together.
         """
         squares, pixels = [], 0
+        how = self.classifier.reading_._replace(max_pixels=self.limits.pixels)
         for upload in uploads:
             with self._unpacking:
-                image = open_image(upload.content, self.limits.pixels, upload.name)
+                image = image_of(upload.content, upload.name, how)
                 pixels += image.width * image.height
                 if pixels > self.limits.all_pixels:
                     raise InputError(
                         f'more than {self.limits.all_pixels:,} pixels in one request: send fewer '
                         'images at once'
                     )
-                squares.append(fit(image.convert('RGB'), self._side))
+                squares.append(shown(image, self._side, how))
         return squares
+
+    def _items(self, uploads: Sequence[Upload], squares: list[Array]) -> list[Any]:
+        """What the model reads: the squares, or where it sees tiles the files."""
+        tiles = self.classifier.reading_.crop in ('tiles', 'auto')
+        return [upload.content for upload in uploads] if tiles else squares
 
 
 def _line(text: str, what: str, most: int, empty: bool = False) -> str:
     """One line of text without control characters; InputError if it is too long, or empty."""
+    text = unicodedata.normalize('NFC', text)
     text = ' '.join(re.sub(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff]', ' ', text).split())
     if not (text or empty):
         raise InputError(f'{what} is missing')

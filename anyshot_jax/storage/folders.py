@@ -1,7 +1,13 @@
 """Folders of the user: where data sets lie, where caches are kept."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
+
+from absl import logging
 
 from anyshot_jax.types import InputError
 
@@ -28,9 +34,25 @@ def data_root() -> Path | None:
 
 
 def cache_dir() -> Path:
-    """$XDG_CACHE_HOME/anyshot_jax, else ~/.cache/anyshot_jax; may not exist yet."""
+    """$XDG_CACHE_HOME/anyshot_jax, else ~/.cache/anyshot_jax; may not exist yet.
+
+    A user without a home directory has one until the process ends.
+    """
+    given = os.environ.get('XDG_CACHE_HOME')
     try:
-        home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    except RuntimeError as e:
-        raise InputError(f'{e}: set the environment variable HOME or XDG_CACHE_HOME') from e
-    return Path(home) / 'anyshot_jax'
+        home = Path(given) if given else Path.home() / '.cache'
+    except RuntimeError:
+        home = _until_the_end()
+    return home / 'anyshot_jax'
+
+
+@cache
+def _until_the_end() -> Path:
+    """A new folder: one of a known name could hold what somebody else has put there."""
+    folder = tempfile.mkdtemp(prefix='anyshot_jax-')
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    logging.warning(
+        'this user has no home directory: nothing is kept for the next run (XDG_CACHE_HOME=FOLDER '
+        'names one for it)'
+    )
+    return Path(folder)

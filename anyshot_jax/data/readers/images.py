@@ -1,50 +1,105 @@
-"""One image file from anywhere -> uint8 pixels, or an error that names the file."""
+"""One image from anywhere -> uint8 pixels, or an error that names it.
 
+Every door reads by this file: the loaders, `predict`, `serve` and the classifier. What is done to
+the pixels themselves is in `pixels.py`, which kinds of sources there are in `sources.py`.
+"""
+
+import contextlib
 import io
 import os
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from anyshot_jax.data.readers import pixels
+from anyshot_jax.data.readers.kinds import HEIC, unread_kind
+from anyshot_jax.data.readers.pixels import CROPS, fit
 from anyshot_jax.types import Array, InputError
 
+with contextlib.suppress(ImportError):  # the extra `heic`; pillow_heif is the same with an encoder
+    try:
+        from pi_heif import register_heif_opener
+    except ImportError:
+        from pillow_heif import register_heif_opener
+    register_heif_opener()
+
 Image.init()  # all its formats, now: Pillow's own first use of one is not safe among threads
-WANTED = ('PNG', 'JPEG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'PPM', 'JPEG2000', 'AVIF')
+WANTED = ('PNG', 'JPEG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'PPM', 'JPEG2000', 'AVIF', 'HEIF')
 FORMATS = tuple(f for f in WANTED if f in Image.OPEN)  # some need libraries that may be absent
 # fmt: off
 SUFFIXES = (
     '.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.bmp', '.dib', '.gif', '.tif', '.tiff', '.webp',
     '.ppm', '.pgm', '.pbm', '.pnm', '.jp2', '.avif',
+    *(('.heic', '.heif', '.hif') if 'HEIF' in FORMATS else ()),
 )
 # fmt: on
-BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+MAX_PIXELS = 50_000_000  # an image that unpacks to more is refused
+MEMORY = 800_000_000  # bytes that all images in decoding may take together,
+PER_PIXEL = 16  # of which one takes so many a pixel
+ONE_COLOUR, FEW_LEVELS = 'images of one colour', f'images of fewer than {pixels.LEVELS} grey levels'
+PAGES = 'files of several images, of which the first counts'
+
+
+class Reading(NamedTuple):
+    """How images are read."""
+
+    crop: str = 'auto'  # auto | whole | centre | tiles, see `pixels.fit`
+    span: tuple[float, ...] = ()  # the values of 16 bits and floats that become 0 and 255
+    max_pixels: int = MAX_PIXELS
+
+    def check(self) -> 'Reading':
+        """Itself; InputError where no image can be read so."""
+        if self.crop not in CROPS:
+            raise InputError(f'crop={self.crop!r}: need {", ".join(CROPS)}')
+        numbers = all(isinstance(v, (int, float)) and np.isfinite(v) for v in self.span)
+        if self.span and not (len(self.span) == 2 and numbers and self.span[0] < self.span[1]):
+            raise InputError(f'range={self.span}: need two numbers (low, high), low < high')
+        if self.max_pixels < 1:
+            raise InputError(f'max_pixels={self.max_pixels}: need 1 or more')
+        return self
 
 
 class NotAnImage(InputError):
-    """The content is of no image format that is read here."""
+    """The content is of no image format that is known here."""
+
+
+class NotRead(InputError):
+    """An image of a kind or a size that is not read here: it costs a row and not the run."""
 
 
 def read_image(
-    source: Path | bytes, size: int, channels: int, max_pixels: int, name: str = ''
-) -> Array:
-    """[size, size, channels] uint8: `open_image`, centre-cropped and resized (bicubic).
+    source: Path | bytes, size: int, channels: int, max_pixels: int, name: str = '',
+    crop: str = 'centre', span: tuple[float, ...] = (), odd: list[str] | None = None,
+    shape: list[tuple[int, int]] | None = None,
+) -> Array:  # fmt: skip
+    """[size, size, channels] uint8: `open_image`, cropped and resized as `pixels.fit` does it.
 
-    The resize averages over all source pixels (no aliasing). channels: 3 or 1. Raises as below.
+    channels: 3 or 1. shape: takes width and height as they were. Raises as below.
     """
-    image = open_image(source, max_pixels, name).convert('RGB' if channels == 3 else 'L')
-    return fit(image, size)
+    image = open_image(source, max_pixels, name, span, odd)
+    if shape is not None:
+        shape.append(image.size)
+    if channels == 1:
+        return fit(image.convert('L'), size, crop)
+    return in_colour(fit(image, size, crop))
+
+
+def in_colour(x: Array) -> Array:
+    """[..., 3] of [..., 1 or 3]: grey is expanded after it was made small."""
+    return x if x.shape[-1] == 3 else np.repeat(x, 3, -1)
 
 
 def read_images(
     count: int,
     source: Callable[[int], tuple[Path | bytes, str]],
     config,
-    read: Callable[[Path | bytes, str], Array] | None = None,
+    read: Callable[[Path | bytes, str], Any] | None = None,
 ) -> Generator[Any, None, None]:
     """Images 0..count-1 in order, or the InputError of one, read by a few threads.
 
@@ -85,65 +140,141 @@ def check_fields(config) -> None:
         raise InputError(f'config.data.size = {config.size}: need 1 to 4096')
 
 
-def fit(image: Image.Image, size: int) -> Array:
-    """[size, size, channels] uint8: the largest centred square, resized (bicubic, averaging)."""
-    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(square).reshape(size, size, -1)
+def open_image(
+    source: Path | bytes | Image.Image,
+    max_pixels: int,
+    name: str = '',
+    span: tuple[float, ...] = (),
+    odd: list[str] | None = None,
+) -> Image.Image:
+    """The upright image in mode L or RGB (see `pixels.eight_bits`); of several the first.
 
-
-def open_image(source: Path | bytes, max_pixels: int, name: str = '') -> Image.Image:
-    """The upright image in mode L or RGB; of a moving one the first frame.
-
-    The format is told from the content, EXIF orientation is respected.
+    The format is told from the content. All that are decoded at a time share `MEMORY`.
 
     Args:
-      source: a file, or its bytes. max_pixels: checked before decoding.
-      name: for error messages; the path when empty.
+      source: a file, its bytes, or an image. max_pixels: checked before decoding.
+      name: for error messages; the path when empty. span: as `Reading`.
+      odd: takes what is worth a word: ONE_COLOUR, FEW_LEVELS, PAGES.
     Raises:
-      NotAnImage: unknown content. InputError: unreadable, damaged or too large; names the file.
+      NotAnImage: unknown content. NotRead: a kind that isn't read, or too large. InputError:
+        unreadable or damaged. All name the file.
     """
     name = name or str(source)
     try:
+        if isinstance(source, Image.Image):
+            return _eight_bits(source, max_pixels, name, span, odd)
         with io.BytesIO(source) if isinstance(source, bytes) else source.open('rb') as f:
-            return _decode(f, max_pixels, name)
+            return _decode(f, max_pixels, name, span, odd)
     except InputError:
         raise
-    except BOMB as e:
-        raise InputError(f'{name} is too large: {e}') from e
     except UnidentifiedImageError as e:
-        raise NotAnImage(f'{name} is not an image ({", ".join(FORMATS)} are read)') from e
+        raise _unknown(source, name) from e
     except Exception as e:  # whatever a decoder raises on hostile bytes, the file is the reason
         raise InputError(f'{name} is damaged or unreadable: {type(e).__name__}: {e}') from e
 
 
-def _decode(f: BinaryIO, max_pixels: int, name: str) -> Image.Image:
-    with Image.open(f, formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise InputError(
-                f'{name} has {width} x {height} pixels, more than max_pixels = '
-                f'{max_pixels:,}: shrink it or raise the limit'
-            )
-        image.load()
-        return to_eight_bits(ImageOps.exif_transpose(image), name)
+def _decode(f: BinaryIO, max_pixels: int, name: str, span, odd) -> Image.Image:
+    with _opened(f) as image:
+        if odd is not None and _has_pages(image):
+            odd.append(PAGES)
+        return _eight_bits(image, max_pixels, name, span, odd)
 
 
-def to_eight_bits(image: Image.Image, name: str = 'image') -> Image.Image:
-    """The image in mode L or RGB: 16 bits scaled to 8, transparent parts over white.
+@contextlib.contextmanager
+def decoding(f: BinaryIO, max_pixels: int, name: str) -> Iterator[Image.Image]:
+    """An open file's image as it is, unpacked; its memory is of the share of all.
 
     Raises:
-      InputError: floating-point pixels, or 32-bit ones beyond 16 bits: their scale is unknown.
+      NotRead: too large. Whatever a decoder raises on damaged bytes.
     """
-    mode = image.mode
-    if mode.startswith('I'):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f'{name} has 32-bit pixels beyond 0..65535: convert it to 16 bits')
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    if mode == 'F':
-        raise InputError(f'{name} has floating-point pixels: convert it to 8 or 16 bits')
-    if 'transparency' in image.info or image.has_transparency_data:
-        image = image.convert('RGBA')
-        white = Image.new('RGBA', image.size, 'white')
-        return Image.alpha_composite(white, image).convert('RGB')
-    return image.convert('L' if mode in ('1', 'L') else 'RGB')
+    with _opened(f) as image, _room(image, max_pixels, name):
+        image.load()
+        yield image
+
+
+_opening = threading.Lock()
+
+
+def _opened(f: BinaryIO) -> Image.Image:
+    """The file's header; max_pixels is checked here, and not by Pillow's own limit."""
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(f, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _has_pages(image: Image.Image) -> bool:
+    if image.format in ('MPO', 'JPEG'):  # a camera's previews
+        return False
+    if image.format != 'TIFF':
+        return bool(getattr(image, 'is_animated', False))
+    try:  # unlike its n_frames, which walks through all
+        image.seek(1)
+    except EOFError:
+        return False
+    finally:
+        image.seek(0)
+    return True
+
+
+def _eight_bits(image: Image.Image, max_pixels: int, name: str, span, odd) -> Image.Image:
+    with _room(image, max_pixels, name):
+        image.load()
+        try:
+            found = pixels.eight_bits(image, span)
+        except ValueError as e:
+            raise InputError(f'{name} {e}') from e
+    if odd is not None:
+        ends = np.ravel(found.image.getextrema())  # of every channel
+        if (ends[::2] == ends[1::2]).all():
+            odd.append(ONE_COLOUR)
+        elif found.few_levels:
+            odd.append(FEW_LEVELS)
+    return found.image
+
+
+_free, _freed = [MEMORY], threading.Condition()
+
+
+@contextlib.contextmanager
+def _room(image: Image.Image, max_pixels: int, name: str) -> Iterator[None]:
+    """Waits until the images in decoding leave room for one more; the largest goes alone.
+
+    Raises:
+      NotRead: it has more than max_pixels.
+    """
+    width, height = image.size
+    if width * height > max_pixels:
+        raise NotRead(
+            f'{name} has {width} x {height} pixels, more than max_pixels = {max_pixels:,}: shrink '
+            f'it, or give max_pixels={width * height}'
+        )
+    if not width * height:
+        raise InputError(f'{name} has {width} x {height} pixels: there is nothing to see')
+    need = min(width * height * PER_PIXEL, MEMORY)
+    with _freed:
+        _freed.wait_for(lambda: _free[0] >= need)
+        _free[0] -= need
+    try:
+        yield
+    finally:
+        with _freed:
+            _free[0] += need
+            _freed.notify_all()
+
+
+def _unknown(source: Any, name: str) -> InputError:
+    """The error for content that no decoder knows."""
+    if isinstance(source, bytes):
+        head = source[:4096]
+    else:
+        with source.open('rb') as f:
+            head = f.read(4096)
+    kind = unread_kind(name, head)
+    if kind == HEIC and 'HEIF' in FORMATS:
+        return InputError(f'{name} is a damaged HEIC image, or of a kind of it that is not read')
+    if kind:
+        return NotRead(f'{name} is {kind}')
+    return NotAnImage(f'{name} is not an image ({", ".join(FORMATS)} are read)')

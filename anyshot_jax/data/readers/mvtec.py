@@ -1,6 +1,7 @@
 """The files of one product category: MVTec AD's layout, MVTec 3D AD's, and manifest.csv.
 
-MVTec AD: `train/good/000.png`, `test/<type>/000.png`, `ground_truth/<type>/000_mask.png`.
+MVTec AD: `train/good/000.png`, `test/<type>/000.png`, `ground_truth/<type>/000_mask.png`; other
+names of masks, and folders of several (MVTec LOCO AD), as `masks.py` says.
 MVTec 3D AD: `<split>/<type>/rgb/000.png` and `<split>/<type>/gt/000.png`.
 
 A manifest.csv beside them may say which images to take and which belong together: columns path,
@@ -10,12 +11,13 @@ its paths are only looked up among the files that lie in the category's folder.
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import logging
 
+from anyshot_jax.data.readers import masks
 from anyshot_jax.data.readers.folder_tree import find_classes
 from anyshot_jax.data.readers.images import SUFFIXES
 from anyshot_jax.types import InputError, nearest
@@ -32,7 +34,7 @@ class Item(NamedTuple):
     path: Path
     split: str  # train | test
     kind: str  # good, or the type of its defect
-    mask: Path | None
+    mask: tuple[Path, ...]  # of its defect; one that has several types may have several
     group: str  # images of one group are near copies
 
 
@@ -45,8 +47,9 @@ def find_items(root: Path, group: str) -> list[Item]:
       InputError: no train/good, no images, a link out of the folder, a defect without its mask
         where others have one, or a manifest that doesn't fit the files; names it.
     """
-    items = _in_layout(root)
-    if (root / 'manifest.csv').exists():
+    listed = (root / 'manifest.csv').exists()
+    items = _in_layout(root, listed)
+    if listed:
         items = _as_listed(root, items, group)
     if not any(item.split == 'train' for item in items):
         raise InputError(f'{root} has no image in train/good: expected {LAYOUT}')
@@ -54,35 +57,71 @@ def find_items(root: Path, group: str) -> list[Item]:
     return items
 
 
-def _in_layout(root: Path) -> list[Item]:
+def _in_layout(root: Path, listed: bool) -> list[Item]:
+    """The items by folders; listed: manifest.csv says which mask belongs to which image."""
     if not (root / 'train' / GOOD).is_dir():
         raise InputError(f'{root} has no folder train/good: expected {LAYOUT}')
-    masks = _images(root / 'ground_truth', root)
-    items = []
+    of_type = _masks(root)
+    items: list[Item] = []
     for split in ('train', 'test'):
         kinds = _images(root / split, root)
         for kind, files in kinds.items():
             if split == 'train' and kind != GOOD:
                 raise InputError(f'{root / split / kind}: train may hold the folder good only')
-            items += _of_kind(root, split, kind, files, masks.get(kind, []))
+            given = of_type.pop(kind, []) if split == 'test' else []
+            items += _of_kind(root, split, kind, files, given, listed)
+    if of_type and not listed:
+        kind = min(of_type)
+        bare = [item.path for item in items if item.kind != GOOD and not item.mask]
+        raise InputError(
+            f'{of_type[kind][0]} is a mask of a type {kind!r} that {root / "test"} does not have'
+            + (f', and {bare[0]} has no mask' if bare else '')
+            + nearest(kind, {item.kind for item in items})
+        )
     if (root / 'validation').is_dir():
         logging.info('%s is passed over: train/good is learnt from', root / 'validation')
     return items
 
 
-def _of_kind(root: Path, split: str, kind: str, files: list[Path], masks: list[Path]):
+def _masks(root: Path) -> dict[str, list[Path]]:
+    """Type of defect -> files in the folder of masks."""
+    folders = [p for p in root.iterdir() if p.name.casefold() in masks.FOLDERS and p.is_dir()]
+    if len(folders) > 1:
+        listed = ', '.join(sorted(p.name for p in folders))
+        raise InputError(f'{root} has several folders of masks ({listed}): need one, ground_truth')
+    if not folders:
+        return {}
+    kinds = (*SUFFIXES, masks.SUFFIX)
+    loose = sorted(p for p in folders[0].iterdir() if p.is_file() and p.suffix.lower() in kinds)
+    if loose:
+        raise InputError(f'the mask {loose[0]} lies in no folder of a type: expected {LAYOUT}')
+    return _images(folders[0], root, kinds)
+
+
+def _of_kind(
+    root: Path, split: str, kind: str, files: list[Path], found: list[Path], listed: bool
+) -> Iterator[Item]:
     """The items of one folder, which is of either layout."""
-    folder, of_masks = root / split / kind, root / 'ground_truth' / kind
+    folder = root / split / kind
+    of_masks = found[0].relative_to(root).parts[0] if found else ''
+    masks_in = root / of_masks / kind
     of_3d = any(f.relative_to(folder).parts[0] == 'rgb' for f in files)
     if of_3d:
-        masks = [f for f in files if f.is_relative_to(folder / 'gt')]
+        found = [f for f in files if f.is_relative_to(folder / 'gt')]
         files = [f for f in files if f.is_relative_to(folder / 'rgb')]
-        folder, of_masks = folder / 'rgb', folder / 'gt'
+        folder, masks_in = folder / 'rgb', folder / 'gt'
     name = lambda file, folder: file.relative_to(folder).with_suffix('').as_posix()
-    # MVTec 3D has masks of normal images, too, all black.
-    by_name = {name(f, of_masks).removesuffix('_mask'): f for f in masks if kind != GOOD}
+    by_name = {name(f, masks_in): f for f in found}
+    of_image, lost = masks.match([name(f, folder) for f in files], by_name)
+    if lost and not listed:
+        raise InputError(
+            f'the mask {by_name[lost[0]]} belongs to no image in {folder}: name it as one, '
+            f'like {name(files[0], folder)}_mask.png ({len(lost)} belong to none)'
+        )
     for file in files:
-        yield Item(file, split, kind, by_name.get(name(file, folder)), _posix(file, root))
+        # MVTec 3D has masks of normal images, too, all black.
+        own = [by_name[m] for m in of_image.get(name(file, folder), [])] if kind != GOOD else []
+        yield Item(file, split, kind, tuple(own), _posix(file, root))
 
 
 def _check_masks(items: list[Item]) -> None:
@@ -95,14 +134,16 @@ def _check_masks(items: list[Item]) -> None:
         )
 
 
-def _images(folder: Path, root: Path) -> dict[str, list[Path]]:
+def _images(
+    folder: Path, root: Path, suffixes: tuple[str, ...] = SUFFIXES
+) -> dict[str, list[Path]]:
     """Folder name -> images in it and below, sorted; {} where there is no such folder."""
     if not folder.is_dir():
         return {}
     if not folder.resolve().is_relative_to(root.resolve()):
         raise InputError(f'{folder} is a link out of the directory, to {folder.resolve()}')
     found = {
-        kind: [f for f in files if f.suffix.lower() in SUFFIXES]
+        kind: [f for f in files if f.suffix.lower() in suffixes]
         for (_, kind), files in find_classes(folder).classes.items()
     }
     return {kind: files for kind, files in found.items() if files}
@@ -112,9 +153,9 @@ def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
     """Items that manifest.csv lists, with its masks and groups."""
     path = root / 'manifest.csv'
     there = {_posix(item.path, root): item for item in items}
-    files = [f for of_kind in _images(root / 'ground_truth', root).values() for f in of_kind]
-    files += [item.mask for item in items if item.mask]
-    masks = {_posix(f, root): f for f in files}
+    files = [f for of_kind in _masks(root).values() for f in of_kind]
+    files += [f for item in items for f in item.mask]
+    there_are = {_posix(f, root): f for f in files}
     found: dict[str, Item] = {}
     for number, row in enumerate(_rows(path, group), 2):
         where, name = f'{path}, line {number}', row['path']
@@ -129,11 +170,11 @@ def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
                     f'{where}: {column} is {_short(row[column])}, but {name} lies in '
                     f'{item.split}/{item.kind}'
                 )
-        if row['mask'] and row['mask'] not in masks:
+        if row['mask'] and row['mask'] not in there_are:
             raise InputError(f'{where}: {_short(row["mask"])} is no mask in {root}')
         if name in found:
             raise InputError(f'{where}: {name} is listed twice')
-        own = masks[row['mask']] if row['mask'] else None
+        own = (there_are[row['mask']],) if row['mask'] else ()
         found[name] = item._replace(mask=own, group=row[group] if group else item.group)
         if group and not row[group].strip():
             raise InputError(f'{where}: {group} is empty; give every image its group')

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from anyshot_jax.data.readers.folder_tree import find_roles
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.types import InputError
 
 Files = dict[tuple[str, str], list[Path]]  # (base, web or test; class) -> its files
@@ -27,8 +28,8 @@ AIRCRAFT_NOVEL = frozenset((
 ))  # fmt: skip
 
 
-def find(root: Path, layout: str) -> tuple[Files, int]:
-    """The files of every role and class, and how many were passed over.
+def find(root: Path, layout: str) -> tuple[Files, Notes]:
+    """The files of every role and class, and what was passed over.
 
     Args:
       layout: `folders` (base/<class>/*, web/<class>/*, test/<class>/*), or `cub`, `car` or
@@ -38,7 +39,7 @@ def find(root: Path, layout: str) -> tuple[Files, int]:
     """
     if layout == 'folders':
         tree = find_roles(root, ('base', 'web', 'test'))
-        files, ignored = tree.classes, tree.ignored
+        files, notes = tree.classes, tree.notes
     else:
         rows, novel = {'cub': _cub, 'car': _car, 'aircraft': _aircraft}[layout](root)
         files = {}
@@ -50,8 +51,8 @@ def find(root: Path, layout: str) -> tuple[Files, int]:
         # A folder can't be called F-16A/B: there / is written as _.
         names = {name.replace('/', '_'): name for name in novel}
         files |= {(r, names.get(c, c)): f for (r, c), f in tree.classes.items()}
-        ignored = tree.ignored
-    return files, ignored
+        notes = tree.notes
+    return files, notes
 
 
 def check(files: Files, root: Path) -> None:
