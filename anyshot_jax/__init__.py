@@ -1,9 +1,25 @@
 """Classify from few images of a class, find defects from normal ones: estimators, and the parts."""
 
+from pathlib import Path
 from typing import Any
 
 __version__ = '0.2.0'
-__all__ = ['AnomalyDetector', 'AnyShotClassifier', 'TrainedClassifier', '__version__']
+__all__ = ['AnomalyDetector', 'AnyShotClassifier', 'TrainedClassifier', '__version__', 'load']
+
+
+def load(workdir: str | Path) -> Any:
+    """What a run has made, a `training.workdir.TrainedRun`: config, params, embed, predict, ...
+
+    The data are loaded again. A run with a method, net or loader of your own: import those first.
+
+    Raises:
+      InputError: there is no run in that folder, or its config names code that is not imported.
+    """
+    from anyshot_jax.training.workdir import TrainedRun, read_config
+
+    run = TrainedRun(Path(workdir).expanduser() if '://' not in str(workdir) else workdir)
+    read_config(run.workdir)
+    return run
 
 
 def __getattr__(name: str) -> Any:

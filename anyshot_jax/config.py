@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -29,9 +30,9 @@ SPINE: dict[str, Any] = {
     'vary': (),
     'member_chunk': 0,  # members computed at once; 0: right for the backend
     'num_steps': 1000,
-    'batch_size': 8,  # units (episodes, pairs, items) a step over all devices
+    'batch_size': 8,  # tasks (episodes, pairs, items) a step over all devices
     'steps_per_call': 10,  # steps that one compiled call scans over
-    'task_chunk': 0,  # units differentiated at once; 0: right for the backend
+    'task_chunk': 0,  # tasks differentiated at once; 0: right for the backend
     'log_every': 100,
     'eval_every': 500,
     'save_every': 500,
@@ -39,6 +40,7 @@ SPINE: dict[str, Any] = {
     'stop_at': 0.0,  # training stops once validation's value has reached this; 0: never
     'eval_only': False,
     'plan': False,  # print what the run needs of memory and time, and end
+    'plan_for': '',  # of a machine that isn't there: v4 | v5e | a100 | h100 (runtime/ahead.py)
     'features_from': '',  # an earlier stage whose exported features stand in for the items
     'encoder': '',  # frozen, its features stand in for images: encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
@@ -123,20 +125,22 @@ def defaults(method: str, data: str, net: str = '') -> ConfigDict:
 def in_stages(**stages: ConfigDict) -> ConfigDict:
     """A recipe of several stages, run in this order.
 
-    `seed`, `plan` and `data.dir` are one field for all of them, also at the top; every other field
-    of a stage stands below its name.
+    `seed`, `plan`, `plan_for` and `data.dir` are one field for all of them, also at the top; every
+    other field of a stage stands below its name.
 
     Raises:
       InputError: a stage that is called like a role of the data, or like a field of the recipe.
     """
     for name in stages:
-        if name in (*ROLES, 'stages', 'seed', 'plan', 'data'):
+        if name in (*ROLES, 'stages', 'seed', 'plan', 'plan_for', 'data'):
             what = 'a role of the data' if name in ROLES else 'a field of the recipe'
             raise InputError(f'a stage cannot be called {name!r}, which is {what}: rename it')
     seed, plan, directory = FieldReference(0), FieldReference(False), FieldReference('')
+    plan_for = FieldReference('')
     for stage in stages.values():
         stage.seed, stage.plan, stage.data.dir = seed, plan, directory
-    shared = {'seed': seed, 'plan': plan, 'data': {'dir': directory}}
+        stage.plan_for = plan_for
+    shared = {'seed': seed, 'plan': plan, 'plan_for': plan_for, 'data': {'dir': directory}}
     return ConfigDict({'stages': tuple(stages), **shared, **stages}).lock()
 
 
@@ -252,8 +256,8 @@ def find(folder: str, name: str):
     module = importlib.import_module(f'anyshot_jax.{folder}.{name}') if name in files else None
     if not hasattr(module, registers):
         modules = {f: importlib.import_module(f'anyshot_jax.{folder}.{f}') for f in files}
-        known = [f for f, m in modules.items() if hasattr(m, registers)]
-        raise InputError(f'no anyshot_jax/{folder}/{name}.py{nearest(name, known)}')
+        registered = [f for f, m in modules.items() if hasattr(m, registers)]
+        raise InputError(f'no anyshot_jax/{folder}/{name}.py{nearest(name, registered)}')
     return module
 
 
@@ -292,9 +296,23 @@ def net_fields(name: str) -> dict[str, Any]:
 
 
 def build_net(net: ConfigDict):
-    """The Linen module that config.net describes."""
+    """The Linen module that config.net describes.
+
+    Raises:
+      InputError: one of the user's own that can't be called as nets are.
+    """
     fields = net.to_dict()
-    return find('nets', fields.pop('name')).Net(**fields)
+    name = fields.pop('name')
+    module = find('nets', name).Net(**fields)
+    takes = inspect.signature(type(module).__call__).parameters.values()
+    missing = {'train', 'transductive'} - {p.name for p in takes}
+    if '.' in name and missing and not any(p.kind is p.VAR_KEYWORD for p in takes):
+        raise InputError(
+            f'config.net.name={name}: a net is called as net(x, train=..., transductive=...), but '
+            f'its __call__ takes no {" and no ".join(sorted(missing))}; write '
+            'def __call__(self, x, *, train, transductive=False)'
+        )
+    return module
 
 
 # By the name that a field had before, in any stage: its name now.
@@ -395,17 +413,17 @@ def _assign(full: ConfigDict, given: ConfigDict, path: str) -> None:
             raise InputError(f'{path}.{name} must be {want}, got {value!r}') from e
 
 
-ASIDE = ('eval_only', 'plan')  # fields that change no result
+NOT_HASHED = ('eval_only', 'plan', 'plan_for')  # fields that change no result
 
 
 def config_hash(config: ConfigDict) -> str:
     """12 hex digits that two runs share if all their fields are equal.
 
-    All but ASIDE and data.dir.
+    All but NOT_HASHED and data.dir.
     """
     fields = config.to_dict()
     for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
-        for name in ASIDE:
+        for name in NOT_HASHED:
             part.pop(name, None)
         part['data'] = {**part.get('data', {}), 'dir': ''}
     return hashlib.sha256(to_json(ConfigDict(fields)).encode()).hexdigest()[:12]

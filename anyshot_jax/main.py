@@ -28,6 +28,9 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'With --coordinator: how many there are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'With --coordinator: which one this is.')
+_DETERMINISTIC = flags.DEFINE_boolean(
+    'deterministic', False, 'On a GPU: the same bits in every run, by kernels that may be slower.'
+)
 _RECIPE = re.compile(r'^(--?config=)(.+)$', re.DOTALL)
 _OURS = 'anyshot_jax.types.InputError: '
 
@@ -44,6 +47,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     start.end_with_parent()
     start.keep_compiled()
+    if _DETERMINISTIC.value:
+        start.same_bits()
     processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     start.split_cpu(_CONFIG.value)
     given = config_flags.get_config_filename(flags.FLAGS['config'])

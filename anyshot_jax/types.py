@@ -1,7 +1,19 @@
 """Records and interfaces shared by the whole package.
 
 Letters in shape comments: W ways, S shots, Q queries per class, C classes, N items, E episodes,
-D feature dimension, A attribute dimension, P patches, B units in a batch; H, W, C of an image.
+D feature dimension, A attribute dimension, P patches, B tasks in a batch; H, W, C of an image.
+
+Words:
+  support, query    the examples of a task's classes, and the items to classify.
+  way, shot         classes of a task, and support items a class.
+  episode, task     one support set with its queries; of a meta-batch also a pair or an item.
+  label, y          the absolute class of an item, and its relative one inside an episode, 0..W-1.
+  backbone, encoder a net that is trained, and a frozen one; either gives embeddings.
+  prototype         the vector that stands for a class, such as its support's mean.
+  rotated classes   those whose items are another class's turned by 90, 180 or 270 degrees.
+  normal image      one without a defect (role good); a synthetic defect is drawn on one.
+  rejection threshold  the score below which an item is of no known class.
+  stage             a run of a recipe of several; it hands on what its method exports.
 """
 
 import difflib
@@ -145,18 +157,43 @@ SQUARED_ERROR = Measure('mean squared error', percent=False, larger_is_better=Fa
 
 
 class Method(NamedTuple):
-    """An algorithm: pure functions made by `methods/<name>.py: build(config, data)`."""
+    """An algorithm: pure functions made by `methods/<name>.py: build(config, data)`.
 
-    init: Callable  # (key, data) -> TrainState
-    sample: (
-        Callable | None
-    )  # (key, data) -> ONE unit (episode, pair, item); train.py vmaps it inside jit
-    update: Callable | None  # (state, batch [B, ...], key [B]) -> (state, metrics)
-    evaluate: Callable  # (state, data, key, role) -> {name: raw values, leading axis E or queries}
-    predict: Callable | None  # (state, episode) -> scores [W*Q, W], the largest is the answer
-    embed: Callable | None  # (state, x [N, ...]) -> [N, D]
-    similarity: Callable | None = None  # (state, a [N, D], b [M, D]) -> [N, M] of embeddings
-    export: Callable = lambda state, data, key: {}  # -> {name: array} for the next stage
+    A method's file also holds DEFAULTS, its fields and their values in config.method. A new one:
+
+        DEFAULTS = {'temperature': 1.0}
+
+        def build(config, data):
+            net = build_net(config.net)
+            return episodic(config, data, init=..., embed=..., score=..., loss=...)
+
+    `episodes/episodic.py` builds all nine for methods that learn from episodes.
+
+    Args:
+      init: (key, data) -> TrainState. Its `extra` is the method's own, any tree of arrays that
+        training or fitting changes besides parameters: running batch statistics, a memory bank, a
+        whitening, a frozen encoder's parameters.
+      sample: (key, data) -> ONE task, pair or item of a batch; training vmaps it inside jit. None:
+        nothing is trained.
+      update: (state, batch [B, ...], keys [B]) -> (state, metrics {name: []}); inside a pmap, so
+        that it averages its gradients over devices. None: nothing is trained.
+      evaluate: (state, data, key, role) -> {column: raw values [E] of episodes or [Q] of queries}.
+      predict: (state, episode) -> scores [W*Q, W], the largest is the answer. None: it answers no
+        episodes.
+      embed: (state, x [N, ...]) -> [N, D]. None: no item has features of its own.
+      similarity: (state, a [N, D], b [M, D]) -> [N, M] of embeddings, for retrieval.
+      export: (state, data, key) -> {name: array} for later stages of the recipe.
+      measure: of the values of `evaluate`.
+    """
+
+    init: Callable
+    sample: Callable | None
+    update: Callable | None
+    evaluate: Callable
+    predict: Callable | None
+    embed: Callable | None
+    similarity: Callable | None = None
+    export: Callable = lambda state, data, key: {}
     measure: Measure = ACCURACY
 
 

@@ -176,7 +176,7 @@ def _right(score, episode):
 
 def _given(x, episode):
     e = _at(x, episode)
-    return refine.Given(e.x_s, jax.nn.one_hot(e.y_s, WAYS), e.x_q)
+    return refine.Items(e.x_s, jax.nn.one_hot(e.y_s, WAYS), e.x_q)
 
 
 @jax.jit

@@ -234,9 +234,10 @@ def table(lines) -> str:
     out = []
     for line in of('whole'):
         kinds = ', '.join(f'{k} {100 * v:.1f}' for k, v in line['by_type'].items())
+        worst = f'worst {line["share"]:.0%} of patches' if line['share'] else 'worst patch'
         out.append(
-            f'- 752 normal images, score by the worst {line["share"]:.0%} of patches (0: the worst '
-            f'one): image AUROC {100 * line["auroc"]:.1f} ({kinds}); at 1 % asked '
+            f'- 752 normal images, the score is that of the {worst}: '
+            f'image AUROC {100 * line["auroc"]:.1f} ({kinds}); at 1 % asked '
             f'({line["expected"]:.2%} expected) {line["false_alarms"]:.1%} of the 200 new normal '
             f'images and {line["detected"]:.1%} of the defects are called defects.'
         )

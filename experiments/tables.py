@@ -21,7 +21,7 @@ import recipe_list
 from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
-from anyshot_jax.config import ASIDE, config_hash
+from anyshot_jax.config import NOT_HASHED, config_hash
 from anyshot_jax.storage import files
 from anyshot_jax.sweep.recipes import load_config, load_module
 from anyshot_jax.training.intervals import interval_over_seeds
@@ -85,7 +85,7 @@ def published_config(config: ConfigDict) -> dict:
     fields = json.loads(configs.to_json(config))
     for part in (fields, *(fields[name] for name in fields.get('stages', ()))):
         part.get('data', {})['dir'] = ''
-        for name in ASIDE:
+        for name in NOT_HASHED:
             part.pop(name, None)
     return fields
 

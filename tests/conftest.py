@@ -112,7 +112,7 @@ def data_dir() -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def tiny_config():
     """A function: a complete config of a run that takes seconds, on features or tiny images."""
     from ml_collections import ConfigDict

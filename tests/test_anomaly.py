@@ -8,6 +8,7 @@ from defect_tasks import KEY, SMALL, evaluated, make, maps, types, unit
 from scipy.special import log_softmax
 
 from anyshot_jax import config as configs
+from anyshot_jax.defects import draws
 from anyshot_jax.methods import anomaly
 from anyshot_jax.training.step import make_step
 from anyshot_jax.types import Data, Episode, InputError, from_arrays
@@ -198,7 +199,7 @@ def test_small_types_stand_aside_and_are_named(caplog):
 def test_types_that_can_be_asked_for():
     group = [0, 1, 2, 3, 4, 4, 4, 5, 6, 7]
     dataset = from_arrays(np.zeros((10, 1)), [0, 0, 0, 0, 1, 1, 1, 1, 2, 2], group=group)
-    got = [anomaly.askable(dataset, shots) for shots in (1, 2, 3, 4)]
+    got = [draws.askable(dataset, shots) for shots in (1, 2, 3, 4)]
     assert got == [(0, 1, 2), (0,), (0,), ()]
 
 

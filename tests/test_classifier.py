@@ -191,7 +191,7 @@ def test_one_image_is_a_list_of_one(tmp_path, model):
     for bad, says in (
         (table, r"columns path, label: give the one .* X\['path'\]"),
         ('https://a.b/c.png', 'is an address: nothing is downloaded'),
-        ({x.tobytes()}, 'X is a set'), ([], 'X is empty'), (x - 3.5, 'give 0..1 or 0..255'),
+        ({x.tobytes()}, 'X is a set'), ([], 'X is empty'), (x - 200.0, 'give 0..1 or 0..255'),
         ([str(path), None], '#1 is no image'), (str(path)[:-1], 'there is no such file'),
     ):  # fmt: skip
         with pytest.raises(InputError, match=says):
@@ -223,6 +223,16 @@ def test_a_folder_is_taken_as_the_commands_take_it(tmp_path):
 def test_labels_are_of_one_kind(y, says):
     with pytest.raises(InputError, match=says):
         AnyShotClassifier().fit([[0.0], [1], [2], [3]], y)
+
+
+def test_names_in_another_unicode_form_are_the_same_class():
+    nfc, nfd = 'caf\u00e9', 'cafe\u0301'
+    x, y = [[0.0, 0], [1, 0], [9, 9], [8, 9]], [nfc, nfc, 'b', 'b']
+    model = AnyShotClassifier().fit(x, y, descriptions={nfd: 'a place'})
+    assert model.add_class(nfd, [[0.0, 1]]).classes_.tolist() == ['b', nfc]
+    assert model.descriptions_ == {nfc: 'a place'}
+    with pytest.warns(UserWarning, match="nearly the same class name: 'B' and 'b' are two classes"):
+        model.add_class('B', [[5.0, 5]])
 
 
 def test_the_unknown_is_named_as_classes_are():
@@ -383,7 +393,7 @@ def test_refusals_name_what_is_wrong(tmp_path, model):
     for x, match in (
         ([broken, broken], 'broken.jpg'),
         ([tmp_path / 'none.png'], r'none.png: there is no such file'),
-        ([np.zeros((4, 4, 7), np.uint8)], r'#0: an image is .*\(4, 4, 7\)'),
+        ([np.zeros((5, 5, 7), np.uint8)], r'#0: an image is .*\(5, 5, 7\)'),
         ([image('disc', 0), None], '#1 is no image: give paths, PIL images, arrays'),
     ):
         with pytest.raises(InputError, match=match):

@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -486,3 +487,38 @@ def test_masks_of_no_image_and_of_too_much(root, caplog):
         load(root)
     assert '1 masks over more than half of their image' in caplog.text
     assert 'test/dent/000.png' in caplog.text
+
+
+def test_normal_images_are_held_out_where_none_are_for_testing(root, caplog):
+    (root / 'test/good/000.png').unlink()
+    data = load(root, detect_only=True)
+    assert data['good'].x[:, 0, 0, 0].tolist() == [10, 11]
+    assert data['good_test'].x[:, 0, 0, 0].tolist() == [12]
+    assert 'the last 1 of 3 images in train/good are held out' in caplog.text
+    assert 'good_test' not in load(root)
+
+
+def test_no_defect_at_all_says_what_to_do(root):
+    shutil.rmtree(root / 'test')
+    shutil.rmtree(root / 'ground_truth')
+    with pytest.raises(InputError, match=r'0 types of defect.*predict --good=.*train/good'):
+        load(root, detect_only=True)
+
+
+def test_folders_without_splits(root, tmp_path, caplog):
+    """As anomalib's Folder takes them: normal images, types of defects and masks side by side."""
+    flat = tmp_path / 'flat'
+    for i in range(6):
+        paint(flat / f'normal/{i}.png', 10 + i)
+    for i in range(2):
+        paint(flat / f'crack/{i}.png', 50 + i)
+        paint(flat / f'mask/crack/{i}.png', 0, box=(i, 0, i + 2, 2))
+    data = load(flat, detect_only=True)
+    assert data['good'].x[:, 0, 0, 0].tolist() == [10, 11, 12, 13, 14]
+    assert data['good_test'].x[:, 0, 0, 0].tolist() == [15]
+    assert data['test'].names == ('crack',) and data['test'].mask.sum((1, 2)).tolist() == [4, 4]
+    shutil.rmtree(flat / 'mask')
+    assert load(flat, detect_only=True)['test'].mask is None
+    shutil.rmtree(flat / 'normal')
+    with pytest.raises(InputError, match='no folder train/good'):
+        load(flat, detect_only=True)

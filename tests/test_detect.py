@@ -292,7 +292,7 @@ def test_tiles_see_what_the_whole_image_shows():
     """A patch of this net looks 6 pixels around itself: tiles that overlap by 32 change nothing."""
     rng = np.random.default_rng(0)
     x = [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in range(3)]
-    whole = detector(size=0, tile=128, memory=300).fit(x[:2])
+    whole = detector(size=0, tile=128, overlap=32, memory=300).fit(x[:2])
     tiled = copy.copy(whole).set_params(tile=96, overlap=32)
     maps = [d._one(x[2], None)[0].dist for d in (tiled, whole)]
     assert maps[0].shape == (64, 64)

@@ -83,7 +83,7 @@ def test_what_is_no_encoder_is_refused(tmp_path):
     with pytest.raises(InputError, match="did you mean 'resnet50'"):
         np.savez(tmp_path / 'w.npz', a=np.zeros(3))
         encoders.load(f'resnet5={tmp_path}/w.npz')
-    with pytest.raises(InputError, match='those of no encoder here'):
+    with pytest.raises(InputError, match='match no known encoder'):
         encoders.load(str(tmp_path / 'w.npz'))
     with pytest.raises(InputError, match='need float32 or bfloat16'):
         encoders.load('resnet50', dtype='float16')

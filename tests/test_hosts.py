@@ -161,11 +161,11 @@ def test_alone_nothing_changes(monkeypatch):
     processes.join('', 0, -1)
     assert not jax.distributed.is_initialized()
     tree = {'a': np.arange(3)}
-    assert processes.everywhere(tree) is tree and processes.here(tree) is tree
-    assert processes.any_of_them(True) and not processes.any_of_them(False)
+    assert processes.to_global(tree) is tree and processes.to_local(tree) is tree
+    assert processes.any_process(True) and not processes.any_process(False)
     with pytest.raises(InputError, match='no'):
-        processes.by_the_first(lambda: (_ for _ in ()).throw(InputError('no')))
-    assert processes.by_the_first(lambda: 3) == 3
+        processes.on_process_0(lambda: (_ for _ in ()).throw(InputError('no')))
+    assert processes.on_process_0(lambda: 3) == 3
 
 
 def test_clusters_are_found():

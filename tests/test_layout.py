@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / 'anyshot_jax'
 # From the ground up; rooms of one floor don't import each other.
 FLOORS = (
-    {'types'},
+    {'types', 'target'},
     {'config', 'command', 'storage', 'ops'},
     {'nets', 'runtime'},
     {'episodes'},

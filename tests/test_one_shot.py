@@ -184,7 +184,7 @@ def test_tasks_stay_within_an_alphabet_and_turn_as_a_whole(turns):
 
 
 @pytest.mark.parametrize('fields, message', [
-    ({'within': 'script'}, "no kind 'script' to stay within; there is alphabet"),
+    ({'within': 'script'}, "no attribute 'script' to draw episodes within; available: alphabet"),
     ({'ways': 6}, 'the largest of train has 5'),
 ])  # fmt: skip
 def test_what_can_not_be_drawn_within_is_said(fields, message):
@@ -287,6 +287,6 @@ def test_tasks_within_a_kind_are_evaluated_too():
     assert list(values) == ['3-way 1-shot', '3-way 1-shot within kind']
     np.testing.assert_array_equal(values['3-way 1-shot within kind'], 1)
     assert values['3-way 1-shot'].mean() < 0.5  # 0.1 of the draws are of one kind
-    with pytest.raises(InputError, match="no kind 'alphabet'"):
+    with pytest.raises(InputError, match="no attribute 'alphabet'"):
         config.eval.within = 'alphabet'
         episodic(config, Data({'test': test}), **parts, predict=predict)

@@ -188,7 +188,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     config.update({'num_steps': 8, 'steps_per_call': 2, 'eval_every': 4, 'save_every': 2})
     config.log_every = 2
     monkeypatch.setattr(configs.find('data', 'synthetic'), 'load', lambda fields: data)
-    means = loop.run(config, tmp_path / 'whole')
+    means = loop.run(config, tmp_path / 'whole').means
     assert means['image AUROC'] > 0.5 and (tmp_path / 'whole' / 'report.html').exists()
 
     class Stop(Exception):
@@ -199,7 +199,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
 
     with pytest.raises(Stop):  # after the validation of step 4; step 2 is what is saved
         loop.run(config, tmp_path / 'cut', on_validation=stop)
-    assert loop.run(config, tmp_path / 'cut') == means
+    assert loop.run(config, tmp_path / 'cut').means == means
     empty = jax.tree.map(lambda a: a[None], trained(config, data)[1])
     states = []
     for name in ('whole', 'cut'):
@@ -213,7 +213,7 @@ def test_page_has_the_heat_of_both(tmp_path, monkeypatch):
     config, data = make()
     config.update({'num_steps': 40, 'eval_every': 0, 'save_every': 0, 'log_every': 10})
     monkeypatch.setattr(configs.find('data', 'synthetic'), 'load', lambda fields: data)
-    means = loop.run(config, tmp_path)
+    means = loop.run(config, tmp_path).means
     html = (tmp_path / 'report.html').read_text('utf-8')
     anchors = re.findall(r'<section id="([\w-]+)">', html)
     assert anchors == ['curves', 'detection', 'places', 'settings']

@@ -106,7 +106,7 @@ def test_same_seed_same_values():
 def test_a_run_leaves_a_result_and_a_report(tmp_path, monkeypatch):
     config, data = make()
     monkeypatch.setattr(configs.find('data', 'synthetic'), 'load', lambda fields: data)
-    means = loop.run(config, tmp_path)
+    means = loop.run(config, tmp_path).means
     assert means['image AUROC'] == 1 and (tmp_path / 'report.html').exists()
     assert '"area under the curve"' in (tmp_path / 'result.json').read_text()
 

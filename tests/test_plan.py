@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from anyshot_jax import config as configs
-from anyshot_jax.runtime import flops, memory
+from anyshot_jax.runtime import ahead, flops, memory
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training import loop, plan, population
 from anyshot_jax.training.step import make_population_step
@@ -66,9 +66,13 @@ def built(config):
     """What training has at hand after set-up."""
     config = configs.check(config)
     data = configs.find('data', config.data.name).load(config.data)
-    everyone = population.of(config, data)
+    everyone = population.build(config, data)
     data = on_all_devices(data)
     return config, everyone, data, on_all_devices(jax.jit(everyone.init)(data))
+
+
+def temporary(*args):
+    return plan.compiled(*args, jax.devices()).temporary
 
 
 def unit_bytes(everyone, data):
@@ -130,11 +134,11 @@ def test_the_largest_batch_fits_and_no_more(tiny_config):
     config, everyone, data, states = built(config)
 
     def measure(batch):
-        return plan.compiled(config, everyone, data, states, batch).temporary
+        return temporary(config, everyone, data, states, batch)
 
     free = 12 * measure(4)
     unit = unit_bytes(everyone, data)
-    found, note = plan.largest_batch(measure, 2, measure(2), free, unit)
+    found, note = plan.largest_batch(measure, 2, measure(2), free, unit, 2)
     assert 'an estimate, by a line' in note
     assert 20 < int(found) < 80 and int(found) % 2 == 0
     assert 0.9 * free < measure(int(found)) <= 1.01 * free
@@ -144,28 +148,28 @@ def test_the_largest_batch_fits_and_no_more(tiny_config):
 def test_accumulated_gradients_fit_at_any_batch(tiny_config):
     config = tiny_config('protonet', 'conv4', task_chunk=1, batch_size=4)
     config, everyone, data, states = built(config)
-    measure = lambda batch: plan.compiled(config, everyone, data, states, batch).temporary
+    measure = lambda batch: temporary(config, everyone, data, states, batch)
     unit = unit_bytes(everyone, data)
     assert measure(64) - measure(8) < 28 * 2 * unit  # what the sentence says
-    found, note = plan.largest_batch(measure, 4, measure(4), 2**30, unit)
+    found, note = plan.largest_batch(measure, 4, measure(4), 2**30, unit, 2)
     assert found == 'any size fits' and 'does not grow' in note
 
 
 def test_a_line_through_what_was_measured():
     """100 + 10 a unit, on two devices: whole units on each."""
     line = lambda batch: 100 + 10 * batch
-    assert plan.largest_batch(line, 4, line(4), 339, unit=1)[0] == '22'
-    assert plan.largest_batch(line, 4, 0, 339, unit=1)[0] == '22'  # 4: another program
-    assert plan.largest_batch(line, 4, line(4), 115, unit=1)[0] == '0'
-    assert plan.largest_batch(line, 4, line(4), 10**9, unit=1)[0] == 'over 4,000'
-    assert plan.largest_batch(line, 4, line(4), 339, unit=11)[0] == 'any size fits'
+    assert plan.largest_batch(line, 4, line(4), 339, unit=1, devices=2)[0] == '22'
+    assert plan.largest_batch(line, 4, 0, 339, unit=1, devices=2)[0] == '22'  # 4: another program
+    assert plan.largest_batch(line, 4, line(4), 115, unit=1, devices=2)[0] == '0'
+    assert plan.largest_batch(line, 4, line(4), 10**9, unit=1, devices=2)[0] == 'over 4,000'
+    assert plan.largest_batch(line, 4, line(4), 339, unit=11, devices=2)[0] == 'any size fits'
 
     def small(batch):
         if batch > 8:
             raise InputError('no room')
         return line(batch)
 
-    assert plan.largest_batch(small, 4, line(4), 339, unit=1)[0] == 'below 12'
+    assert plan.largest_batch(small, 4, line(4), 339, unit=1, devices=2)[0] == 'below 12'
 
 
 def test_memory_that_is_free():
@@ -179,7 +183,7 @@ def test_memory_that_is_free():
 
 def test_a_plan_says_what_a_run_needs_and_leaves_nothing(tiny_config, tmp_path, capsys):
     workdir = tmp_path / 'run'
-    assert loop.run(tiny_config(plan=True, optim__name='adam'), workdir) == {}
+    assert loop.run(tiny_config(plan=True, optim__name='adam'), workdir).means == {}
     printed = capsys.readouterr().out
     lines = {line[:28].strip(): line[28:].split() for line in printed.splitlines()}
     assert 'protonet with mlp on synthetic, 2 x cpu' in printed
@@ -195,7 +199,7 @@ def test_a_plan_says_what_a_run_needs_and_leaves_nothing(tiny_config, tmp_path, 
 
 
 def test_a_plan_where_nothing_is_trained(tiny_config, tmp_path, capsys):
-    assert loop.run(tiny_config('simpleshot', '', plan=True), tmp_path / 'run') == {}
+    assert loop.run(tiny_config('simpleshot', '', plan=True), tmp_path / 'run').means == {}
     printed = capsys.readouterr().out
     assert 'there is no training' in printed and 'FLOPs' not in printed
     assert 'data   ' in printed and 'test   ' in printed and 'validation' not in printed
@@ -204,11 +208,11 @@ def test_a_plan_where_nothing_is_trained(tiny_config, tmp_path, capsys):
 
 def test_a_plan_beside_a_run_touches_nothing_of_it(tiny_config, tmp_path):
     workdir = tmp_path / 'run'
-    want = loop.run(tiny_config(), workdir)
+    want = loop.run(tiny_config(), workdir).means
     files = {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
-    assert loop.run(tiny_config(plan=True, seed=5), workdir) == {}  # even with another config
+    assert loop.run(tiny_config(plan=True, seed=5), workdir).means == {}  # even with another config
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob('*')} == files
-    assert loop.run(tiny_config(), workdir) == want
+    assert loop.run(tiny_config(), workdir).means == want
     assert json.loads((workdir / 'config.json').read_text())['plan'] is False
 
 
@@ -218,20 +222,36 @@ def test_a_plan_of_stages(tiny_config, tmp_path, capsys):
     )
     config = make()
     config.plan = True
-    assert loop.run(config, tmp_path / 'run') == {}
+    assert loop.run(config, tmp_path / 'run').means == {}
     printed = capsys.readouterr().out
     assert "later stages need what 'first' exports" in printed and 'knn' not in printed
     assert not (tmp_path / 'run').exists()
     loop.run(make(), tmp_path / 'run')
     capsys.readouterr()
-    assert loop.run(config, tmp_path / 'run') == {}
+    assert loop.run(config, tmp_path / 'run').means == {}
     printed = capsys.readouterr().out
     assert 'Plan of protonet' in printed and 'Plan of knn' in printed
 
 
-def test_a_step_that_can_not_be_has_one_line(tiny_config, tmp_path):
-    with pytest.raises(InputError, match='batch_size=3 does not divide over 2 devices'):
-        loop.run(tiny_config(plan=True, batch_size=3), tmp_path / 'run')
+def test_a_plan_of_a_batch_that_leaves_a_device_idle(tiny_config, tmp_path, capsys):
+    loop.run(tiny_config(plan=True, batch_size=3), tmp_path / 'run')
+    printed = capsys.readouterr().out
+    assert 'config.batch_size=3 divides over 1 of 2 devices' in printed and '1 x cpu' in printed
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('tpu', "plan_for='tpu' is not known: there are v4, v5e, a100, h100"),
+        ('h100', r"pip install 'anyshot-jax\[cuda\]'"),
+        ('v5e', r"pip install 'anyshot-jax\[tpu\]'"),
+    ],
+)
+def test_a_machine_that_can_not_be_planned_for(tiny_config, tmp_path, monkeypatch, name, message):
+    monkeypatch.setattr(ahead.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(InputError, match=message):
+        loop.run(tiny_config(plan=True, plan_for=name), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize(

@@ -147,28 +147,28 @@ def test_settings_that_lost_a_seed_each_are_told_apart_by_the_others(tiny_config
     """By hand: the one survivor of the second setting is better than that of the first."""
     config = configs.check(tiny_config(num_seeds=2, vary=RATES))
     data = configs.find('data', 'synthetic').load(config.data)
-    come = Progress.start(4, 1, {'best': [0.9, 0.3, 0.8, 0.2], 'diverged': [6, 0, 0, 6]})
+    progress = Progress.resumed(4, 1, {'best': [0.9, 0.3, 0.8, 0.2], 'diverged': [6, 0, 0, 6]})
     states = SimpleNamespace(step=np.array([6, 4, 2, 6]))
     found = {TASK: {'mean': 0.5, 'ci95': 0.1, 'n': 20}}
     values = [None, found, found, None]
-    everyone = population.of(config, data)
-    foremost, record = result.of(config, '', everyone, states, come, values, data)
+    everyone = population.build(config, data)
+    foremost, record = result.make_record(config, '', everyone, states, progress, values, data)
     assert (foremost, record['foremost'], record['seeds'], record['step']) == (2, 2, 1, 2)
     assert [s['chosen'] for s in record['settings']] == [False, True]
 
 
 def test_what_was_best_goes_only_when_the_new_is_whole(tmp_path, monkeypatch):
     """A killed run comes by step 6 again, but not by step 2, where the first member was best."""
-    come = Progress.start(2, 1, {})
+    progress = Progress.resumed(2, 1, {})
     state = lambda a, b: {'w': jnp.array([a, b])}
     with contextlib.closing(checkpoint.open_manager(tmp_path, keep=1)) as best:
-        loop._keep(best, 2, state(1.0, 1.0), np.array([True, True]), come)
-        loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
+        loop._keep(best, 2, state(1.0, 1.0), np.array([True, True]), progress)
+        loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), progress)
         with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
             m.setattr(best, 'save', lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-            loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
+            loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), progress)
         assert checkpoint.restore_or_init(best, state(0.0, 0.0))[0]['w'].tolist() == [1.0, 7.0]
-        loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), come)
+        loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), progress)
         assert checkpoint.restore_or_init(best, state(0.0, 0.0))[0]['w'].tolist() == [1.0, 7.0]
 
 
@@ -315,24 +315,26 @@ def test_a_varied_number():
 def test_progress_by_hand(tiny_config):
     """Three members: one gets better, one has waited long enough, one diverges."""
     config = tiny_config(early_stop=2, stop_at=0.9)
-    come = Progress.start(3, 1, {})
-    assert come.validated(2, np.array([0.5, 0.5, 0.5]), config).all()
-    assert come.validated(4, np.array([0.6, 0.5, 0.4]), config).tolist() == [True, False, False]
+    progress = Progress.resumed(3, 1, {})
+    assert progress.validated(2, np.array([0.5, 0.5, 0.5]), config).all()
+    assert progress.validated(4, np.array([0.6, 0.5, 0.4]), config).tolist() == [True, False, False]
     bad = {'loss': np.array([[1.0, 1.0], [1.0, 1.0], [1.0, np.nan]]), 'accuracy': np.ones((3, 2))}
-    assert come.note_metrics(bad, 6) == {2: 'loss became NaN or infinite at step 6 (steps 5 to 6)'}
-    assert come.note_metrics(bad, 8) == {}  # said once
-    assert come.ended(config).tolist() == [False, False, True]
-    come.validated(6, np.array([0.9, 0.5, np.nan]), config)
-    assert come.ended(config).tolist() == [True, True, True]
-    assert not come.validated(8, np.array([1.0, 1.0, 1.0]), config).any()
-    assert come.foremost() == 0
-    again = Progress.start(3, 1, json.loads(json.dumps(come.kept())))
-    assert again.kept() == come.kept() == {
+    assert progress.note_metrics(bad, 6) == {
+        2: 'loss became NaN or infinite at step 6 (steps 5 to 6)'
+    }
+    assert progress.note_metrics(bad, 8) == {}  # said once
+    assert progress.ended(config).tolist() == [False, False, True]
+    progress.validated(6, np.array([0.9, 0.5, np.nan]), config)
+    assert progress.ended(config).tolist() == [True, True, True]
+    assert not progress.validated(8, np.array([1.0, 1.0, 1.0]), config).any()
+    assert progress.best_member() == 0
+    again = Progress.resumed(3, 1, json.loads(json.dumps(progress.record())))
+    assert again.record() == progress.record() == {
         'best': [0.9, 0.5, 0.5], 'best_step': [6, 2, 2], 'stale': [0, 2, 1],
         'diverged': [0, 0, 6], 'seconds': 0.0,
     }  # fmt: skip
-    errors = Progress.start(2, -1, {})  # the smaller the better
-    assert errors.validated(1, np.array([0.3, 0.2]), config).all() and errors.foremost() == 1
+    errors = Progress.resumed(2, -1, {})  # the smaller the better
+    assert errors.validated(1, np.array([0.3, 0.2]), config).all() and errors.best_member() == 1
 
 
 def test_take_and_where():

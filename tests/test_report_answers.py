@@ -61,6 +61,7 @@ def test_the_least_sure_first_and_how_many_are_left_out(tmp_path, two):
     assert [a.probability for a in tally.unsure] == sorted(chances)[:200]
     text = shown(tmp_path, tally, two).text
     assert '100 more are not shown' in text and '300' in text
+    assert tally.below_sure == 300
     assert text.index('500.png') < text.index('501.png') < text.index('699.png')
     assert 'Samples of each class' in text
     drawn = tally.samples('a')
@@ -90,7 +91,8 @@ def test_counts_of_a_labelled_folder(tmp_path, two):
     ):  # fmt: skip
         assert text in result.text, text
     assert result.ids == [
-        'classes', 'wrong', 'unsure', 'unknown', 'confusion', 'unreadable', 'settings'
+        'examples', 'classes', 'wrong', 'unsure', 'unknown', 'samples', 'confusion', 'unreadable',
+        'settings',
     ]  # fmt: skip
     assert result.text.count('✗') == 5  # two, in the lists of wrong and unsure; a stranger
 
@@ -98,7 +100,7 @@ def test_counts_of_a_labelled_folder(tmp_path, two):
 def test_without_labels_nothing_is_right_or_wrong(tmp_path, two):
     result = shown(tmp_path, tally_of([answer('x.png'), answer('y.png', 'b')]), two)
     assert '✗' not in result.text and '✓' not in result.text and 'recall' not in result.text
-    assert result.ids == ['classes', 'unsure', 'settings']
+    assert result.ids == ['examples', 'classes', 'samples', 'settings']
 
 
 def test_the_unknown_has_a_row(tmp_path, two):
@@ -118,9 +120,26 @@ def test_a_wrong_label_is_listed_beside_its_like(tmp_path):
     classifier = fitted(list('aaaabbbb'), np.array(points, float))
     result = shown(tmp_path, tally_of([answer('x.png')]), classifier)
     assert 'suspicious' in result.ids
-    part = result.text[result.text.index('Possible label errors among the examples1 of 8') :]
-    assert 'a?' in part and 'a/3.png' in part and 'b?' not in part
+    # Eight examples are too few to speak of wrong labels.
+    part = result.text[result.text.index('Examples that are hard1 of 8') :]
+    assert 'a/3.png' in part and 'label: ' not in part
     assert 'most like b/4.png of b' in part
+
+
+def test_planted_label_errors_are_called_so(tmp_path):
+    """Eight of 160 lie among another class; of hard examples without any none is called so."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(160, 8)) + np.repeat(np.eye(8) * 5, 20, 0)
+    labels = np.repeat(list('abcdefgh'), 20)
+    clean = shown(tmp_path, tally_of([answer('x.png')], 'abcdefgh'), fitted(labels, points))
+    assert 'label error' not in clean.text and 'of 160 examples (' in clean.text
+    labels[::20] = np.roll(labels[::20], 3)
+    classifier = fitted(labels, points)
+    result = shown(tmp_path, tally_of([answer('x.png')], 'abcdefgh'), classifier)
+    part = result.text[result.text.index('Possible label errors among the examples') :]
+    listed = np.flatnonzero(classifier.label_errors().wrong >= 0.5)
+    assert sum(listed % 20 == 0) >= 6 and sum(listed % 20 > 0) <= 2
+    assert all(f'{classifier.support_labels_[i]}/{i}.png' in part for i in listed)
 
 
 def test_copies_of_examples_are_told(tmp_path, two):

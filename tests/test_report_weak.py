@@ -31,7 +31,7 @@ def sections(data, workdir, shown=None):
     config.num_steps = 0
     method = configs.find('methods', 'weigh').build(config, data)
     state = method.init(jax.random.key(0), data)
-    html = ''.join(weak.parts(method, state, data, config, workdir, shown))
+    html = ''.join(weak.sections(method, state, data, config, workdir, shown))
     assert EVIL not in html
     found = dict(re.findall(r'<section id="([\w-]+)">(.*?)</section>', html, re.DOTALL))
     return found, np.asarray(method.export(state, data, None)['weight'])

@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_everything(tiny_config, tmp_path, capsys):
     config, workdir = tiny_config(), tmp_path / 'a' / 'b'
-    means = loop.run(config, workdir)
+    means = loop.run(config, workdir).means
     printed = capsys.readouterr().out
     assert f'report: {workdir}/report.html' in printed
     assert 'ways  shots  accuracy %' in printed
@@ -95,7 +95,7 @@ def test_a_run_leaves_everything(tiny_config, tmp_path, capsys):
 def test_learning_is_seen(tiny_config, tmp_path):
     """Easy classes: the loss falls, and test classes are told apart."""
     config = tiny_config(data__noise=0.1, num_steps=40, eval_every=20, save_every=40)
-    [mean] = loop.run(config, tmp_path).values()
+    [mean] = loop.run(config, tmp_path).means.values()
     assert mean > 0.9
     losses = [line['loss'] for line in metrics_in(tmp_path) if line['kind'] == 'train']
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
@@ -106,7 +106,7 @@ def test_a_finished_run_prints_its_table_and_does_nothing(tiny_config, tmp_path,
     workdir = finished(tmp_path, config)
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob('*') if p.name != '.lock'}
     capsys.readouterr()
-    means = loop.run(config, workdir)
+    means = loop.run(config, workdir).means
     printed = capsys.readouterr().out
     assert 'is finished' in printed and 'ways  shots' in printed and 'report.html' in printed
     assert means == {k: v['mean'] for k, v in result_in(workdir)['values'].items()}
@@ -313,14 +313,14 @@ def test_evaluating_a_finished_run_again(tiny_config, tmp_path, finished, capsys
     workdir = finished(tmp_path, tiny_config())
     before = {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()}
     fields = {'eval_only': True, 'eval__tasks': ((2, 1), (4, 2)), 'eval__episodes': 700}
-    means = loop.run(tiny_config(**fields), workdir)
+    means = loop.run(tiny_config(**fields), workdir).means
     assert list(means) == ['2-way 1-shot', '4-way 2-shot']
     assert capsys.readouterr().out.count(' 700') == 2
     [new] = [p for p in workdir.rglob('*') if p.is_file() and p not in before]
     assert json.loads(new.read_text())['values']['4-way 2-shot']['n'] == 700
     assert all(p.read_bytes() == content for p, content in before.items())
     # The same protocol gives the same numbers as the run itself.
-    again = loop.run(tiny_config(eval_only=True), workdir)
+    again = loop.run(tiny_config(eval_only=True), workdir).means
     assert again == {k: v['mean'] for k, v in result_in(workdir)['values'].items()}
 
 
@@ -336,7 +336,7 @@ def test_evaluating_half_a_run_does_not_end_it(tiny_config, tmp_path, finished):
     workdir = shutil.copytree(good, tmp_path / 'half')
     unfinish(workdir)
     shutil.rmtree(workdir / 'checkpoints' / '8')  # killed between 6 and 8
-    assert loop.run(tiny_config(eval_only=True), workdir)
+    assert loop.run(tiny_config(eval_only=True), workdir).means
     loop.run(config, workdir)
     assert_same_run(workdir, good, config)
 
@@ -396,7 +396,7 @@ def test_the_best_step_is_that_of_the_selected_value(tiny_config, tmp_path):
 
 
 def test_nothing_to_train(tiny_config, tmp_path):
-    means = loop.run(tiny_config('knn', ''), tmp_path)
+    means = loop.run(tiny_config('knn', ''), tmp_path).means
     assert means['3-way 1-shot'] > 1 / 3
     assert result_in(tmp_path)['step'] == 0 and result_in(tmp_path)['batch_norm'] == 'none'
     refused(tiny_config('knn', '', num_steps=2), tmp_path / 'b', 'knn has nothing to train')
@@ -412,7 +412,7 @@ def staged(tiny_config, **fields):
 
 def test_stages_hand_on_features(tiny_config, tmp_path, capsys):
     """With one shot the nearest neighbour of features IS the nearest prototype."""
-    means = loop.run(staged(tiny_config), tmp_path)
+    means = loop.run(staged(tiny_config), tmp_path).means
     first, second = (result_in(tmp_path / name) for name in ('embed', 'nearest'))
     assert first['values'] == second['values']
     assert means == {'3-way 1-shot': first['values']['3-way 1-shot']['mean']}
@@ -421,7 +421,7 @@ def test_stages_hand_on_features(tiny_config, tmp_path, capsys):
     before = (tmp_path / 'embed' / 'result.json').stat().st_mtime_ns
     unfinish(tmp_path / 'nearest')
     capsys.readouterr()
-    assert loop.run(staged(tiny_config), tmp_path) == means
+    assert loop.run(staged(tiny_config), tmp_path).means == means
     assert capsys.readouterr().out.count('is finished') == 1
     assert result_in(tmp_path / 'nearest') == second
     assert (tmp_path / 'embed' / 'result.json').stat().st_mtime_ns == before

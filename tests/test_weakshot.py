@@ -10,9 +10,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from anyshot_jax import config as configs
-from anyshot_jax.methods import simnet, weakshot
+from anyshot_jax.methods import simnet
 from anyshot_jax.nets.pair_head import Judge, PairHead
-from anyshot_jax.stages import handover, similarity
+from anyshot_jax.stages import handover, similarity, web_set
 from anyshot_jax.storage import files
 from anyshot_jax.training import loop
 from anyshot_jax.training.step import make_step
@@ -500,7 +500,7 @@ def recipe():
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('weak') / 'run'
-    means = loop.run(recipe(), workdir)
+    means = loop.run(recipe(), workdir).means
     return workdir, means
 
 
@@ -544,7 +544,7 @@ def test_training_of_the_weakshot_module_keeps_roles_apart():
     data = jax.device_put(data_of())
     both = np.concatenate([data.roles['base'].x, data.roles['web'].x])
     for row in (0, 31, 32, 55):
-        got = weakshot.take(data, ('base', 'web'), jnp.asarray(row))
+        got = web_set.take(data, ('base', 'web'), jnp.asarray(row))
         np.testing.assert_array_equal(got, both[row])
 
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from anyshot_jax import encoders
 from anyshot_jax.classify import word_means
@@ -18,6 +17,7 @@ from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.encoders.catalogue import last_layer
 from anyshot_jax.runtime import fork
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.types import Array, InputError
 
@@ -85,10 +85,10 @@ class Frozen(NamedTuple):
     def _read(
         self, items: Sequence[Any], how: Reading, notes: Notes | None
     ) -> Iterator[Array | list[Array]]:
-        with tqdm(total=len(items), desc='embed images', disable=None, leave=False) as bar:
+        with bar(total=len(items), desc='embed images', leave=False) as shown:
             for start in range(0, max(len(items), 1), BATCH):
                 yield squares(items[start : start + BATCH], self.size, start, how, notes)
-                bar.update(BATCH)
+                shown.update(BATCH)
 
     def imagenet(self, text_encoder: str) -> word_means.Known | None:
         """Weights of ImageNet's classes in its last layer, if it has one."""

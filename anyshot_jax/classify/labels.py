@@ -1,5 +1,6 @@
 """Labels of classes: texts or numbers, each once, in order."""
 
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -86,6 +87,15 @@ def warn_alike(names: Iterable[Any]) -> None:
         if len(same) > 1:
             listed = ' and '.join(ascii(n) if not n.isascii() else repr(n) for n in same)
             warnings.warn(f'nearly the same class name: {listed} are two classes', stacklevel=3)
+
+
+def known_as(name: Any, classes: Iterable[Any]) -> Any:
+    """The class that is called so, if only in another Unicode form; else the name itself."""
+    if not isinstance(name, str):
+        return name
+    normal = unicodedata.normalize('NFC', name)
+    texts = (c for c in classes if isinstance(c, str))
+    return next((c for c in texts if unicodedata.normalize('NFC', c) == normal), name)
 
 
 def one_of_each(names: Iterable[Any], dtype: np.dtype) -> Array:

@@ -5,6 +5,7 @@ How classes are learnt from the support, and how queries are scored, say `AnySho
 """
 
 import copy
+import os
 import warnings
 from collections.abc import Mapping, Sized
 from typing import Any, NamedTuple, Self
@@ -28,6 +29,7 @@ from anyshot_jax.classify.labels import (
     check_descriptions,
     check_labels,
     check_unknown,
+    known_as,
     labels_of,
     one_of_each,
     warn_alike,
@@ -153,6 +155,8 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             x, names, images = np.zeros((0, self.encoder_.dim), np.float32), [], _no_images()
             self.n_features_in_ = x.shape[1]
         else:
+            if y is None and isinstance(X, (str, os.PathLike)):
+                raise InputError(f'{os.fspath(X)}: there is no such folder of <class>/<image>')
             if y is None:
                 raise ValueError('requires y to be passed, but the target y is None')
             items, y = images_of(X, self.reading_.span), labels_of(y)
@@ -160,8 +164,10 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             X = rows_of(X) if items is None else items
             x, y, names, images = self._examples(X, y, features)
         self.support_features_, self.support_names_ = x, names
-        self.support_images_, self.descriptions_ = images, descriptions
-        self.classes_ = one_of_each([*np.unique(y).tolist(), *descriptions], y.dtype)
+        self.support_images_ = images
+        labels = np.unique(y).tolist()
+        self.descriptions_ = {known_as(c, labels): text for c, text in descriptions.items()}
+        self.classes_ = one_of_each([*labels, *self.descriptions_], y.dtype)
         self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
         check_unknown(self.unknown, self.classes_.tolist())
         warn_alike(self.classes_.tolist())
@@ -230,6 +236,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         return self._become(copy.copy(self)._added(name, images, description))
 
     def _added(self, name, images, description):
+        name = known_as(name, self.classes_.tolist())
         items = None if images is None else images_of(images, self.reading_.span)
         rows = rows_of(images) if items is None else items
         number = 0 if images is None else len(rows)
@@ -253,6 +260,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             self.descriptions_ = {**self.descriptions_, name: description}
         self.classes_ = one_of_each([*self.classes_.tolist(), name], self.classes_.dtype)
         self.support_labels_ = np.array(labels, dtype=self.classes_.dtype)
+        warn_alike(self.classes_.tolist())
         return self._learn()
 
     def _become(self, other) -> Self:

@@ -7,7 +7,7 @@ take its means: whatever the method's `predict` does with an episode.
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +24,10 @@ from anyshot_jax.runtime import fork
 from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.storage import files
 from anyshot_jax.storage.folders import user_path
-from anyshot_jax.training import checkpoint, population
-from anyshot_jax.training.progress import Progress
+from anyshot_jax.training import workdir as workdirs
 from anyshot_jax.types import Array, Data, Episode, InputError, from_arrays
 
 QUERIES = 128  # answered at once where there are many: a method may adapt anew for every batch
-MAX_CONFIG = 10_000_000  # bytes of config.json
 MAX_STATE = 8 << 30  # bytes of what a config asks for
 ON_BLACK = ('omniglot', 'glyphs')  # their ink is bright on black
 
@@ -38,6 +36,7 @@ class Trained(NamedTuple):
     """A trained method; features are what its net takes, flat: pixels or an encoder's features."""
 
     predict: Callable  # (state, Episode) -> scores [Q, W], jitted
+    embed_items: Callable | None  # (state, items [N, ...]) -> [N, D], jitted
     state: Any
     shape: tuple[int, ...]  # of an item
     invert: bool  # dark strokes on white are turned into bright ones on black
@@ -92,6 +91,20 @@ class Trained(NamedTuple):
             x = np.where(paper > 127, 255 - x, x)
         return x.reshape(len(x), -1).astype(np.float32)
 
+    def items(self, x: Array) -> Array:
+        """Flat features [N, dim] as the net takes them, [N, ...]."""
+        return x.reshape(-1, *self.shape).astype(np.float32 if self.encoder else np.uint8)
+
+    def embed(self, x: Array) -> Array:
+        """[N, D] float embeddings of flat features [N, dim] by the trained net.
+
+        Raises:
+          InputError: the method embeds no single items.
+        """
+        if self.embed_items is None:
+            raise InputError("this run's method has no embedding of single items")
+        return workdirs.embed_in_chunks(partial(self.embed_items, self.state), self.items(x))
+
     def scores(self, x_s: Array, label: Array, num_classes: int, x_q: Array) -> Array:
         """[Q, C] of flat features, a batch of queries at a time.
 
@@ -102,14 +115,12 @@ class Trained(NamedTuple):
             raise InputError(
                 f'this method was trained for tasks of {self.ways} classes, there are {num_classes}'
             )
-        dtype = np.float32 if self.encoder else np.uint8
-        items = lambda x: x.reshape(-1, *self.shape).astype(dtype)
         y = label.astype(np.int32)
         order = np.argsort(y, kind='stable')  # by class, as episodes are
-        shots, ids = items(x_s[order]), np.arange(num_classes, dtype=np.int32)
+        shots, ids = self.items(x_s[order]), np.arange(num_classes, dtype=np.int32)
 
         def answers(part):
-            task = Episode(shots, y[order], items(part), np.zeros(len(part), np.int32), ids)
+            task = Episode(shots, y[order], self.items(part), np.zeros(len(part), np.int32), ids)
             return self.predict(self.state, task)
 
         if not len(x_q):
@@ -143,15 +154,7 @@ def trained(workdir: str) -> Trained:
         names code that is not the package's own.
     """
     folder = user_path(workdir)
-    path = folder / 'config.json'
-    if not path.is_file():
-        raise InputError(f'{folder} is no workdir: there is no config.json in it')
-    try:
-        if path.stat().st_size > MAX_CONFIG:
-            raise InputError(f'it is larger than {MAX_CONFIG:,} bytes')
-        config = configs.from_json(path.read_text('utf-8')).unlock()
-    except (InputError, OSError, UnicodeDecodeError) as e:
-        raise InputError(f'{path}: {e}') from e
+    config = workdirs.read_config(folder).unlock()
     try:
         return _restored(config, folder)
     except InputError:
@@ -170,30 +173,17 @@ def _restored(config, folder: Path) -> Trained:
     if method.predict is None:
         raise InputError(f'{config.method.name} answers no episodes')
     data = _like(config, shape)
-    key = jax.random.key(0)
-    net = sum(a.size * 4 for a in jax.tree.leaves(jax.eval_shape(method.init, key, data)))
+    shapes = jax.eval_shape(method.init, jax.random.key(0), data)
+    net = sum(a.size * 4 for a in jax.tree.leaves(shapes))
     size = net * config.num_seeds * math.prod(len(values) for _, values in config.vary)
     if size > MAX_STATE:
         raise InputError(f'{folder}/config.json asks for states of {size:,} bytes')
     fork.started()
-    state = jax.jit(method.init)(key, data)
-    if config.num_steps:
-        many = len(population.members(config))
-        states = jax.tree.map(lambda a: np.stack([a] * many), state)
-        for name in ('best', 'checkpoints'):
-            manager = checkpoint.open_manager(folder / name, keep=1 if name == 'best' else 2)
-            states, kept = checkpoint.restore_or_init(manager, states)
-            if kept:
-                break
-        else:
-            raise InputError(f'{folder} holds no checkpoint: train first')
-        sign = 1 if method.measure.larger_is_better else -1
-        told = files.read_json(folder / 'result.json') or {}
-        foremost = told.get('foremost', Progress.start(many, sign, kept).foremost())
-        state = population.take(states, foremost if many > 1 else 0)
+    state, _ = workdirs.restore(folder, config, method, data)
     ways = config.train.ways if config.method.get('head') == 'per_class' else 0
     invert = config.data.name in ON_BLACK and not config.encoder
-    return Trained(jax.jit(method.predict), state, shape, invert, config.encoder, ways,
+    embed = jax.jit(method.embed) if method.embed else None
+    return Trained(jax.jit(method.predict), embed, state, shape, invert, config.encoder, ways,
                    config.data.get('crop', 'centre'))  # fmt: skip
 
 
@@ -202,7 +192,11 @@ def _item_shape(config, folder: Path) -> tuple[int, ...]:
         return (frozen(config.encoder).dim,)
     size = config.data.get('size', 0)
     if not size:
-        raise InputError(f'{folder}: images cannot be made into {config.data.name} items')
+        raise InputError(
+            f'{folder}: images cannot be made into {config.data.name} items, for config.data has '
+            'no size: a loader of your own says the side of its square images in DEFAULTS as '
+            'size, and their channels as channels'
+        )
     return (size, size, config.data.get('channels', 1))
 
 

@@ -18,7 +18,7 @@ from anyshot_jax.types import Array, InputError
 class TrainedClassifier(SupportClassifier):
     """A trained run's method that answers new classes from their images.
 
-    X is images as for `AnyShotClassifier`, or vectors of what the run's net takes (`embed`).
+    X is images as for `AnyShotClassifier`, or vectors of what the run's net takes.
 
     Args:
       workdir: of a finished run.
@@ -57,6 +57,10 @@ class TrainedClassifier(SupportClassifier):
           InputError: as `trained`.
         """
         return trained(str(self.workdir))
+
+    def embed(self, X) -> Array:
+        """[N, D] float32 of images, or of vectors of what the net takes: the net's embedding."""
+        return self.encoder_.embed(self._features(X)[0])
 
     def check_params(self) -> None:
         super().check_params()

@@ -21,9 +21,9 @@ from importlib.metadata import version
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import features
-from tqdm import tqdm
 
 from anyshot_jax.data.splits import split_items
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.types import Array, Data, InputError
 
@@ -86,7 +86,7 @@ def _draw(size: int) -> dict[str, Array]:
     # Compared at one size, so that the classes don't depend on `size`.
     characters = distinct([c for c in sorted(fonts.fonts_of) if script_of(c)], Fonts(SIDE))
     x = np.empty((len(characters), PER_CLASS, size, size, 1), np.uint8)
-    for i, character in enumerate(tqdm(characters, 'draw glyphs', disable=None)):
+    for i, character in enumerate(bar(characters, 'draw glyphs')):
         inks = [ink for f in fonts.fonts_of[character] if (ink := fonts.draw(character, f))]
         rng = np.random.default_rng(ord(character))
         for j, change in enumerate(changes(rng, PER_CLASS)):

@@ -44,6 +44,7 @@ DEFAULTS = {
     'max_pixels': 50_000_000,  # an image that unpacks to more is refused
     'pseudo': classes.FIELDS,
 }
+HELD_OUT = 5  # one of so many groups of normal images, where none are for testing
 
 LARGE = 'masks over more than half of their image (is black the defect there?)'
 
@@ -63,6 +64,8 @@ def load(config: ConfigDict) -> Data:
         'good_test': [i for i in items if i.split == 'test' and i.kind == GOOD],
         'test': [i for i in items if i.split == 'test' and i.kind != GOOD],
     }
+    if config.detect_only and not by_role['good_test']:
+        by_role['good'], by_role['good_test'] = held_out(by_role['good'], root)
     if config.drop_ambiguous:
         by_role['test'] = without_ambiguous(by_role['test'], config.group)
     kinds = sorted({item.kind for item in by_role['test']})
@@ -70,7 +73,12 @@ def load(config: ConfigDict) -> Data:
         raise InputError(
             f'{root} has {len(kinds)} type{"" if len(kinds) == 1 else "s"} of defect'
             f'{f" ({kinds[0]})" if kinds else ""}: there is nothing to tell apart'
-            + ('' if not kinds else '; --config.data.detect_only=True tells it from normal images')
+            + (
+                '; --config.data.detect_only=True tells it from normal images'
+                if kinds
+                else '. To judge new images having seen normal ones only: python -m '
+                f'anyshot_jax.predict --good={root / "train" / GOOD} --query=NEW --out=OUT'
+            )
         )
     number = {g: n for n, g in enumerate(sorted({item.group for item in items}))}
     roles: dict[str, Dataset] = {
@@ -113,6 +121,23 @@ def _find(config: ConfigDict) -> Path:
     if root and (root / 'mvtec' / name).is_dir():
         return root / 'mvtec' / name
     return find_dir('', name, LAYOUT)
+
+
+def held_out(good: Sequence[Item], root: Path) -> tuple[list[Item], list[Item]]:
+    """Splits normal images where none are for testing: the last fifth of the groups is held out."""
+    groups = list(dict.fromkeys(item.group for item in good))
+    if len(groups) < 2:
+        raise InputError(
+            f'{root} has no test/{GOOD}, and too few groups in train/{GOOD} to hold one out: add '
+            'normal images to either'
+        )
+    last = set(groups[-max(1, len(groups) // HELD_OUT) :])
+    kept = [item for item in good if item.group not in last]
+    logging.warning(
+        '%s has no test/%s: the last %d of %d images in train/%s are held out',
+        root, GOOD, len(good) - len(kept), len(good), GOOD,
+    )  # fmt: skip
+    return kept, [item for item in good if item.group in last]
 
 
 def without_ambiguous(items: Sequence[Item], group: str) -> list[Item]:

@@ -12,11 +12,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
-from tqdm import tqdm
 
 from anyshot_jax.data.readers.images import MAX_PIXELS, fit, open_image
 from anyshot_jax.data.readers.sources import eight_bit
 from anyshot_jax.data.splits import FIELDS, split_classes, split_items
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.types import Data, InputError, nearest
 
 DEFAULTS = {
@@ -105,7 +105,7 @@ def read_split(builder: Any, split: str) -> Iterator[dict[str, Any]]:
             f'{builder.name}/{split} in {builder.data_path} cannot be read: {_first_line(e)}. '
             'Files in array_record format are needed (tfds build --file_format=array_record)'
         ) from e
-    for i in tqdm(range(len(source)), f'read {builder.name}/{split}', disable=None):
+    for i in bar(range(len(source)), f'read {builder.name}/{split}'):
         try:
             item = source[i]
         except Exception as e:  # damaged records and images, whatever the decoder makes of them

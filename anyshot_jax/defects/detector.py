@@ -44,9 +44,9 @@ def score_patches(
         around = bank[memory_bank.nearest_patches(bank, bank[near], reweight)[1]]
         d = jnp.linalg.norm(patch[:, None] - around, axis=-1)
         # Among equal patches of the bank the nearest may not be listed, so it is put in front.
-        own = jnp.linalg.norm(patch - bank[near], axis=-1)
+        nearest_dist = jnp.linalg.norm(patch - bank[near], axis=-1)
         total = jax.nn.logsumexp(d, axis=1)
-        image = image * -jnp.expm1(jnp.minimum(own - total, 0))
+        image = image * -jnp.expm1(jnp.minimum(nearest_dist - total, 0))
     return {'map': maps, 'image': image}
 
 

@@ -18,15 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from anyshot_jax.encoders import TextEncoder, load
 from anyshot_jax.encoders.pretrained import digest
 from anyshot_jax.ops.coreset import greedy_coreset, random_projection
 from anyshot_jax.ops.neighbours import nearest
 from anyshot_jax.ops.patches import locally_aware
-from anyshot_jax.runtime.devices import AXIS
+from anyshot_jax.ops.product import product
+from anyshot_jax.runtime.bars import bar
+from anyshot_jax.runtime.devices import AXIS, one_ahead
 from anyshot_jax.storage.cache import cached
+from anyshot_jax.target import on_cpu
 from anyshot_jax.types import ArgumentError, Array
 from anyshot_jax.types import nearest as nearest_name
 
@@ -130,7 +132,7 @@ def choose(
     key_projection, key_start = jax.random.split(jax.random.key(seed))
     matrix = random_projection(key_projection, d, projection) if 0 < projection < d else None
     small = _aligned((len(images), h * w, d if matrix is None else projection))
-    project = whole if matrix is None else lambda params, x, matrix: whole(params, x) @ matrix
+    project = whole if matrix is None else lambda *args: product(whole(*args[:2]), args[2])
     args = () if matrix is None else (matrix,)
     for rows, found in _over(patcher, project, images, args, 'project'):
         small[rows] = found
@@ -225,13 +227,17 @@ def _over(patcher: Patcher, function: Callable, images: Array, args: tuple, what
             check_vma=False,
         )
     )
-    size = (CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK) * len(devices)
-    with tqdm(total=len(rows), desc=f'{what} images', disable=None) as bar:
+    size = (CHUNK_CPU if on_cpu() else CHUNK) * len(devices)
+
+    def started():
         for start in range(0, len(rows), size):
             # Filled up from the start: there is one shape only.
             filled = rows[np.arange(start, start + size) % len(rows)]
             x = jax.device_put(np.asarray(images[filled]), NamedSharding(mesh, shared))
-            found = jax.device_get(apply(params, x, *args))
-            count = min(size, len(rows) - start)
-            yield filled[:count], jax.tree.map(lambda a, count=count: a[:count], found)
-            bar.update(count)
+            yield filled[: len(rows) - start], apply(params, x, *args)
+
+    with bar(total=len(rows), desc=f'{what} images') as shown:
+        for own, found in one_ahead(started()):
+            count = len(own)
+            yield own, jax.tree.map(lambda a, count=count: a[:count], jax.device_get(found))
+            shown.update(count)

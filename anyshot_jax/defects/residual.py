@@ -182,7 +182,7 @@ def weighted_mean(x: Array, dist: Array, sharpness: float) -> Array:
     share = jnp.where(largest > 0, dist / jnp.where(largest > 0, largest, 1), 1)
     weight = share**sharpness
     weight = weight / weight.sum((1, 2), keepdims=True)
-    return jnp.einsum('nhw,nhwd->nd', weight, x)
+    return jnp.einsum('nhw,nhwd->nd', weight, x, precision='highest')
 
 
 def pooled(dist: Array, shape: tuple[int, int]) -> Array:

@@ -13,6 +13,7 @@ from anyshot_jax.detect.inputs import content, in_order
 from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.scores import WORST, Comparison, Looks, compare_images
 from anyshot_jax.detect.seeing import Eye, encode, parts
+from anyshot_jax.ops.neighbours import Prepared, prepared
 from anyshot_jax.types import Array
 
 BLOCK = 2048  # patches that the search takes together (`ops/neighbours.py`)
@@ -48,8 +49,9 @@ class Normal(NamedTuple):
 class Bank(NamedTuple):
     """All folds' patches, filled up to a length that changes seldom."""
 
-    rows: Array  # [K, D] on the device
+    rows: Array  # [K, D]
     fold: np.ndarray  # [K] int32; -1: filling
+    search: Prepared  # among all that is no filling, on the device
 
 
 def bank_of(normal: Normal) -> Bank:
@@ -61,10 +63,12 @@ def bank_of(normal: Normal) -> Bank:
     if len(rows) > BLOCK:
         length = -(-len(rows) // BLOCK) * BLOCK
     lack = length - len(rows)
-    return Bank(
-        jax.device_put(np.pad(rows, ((0, lack), (0, 0)))),
-        np.pad(fold, (0, lack), constant_values=-1),
-    )
+    rows = np.pad(rows, ((0, lack), (0, 0)))
+    fold = np.pad(fold, (0, lack), constant_values=-1)
+    return Bank(rows, fold, prepare(rows, fold >= 0))
+
+
+prepare = jax.jit(prepared)
 
 
 def where(normal: Normal, row: int) -> tuple[int, tuple[int, int]]:
@@ -176,9 +180,9 @@ def _held_out(
     found: list[Comparison] = []
     for k in np.unique(after.fold_of[first + chosen]):
         of_fold = chosen[after.fold_of[first + chosen] == k]
-        allowed = (bank.fold >= 0) & (bank.fold != k)
+        search = prepare(bank.rows, (bank.fold >= 0) & (bank.fold != k))
         some = [items[i] for i in of_fold], [names[i] for i in of_fold]
-        told = compare_images(eye, looks, *some, [(bank.rows, allowed)], f'hold out {say}')
+        told = compare_images(eye, looks, *some, [search], f'hold out {say}')
         found += [f for _, (f,) in told]
     score, low = (np.array([getattr(f, k) for f in found], np.float32) for k in ('score', 'low'))
     num = np.array([f.num for f in found], np.int32)
@@ -217,7 +221,7 @@ def follow(normal: Normal, bank: Bank) -> HeldOut:
     score = held.score.copy()
     for k in np.unique(normal.fold_of[held.number]):
         of_fold = np.flatnonzero(normal.fold_of[held.number] == k)
-        others = np.asarray(bank.rows)[(bank.fold >= 0) & (bank.fold != k)]
+        others = bank.rows[(bank.fold >= 0) & (bank.fold != k)]
         for i in of_fold:
             kept = held.dist[i][held.dist[i] >= 0]
             own = held.worst[i, : len(kept)]

@@ -116,7 +116,7 @@ def compare(
     counts_of = None
     if masks is not None:
         counts_of = lambda i, image, grid: mask_cells(masks[i], image.size, grid, names[i])
-    banks = [(bank.rows, bank.fold >= 0) for bank in known.banks.values()]
+    banks = [bank.search for bank in known.banks.values()]
     products = list(known.banks)
     for i, every in compare_images(eye, looks, items, names, banks, '', counts_of, errors):
         far = [how_far(known.normal[n], f) for n, f in zip(products, every, strict=True)]

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from anyshot_jax.detect.detector import AnomalyDetector
 from anyshot_jax.ops.neighbours import nearest
@@ -31,7 +30,7 @@ def answers(detector: AnomalyDetector) -> tuple[Callable, int, dict[str, Any]]:
     if limit is None or promise is None:
         raise InputError('a detector of one normal image has no threshold: give it more')
     eye, (bank,) = detector._eye(), detector._banks.values()
-    rows = np.asarray(bank.rows)[bank.fold >= 0]
+    rows = bank.rows[bank.fold >= 0]
     num = max(1, round(detector.share * eye.cells**2))
 
     def one(x):

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from anyshot_jax.detect.inputs import in_order
 from anyshot_jax.detect.seeing import Contrast, Eye, Part, encode, parts, weights
 from anyshot_jax.detect.views import View
+from anyshot_jax.ops.neighbours import Prepared
 from anyshot_jax.types import Array, InputError
 
 WORST = 8  # patches of a normal image that are kept, by which its score follows the memory
@@ -44,7 +45,7 @@ def compare_images(
     looks: Looks,
     items: Sequence[Any],
     names: Sequence[str],
-    banks: Sequence[tuple[Array, Array]],
+    banks: Sequence[Prepared],
     say: str = '',
     counts_of: Callable | None = None,
     errors: dict[int, InputError] | None = None,
@@ -52,7 +53,7 @@ def compare_images(
     """(number, what sets the image apart from each bank) of all that can be read.
 
     Args:
-      banks: rows [K, D] and which of them may be found [K] bool, of each product.
+      banks: of each product.
       say: what the progress bar says; '': there is none. counts_of: as `seeing.parts` takes it.
       errors: as `in_order` takes it.
     """
@@ -63,7 +64,7 @@ def compare_images(
             eye, parts(images, looks.view, eye.cells, looks.foreground, counts_of)
         ):
             weight = weights(batch, len(patches))
-            told = [eye.compare(patches, head, *bank, weight) for bank in banks]
+            told = [eye.compare(patches, head, bank, weight) for bank in banks]
             told = [Contrast(*map(np.asarray, one)) for one in told]
             flat = np.asarray(patches)
             for i, part in enumerate(batch):

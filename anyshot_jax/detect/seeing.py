@@ -17,8 +17,9 @@ from anyshot_jax.detect import views
 from anyshot_jax.detect.views import View
 from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.ops.distance import unit
-from anyshot_jax.ops.neighbours import nearest
+from anyshot_jax.ops.neighbours import nearest_of
 from anyshot_jax.ops.patches import upsample
+from anyshot_jax.target import on_cpu
 from anyshot_jax.types import Array, InputError
 
 LAYERS = ('stride16', 'stride32')  # of a convolutional net, the maps that patches are made of
@@ -35,7 +36,7 @@ class Eye(NamedTuple):
     side: int
     cells: int  # of a side of a square
     see: Callable  # (params, x [n, S, S, 3]) -> patches [n, h, w, D], head [n, h', w', E]
-    compare: Callable  # (patches, head, bank, allowed, weight) -> Contrast, of n squares
+    compare: Callable  # (patches, head, neighbours.Prepared, weight) -> Contrast, of n squares
     params: Any
 
     @property
@@ -80,10 +81,10 @@ def eye(encoder: str, layers: tuple[str, ...], side: int, cosine: bool = False) 
         return patches_of(maps), last
 
     @jax.jit
-    def compare(patches, head, bank, allowed, weight):
+    def compare(patches, head, bank, weight):
         shape = patches.shape
-        square, row = nearest(patches.reshape(-1, shape[-1]), bank, 1, allowed)
-        residual = patches - bank[row[:, 0]].reshape(shape)
+        square, row = nearest_of(patches.reshape(-1, shape[-1]), bank)
+        residual = patches - bank.bank[row[:, 0]].reshape(shape)
         dist = jnp.sqrt(square).reshape(shape[:3]) * weight
         at_peak = weighted_mean(head, pooled(dist, head.shape[1:3]), SHARPNESS)
         roots = lambda z: jnp.sqrt(jnp.maximum(z, 0))
@@ -166,7 +167,7 @@ def encode(eye: Eye, squares: Iterable[Part]) -> Iterator[tuple[list[Part], Any,
 
     Two shapes only are ever compiled: rows after the parts' repeat them.
     """
-    size = CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK
+    size = CHUNK_CPU if on_cpu() else CHUNK
     squares = iter(squares)
     while some := list(islice(squares, size)):
         batches = [some] if len(some) > size // 2 else [[part] for part in some]

@@ -6,7 +6,8 @@ at the rate that was asked for at most. Near copies are one group and weigh toge
 
 The memory that judges new images is larger than the ones that judged the held-out images and
 contains each of them, so that a new image's score is at most what any of those would give. Hence
-an image above the threshold is above it for all folds, and the bound of CV+ holds.
+an image above the threshold is above it for all folds, and the bound of CV+ holds. (After a full
+memory has taken in more images it holds nearly: a fold may have let go of patches since.)
 Barber, Candes, Ramdas, Tibshirani, "Predictive inference with the jackknife+", Annals of Statistics
 2021, theorem 4; groups as in Dunn, Wasserman, Ramdas, "Distribution-free prediction sets for
 two-layer hierarchical models", JASA 2023.

@@ -26,6 +26,7 @@ from jax import Array, lax
 from anyshot_jax.encoders.weights import check_names
 from anyshot_jax.nets.conv import matmul
 from anyshot_jax.nets.pool import in_chunks
+from anyshot_jax.target import on_cpu
 
 EPS = 1e-3  # of batch norm
 _PARTS = {'expand': 0, 'depthwise': 1, 'project': 2}  # the number of the batch norm after each
@@ -129,7 +130,7 @@ def _pointwise(x: Array, w: Array, b: Array) -> Array:
 
 
 def _depthwise(x: Array, w: Array, b: Array, stride: int) -> Array:
-    if jax.default_backend() != 'cpu' or not isinstance(x.shape[0], int):  # or any number
+    if not on_cpu() or not isinstance(x.shape[0], int):  # or any number
         y = lax.conv_general_dilated(
             x, w.astype(x.dtype), (stride, stride), 'SAME',
             dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=x.shape[-1],

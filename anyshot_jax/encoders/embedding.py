@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from anyshot_jax.encoders import ImageEncoder, TextEncoder, load
 from anyshot_jax.encoders.pretrained import digest
 from anyshot_jax.episodes.sampling import expand_turns
-from anyshot_jax.runtime.devices import AXIS
+from anyshot_jax.runtime.bars import bar
+from anyshot_jax.runtime.devices import AXIS, one_ahead
 from anyshot_jax.storage.cache import cached
+from anyshot_jax.target import on_cpu
 from anyshot_jax.types import ArgumentError, Array, Data, Dataset, Episode
 
-CHUNK, CHUNK_CPU = 128, 8  # images on a device at once; on a CPU more need memory, not less time
+CHUNK, CHUNK_CPU = 256, 8  # images on a device at once; on a CPU more need memory, not less time
 
 
 def embed(data: Data, which: str, *, dtype: str = 'float32', parts: Sequence[str] = ()) -> Data:
@@ -82,13 +83,16 @@ def features(encoder: ImageEncoder, x: Array, what: str = '') -> Array:
             check_vma=False,
         )
     )
-    chunk = CHUNK_CPU if jax.default_backend() == 'cpu' else CHUNK
+    chunk = CHUNK_CPU if on_cpu() else CHUNK
     result = np.empty((len(x), encoder.dim), np.float32)
-    with tqdm(total=len(x), desc=f'embed {what} images', disable=None) as bar:
-        for rows, filled in _chunks(len(x), chunk * len(devices)):
-            z = apply(params, jax.device_put(np.asarray(x[filled]), split))
+    with bar(total=len(x), desc=f'embed {what} images') as shown:
+        started = (
+            (rows, apply(params, jax.device_put(np.asarray(x[filled]), split)))
+            for rows, filled in _chunks(len(x), chunk * len(devices))
+        )
+        for rows, z in one_ahead(started):
             result[rows] = np.asarray(z)[: len(rows)]
-            bar.update(len(rows))
+            shown.update(len(rows))
     return result
 
 

@@ -4,9 +4,10 @@ Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, 
 of 4x4 inputs and 2x2 outputs, transformed by sums and differences, multiplied in 16 matrices.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from anyshot_jax.target import on_cpu
 
 SMALLEST = 28  # height and width from which the transforms cost less than they save
 
@@ -15,8 +16,7 @@ def pays(x: Array, w: Array, stride: int) -> bool:
     """True where `winograd` is faster than XLA's convolution (measured: experiments/README.md)."""
     large = min(x.shape[1:3]) >= SMALLEST and min(w.shape[2:]) >= 64
     plain = w.shape[:2] == (3, 3) and stride == 1 and x.dtype == jnp.float32
-    here = jax.default_backend() == 'cpu' and isinstance(x.shape[0], int)  # not of any number
-    return plain and large and here
+    return plain and large and on_cpu() and isinstance(x.shape[0], int)  # not of any number
 
 
 def winograd(x: Array, w: Array) -> Array:

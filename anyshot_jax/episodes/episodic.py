@@ -8,8 +8,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from anyshot_jax.episodes import augment, retrieval, sampling
+from anyshot_jax.episodes import retrieval, sampling
 from anyshot_jax.episodes.optim import build_optimizer
+from anyshot_jax.episodes.tasks import (
+    check_episodes,
+    episode_sampler,
+    some_items,
+    training_classes,
+)
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.distance import cosine
 from anyshot_jax.runtime.devices import map_over_devices, map_rows
@@ -20,7 +26,6 @@ from anyshot_jax.types import (
     Data,
     Dataset,
     Episode,
-    InputError,
     Method,
     TrainState,
 )
@@ -48,8 +53,8 @@ def forward(net, params: dict, extra: dict, *x: Array, mode: str) -> tuple[Array
     variables = {'params': params, **extra}
     if mode == 'statistics':
         kwargs = {'train': False, 'transductive': True, 'mutable': ['batch_stats']}
-        out, own = net.apply(variables, *x, **kwargs)
-        return out, dict(own)
+        out, statistics = net.apply(variables, *x, **kwargs)
+        return out, dict(statistics)
     if mode == 'train':
         out, updated = net.apply(variables, *x, train=True, mutable=list(extra))
         return out, dict(updated)
@@ -99,59 +104,20 @@ def episodic(
     Raises:
       InputError: the data can't give the episodes that the config asks for.
     """
-    train, moves = config.train.to_dict(), config.augment.to_dict()
-    batch_norm = config.method.get('batch_norm', 'inductive')
-    if batch_norm not in batch_norms:
-        raise InputError(
-            f'config.method.batch_norm must be {" or ".join(batch_norms)}, got {batch_norm!r}'
-        )
-    drawn = lambda data: data.roles['train']
-    if config.num_steps:
-        if loss is None:
-            raise InputError(f'{config.method.name} has nothing to train: set config.num_steps=0')
-        if skip_small and 'train' in data.roles:
-            kept = sampling.with_items(
-                data.roles['train'], 'train', train['shots'] + train['queries']
-            )
-            drawn = lambda data: sampling.restrict(data.roles['train'], kept)
-        given = data
-        if 'train' in data.roles:
-            given = dataclasses.replace(data, roles={**data.roles, 'train': drawn(data)})
-        sampling.check(given, 'train', **train)
-    for role in ('val', 'test') if config.num_steps else ('test',):
-        if config.eval.retrieval:
-            retrieval.check(data, role)
-        for ways, shots in config.eval.tasks:
-            for within in ('', config.eval.within):
-                least = max(shots, 1) if zero_shot else shots
-                task = {'ways': ways, 'shots': least, 'queries': config.eval.queries}
-                sampling.check(data, role, **task, within=within)
-    if any(moves.values()) and _some_items(data).ndim != 4:
-        raise InputError(
-            'config.augment needs images, but the data are feature vectors: set its fields to 0'
-        )
-    if config.eval.retrieval and batch_norm == 'transductive':
-        raise InputError(
-            'config.eval.retrieval=True needs features of an item by itself: use '
-            "config.method.batch_norm='inductive'"
-        )
+    check_episodes(
+        config,
+        data,
+        trains=loss is not None,
+        batch_norms=batch_norms,
+        skip_small=skip_small,
+        zero_shot=zero_shot,
+    )
     tx = build_optimizer(config.optim, config.num_steps)
-    # Once, instead of in every episode: an item's features don't depend on its episode.
-    embeds_split = batch_norm == 'inductive' and predict is None
+    inductive = config.method.get('batch_norm', 'inductive') == 'inductive'
 
     def init_state(key, data):
-        params, extra = init(key, _some_items(data)[:2])
+        params, extra = init(key, some_items(data)[:2])
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
-
-    def sample(key, data):
-        episode = sampling.sample_episode(key, drawn(data), **train)
-        if not any(moves.values()):
-            return episode
-        keys = jax.random.split(jax.random.fold_in(key, 1))
-        x_s, x_q = (
-            augment.affine(k, x, **moves) for k, x in zip(keys, episode[0:3:2], strict=True)
-        )
-        return episode._replace(x_s=x_s, x_q=x_q)
 
     def answer(state, episode: Episode):
         if predict:
@@ -165,55 +131,16 @@ def episodic(
         features = embed(state.params, state.extra, x)
         return features.reshape(features.shape[0], -1)
 
-    @partial(jax.jit, static_argnames=('count', 'devices', 'within'))
-    def accuracies(state, dataset, key, *, count, devices, within):
-        given = (lambda state, e: score(state.params, state.extra, e)) if embeds_split else answer
-        tasks, queries = config.eval.tasks, config.eval.queries
-        shape = {'tasks': tasks, 'queries': queries, 'count': count, 'within': within}
-        return episode_accuracies(given, state, dataset, key, **shape, devices=devices)
-
     embed_chunk = jax.jit(lambda state, x: embed(state.params, state.extra, x))
     embed_split = lambda state, dataset: embed_dataset(partial(embed_chunk, state), dataset)
-
-    @jax.jit
-    def named(state, tasks: Episode):
-        """Correctness, 0 or 1, of every query of fixed tasks [E, ...]: [E, W*Q]."""
-        right = lambda e: (jnp.argmax(answer(state, e), -1) == e.y_q).astype(jnp.float32)
-        return jax.lax.map(right, tasks)
-
     similar = lambda state, a, b: similarity(state.params, state.extra, a, b)
-    at = tuple(config.eval.retrieval_at)
-    measure = partial(retrieval.measures, at=at)
-
-    def evaluate(state, data, key, role):
-        count = config.eval.val_episodes if role == 'val' else config.eval.episodes
-        dataset, values = data.roles[role], {}
-        devices = frozenset(dataset.x.devices())
-        if embeds_split or config.eval.retrieval:
-            features = embed_split(state, dataset)
-        if config.eval.tasks:
-            given, kind = features if embeds_split else dataset, config.eval.within
-            for within in ('', kind) if kind else ('',):
-                drawn_from = {'count': count, 'devices': devices, 'within': within}
-                found = accuracies(state, given, key, **drawn_from)
-                names = [task_name(*task, within) for task in config.eval.tasks]
-                values |= {name: found[name] for name in names}  # jit sorts
-        for name, fixed in data.tasks.items() if role == 'test' else ():
-            values[name] = named(state, fixed).reshape(-1)
-        if config.eval.retrieval:
-            items = retrieval.items_of(features)
-            found = retrieval.evaluate(
-                items, items, similar, state, measure=measure, devices=devices
-            )
-            order = (*retrieval.names(at), retrieval.NO_ANSWER)
-            values |= {n: found[n] for n in order if n in found}
-        return values
-
+    # An item's features that don't depend on its episode are computed once, not in every episode.
+    of_features = score if inductive and predict is None else None
     return Method(
         init=init_state,
-        sample=sample,
+        sample=episode_sampler(config, training_classes(config, data, skip_small)),
         update=gradient_update(loss, tx, task_chunk=config.task_chunk) if loss else None,
-        evaluate=evaluate,
+        evaluate=episode_evaluation(config, answer, of_features, embed_split, similar),
         predict=answer,
         embed=embed_flat,
         similarity=similar,
@@ -224,8 +151,63 @@ def episodic(
     )
 
 
-def _some_items(data: Data) -> Array:
-    return next(d.x for d in data.roles.values())
+def episode_evaluation(
+    config: ConfigDict,
+    answer: Callable,
+    of_features: Callable | None,
+    embed_split: Callable,
+    similar: Callable,
+) -> Callable:
+    """`Method.evaluate` of config.eval: random tasks, tasks that the data prescribe, retrieval.
+
+    Args:
+      answer: (state, episode of items) -> scores [W*Q, W].
+      of_features: (params, extra, episode of features) -> the same, where a split can be embedded
+        once for all of its episodes; or None.
+      embed_split: (state, dataset) -> dataset of features.
+      similar: (state, a [N, D], b [M, D]) -> [N, M], for retrieval.
+    """
+    at = tuple(config.eval.retrieval_at)
+    measure = partial(retrieval.measures, at=at)
+
+    @partial(jax.jit, static_argnames=('count', 'devices', 'within'))
+    def accuracies(state, dataset, key, *, count, devices, within):
+        scores = (lambda s, e: of_features(s.params, s.extra, e)) if of_features else answer
+        tasks, queries = config.eval.tasks, config.eval.queries
+        shape = {'tasks': tasks, 'queries': queries, 'count': count, 'within': within}
+        return episode_accuracies(scores, state, dataset, key, **shape, devices=devices)
+
+    @jax.jit
+    def fixed_accuracies(state, tasks: Episode):
+        """Correctness, 0 or 1, of every query of fixed tasks [E, ...]: [E, W*Q]."""
+        right = lambda e: (jnp.argmax(answer(state, e), -1) == e.y_q).astype(jnp.float32)
+        return jax.lax.map(right, tasks)
+
+    def evaluate(state, data, key, role):
+        count = config.eval.val_episodes if role == 'val' else config.eval.episodes
+        dataset, values = data.roles[role], {}
+        devices = frozenset(dataset.x.devices())
+        if of_features or config.eval.retrieval:
+            features = embed_split(state, dataset)
+        if config.eval.tasks:
+            items, kind = features if of_features else dataset, config.eval.within
+            for within in ('', kind) if kind else ('',):
+                shape = {'count': count, 'devices': devices, 'within': within}
+                by_task = accuracies(state, items, key, **shape)
+                names = [task_name(*task, within) for task in config.eval.tasks]
+                values |= {name: by_task[name] for name in names}  # jit sorts
+        for name, tasks in data.tasks.items() if role == 'test' else ():
+            values[name] = fixed_accuracies(state, tasks).reshape(-1)
+        if config.eval.retrieval:
+            items = retrieval.items_of(features)
+            measures = retrieval.evaluate(
+                items, items, similar, state, measure=measure, devices=devices
+            )
+            order = (*retrieval.names(at), retrieval.NO_ANSWER)
+            values |= {n: measures[n] for n in order if n in measures}
+        return values
+
+    return evaluate
 
 
 def task_name(ways: int, shots: int, within: str = '') -> str:
@@ -287,5 +269,6 @@ def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:
 def cross_entropy(scores: Array, label: Array) -> tuple[Array, dict]:
     """Mean softmax cross-entropy and accuracy of scores [..., W] for labels [...]."""
     log_prob = jax.nn.log_softmax(scores)
-    loss = -jnp.mean(jnp.take_along_axis(log_prob, label[..., None], -1))
+    own = jax.nn.one_hot(label, scores.shape[-1], dtype=bool)  # an index's derivative is a scatter
+    loss = -jnp.mean(jnp.where(own, log_prob, 0).sum(-1))
     return loss, {'accuracy': jnp.mean(jnp.argmax(scores, -1) == label)}

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.config import build_net, check_choices
 from anyshot_jax.episodes.episodic import forward, init_net
+from anyshot_jax.ops.product import product
 from anyshot_jax.types import Array, InputError
 
 HEADS = ('per_class', 'zero')
@@ -108,7 +109,7 @@ def _check_ways(found: int, ways: int) -> None:
 
 def dense(head: dict, z: Array) -> Array:
     """[N, D] -> scores [N, W]."""
-    return z @ head['kernel'] + head['bias'].reshape(1, -1)
+    return product(z, head['kernel']) + head['bias'].reshape(1, -1)
 
 
 def moved(stats: Any, batch: Any) -> Any:

@@ -90,30 +90,32 @@ def evaluate(
       InputError: no query, an empty gallery, or no query with an answer.
     """
     label, group = (np.asarray(a) for a in gallery[1:])
-    asked, own = (np.asarray(a) for a in query[1:])
-    if not len(asked) or not len(label):
-        raise InputError(f'retrieval needs items: {len(asked)} queries, a gallery of {len(label)}')
+    query_label, query_group = (np.asarray(a) for a in query[1:])
+    if not len(query_label) or not len(label):
+        raise InputError(
+            f'retrieval needs items: {len(query_label)} queries, a gallery of {len(label)}'
+        )
     order = np.argsort(label, kind='stable')  # a class's items side by side
     classes, start, size = np.unique(label[order], return_index=True, return_counts=True)
-    place = np.minimum(np.searchsorted(classes, asked), len(classes) - 1)
-    found = classes[place] == asked
+    place = np.minimum(np.searchsorted(classes, query_label), len(classes) - 1)
+    in_gallery = classes[place] == query_label
     # A query whose class the gallery lacks has a place for answers, and none in it.
-    offset, count = start[place], np.where(found, size[place], 0)
+    offset, count = start[place], np.where(in_gallery, size[place], 0)
 
     size_of_chunk = int(np.clip(ROWS_BYTES // (4 * len(label)), 1, ROWS))
-    fill = np.stack([rows for _, rows in chunks(len(asked), size_of_chunk)])
+    fill = np.stack([rows for _, rows in chunks(len(query_label), size_of_chunk)])
     devices = tuple(devices or jax.local_devices()[:1])
-    given = (
+    arrays = (
         jnp.asarray(query.z)[fill],
-        *(jnp.asarray(a[fill], jnp.int32) for a in (offset, count, own)),
+        *(jnp.asarray(a[fill], jnp.int32) for a in (offset, count, query_group)),
         jnp.asarray(gallery.z)[order],
         jnp.asarray(group[order], jnp.int32),
     )
     most = int(min(size.max(), len(label)))
     values, answers = _scored(
-        params, *given, similarity=similarity, measure=measure, most=most, devices=devices
+        params, *arrays, similarity=similarity, measure=measure, most=most, devices=devices
     )
-    flat = lambda a: np.asarray(a).reshape(-1, *a.shape[2:])[: len(asked)]
+    flat = lambda a: np.asarray(a).reshape(-1, *a.shape[2:])[: len(query_label)]
     answered = flat(answers) > 0
     if not answered.any():
         raise InputError(
@@ -132,10 +134,10 @@ def _scored(params, z, offset, count, own, gallery, group, *, similarity, measur
         sims = similarity(params, z[i], gallery)
 
         def one(args):
-            sim, offset, count, own = args
+            sim, offset, count, query_group = args
             place = jnp.arange(sim.shape[0])
             same = (place >= offset) & (place < offset + count)
-            other = group != own
+            other = group != query_group
             near = jnp.minimum(offset + jnp.arange(most), sim.shape[0] - 1)
             answers = (jnp.arange(most) < count) & other[near]
             right = jnp.where(answers, sim[near], -jnp.inf)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from anyshot_jax.runtime.devices import over_devices
+from anyshot_jax.target import on_cpu
 from anyshot_jax.types import TrainState
 
 
@@ -60,5 +61,5 @@ def gradient_update(
 def chunk_size(size: int, task_chunk: int) -> int:
     """The largest divisor of `size` that is at most `task_chunk` (0: the backend's default)."""
     if task_chunk <= 0:
-        task_chunk = 1 if jax.default_backend() == 'cpu' else size
+        task_chunk = 1 if on_cpu() else size
     return max(d for d in range(1, min(task_chunk, size) + 1) if size % d == 0)

@@ -8,7 +8,8 @@ step is `critic_steps` of the critic and E, then one of the generator.
 `residual` adds what ridge regression predicts for the class, so that only the rest is learnt.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,11 @@ import optax
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.nets.generator import Critic, Embedding, Generator
 from anyshot_jax.ops.adversarial import contrast, gradient_penalty
-from anyshot_jax.runtime.devices import AXIS, over_devices
+from anyshot_jax.runtime.devices import from_all_devices, over_devices
 from anyshot_jax.stages.synthesis import FIELDS, predict_means, synthesiser, words
 from anyshot_jax.types import Array, InputError, TrainState
 
+REPORT = 'anyshot'
 DEFAULTS = {
     **FIELDS,
     'noise_dim': 64,
@@ -43,44 +45,45 @@ class Items(NamedTuple):
     y: Array  # [critic_steps + 1] int32
 
 
+class Nets(NamedTuple):
+    """Without parameters; those are named alike."""
+
+    generator: Generator
+    critic: Critic
+    embedding: Embedding
+
+
 def build(config, data):
+    """Generator of class features from descriptions.
+
+    Args:
+      config: of a run. data: features with class vectors (config.describe), roles train and test.
+    Returns:
+      The Method. Its extra: 'words' [C, A] and 'means' [C, D] of the training classes.
+    Raises:
+      InputError: a field that can't be, or as `synthesis.check`.
+    """
     fields = config.method
-    if min(fields.critic_steps, fields.noise_dim) < 1 or fields.temperature <= 0:
-        raise InputError(
-            'config.method.critic_steps and noise_dim must be >= 1 and temperature > 0'
-        )
-    if config.num_steps and config.batch_size < 2:
-        raise InputError('config.batch_size must be >= 2: a contrast needs several items')
+    _check(config)
     dim = next(iter(data.roles.values())).x.shape[-1]
-    generator, critic = Generator(dim, fields.hidden), Critic(fields.hidden)
-    embedding = Embedding(fields.hidden, fields.embedding)
+    nets = Nets(
+        Generator(dim, fields.hidden),
+        Critic(fields.hidden),
+        Embedding(fields.hidden, fields.embedding),
+    )
     tx = build_optimizer(config.optim, config.num_steps * fields.critic_steps)
 
     def init(key, data):
         train, keys = data.roles['train'], jax.random.split(key, 3)
         x, a = train.x[:2], words(train)[:2]
         params = {
-            'generator': generator.init(keys[0], a, jnp.zeros((len(a), fields.noise_dim))),
-            'critic': critic.init(keys[1], x, jnp.repeat(a[:1], len(x), 0)),
-            'embedding': embedding.init(keys[2], x),
+            'generator': nets.generator.init(keys[0], a, jnp.zeros((len(a), fields.noise_dim))),
+            'critic': nets.critic.init(keys[1], x, jnp.repeat(a[:1], len(x), 0)),
+            'embedding': nets.embedding.init(keys[2], x),
         }
-        made, judge = split(params)
-        extra = {'words': words(train), 'means': given_means(data, train)}
-        return TrainState(jnp.zeros((), jnp.int32), params, (tx.init(made), tx.init(judge)), extra)
-
-    def split(params):
-        judge = {name: params[name] for name in ('critic', 'embedding')}
-        return params['generator'], judge
-
-    def given_means(data, dataset):
-        if fields.residual:
-            return predict_means(data, dataset, fields.penalty)
-        return jnp.zeros((len(dataset.count), dim))
-
-    def make(params, means, words, key):
-        """Features [N, D] of words [N, A]; key [N]."""
-        noise = jax.vmap(lambda k: jax.random.normal(k, (fields.noise_dim,)))(key)
-        return means + generator.apply(params, words, noise)
+        extra = {'words': words(train), 'means': means_of(fields, data, train)}
+        opt_state = tuple(map(tx.init, split(params)))
+        return TrainState(jnp.zeros((), jnp.int32), params, opt_state, extra)
 
     def sample(key, data):
         train, num = data.roles['train'], fields.critic_steps + 1
@@ -89,69 +92,102 @@ def build(config, data):
         row = train.offset[y] + jax.random.randint(keys[1], (num,), 0, train.count[y])
         return Items(train.x[row], y)
 
-    def update(state, batch, key):
-        keys = jax.vmap(jax.random.split, (0, None), 1)(key, fields.critic_steps + 1)
-        made, judge = split(state.params)
-        tables = state.extra['means'], state.extra['words']
-
-        def judge_loss(judge, x, y, key):
-            means, a = (table[y] for table in tables)
-            keys = jax.vmap(jax.random.split)(key)
-            synthesised = make(made, means, a, keys[:, 0])
-            between = jax.vmap(jax.random.uniform)(keys[:, 1])[:, None]
-            real_or_not = lambda x: critic.apply(judge['critic'], x, a)
-            penalty = gradient_penalty(real_or_not, between * x + (1 - between) * synthesised)
-            distance = real_or_not(x).mean() - real_or_not(synthesised).mean()
-            f, all_y = of_all((embedding.apply(judge['embedding'], x), y))
-            own = jnp.eye(len(f), dtype=bool)
-            pull = contrast(f, f, all_y, all_y, fields.temperature, own=own)
-            value = fields.gradient_penalty * penalty - distance + fields.real_contrast * pull
-            return value, {'wasserstein': distance, 'real_contrast': pull}
-
-        def judge_step(carry, given):
-            judge, opt_state = carry
-            found = jax.value_and_grad(judge_loss, has_aux=True)(judge, *given)
-            (_, metrics), grads = over_devices(found)
-            updates, opt_state = tx.update(grads, opt_state, judge)
-            return (optax.apply_updates(judge, updates), opt_state), metrics
-
-        turn = lambda a: jnp.moveaxis(a, 1, 0)  # steps first
-        steps = (turn(batch.x)[:-1], turn(batch.y)[:-1], keys[:-1])
-        start = judge, state.opt_state[1]
-        (judge, judge_state), metrics = jax.lax.scan(judge_step, start, steps)
-
-        def made_loss(made):
-            x, y = batch.x[:, -1], batch.y[:, -1]
-            means, a = (table[y] for table in tables)
-            synthesised = make(made, means, a, keys[-1])
-            fool = critic.apply(judge['critic'], synthesised, a).mean()
-            real, synthesised = (embedding.apply(judge['embedding'], f) for f in (x, synthesised))
-            real, synthesised, all_y = of_all((jax.lax.stop_gradient(real), synthesised, y))
-            pull = contrast(real, synthesised, all_y, all_y, fields.temperature)
-            return fields.synthesised_contrast * pull - fool, {'synthesised_contrast': pull}
-
-        found = jax.value_and_grad(made_loss, has_aux=True)(made)
-        (value, more), grads = over_devices(found)
-        updates, made_state = tx.update(grads, state.opt_state[0], made)
-        params = {'generator': optax.apply_updates(made, updates), **judge}
-        metrics = {**jax.tree.map(jnp.mean, metrics), **more, 'loss': value}
-        return TrainState(state.step + 1, params, (made_state, judge_state), state.extra), metrics
-
     def synthesise(state, data, key, dataset, count):
         num = len(dataset.count)
         repeated = lambda a: jnp.repeat(a, count, 0)
-        made = make(
+        features = generate(
+            fields,
+            nets,
             state.params['generator'],
-            repeated(given_means(data, dataset)),
+            repeated(means_of(fields, data, dataset)),
             repeated(words(dataset)),
             jax.random.split(key, num * count),
         )
-        return made.reshape(num, count, dim)
+        return features.reshape(num, count, dim)
 
-    parts = {'init': init, 'sample': sample, 'update': update}
-    return synthesiser(config, data, synthesise=synthesise, **parts)
+    step = partial(update, fields, nets, tx)
+    return synthesiser(config, data, synthesise=synthesise, init=init, sample=sample, update=step)
 
 
-def of_all(local):
-    """Arrays [N, ...] joined with those of the other devices: contrasts are taken among all."""
-    return jax.tree.map(lambda a: jax.lax.all_gather(a, AXIS, tiled=True), local)
+def split(params: dict) -> tuple[dict, dict]:
+    """Parameters of the generator, and of the critic with the embedding."""
+    return params['generator'], {name: params[name] for name in ('critic', 'embedding')}
+
+
+def means_of(fields, data, dataset) -> Array:
+    """[C, D] to which the generator adds: ridge regression's prediction, or 0."""
+    if fields.residual:
+        return predict_means(data, dataset, fields.penalty)
+    return jnp.zeros((len(dataset.count), dataset.x.shape[-1]))
+
+
+def generate(fields, nets: Nets, params, means: Array, words: Array, key: Array) -> Array:
+    """Features [N, D] for words [N, A], around means [N, D]; key [N]."""
+    noise = jax.vmap(lambda k: jax.random.normal(k, (fields.noise_dim,)))(key)
+    return means + nets.generator.apply(params, words, noise)
+
+
+def critic_loss(fields, nets: Nets, generator, tables, critic, x, y, key):
+    """Loss of critic and embedding on real features x [N, D] of classes y [N]; key [N]."""
+    means, a = (table[y] for table in tables)
+    keys = jax.vmap(jax.random.split)(key)
+    synthetic = generate(fields, nets, generator, means, a, keys[:, 0])
+    between = jax.vmap(jax.random.uniform)(keys[:, 1])[:, None]
+    apply: Any = nets.critic.apply
+    real_or_not = lambda x: apply(critic['critic'], x, a)
+    penalty = gradient_penalty(real_or_not, between * x + (1 - between) * synthetic)
+    distance = real_or_not(x).mean() - real_or_not(synthetic).mean()
+    f, all_y = from_all_devices((nets.embedding.apply(critic['embedding'], x), y))
+    pull = contrast(f, f, all_y, all_y, fields.temperature, own=jnp.eye(len(f), dtype=bool))
+    value = fields.gradient_penalty * penalty - distance + fields.real_contrast * pull
+    return value, {'wasserstein': distance, 'real_contrast': pull}
+
+
+def generator_loss(fields, nets: Nets, critic, tables, generator, x, y, key):
+    """Loss of the generator beside real features x [N, D] of classes y [N]; key [N]."""
+    means, a = (table[y] for table in tables)
+    synthetic = generate(fields, nets, generator, means, a, key)
+    scores: Any = nets.critic.apply(critic['critic'], synthetic, a)
+    score = scores.mean()
+    target, embedded = (nets.embedding.apply(critic['embedding'], f) for f in (x, synthetic))
+    target, embedded, all_y = from_all_devices((jax.lax.stop_gradient(target), embedded, y))
+    pull = contrast(target, embedded, all_y, all_y, fields.temperature)
+    return fields.synthesised_contrast * pull - score, {'synthesised_contrast': pull}
+
+
+def update(fields, nets: Nets, tx, state, batch: Items, key):
+    """`critic_steps` of critic and embedding, then one of the generator."""
+    keys = jax.vmap(jax.random.split, (0, None), 1)(key, fields.critic_steps + 1)
+    generator, critic = split(state.params)
+    tables = state.extra['means'], state.extra['words']
+
+    def critic_step(carry, items):
+        critic, opt_state = carry
+        loss = partial(critic_loss, fields, nets, generator, tables)
+        (_, metrics), grads = over_devices(jax.value_and_grad(loss, has_aux=True)(critic, *items))
+        updates, opt_state = tx.update(grads, opt_state, critic)
+        return (optax.apply_updates(critic, updates), opt_state), metrics
+
+    turn = lambda a: jnp.moveaxis(a, 1, 0)  # steps first
+    steps = (turn(batch.x)[:-1], turn(batch.y)[:-1], keys[:-1])
+    start = critic, state.opt_state[1]
+    (critic, critic_state), metrics = jax.lax.scan(critic_step, start, steps)
+
+    loss = partial(generator_loss, fields, nets, critic, tables)
+    last = batch.x[:, -1], batch.y[:, -1], keys[-1]
+    (value, more), grads = over_devices(jax.value_and_grad(loss, has_aux=True)(generator, *last))
+    updates, generator_state = tx.update(grads, state.opt_state[0], generator)
+    params = {'generator': optax.apply_updates(generator, updates), **critic}
+    metrics = {**jax.tree.map(jnp.mean, metrics), **more, 'loss': value}
+    opt_state = generator_state, critic_state
+    return TrainState(state.step + 1, params, opt_state, state.extra), metrics
+
+
+def _check(config) -> None:
+    fields = config.method
+    if min(fields.critic_steps, fields.noise_dim) < 1 or fields.temperature <= 0:
+        raise InputError(
+            'config.method.critic_steps and noise_dim must be >= 1 and temperature > 0'
+        )
+    if config.num_steps and config.batch_size < 2:
+        raise InputError('config.batch_size must be >= 2: a contrast needs several items')

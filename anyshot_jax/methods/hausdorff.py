@@ -15,6 +15,15 @@ DEFAULTS = {'threshold': 127}  # of 0..255, what is more is ink
 
 
 def build(config, data):
+    """Nearest neighbours by the modified Hausdorff distance of ink.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from, grey images.
+    Returns:
+      The Method. Its extra: {}.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     shapes = [d.x.shape[1:] for d in data.roles.values()]
     for shape in [*shapes, *(tasks.x_s.shape[2:] for tasks in data.tasks.values())]:
         if len(shape) != 3 or shape[-1] != 1:

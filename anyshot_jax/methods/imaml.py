@@ -24,6 +24,15 @@ DEFAULTS = {
 
 
 def build(config, data):
+    """MAML with implicit gradients of config.net.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: the net's running statistics.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     fields = config.method
     if min(fields.inner_steps, fields.cg_steps) < 1 or fields.strength <= 0:
         raise InputError(

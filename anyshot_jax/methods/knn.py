@@ -11,6 +11,15 @@ DEFAULTS = {'distance': 'euclidean'}  # euclidean | cosine
 
 
 def build(config, data):
+    """Nearest neighbours among the items as they are.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: {}.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     sims = {'euclidean': lambda a, b: -squared_euclidean(a, b), 'cosine': cosine}
     check_choices(config.method, {'distance': sims})
     sim = sims[config.method.distance]

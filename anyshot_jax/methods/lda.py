@@ -53,6 +53,15 @@ def _split(x, colours: int, power: float):
 
 
 def build(config, data):
+    """Nearest class mean in a whitened space.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from; train to fit on.
+    Returns:
+      The Method. Its extra: what `fit` returns.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     fields = config.method
     if not 0 < fields.shrink <= 1:
         raise InputError(f'config.method.shrink={fields.shrink} must be > 0 and <= 1')

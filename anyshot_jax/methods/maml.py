@@ -9,6 +9,8 @@ Finn, Abbeel, Levine, "Model-agnostic meta-learning for fast adaptation of deep 
   batch_norm = 'per_step'.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -42,100 +44,24 @@ CHOICES = {
 
 
 def build(config, data):
+    """MAML of config.net on few-shot tasks.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: 'net', running statistics of batch norm ([inner_steps + 1, ...] if
+      batch_norm='per_step'), and 'step', the training steps that were taken.
+    Raises:
+      InputError: a field that can't be, or data that can't give the episodes.
+    """
     fields = config.method
-    check_choices(fields, CHOICES)
-    if fields.inner_steps < 1 or fields.eval_steps < 0:
-        raise InputError('config.method.inner_steps must be >= 1 and eval_steps >= 0')
-    by_step = fields.batch_norm == 'per_step'
-    if by_step and fields.adapt == 'head':
-        raise InputError("config.method.batch_norm='per_step' needs a body that adapts")
+    _check(fields)
     net = learner.build(config)
-    parts, inner_steps = PARTS[fields.adapt], fields.inner_steps
-
-    def init(key, x):
-        params, stats = net.init(key, x)
-        shapes = {'parameter': lambda p: p.shape, 'step_layer': lambda p: (inner_steps,)}
-        if shape := shapes.get(fields.learn_lr):
-            like = net.rates_like(params, x)
-            rate = lambda p: fields.inner_lr * jnp.ones(shape(p))  # jnp.full's type is weak
-            params['inner_lr'] = jax.tree.map(rate, {n: like[n] for n in parts})
-        if by_step:  # of the support set at every step, and of the queries at the end
-            stats = jax.tree.map(lambda a: jnp.stack([a] * (inner_steps + 1)), stats)
-        return params, {'net': stats, 'step': jnp.zeros(())}
-
-    def rates(params, ways, step_of):
-        """Learning rates for `adapt`. Steps beyond those of training have the last one's rate."""
-        if fields.learn_lr == 'no':
-            return fields.inner_lr
-        if fields.learn_lr == 'parameter':
-            return net.widen(params['inner_lr'], ways)
-        return jax.tree.map(lambda r: r[step_of], params['inner_lr'])
-
-    def solve(params, episode, *, steps, first_order=False, every_step=False, running=None):
-        """Query scores after the last step (or every one: [steps, W*Q, W]), and statistics.
-
-        The latter are those of the support set at the first step; or if by step, of all of them and
-        of the queries. `running` ones stand in for the items' own then.
-        """
-        ways = episode.class_id.shape[0]
-        weights = {n: p for n, p in params.items() if n != 'inner_lr'}
-        task = net.start(weights, episode.x_s, ways)
-        step_of = jnp.minimum(jnp.arange(steps), inner_steps - 1)
-        lr = rates(params, ways, step_of)
-        # A class's share of the mean loss is 1 / ways: the rates hold for those of training.
-        lr = jax.tree.map(lambda r: r * (ways / config.train.ways), lr)
-        if 'net' in parts:
-            support = lambda p, own: net.support(p['net'], episode.x_s, own)
-            of_query = jax.tree.map(lambda a: a[inner_steps], running)
-            stats_of = lambda p: of_query or net.statistics(p['net'], episode.x_s)
-            query = lambda p: net.query(p['net'], stats_of(p), episode.x_q)
-        else:  # the body stays: one pass for all steps
-            z_s, stats = net.support(task['net'], episode.x_s)
-            z_q = net.query(task['net'], net.statistics(task['net'], episode.x_s), episode.x_q)
-            support, query = (lambda p, own=None: (z_s, stats)), (lambda p: z_q)
-
-        def loss(moving, own=None):
-            p = {**task, **moving}
-            z, stats = support(p, own)
-            return cross_entropy(learner.dense(p['head'], z), episode.y_s)[0], stats
-
-        def scores(moving):
-            p = {**task, **moving}
-            return learner.dense(p['head'], query(p))
-
-        end = adapt(
-            loss,
-            {n: task[n] for n in parts},
-            steps=steps,
-            lr=lr,
-            per_step=fields.learn_lr == 'step_layer',
-            inputs=jax.tree.map(lambda a: a[step_of], running),
-            first_order=first_order,
-            after=scores if every_step else None,
-            remat=fields.remat,
-        )
-        stats = jax.tree.map(lambda a: a[0], end.aux)
-        if by_step and running is None:
-            last = net.support(end.params['net'], episode.x_q)[1]
-            stats = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), end.aux, last)
-        return end.after if every_step else scores(end.params), stats
-
-    def task_loss(params, episode, step, first_order):
-        """Loss, metrics and the support set's statistics of one task."""
-        multi = fields.multi_step_loss > 0
-        scores, stats = solve(
-            params, episode, steps=inner_steps, first_order=first_order, every_step=multi
-        )
-        if not multi:
-            value, metrics = cross_entropy(scores, episode.y_q)
-            return value, metrics, stats
-        values, metrics = jax.vmap(cross_entropy, (0, None))(scores, episode.y_q)
-        weights = step_weights(step / fields.multi_step_loss, inner_steps)
-        return jnp.dot(weights, values), jax.tree.map(lambda m: m[-1], metrics), stats
+    by_step = fields.batch_norm == 'per_step'
 
     def loss(params, extra, batch, key):
         def mean(first_order):
-            one = lambda episode: task_loss(params, episode, extra['step'], first_order)
+            one = lambda e: task_loss(config, net, params, e, extra['step'], first_order)
             value, metrics, stats = learner.each_task(one, batch)
             return value.mean(), jax.tree.map(jnp.mean, metrics), stats
 
@@ -150,14 +76,129 @@ def build(config, data):
 
     def predict(params, extra, episode):
         running = extra['net'] if by_step else None
-        return solve(params, episode, steps=fields.eval_steps or inner_steps, running=running)[0]
+        steps = fields.eval_steps or fields.inner_steps
+        return solve(config, net, params, episode, steps=steps, running=running)[0]
 
     def embed(params, extra, x):
         stats = jax.tree.map(lambda a: a[0], extra['net']) if by_step else extra['net']
         return net.embed(params, stats, x)
 
-    parts_of_method = {'init': init, 'embed': embed, 'predict': predict, 'loss': loss}
-    return episodic(config, data, batch_norms=BATCH_NORMS, **parts_of_method)
+    init = partial(init_params, fields, net)
+    parts = {'init': init, 'embed': embed, 'predict': predict, 'loss': loss}
+    return episodic(config, data, batch_norms=BATCH_NORMS, **parts)
+
+
+def init_params(fields, net: learner.Learner, key, x) -> tuple[dict, dict]:
+    """Parameters {'net', 'head', perhaps 'inner_lr'}, and the extra state of `build`."""
+    params, stats = net.init(key, x)
+    shapes = {'parameter': lambda p: p.shape, 'step_layer': lambda p: (fields.inner_steps,)}
+    if shape := shapes.get(fields.learn_lr):
+        like = net.rates_like(params, x)
+        rate = lambda p: fields.inner_lr * jnp.ones(shape(p))  # jnp.full's type is weak
+        params['inner_lr'] = jax.tree.map(rate, {n: like[n] for n in PARTS[fields.adapt]})
+    if fields.batch_norm == 'per_step':  # of the support set at every step, and of the queries
+        stats = jax.tree.map(lambda a: jnp.stack([a] * (fields.inner_steps + 1)), stats)
+    return params, {'net': stats, 'step': jnp.zeros(())}
+
+
+def rates(config, net: learner.Learner, params, ways: int, step_of):
+    """Learning rates for `adapt`; steps beyond those of training have the last one's rate.
+
+    Args:
+      step_of: [steps] int, the step of training whose rate each step has.
+    """
+    fields = config.method
+    if fields.learn_lr == 'no':
+        lr = fields.inner_lr
+    elif fields.learn_lr == 'parameter':
+        lr = net.widen(params['inner_lr'], ways)
+    else:
+        lr = jax.tree.map(lambda r: r[step_of], params['inner_lr'])
+    # A class's share of the mean loss is 1 / ways: the rates hold for those of training.
+    return jax.tree.map(lambda r: r * (ways / config.train.ways), lr)
+
+
+def forward_passes(net: learner.Learner, task, episode, *, moves: bool, query_stats):
+    """Features of a task's items as functions of the parameters that are adapted.
+
+    Args:
+      task: parameters before the first step. moves: the body is adapted; else one pass serves all
+        steps. query_stats: running statistics of the queries, or none: the items' own.
+    Returns:
+      support: (params, running statistics or None) -> (features, statistics), and
+      query: params -> features.
+    """
+    x_s, x_q = episode.x_s, episode.x_q
+    if moves:
+        support = lambda p, running=None: net.support(p['net'], x_s, running)
+        stats_of = lambda p: query_stats or net.statistics(p['net'], x_s)
+        return support, lambda p: net.query(p['net'], stats_of(p), x_q)
+    z_s, stats = net.support(task['net'], x_s)
+    z_q = net.query(task['net'], net.statistics(task['net'], x_s), x_q)
+    return (lambda p, running=None: (z_s, stats)), (lambda p: z_q)
+
+
+def solve(
+    config, net, params, episode, *, steps, first_order=False, every_step=False, running=None
+):
+    """Adapts to the support set and scores the queries.
+
+    Args:
+      every_step: scores after every step. running: statistics by step that stand in for the items'
+        own, or None.
+    Returns:
+      Scores after the last step [W*Q, W] (or every one: [steps, W*Q, W]), and the statistics of the
+      support set at the first step; or if by step, of all of them and of the queries.
+    """
+    fields, parts = config.method, PARTS[config.method.adapt]
+    ways = episode.class_id.shape[0]
+    weights = {n: p for n, p in params.items() if n != 'inner_lr'}
+    task = net.start(weights, episode.x_s, ways)
+    step_of = jnp.minimum(jnp.arange(steps), fields.inner_steps - 1)
+    lr = rates(config, net, params, ways, step_of)
+    query_stats = jax.tree.map(lambda a: a[fields.inner_steps], running)
+    moves = 'net' in parts
+    support, query = forward_passes(net, task, episode, moves=moves, query_stats=query_stats)
+
+    def loss(adapted, running=None):
+        p = {**task, **adapted}
+        z, stats = support(p, running)
+        return cross_entropy(learner.dense(p['head'], z), episode.y_s)[0], stats
+
+    def scores(adapted):
+        p = {**task, **adapted}
+        return learner.dense(p['head'], query(p))
+
+    end = adapt(
+        loss,
+        {n: task[n] for n in parts},
+        steps=steps,
+        lr=lr,
+        per_step=fields.learn_lr == 'step_layer',
+        inputs=jax.tree.map(lambda a: a[step_of], running),
+        first_order=first_order,
+        after=scores if every_step else None,
+        remat=fields.remat,
+    )
+    stats = jax.tree.map(lambda a: a[0], end.aux)
+    if fields.batch_norm == 'per_step' and running is None:
+        last = net.support(end.params['net'], episode.x_q)[1]
+        stats = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), end.aux, last)
+    return end.after if every_step else scores(end.params), stats
+
+
+def task_loss(config, net, params, episode, step, first_order: bool):
+    """Loss, metrics and the support set's statistics of one task at a training step."""
+    multi, steps = config.method.multi_step_loss, config.method.inner_steps
+    scores, stats = solve(
+        config, net, params, episode, steps=steps, first_order=first_order, every_step=multi > 0
+    )
+    if multi <= 0:
+        value, metrics = cross_entropy(scores, episode.y_q)
+        return value, metrics, stats
+    values, metrics = jax.vmap(cross_entropy, (0, None))(scores, episode.y_q)
+    weights = step_weights(step / multi, steps)
+    return jnp.dot(weights, values), jax.tree.map(lambda m: m[-1], metrics), stats
 
 
 def step_weights(done, steps):
@@ -170,3 +211,11 @@ def step_weights(done, steps):
     """
     early = jnp.maximum(1 - done, 0.03) / steps
     return jnp.full(steps, early).at[-1].set(1 - (steps - 1) * early)
+
+
+def _check(fields) -> None:
+    check_choices(fields, CHOICES)
+    if fields.inner_steps < 1 or fields.eval_steps < 0:
+        raise InputError('config.method.inner_steps must be >= 1 and eval_steps >= 0')
+    if fields.batch_norm == 'per_step' and fields.adapt == 'head':
+        raise InputError("config.method.batch_norm='per_step' needs a body that adapts")

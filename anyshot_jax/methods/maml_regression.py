@@ -18,6 +18,7 @@ from anyshot_jax.ops.innerloop import adapt
 from anyshot_jax.runtime.devices import map_over_devices
 from anyshot_jax.types import SQUARED_ERROR, InputError, Method, TrainState
 
+REPORT = 'regression'
 DEFAULTS = {
     'inner_steps': 1,
     'inner_lr': 0.01,
@@ -29,6 +30,15 @@ ORDERS = ('second', 'first')
 
 
 def build(config, data):
+    """MAML of config.net on functions.
+
+    Args:
+      config: of a run. data: functions of the roles train, val and test.
+    Returns:
+      The Method. Its extra: {}.
+    Raises:
+      InputError: a field that does not fit, or data that hold classes.
+    """
     fields, train = config.method, config.train
     check_choices(fields, {'order': ORDERS})
     if fields.inner_steps < 0 or not fields.eval_steps or min(fields.eval_steps) < 0:
@@ -74,8 +84,10 @@ def build(config, data):
         """Predictions for every query point after each of eval_steps: [steps, Q, 1]."""
         f = lambda p: net.apply({'params': p}, episode.x_q, train=False)
         lr = fields.eval_lr or fields.inner_lr
-        seen = descend(state.params, episode, steps=max(fields.eval_steps), lr=lr, after=f).after
-        return jnp.concatenate([f(state.params)[None], seen])[jnp.array(fields.eval_steps)]
+        after_each = descend(
+            state.params, episode, steps=max(fields.eval_steps), lr=lr, after=f
+        ).after
+        return jnp.concatenate([f(state.params)[None], after_each])[jnp.array(fields.eval_steps)]
 
     @partial(jax.jit, static_argnames=('count', 'devices'))
     def errors(state, functions, key, *, count, devices):

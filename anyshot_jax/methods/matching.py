@@ -21,6 +21,15 @@ DEFAULTS = {
 
 
 def build(config, data):
+    """Matching network of config.net.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: the net's batch statistics.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     net = build_net(config.net)
     context = FullContext(steps=config.method.full_context) if config.method.full_context else None
 

@@ -30,6 +30,7 @@ from anyshot_jax.nets.mlp import MLP
 from anyshot_jax.ops.patches import upsample
 from anyshot_jax.types import Array, Data, InputError, Method, TrainState
 
+REPORT = 'detection'
 DEFAULTS = {
     'encoder': 'efficientnet_lite0',  # encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
@@ -51,6 +52,16 @@ MEASURED = 64  # normal images by whose patches those of all are standardised
 
 
 def build(config, data):
+    """Detector by remembered patches and a net trained on synthetic defects.
+
+    Args:
+      config: of a run. data: images of the roles good, train, val, good_test, and test.
+    Returns:
+      The Method. Its extra: 'bank' [K, D], 'encoder', its parameters, and 'mean' and 'deviation'
+      [D] of normal patches.
+    Raises:
+      InputError: a field that does not fit, or images that are missing.
+    """
     fields = config.method
     check(config, data)
     kept, held = kept_and_held(data)
@@ -86,11 +97,11 @@ def build(config, data):
     def sample(key, data):
         """A synthetic defect and a normal image: [2, H, W, C], and where a defect is [2, H, W]."""
         keys = jax.random.split(key)
-        made, x = data.roles['train'], data.roles['good'].x
-        row = jax.random.randint(keys[0], (), 0, len(made.x))
-        other = jnp.asarray(kept)[jax.random.randint(keys[1], (), 0, len(kept))]
-        mask = made.mask[row]
-        return jnp.stack([made.x[row], x[other]]), jnp.stack([mask, jnp.zeros_like(mask)])
+        defects, x = data.roles['train'], data.roles['good'].x
+        row = jax.random.randint(keys[0], (), 0, len(defects.x))
+        normal = jnp.asarray(kept)[jax.random.randint(keys[1], (), 0, len(kept))]
+        mask = defects.mask[row]
+        return jnp.stack([defects.x[row], x[normal]]), jnp.stack([mask, jnp.zeros_like(mask)])
 
     def loss(params, extra, batch, key):
         x, mask = batch
@@ -117,9 +128,11 @@ def build(config, data):
         judge = judged(near, fine, net, state, config)
         held_maps = judge(np.asarray(data.roles['good'].x)[held], 'judge normal ones held out')
         usual = usual_maps(held_maps)
-        found = held_maps if role == 'val' else judge(data.roles['good_test'].x, 'judge good_test')
-        bad = judge(data.roles[role].x, f'judge {role}')
-        values = [summed(maps, usual) for maps in (found, bad)]
+        normal_maps = (
+            held_maps if role == 'val' else judge(data.roles['good_test'].x, 'judge good_test')
+        )
+        defect_maps = judge(data.roles[role].x, f'judge {role}')
+        values = [summed(maps, usual) for maps in (normal_maps, defect_maps)]
         return told_apart(*values, data.roles[role].mask, fields.smooth)
 
     trained = (None, None) if fields.score == 'bank' else (sample, update)
@@ -150,8 +163,8 @@ def usual_patches(patcher: memory_bank.Patcher, good: Array) -> tuple[Array, Arr
         patches = patcher.apply(params, x)
         return patches.mean((1, 2)), jnp.square(patches).mean((1, 2))
 
-    found = memory_bank.over_images(patcher, moments, good[rows], what='measure')
-    mean, square = (np.asarray(m, np.float64).mean(0) for m in found)
+    sums = memory_bank.over_images(patcher, moments, good[rows], what='measure')
+    mean, square = (np.asarray(m, np.float64).mean(0) for m in sums)
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     # A channel that is always the same says nothing.
     deviation = np.where(deviation > 1e-6, deviation, 1)
@@ -196,18 +209,18 @@ def judged(near, fine, net, state: TrainState, config) -> Callable:
     """
     names, k = PARTS[config.method.score], config.method.neighbours
 
-    def parts(params, x, bank, own):
-        found = {}
+    def parts(params, x, bank, of_net):
+        maps = {}
         if 'net' in names:
-            found['net'] = logits(net, own['params'], own, fine.apply(params, x))
+            maps['net'] = logits(net, of_net['params'], of_net, fine.apply(params, x))
         if 'bank' in names:
             dist = score_patches(near, params, x, bank, k=k)['map']
-            found['bank'] = upsample(dist[..., None], fine.shape[:2])[..., 0]
-        return found
+            maps['bank'] = upsample(dist[..., None], fine.shape[:2])[..., 0]
+        return maps
 
-    own = {name: state.extra[name] for name in ('mean', 'deviation')} | {'params': state.params}
-    given = jax.tree.map(np.asarray, (state.extra['bank'], own))
-    return lambda x, what: memory_bank.over_images(fine, parts, x, *given, what=what)
+    of_net = {name: state.extra[name] for name in ('mean', 'deviation')} | {'params': state.params}
+    constants = jax.tree.map(np.asarray, (state.extra['bank'], of_net))
+    return lambda x, what: memory_bank.over_images(fine, parts, x, *constants, what=what)
 
 
 def usual_maps(maps: dict[str, Array]) -> dict[str, tuple[float, float]]:

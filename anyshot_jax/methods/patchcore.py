@@ -21,6 +21,7 @@ from anyshot_jax.defects import memory_bank
 from anyshot_jax.defects.detector import AUROC, check_images, score_patches, told_apart
 from anyshot_jax.types import InputError, Method, TrainState
 
+REPORT = 'detection'
 DEFAULTS = {
     'encoder': 'efficientnet_lite0',  # encoders.NAMES, FILE or NAME=FILE
     'encoder_dtype': 'float32',  # float32 | bfloat16
@@ -36,6 +37,15 @@ DEFAULTS = {
 
 
 def build(config, data):
+    """Detector by distance to remembered normal patches.
+
+    Args:
+      config: of a run. data: images of the roles good, good_test, and test or val.
+    Returns:
+      The Method. Its extra: 'bank' [K, D], the remembered patches.
+    Raises:
+      InputError: a field that does not fit, or images that are missing.
+    """
     fields = config.method
     _check(config, data)
     # Here and not in init, which is compiled as a whole: the images pass a few at a time.

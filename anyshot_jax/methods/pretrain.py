@@ -13,6 +13,7 @@ from anyshot_jax.episodes import augment
 from anyshot_jax.episodes.episodic import EMBED_CHUNK, cross_entropy
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
+from anyshot_jax.ops.product import product
 from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.stages.handover import export_net
 from anyshot_jax.stages.similarity import backbone, novel
@@ -22,7 +23,16 @@ DEFAULTS = {'role': 'base'}  # web: the paper's warm-up, on wrong labels
 
 
 def build(config, data):
-    fields, moves = config.method, config.augment.to_dict()
+    """Classifier of the classes of one role, for its net.
+
+    Args:
+      config: of a run. data: with the roles web and test, and config.method.role.
+    Returns:
+      The Method. Its extra: the net's batch statistics.
+    Raises:
+      InputError: the role is missing.
+    """
+    fields, augmentation = config.method, config.augment.to_dict()
     novel(data, 'pretrain')
     if fields.role not in data.roles:
         raise InputError(
@@ -42,21 +52,21 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), stats)
 
     def sample(key, data):
-        given, keys = data.roles[fields.role], jax.random.split(key)
-        row = jax.random.randint(keys[0], (), 0, given.x.shape[0])
-        x = given.x[row]
-        if any(moves.values()):
-            x = augment.affine(keys[1], x[None], **moves)[0]
-        return x, given.label[row]
+        dataset, keys = data.roles[fields.role], jax.random.split(key)
+        row = jax.random.randint(keys[0], (), 0, dataset.x.shape[0])
+        x = dataset.x[row]
+        if any(augmentation.values()):
+            x = augment.affine(keys[1], x[None], **augmentation)[0]
+        return x, dataset.label[row]
 
     def scores(params, stats, x, mode):
         z, stats = net.apply(params['net'], stats, x, mode)
-        return z @ params['head']['kernel'] + params['head']['bias'][None], stats
+        return product(z, params['head']['kernel']) + params['head']['bias'][None], stats
 
     def loss(params, stats, batch, key):
         x, y = batch
-        found, stats = scores(params, stats, x, 'train')
-        value, metrics = cross_entropy(found, y)
+        logits, stats = scores(params, stats, x, 'train')
+        value, metrics = cross_entropy(logits, y)
         return value, (metrics, stats)
 
     chunk = jax.jit(lambda state, x: scores(state.params, state.extra, x, 'inductive')[0])

@@ -14,6 +14,15 @@ DEFAULTS = {'batch_norm': 'inductive'}
 
 
 def build(config, data):
+    """Prototypical network of config.net.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: the net's batch statistics.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     net = build_net(config.net)
 
     def init(key, x):

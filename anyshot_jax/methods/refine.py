@@ -23,11 +23,13 @@ from anyshot_jax.episodes import sampling
 from anyshot_jax.episodes.episodic import embed_dataset, episodic, task_name
 from anyshot_jax.ops.distance import squared_euclidean
 from anyshot_jax.ops.graph import centre_groups, graph_embedding
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_centres
 from anyshot_jax.runtime.devices import map_over_devices
 from anyshot_jax.stages.synthesis import has_colours, weigh
 from anyshot_jax.types import Array, Episode, InputError, nearest
 
+REPORT = 'anyshot'
 DEFAULTS = {
     'transductive': False,  # also the results that look at all queries; of `predict`: only those
     'graph': False,
@@ -46,6 +48,16 @@ KINDS = ('', ' + synthesis', ' transductive', ' transductive + synthesis')  # as
 
 
 def build(config, data):
+    """Any-shot classifier by refined class centres.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from; synthesised items of an
+        earlier stage.
+    Returns:
+      The Method. Its extra: {}.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     fields = config.method
     synthesised = data.stages.get(fields.synthesised_from) if fields.synthesised_from else None
     check(config, data)
@@ -61,43 +73,43 @@ def build(config, data):
     def predict(params, extra, episode):
         ways = episode.class_id.shape[0]
         x_s, x_q = (main(embed(params, extra, x), coloured) for x in (episode.x_s, episode.x_q))
-        given = Given(x_s, jax.nn.one_hot(episode.y_s, ways), x_q)
+        items = Items(x_s, jax.nn.one_hot(episode.y_s, ways), x_q)
         if fields.transductive:
-            return transduce(fields, given, episode.class_id).plan
-        return induce(*given)
+            return transduce(fields, items, episode.class_id).plan
+        return induce(*items)
 
     @partial(jax.jit, static_argnames=('count', 'devices'))
-    def accuracies(dataset, made, key, *, count, devices):
+    def accuracies(dataset, synthetic, key, *, count, devices):
         ways, shots = (max(column) for column in zip(*config.eval.tasks, strict=True))
         drawn = {'ways': ways, 'shots': shots, 'queries': config.eval.queries}
 
-        def one(i, dataset, made, key):
+        def one(i, dataset, synthetic, key):
             episode = sampling.sample_episode(jax.random.fold_in(key, i), dataset, **drawn)
             right = {}
             for w, s in config.eval.tasks:
                 small = sampling.first(episode, w, s)
-                given = None if made is None else made[small.class_id]
-                for name, score in scores(fields, coloured, small, given).items():
+                of_task = None if synthetic is None else synthetic[small.class_id]
+                for name, score in scores(fields, coloured, small, of_task).items():
                     right[task_name(w, s) + name] = jnp.mean(score.argmax(1) == small.y_q)
             return right
 
-        return map_over_devices(one, count, devices, dataset, made, key)
+        return map_over_devices(one, count, devices, dataset, synthetic, key)
 
     def evaluate(state, data, key, role):
         count = config.eval.val_episodes if role == 'val' else config.eval.episodes
-        made = None if synthesised is None else data.stages[fields.synthesised_from][role]
+        synthetic = None if synthesised is None else data.stages[fields.synthesised_from][role]
         dataset = embed_dataset(jax.jit(lambda x: embed({}, {}, x)), data.roles[role])
         devices = frozenset(dataset.x.devices())
-        found = accuracies(dataset, made, key, count=count, devices=devices)
+        values = accuracies(dataset, synthetic, key, count=count, devices=devices)
         # In the order of the tasks: jit sorts by name.
         names = [task_name(*task) + kind for task in config.eval.tasks for kind in KINDS]
-        return {name: found[name] for name in names if name in found}
+        return {name: values[name] for name in names if name in values}
 
     method = episodic(config, data, init=init, embed=embed, predict=predict, zero_shot=True)
     return method._replace(evaluate=evaluate)
 
 
-class Given(NamedTuple):
+class Items(NamedTuple):
     """The items of an episode, as they are compared."""
 
     x_s: Array  # [N, D]
@@ -119,41 +131,43 @@ def main(x: Array, coloured: bool) -> Array:
     return weigh(x, 0.0, coloured)
 
 
-def support(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | None) -> dict:
+def support(fields: ConfigDict, coloured: bool, episode: Episode, synthetic: Array | None) -> dict:
     """Support sets by metric suffix: '' has real items only, ' + synthesis' adds synthesised ones.
 
     Args:
-      episode: of features [..., D]. made: [W, F, D] or None; they stand last in x_s.
+      episode: of features [..., D]. synthetic: [W, F, D] or None; they stand last in x_s.
     """
     ways, shots = episode.class_id.shape[0], len(episode.y_s) // episode.class_id.shape[0]
-    if made is not None:
-        y_f = jnp.repeat(jnp.arange(ways), made.shape[1])
-        made = made.reshape(-1, made.shape[-1])
+    if synthetic is not None:
+        y_f = jnp.repeat(jnp.arange(ways), synthetic.shape[1])
+        synthetic = synthetic.reshape(-1, synthetic.shape[-1])
     if not shots:
-        x_s, x_q = (weigh(x, fields.colours, coloured) for x in (made, episode.x_q))
-        return {'': Given(x_s, jax.nn.one_hot(y_f, ways), x_q)}
+        x_s, x_q = (weigh(x, fields.colours, coloured) for x in (synthetic, episode.x_q))
+        return {'': Items(x_s, jax.nn.one_hot(y_f, ways), x_q)}
     x_s, x_q = main(episode.x_s, coloured), main(episode.x_q, coloured)
     real = jax.nn.one_hot(episode.y_s, ways)
-    found = {'': Given(x_s, real, x_q)}
-    if made is not None:
-        made = main(made, coloured)
-        named = jnp.argmax(induce(x_s, real, made), 1) == y_f
-        kept = jax.nn.one_hot(y_f, ways) * named[:, None]
-        weight = fields.synthesised_weight * kept / jnp.maximum(kept.sum(0, keepdims=True), 1)
-        both = jnp.concatenate([x_s, made]), jnp.concatenate([real, weight])
-        found[' + synthesis'] = Given(*both, x_q)
-    return found
+    by_suffix = {'': Items(x_s, real, x_q)}
+    if synthetic is not None:
+        synthetic = main(synthetic, coloured)
+        named = jnp.argmax(induce(x_s, real, synthetic), 1) == y_f
+        of_class = jax.nn.one_hot(y_f, ways) * named[:, None]
+        weight = (
+            fields.synthesised_weight * of_class / jnp.maximum(of_class.sum(0, keepdims=True), 1)
+        )
+        both = jnp.concatenate([x_s, synthetic]), jnp.concatenate([real, weight])
+        by_suffix[' + synthesis'] = Items(*both, x_q)
+    return by_suffix
 
 
 def induce(x_s: Array, weight_s: Array, x_q: Array) -> Array:
     """Scores [Q, W] by the nearest weighted mean."""
-    means = weight_s.T @ x_s / jnp.maximum(weight_s.sum(0), 1e-12)[:, None]
+    means = product(weight_s.T, x_s) / jnp.maximum(weight_s.sum(0), 1e-12)[:, None]
     return -squared_euclidean(x_q, means)
 
 
-def transduce(fields: ConfigDict, given: Given, class_id: Array) -> Moved:
+def transduce(fields: ConfigDict, items: Items, class_id: Array) -> Moved:
     """Class centres moved by the queries, in the space of the graph if there is one."""
-    x_s, weight_s, x_q = given
+    x_s, weight_s, x_q = items
     x, num_s, prior = jnp.concatenate([x_s, x_q]), len(x_s), tuple(fields.prior)
     group = jnp.arange(len(x)) >= num_s
     valid = jnp.concatenate([weight_s.sum(1) > 0, jnp.ones(len(x_q), bool)])
@@ -171,14 +185,14 @@ def transduce(fields: ConfigDict, given: Given, class_id: Array) -> Moved:
     return Moved(x[:num_s], x[num_s:], path, plan)
 
 
-def scores(fields: ConfigDict, coloured: bool, episode: Episode, made: Array | None) -> dict:
+def scores(fields: ConfigDict, coloured: bool, episode: Episode, synthetic: Array | None) -> dict:
     """Scores [W*Q, W] of one task by metric suffix; arguments as in `support`."""
-    found = {}
-    for name, given in support(fields, coloured, episode, made).items():
-        found[name] = induce(*given)
+    by_suffix = {}
+    for name, items in support(fields, coloured, episode, synthetic).items():
+        by_suffix[name] = induce(*items)
         if fields.transductive:
-            found[f' transductive{name}'] = transduce(fields, given, episode.class_id).plan
-    return found
+            by_suffix[f' transductive{name}'] = transduce(fields, items, episode.class_id).plan
+    return by_suffix
 
 
 def check(config, data) -> None:

@@ -17,6 +17,15 @@ DEFAULTS = {'batch_norm': 'inductive', 'features': 64, 'hidden': 8}
 
 
 def build(config, data):
+    """Relation network on the maps of config.net.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: 'net' and 'relation', their batch statistics.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     net = build_net(config.net)
     relation = Relation(config.method.features, config.method.hidden)
 

@@ -29,6 +29,15 @@ OPTIMIZERS = {'adam': lambda rate: optax.adam(rate, b1=0.0), 'sgd': optax.sgd}
 
 
 def build(config, data):
+    """Reptile of config.net.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: the net's running statistics.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     fields = config.method
     check_choices(fields, {'inner_optimizer': OPTIMIZERS})
     if min(fields.inner_steps, fields.eval_steps) < 1:

@@ -11,10 +11,20 @@ from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.stages.synthesis import FIELDS, predict_means, synthesiser
 from anyshot_jax.types import InputError, TrainState
 
+REPORT = 'anyshot'
 DEFAULTS = {**FIELDS, 'penalty': 1.0, 'noise': 1.0}
 
 
 def build(config, data):
+    """Class means by ridge regression from descriptions.
+
+    Args:
+      config: of a run. data: features with class vectors (config.describe).
+    Returns:
+      The Method. Its extra: {}.
+    Raises:
+      InputError: penalty or noise out of range, or as `synthesis.check`.
+    """
     fields = config.method
     if fields.penalty <= 0 or fields.noise < 0:
         raise InputError('config.method.penalty must be > 0 and config.method.noise >= 0')

@@ -17,6 +17,7 @@ from anyshot_jax.config import build_net, check_choices
 from anyshot_jax.episodes.episodic import episodic, forward, init_net, join
 from anyshot_jax.ops.contrastive import MININGS, balanced_mean, contrastive, euclidean, triplet
 from anyshot_jax.ops.distance import squared_euclidean, unit
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.types import InputError
 
@@ -38,6 +39,15 @@ CHOICES = {
 
 
 def build(config, data):
+    """Siamese network of config.net.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: the net's batch statistics.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     fields, net = config.method, build_net(config.net)
     check_choices(fields, CHOICES)
     if fields.margin <= 0:
@@ -69,7 +79,7 @@ def build(config, data):
             return -euclidean(squared_euclidean(a, b))
         kernel, bias = params['head']['kernel'], params['head']['bias']
         # Row by row: [N, M, D] would be large.
-        return jax.lax.map(lambda row: jnp.abs(row[None] - b) @ kernel + bias, a)
+        return jax.lax.map(lambda row: product(jnp.abs(row[None] - b), kernel) + bias, a)
 
     def score(params, extra, episode):
         sim = similarity(params, extra, episode.x_q, episode.x_s)
@@ -77,8 +87,8 @@ def build(config, data):
 
     def task_loss(params, z, y, chosen, key):
         sim = similarity(params, None, z, z)
-        same, own = y[:, None] == y[None, :], jnp.eye(len(y), dtype=bool)
-        nearest_one = jnp.argmax(jnp.where(own, -jnp.inf, sim), -1)
+        same, diagonal = y[:, None] == y[None, :], jnp.eye(len(y), dtype=bool)
+        nearest_one = jnp.argmax(jnp.where(diagonal, -jnp.inf, sim), -1)
         metrics = {'accuracy': jnp.mean(y[nearest_one] == y)}  # of the nearest other item
         if fields.loss == 'triplet':
             return triplet(key, -sim, y, fields.margin, fields.mining), metrics
@@ -86,7 +96,7 @@ def build(config, data):
             value = jax.nn.softplus(jnp.where(same, -sim, sim))
         else:
             value = contrastive(-sim, same, fields.margin, squared=fields.squared)
-        return balanced_mean(value, same, chosen & ~own), metrics
+        return balanced_mean(value, same, chosen & ~diagonal), metrics
 
     def loss(params, extra, batch, key):
         z, extra = forward(net, params['net'], extra, join(batch, 1), mode='train')

@@ -11,6 +11,7 @@ Differs from the paper's code: every step draws its classes and items anew (no e
 kept, and an exhausted class gives items a second time.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.nets.pair_head import Judge, PairHead
 from anyshot_jax.runtime.devices import over_devices
 from anyshot_jax.stages.handover import export_net, start_from
-from anyshot_jax.stages.similarity import backbone, novel
+from anyshot_jax.stages.similarity import Backbone, backbone, novel
 from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState
 
 DEFAULTS = {
@@ -42,6 +43,9 @@ DEFAULTS = {
 }
 
 
+ROLES = ('base', 'web')
+
+
 class Batches(NamedTuple):
     """One unit."""
 
@@ -49,119 +53,44 @@ class Batches(NamedTuple):
     y: Array  # [n] int32, of the base items
 
 
+class Nets(NamedTuple):
+    body: Backbone
+    head: PairHead
+    judge: Judge
+
+
+class Optimisers(NamedTuple):
+    sim: optax.GradientTransformation  # of the net with its head
+    judge: optax.GradientTransformation
+
+
 def build(config, data):
-    fields, moves = config.method, config.augment.to_dict()
+    """SimNet on the roles base (clean) and web (noisy labels).
+
+    Args:
+      config: of a run. data: with the roles base, web and test; perhaps test_base and val.
+    Returns:
+      The Method. Its parameters: 'net', 'head' and 'judge' (the discriminator); its extra: 'net'
+      and 'head', their batch statistics.
+    Raises:
+      InputError: a role that is missing, or a field that can't be.
+    """
+    fields = config.method
     _check(config, data)
-    net, head, judge = backbone(config.net, 'simnet'), PairHead(tuple(fields.widths)), Judge()
-    tx = build_optimizer(config.optim, config.num_steps)
-    slower = config.optim.copy_and_resolve_references()
-    slower.update({'learning_rate': config.optim.learning_rate * fields.judge_rate})
-    slower.update({'layer_rates': (), 'frozen': ()})
-    tx_judge = build_optimizer(slower, config.num_steps)
+    nets = Nets(backbone(config.net, 'simnet'), PairHead(tuple(fields.widths)), Judge())
+    optimisers = build_optimisers(config)
     # Rounded up, so that runs that differ by an item share their compiled program.
-    most = {role: -(-int(max(data.roles[role].count)) // 16) * 16 for role in ('base', 'web')}
-
-    def init(key, data):
-        keys = jax.random.split(key, 3)
-        x = data.roles['base'].x[:2]
-        params, stats = net.init(keys[0], x)
-        if fields.start_from:
-            params, stats = start_from(data, fields.start_from, params, stats)
-        z = net.apply(params, stats, x, 'inductive')[0][None]
-        extra = dict(head.init(keys[1], z, z, train=False))
-        sim = {'net': params, 'head': extra.pop('params')}
-        relation = jnp.zeros((1, fields.widths[max(len(fields.widths) - 2, 0)]))
-        params = {**sim, 'judge': judge.init(keys[2], relation)['params']}
-        opt_state = tx.init(sim), tx_judge.init(params['judge'])
-        return TrainState(
-            jnp.zeros((), jnp.int32), params, opt_state, {'net': stats, 'head': extra}
-        )
-
-    def sample(key, data):
-        keys = jax.random.split(key, 3)
-        ways = {'base': fields.base_ways, 'web': fields.web_ways}
-        parts = [
-            draw_items(
-                k,
-                data.roles[role],
-                min(ways[role], len(data.roles[role].count)),
-                fields.batch_items,
-                most[role],
-            )
-            for k, role in zip(keys[:2], ('base', 'web'), strict=True)
-        ]
-        x = jnp.concatenate(
-            [data.roles[r].x[row] for r, (row, _) in zip(('base', 'web'), parts, strict=True)]
-        )
-        if any(moves.values()):
-            x = augment.affine(keys[2], x, **moves)
-        return Batches(x, parts[0][1])
-
-    def forward(sim, extra, x):
-        """Logits and relation features [B, 2, n, n, ...] of x [B, 2 n, ...], base first."""
-        z, stats = net.apply(sim['net'], extra['net'], x, 'train')
-        z = z.reshape(z.shape[0], 2, -1, z.shape[-1])
-        variables = {'params': sim['head'], **extra['head']}
-        (logits, relation), kept = head.apply(
-            variables, z, z, train=True, mutable=list(extra['head'])
-        )
-        return logits, relation, {'net': stats, 'head': dict(kept)}
-
-    def update(state, batch, key):
-        sim = {name: state.params[name] for name in ('net', 'head')}
-
-        def sim_loss(sim):
-            logits, relation, extra = forward(sim, state.extra, batch.x)
-            value, metrics = pair_loss(
-                logits[:, 0], batch.y, fields.positive_weight, fields.self_pairs
-            )
-            fooled, right = domain_loss(judge, state.params['judge'], relation)
-            metrics |= {'pair_loss': value, 'domain_loss': fooled, 'domain_accuracy': right}
-            return value - fields.adversary * fooled, (metrics, extra, relation)
-
-        found = jax.value_and_grad(sim_loss, has_aux=True)(sim)
-        (value, (metrics, extra, relation)), grads = found
-        relation = jax.lax.stop_gradient(relation)
-        # The discriminator's own step, on what the net gave before its step.
-        judge_grads = jax.grad(lambda p: domain_loss(judge, p, relation)[0])(state.params['judge'])
-        both = over_devices((grads, judge_grads, {**metrics, 'loss': value}, extra))
-        grads, judge_grads, metrics, extra = both
-        metrics['grad_norm'] = optax.tree.norm(grads)
-        step, opt_state = tx.update(grads, state.opt_state[0], sim)
-        params = optax.apply_updates(sim, step)
-        params['judge'], judge_state = state.params['judge'], state.opt_state[1]
-        if fields.adversary:
-            step, judge_state = tx_judge.update(judge_grads, judge_state, params['judge'])
-            params['judge'] = optax.apply_updates(params['judge'], step)
-        return TrainState(state.step + 1, params, (opt_state, judge_state), extra), metrics
+    most = {role: -(-int(max(data.roles[role].count)) // 16) * 16 for role in ROLES}
 
     def embed(state, x):
-        return net.apply(state.params['net'], state.extra['net'], x, 'inductive')[0]
+        return nets.body.apply(state.params['net'], state.extra['net'], x, 'inductive')[0]
 
     def similarity(state, a, b):
         variables = {'params': state.params['head'], **state.extra['head']}
-        logits = head.apply(variables, a[None], b[None], train=False)[0]
+        logits = nets.head.apply(variables, a[None], b[None], train=False)[0]
         return jax.nn.softmax(logits[0])[..., 1]
 
-    @partial(jax.jit, static_argnames='items')
-    def judged(state, dataset, key, items):
-        """Precision, recall and F1 of 'same class' among all pairs of items of some classes."""
-        ways = min(fields.eval_ways, dataset.offset.shape[0])
-
-        def one(key):
-            keys = jax.random.split(key, 1 + ways)
-            classes = sampling.choose(keys[0], dataset.offset.shape[0], ways)
-            draw = jax.vmap(sampling.choose, (0, 0, None))
-            item = draw(keys[1:], dataset.count[classes], items)
-            row = (dataset.offset[classes][:, None] + item).reshape(-1)
-            z = embed(state, dataset.x[row])
-            same = dataset.label[row][:, None] == dataset.label[row][None, :]
-            said = similarity(state, z, z) > 0.5
-            hit, told, there = (jnp.sum(a) for a in (said & same, said, same))
-            return {'F1': 2 * hit / (told + there), 'precision': hit / jnp.maximum(told, 1),
-                    'recall': hit / there}  # fmt: skip
-
-        return jax.lax.map(one, jax.random.split(key, config.eval.episodes))
+    scores = jax.jit(partial(pair_scores, config, embed, similarity), static_argnames='items')
 
     def evaluate(state, data, key, role):
         values = {}
@@ -169,14 +98,14 @@ def build(config, data):
         for end, name in names.items():
             if name in data.roles:
                 items = min(fields.eval_items, int(min(data.roles[name].count)))
-                found = judged(state, data.roles[name], key, items)
-                values |= {n + end: found[n] for n in ('F1', 'precision', 'recall')}
+                means = scores(state, data.roles[name], key, items=items)
+                values |= {n + end: means[n] for n in ('F1', 'precision', 'recall')}
         return values
 
     return Method(
-        init=init,
-        sample=sample,
-        update=update,
+        init=partial(init_state, fields, nets, optimisers),
+        sample=partial(draw_batches, fields, config.augment.to_dict(), most),
+        update=partial(update, fields, nets, optimisers),
         evaluate=evaluate,
         predict=None,
         embed=embed,
@@ -186,6 +115,110 @@ def build(config, data):
         ),
         measure=SCORE,
     )
+
+
+def build_optimisers(config) -> Optimisers:
+    """That of config.optim, and the discriminator's, whose learning rate is another one."""
+    slower = config.optim.copy_and_resolve_references()
+    slower.update({'learning_rate': config.optim.learning_rate * config.method.judge_rate})
+    slower.update({'layer_rates': (), 'frozen': ()})
+    both = (build_optimizer(optim, config.num_steps) for optim in (config.optim, slower))
+    return Optimisers(*both)
+
+
+def init_state(fields, nets: Nets, optimisers: Optimisers, key, data) -> TrainState:
+    """The state before the first step; from an earlier stage's net with fields.start_from."""
+    keys = jax.random.split(key, 3)
+    x = data.roles['base'].x[:2]
+    params, stats = nets.body.init(keys[0], x)
+    if fields.start_from:
+        params, stats = start_from(data, fields.start_from, params, stats)
+    z = nets.body.apply(params, stats, x, 'inductive')[0][None]
+    extra = dict(nets.head.init(keys[1], z, z, train=False))
+    sim = {'net': params, 'head': extra.pop('params')}
+    relation = jnp.zeros((1, fields.widths[max(len(fields.widths) - 2, 0)]))
+    params = {**sim, 'judge': nets.judge.init(keys[2], relation)['params']}
+    opt_state = optimisers.sim.init(sim), optimisers.judge.init(params['judge'])
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, {'net': stats, 'head': extra})
+
+
+def draw_batches(fields, augmentation: dict, most: dict[str, int], key, data) -> Batches:
+    """A batch from few base classes and one from few web classes.
+
+    Args:
+      augmentation: config.augment. most: by role, at least the largest count of a class.
+    """
+    keys = jax.random.split(key, 3)
+    ways = {'base': fields.base_ways, 'web': fields.web_ways}
+    datasets = [data.roles[role] for role in ROLES]
+    parts = [
+        draw_items(k, d, min(ways[role], len(d.count)), fields.batch_items, most[role])
+        for k, d, role in zip(keys[:2], datasets, ROLES, strict=True)
+    ]
+    x = jnp.concatenate([d.x[row] for d, (row, _) in zip(datasets, parts, strict=True)])
+    if any(augmentation.values()):
+        x = augment.affine(keys[2], x, **augmentation)
+    return Batches(x, parts[0][1])
+
+
+def forward(nets: Nets, sim, extra, x):
+    """Logits and relation features [B, 2, n, n, ...] of x [B, 2 n, ...], base first."""
+    z, stats = nets.body.apply(sim['net'], extra['net'], x, 'train')
+    z = z.reshape(z.shape[0], 2, -1, z.shape[-1])
+    variables = {'params': sim['head'], **extra['head']}
+    (logits, relation), head_stats = nets.head.apply(
+        variables, z, z, train=True, mutable=list(extra['head'])
+    )
+    return logits, relation, {'net': stats, 'head': dict(head_stats)}
+
+
+def update(fields, nets: Nets, optimisers: Optimisers, state, batch: Batches, key):
+    """One step of the net and one of the discriminator, on the same forward pass."""
+    sim = {name: state.params[name] for name in ('net', 'head')}
+
+    def sim_loss(sim):
+        logits, relation, extra = forward(nets, sim, state.extra, batch.x)
+        value, metrics = pair_loss(logits[:, 0], batch.y, fields.positive_weight, fields.self_pairs)
+        fooled, right = domain_loss(nets.judge, state.params['judge'], relation)
+        metrics |= {'pair_loss': value, 'domain_loss': fooled, 'domain_accuracy': right}
+        return value - fields.adversary * fooled, (metrics, extra, relation)
+
+    (value, (metrics, extra, relation)), grads = jax.value_and_grad(sim_loss, has_aux=True)(sim)
+    relation = jax.lax.stop_gradient(relation)
+    # The discriminator's own step, on what the net gave before its step.
+    judge_loss = lambda p: domain_loss(nets.judge, p, relation)[0]
+    judge_grads = jax.grad(judge_loss)(state.params['judge'])
+    metrics['loss'] = value
+    grads, judge_grads, metrics, extra = over_devices((grads, judge_grads, metrics, extra))
+    metrics['grad_norm'] = optax.tree.norm(grads)
+    step, opt_state = optimisers.sim.update(grads, state.opt_state[0], sim)
+    params = optax.apply_updates(sim, step)
+    params['judge'], judge_state = state.params['judge'], state.opt_state[1]
+    if fields.adversary:
+        step, judge_state = optimisers.judge.update(judge_grads, judge_state, params['judge'])
+        params['judge'] = optax.apply_updates(params['judge'], step)
+    return TrainState(state.step + 1, params, (opt_state, judge_state), extra), metrics
+
+
+def pair_scores(config, embed: Callable, similarity: Callable, state, dataset, key, items: int):
+    """Precision, recall and F1 [E] of 'same class' among all pairs of `items` of some classes."""
+    num = dataset.offset.shape[0]
+    ways = min(config.method.eval_ways, num)
+
+    def one(key):
+        keys = jax.random.split(key, 1 + ways)
+        classes = sampling.choose(keys[0], num, ways)
+        draw = jax.vmap(sampling.choose, (0, 0, None))
+        item = draw(keys[1:], dataset.count[classes], items)
+        row = (dataset.offset[classes][:, None] + item).reshape(-1)
+        z = embed(state, dataset.x[row])
+        same = dataset.label[row][:, None] == dataset.label[row][None, :]
+        predicted = similarity(state, z, z) > 0.5
+        hits, positives, pairs = (jnp.sum(a) for a in (predicted & same, predicted, same))
+        return {'F1': 2 * hits / (positives + pairs), 'precision': hits / jnp.maximum(positives, 1),
+                'recall': hits / pairs}  # fmt: skip
+
+    return jax.lax.map(one, jax.random.split(key, config.eval.episodes))
 
 
 def draw_items(key: Array, dataset: Dataset, ways: int, num: int, most: int) -> tuple[Array, Array]:
@@ -223,19 +256,19 @@ def pair_loss(
     log_prob = jax.nn.log_softmax(logits)
     value = -jnp.where(same, log_prob[..., 1], log_prob[..., 0])
     weight = counts * jnp.where(same, positive_weight, 1.0)
-    said = logits[..., 1] > logits[..., 0]
-    hit, told, there = (jnp.sum(counts * a) for a in (said & same, said, same))
+    predicted = logits[..., 1] > logits[..., 0]
+    hits, positives, pairs = (jnp.sum(counts * a) for a in (predicted & same, predicted, same))
     metrics = {
-        'accuracy': jnp.sum(counts * (said == same)) / jnp.maximum(jnp.sum(counts), 1),
-        'F1': 2 * hit / jnp.maximum(told + there, 1),
+        'accuracy': jnp.sum(counts * (predicted == same)) / jnp.maximum(jnp.sum(counts), 1),
+        'F1': 2 * hits / jnp.maximum(positives + pairs, 1),
     }
     return jnp.sum(weight * value) / jnp.maximum(jnp.sum(weight), 1e-9), metrics
 
 
 def domain_loss(judge: Judge, params, relation: Array) -> tuple[Array, Array]:
     """The discriminator's cross-entropy and accuracy on relations [B, 2, n, n, d], base first."""
-    told: Any = judge.apply({'params': params}, relation)
-    log_prob = jax.nn.log_softmax(told)
+    logits: Any = judge.apply({'params': params}, relation)
+    log_prob = jax.nn.log_softmax(logits)
     base, web = log_prob[:, 0, ..., 0], log_prob[:, 1, ..., 1]
     sure = jnp.log(0.5)
     right = (jnp.mean(base > sure) + jnp.mean(web > sure)) / 2

@@ -20,6 +20,15 @@ WAYS = ('none', 'l2', 'cl2')
 
 
 def build(config, data):
+    """Nearest class mean of features.
+
+    Args:
+      config: of a run. data: with the roles that episodes are drawn from.
+    Returns:
+      The Method. Its extra: 'mean' [D] of the training items with normalise='cl2'.
+    Raises:
+      InputError: a field that does not fit, or data that cannot give the episodes.
+    """
     normalise = config.method.normalise
     check_choices(config.method, {'normalise': WAYS})
 

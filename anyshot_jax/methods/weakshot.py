@@ -22,18 +22,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from anyshot_jax.config import check_choices
 from anyshot_jax.episodes import augment
 from anyshot_jax.episodes.episodic import EMBED_CHUNK
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.ops.graph import cosine_gap, smoothness
+from anyshot_jax.ops.metric import harmonic_mean
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.weighting import stretch
-from anyshot_jax.runtime.devices import AXIS, map_rows, over_devices
-from anyshot_jax.stages.handover import exported, start_from
-from anyshot_jax.stages.similarity import Similarity, backbone, learnt, novel
+from anyshot_jax.runtime.devices import for_batch, from_all_devices, map_rows, over_devices
+from anyshot_jax.stages.handover import start_from
+from anyshot_jax.stages.similarity import Backbone, Similarity, backbone, learnt, novel
+from anyshot_jax.stages.web_set import take, training, web_weights
 from anyshot_jax.types import Array, InputError, Method, TrainState
 
+REPORT = 'weak'
 DEFAULTS = {
     'batch_norm': 'inductive',
     'start_from': '',  # the stage that pretrained config.net; '': from random numbers
@@ -65,17 +70,29 @@ class Image(NamedTuple):
     weight: Array  # []
 
 
-class Training(NamedTuple):
-    """Training set: N items, C classes."""
+class Parts(NamedTuple):
+    """Of a run: its config, what is trained, and what the graph comes from."""
 
-    weight: Array  # [N]
-    label: Array  # [N]
-    offset: Array  # [C]
-    count: Array  # [C]
+    config: ConfigDict
+    net: Backbone
+    sim: Similarity | None  # without a graph none
+    tx: optax.GradientTransformation
+    roles: tuple[str, ...]  # to learn from
+    num: int  # classes
+    total: int  # items
 
 
 def build(config, data):
-    fields, moves = config.method, config.augment.to_dict()
+    """Classifier of novel classes on the role web, with `generalised` of those of base, too.
+
+    Args:
+      config: of a run. data: with the roles web and test; base and test_base if generalised.
+    Returns:
+      The Method. Its extra: 'net', batch statistics, and 'simnet', the frozen SimNet's parameters.
+    Raises:
+      InputError: a role or stage that is missing, or a field that can't be.
+    """
+    fields = config.method
     _check(config, data)
     roles = ('base', 'web') if fields.generalised else ('web',)
     count = [len(data.roles[role].count) for role in roles]
@@ -84,115 +101,36 @@ def build(config, data):
     net = backbone(config.net, 'weakshot')
     sim = Similarity.of(data, fields.simnet_from) if fields.alpha else None
     tx = build_optimizer(config.optim, config.num_steps)
-    epoch_steps = -(-total // config.batch_size)
-
-    def init(key, data):
-        keys = jax.random.split(key)
-        x = data.roles['web'].x[:2]
-        params, stats = net.init(keys[0], x)
-        if fields.start_from:
-            params, stats = start_from(data, fields.start_from, params, stats)
-        width = jax.eval_shape(lambda x: net.apply(params, stats, x, 'inductive')[0], x).shape[-1]
-        head = {'kernel': jnp.zeros((width, num)), 'bias': jnp.zeros(num)}
-        params = {'net': params, 'head': head}
-        # From the argument, not of `build`: nothing learnt is baked into a program.
-        simnet = learnt(data, fields.simnet_from) if sim else {}
-        extra = {'net': stats, 'simnet': simnet}
-        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
-
-    def sample(key, data):
-        keys, given = jax.random.split(key, 3), training(fields, data, roles)
-        if fields.balance == 'sample':
-            c = jax.random.randint(keys[0], (), 0, num)
-            row = given.offset[c] + jax.random.randint(keys[1], (), 0, given.count[c])
-        else:
-            row = jax.random.randint(keys[0], (), 0, total)
-        x = take(data, roles, row)
-        if any(moves.values()):
-            x = augment.affine(keys[2], x[None], **moves)[0]
-        return Image(x, given.label[row], given.weight[row])
-
-    def loss(params, stats, frozen, batch: Image, alpha: float):
-        """Loss of the batch on this device; the graph is that of the batches on all devices."""
-        h, stats = net.apply(params['net'], stats, batch.x, 'train')
-        scores = h @ params['head']['kernel'] + params['head']['bias'][None]
-        log_prob = jax.nn.log_softmax(scores)
-        named = jnp.take_along_axis(log_prob, batch.y[:, None], 1)[:, 0]
-        value, rough = -jnp.mean(batch.weight * named), jnp.zeros(())
-        metrics = {'accuracy': jnp.mean(jnp.argmax(scores, 1) == batch.y), 'cross_entropy': value}
-        if sim and alpha:
-            z = jax.lax.stop_gradient(sim.features(frozen, batch.x))
-            every = lambda a: jax.lax.all_gather(a, AXIS, tiled=True)
-            rough = graph_penalty(fields, sim, frozen, *map(every, (h, z, batch.y)))
-        return value + alpha * rough, ({**metrics, 'roughness': rough}, stats)
-
-    def move(carry, frozen, batch, alpha, rate):
-        params, opt_state, stats = carry
-        found = jax.value_and_grad(loss, has_aux=True)(params, stats, frozen, batch, alpha)
-        (value, (metrics, stats)), grads = over_devices(found)
-        step, opt_state = tx.update(grads, opt_state, params)
-        params = optax.apply_updates(params, jax.tree.map(lambda u: rate * u, step))
-        metrics = {**metrics, 'loss': value, 'grad_norm': optax.tree.norm(grads)}
-        return (params, opt_state, stats), metrics
-
-    def update(state, batch, key):
-        carry, frozen = (state.params, state.opt_state, state.extra['net']), state.extra['simnet']
-        if fields.schedule == 'plain':
-            carry, metrics = move(carry, frozen, batch, fields.alpha, 1.0)
-        else:
-            epoch = state.step // epoch_steps
-            rate = 0.5 ** (epoch // fields.halve_epochs).astype(jnp.float32)
-            later = epoch - fields.first_epochs
-            pieces = config.batch_size // fields.small_batch
-            # Every pieces-th image: the same small batches on any number of devices.
-            deal = lambda a: jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0)
-            small = jax.tree.map(deal, batch)
-
-            def in_small(carry):
-                one = lambda carry, batch: move(carry, frozen, batch, 0.0, rate)
-                carry, metrics = jax.lax.scan(one, carry, small)
-                return carry, jax.tree.map(jnp.mean, metrics)
-
-            carry, metrics = jax.lax.cond(
-                (later >= 0) & (later % 2 == 0),
-                lambda carry: move(carry, frozen, batch, fields.alpha, rate),
-                in_small,
-                carry,
-            )
-        params, opt_state, stats = carry
-        return TrainState(state.step + 1, params, opt_state, {**state.extra, 'net': stats}), metrics
-
-    def scores_of(state, x):
-        h = embed(state, x)
-        return h @ state.params['head']['kernel'] + state.params['head']['bias'][None]
+    parts = Parts(config, net, sim, tx, roles, num, total)
 
     def embed(state, x):
         return net.apply(state.params['net'], state.extra['net'], x, 'inductive')[0]
 
-    chunk = jax.jit(scores_of)
+    def scores(state, x):
+        return linear(state.params['head'], embed(state, x))
 
-    def every_score(state, x):
-        return map_rows(partial(chunk, state), x, size=EMBED_CHUNK)
+    chunk = jax.jit(scores)
+    every_score = lambda state, x: map_rows(partial(chunk, state), x, size=EMBED_CHUNK)
 
     def evaluate(state, data, key, role):
-        right = lambda d, shift: (jnp.argmax(every_score(state, d.x), 1) == d.label + shift).astype(
-            jnp.float32
-        )
+        def right(dataset, shift):
+            answer = jnp.argmax(every_score(state, dataset.x), 1)
+            return (answer == dataset.label + shift).astype(jnp.float32)
+
         unseen = right(data.roles[role], first_novel)
         if not fields.generalised:
             return {'accuracy': unseen}
         seen = right(data.roles['test_base'], 0)
-        s, u = seen.mean(), unseen.mean()
-        both = 2 * s * u / jnp.maximum(s + u, 1e-12)
         every = jnp.concatenate([seen, unseen])
+        both = harmonic_mean(seen.mean(), unseen.mean())
         return {'accuracy': every, 'seen': seen, 'unseen': unseen, 'harmonic mean': both[None]}
 
     return Method(
-        init=init,
-        sample=sample,
-        update=update,
+        init=partial(init_state, parts),
+        sample=partial(draw_image, parts),
+        update=partial(update, parts),
         evaluate=evaluate,
-        predict=lambda state, e: scores_of(state, e.x_q)[:, first_novel + e.class_id],
+        predict=lambda state, e: scores(state, e.x_q)[:, first_novel + e.class_id],
         embed=embed,
         export=lambda state, data, key: {
             'scores': every_score(state, data.roles['test'].x), 'label': data.roles['test'].label
@@ -200,57 +138,105 @@ def build(config, data):
     )  # fmt: skip
 
 
-def training(fields, data, roles) -> Training:
-    """Labels, places and weights of the roles' items and classes, one role after another."""
-    label, offset, count, weight, items, classes = [], [], [], [], 0, 0
-    for role in roles:
-        d = data.roles[role]
-        label.append(d.label + classes)
-        offset.append(d.offset + items)
-        count.append(d.count)
-        weight.append(web_weights(fields, data) if role == 'web' else jnp.ones(len(d.label)))
-        items, classes = items + len(d.label), classes + len(d.count)
-    made = Training(*map(jnp.concatenate, (weight, label, offset, count)))
-    if fields.balance == 'loss':
-        even = made.count.mean() / made.count
-        made = made._replace(weight=made.weight * even[made.label])
-    return made
+def init_state(parts: Parts, key, data) -> TrainState:
+    """The state before the first step; from an earlier stage's net with `start_from`."""
+    fields, net = parts.config.method, parts.net
+    keys = jax.random.split(key)
+    x = data.roles['web'].x[:2]
+    params, stats = net.init(keys[0], x)
+    if fields.start_from:
+        params, stats = start_from(data, fields.start_from, params, stats)
+    width = jax.eval_shape(lambda x: net.apply(params, stats, x, 'inductive')[0], x).shape[-1]
+    head = {'kernel': jnp.zeros((width, parts.num)), 'bias': jnp.zeros(parts.num)}
+    params = {'net': params, 'head': head}
+    # From the argument, not of `build`: nothing learnt is baked into a program.
+    simnet = learnt(data, fields.simnet_from) if parts.sim else {}
+    extra = {'net': stats, 'simnet': simnet}
+    return TrainState(jnp.zeros((), jnp.int32), params, parts.tx.init(params), extra)
 
 
-def web_weights(fields, data) -> Array:
-    """[N] of the web images.
-
-    Raises:
-      InputError: weights that don't belong to these images, or truth that isn't known.
-    """
-    web = data.roles['web']
-    if not fields.weights_from:
-        return jnp.ones(len(web.label))
-    if fields.weights_from == 'truth':
-        if web.clean is None:
-            raise InputError(
-                "config.method.weights_from='truth' needs to know which web labels are right: only "
-                "config.data.name='noisy' does"
-            )
-        return web.clean.astype(jnp.float32)
-    weight = exported(data, fields.weights_from, 'weights_from').get('weight')
-    if weight is None or len(weight) != len(web.label):
-        raise InputError(
-            f'config.method.weights_from={fields.weights_from!r} holds no weights of these '
-            f'{len(web.label)} web images: name a stage of weigh with the same config.data'
-        )
-    return jnp.asarray(weight, jnp.float32)
+def draw_image(parts: Parts, key, data) -> Image:
+    """One image, drawn uniformly, or with balance='sample' its class first."""
+    fields, augmentation = parts.config.method, parts.config.augment.to_dict()
+    keys, items = jax.random.split(key, 3), training(fields, data, parts.roles)
+    if fields.balance == 'sample':
+        c = jax.random.randint(keys[0], (), 0, parts.num)
+        row = items.offset[c] + jax.random.randint(keys[1], (), 0, items.count[c])
+    else:
+        row = jax.random.randint(keys[0], (), 0, parts.total)
+    x = take(data, parts.roles, row)
+    if any(augmentation.values()):
+        x = augment.affine(keys[2], x[None], **augmentation)[0]
+    return Image(x, items.label[row], items.weight[row])
 
 
-def take(data, roles, row: Array) -> Array:
-    """Item number `row` of the roles' items one after another, without joining them."""
-    x = data.roles[roles[-1]].x
-    if len(roles) == 1:
-        return x[row]
-    first = data.roles[roles[0]].x
-    inside = row < len(first)
-    return jnp.where(inside, first[jnp.minimum(row, len(first) - 1)],
-                     x[jnp.maximum(row - len(first), 0)])  # fmt: skip
+def linear(head: dict, z: Array) -> Array:
+    """[N, D] -> scores [N, C]."""
+    return product(z, head['kernel']) + head['bias'][None]
+
+
+def loss(parts: Parts, params, stats, frozen, batch: Image, alpha: float):
+    """Loss of the batch on this device; the graph is that of the batches on all devices."""
+    h, stats = parts.net.apply(params['net'], stats, batch.x, 'train')
+    scores = linear(params['head'], h)
+    log_prob = jax.nn.log_softmax(scores)
+    of_label = jnp.take_along_axis(log_prob, batch.y[:, None], 1)[:, 0]
+    value, rough = -jnp.mean(batch.weight * of_label), jnp.zeros(())
+    metrics = {'accuracy': jnp.mean(jnp.argmax(scores, 1) == batch.y), 'cross_entropy': value}
+    if parts.sim and alpha:
+        z = jax.lax.stop_gradient(parts.sim.features(frozen, batch.x))
+        h, z, y = map(from_all_devices, (h, z, batch.y))
+        rough = graph_penalty(parts.config.method, parts.sim, frozen, h, z, y)
+    return value + alpha * rough, ({**metrics, 'roughness': rough}, stats)
+
+
+def move(parts: Parts, carry, frozen, batch: Image, alpha: float, rate):
+    """One optimiser step, times `rate`: (params, opt_state, stats) -> the same, and metrics."""
+    params, opt_state, stats = carry
+    output = jax.value_and_grad(partial(loss, parts), has_aux=True)(
+        params, stats, frozen, batch, alpha
+    )
+    (value, (metrics, stats)), grads = over_devices(output)
+    step, opt_state = parts.tx.update(grads, opt_state, params)
+    params = optax.apply_updates(params, jax.tree.map(lambda u: rate * u, step))
+    metrics = {**metrics, 'loss': value, 'grad_norm': optax.tree.norm(grads)}
+    return (params, opt_state, stats), metrics
+
+
+def update(parts: Parts, state, batch: Image, key):
+    """One update, or as the paper's schedule has it at this step."""
+    fields, frozen = parts.config.method, state.extra['simnet']
+    carry = state.params, state.opt_state, state.extra['net']
+    if fields.schedule == 'plain':
+        carry, metrics = move(parts, carry, frozen, batch, fields.alpha, 1.0)
+    else:
+        carry, metrics = paper_step(parts, carry, frozen, batch, state.step)
+    params, opt_state, stats = carry
+    return TrainState(state.step + 1, params, opt_state, {**state.extra, 'net': stats}), metrics
+
+
+def paper_step(parts: Parts, carry, frozen, batch: Image, step):
+    """A step on the whole batch with the graph, or on small batches: `schedule` = 'paper'."""
+    fields, size = parts.config.method, parts.config.batch_size
+    epoch = step // -(-parts.total // size)
+    rate = 0.5 ** (epoch // fields.halve_epochs).astype(jnp.float32)
+    later = epoch - fields.first_epochs
+    pieces = size // fields.small_batch
+    # Every pieces-th image: the same small batches on any number of devices.
+    deal = lambda a: jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0)
+    small = jax.tree.map(deal, batch)
+
+    def in_small(carry):
+        one = lambda carry, batch: move(parts, carry, frozen, batch, 0.0, rate)
+        carry, metrics = jax.lax.scan(one, carry, small)
+        return carry, jax.tree.map(jnp.mean, metrics)
+
+    return jax.lax.cond(
+        (later >= 0) & (later % 2 == 0),
+        lambda carry: move(parts, carry, frozen, batch, fields.alpha, rate),
+        in_small,
+        carry,
+    )
 
 
 def graph_penalty(fields, sim: Similarity, frozen, h: Array, z: Array, y: Array) -> Array:
@@ -287,11 +273,11 @@ def _check(config, data) -> None:
                 f'config.batch_size={config.batch_size} must be a multiple of '
                 f'config.method.small_batch={fields.small_batch}'
             )
-        local = config.batch_size // jax.local_device_count()
+        local = config.batch_size // len(for_batch(config.batch_size))
         if local % (config.batch_size // fields.small_batch):
             raise InputError(
                 f'config.method.small_batch={fields.small_batch} must divide over '
-                f'{jax.local_device_count()} devices'
+                f'{len(for_batch(config.batch_size))} devices'
             )
         if min(fields.first_epochs, fields.halve_epochs - 1) < 0:
             raise InputError('config.method.first_epochs must be >= 0 and halve_epochs >= 1')

@@ -19,6 +19,7 @@ from anyshot_jax.ops import weighting
 from anyshot_jax.stages.similarity import Similarity, all_pairs, features_of, novel
 from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState
 
+REPORT = 'weak'
 DEFAULTS = {
     'simnet_from': '',  # the stage that learnt the similarity; '': cosine of the items' features
     'kind': 'mean',  # mean | rows | top | density | votes
@@ -33,6 +34,15 @@ KINDS = ('mean', 'rows', 'top', 'density', 'votes')
 
 
 def build(config, data):
+    """Weights of web images by their similarity.
+
+    Args:
+      config: of a run. data: with the roles web and test.
+    Returns:
+      The Method. Its extra: {}; it exports weight [N].
+    Raises:
+      InputError: a field that does not fit, or a role or stage that is missing.
+    """
     fields = config.method
     _check(config, data)
     sim = Similarity.of(data, fields.simnet_from)
@@ -105,12 +115,12 @@ def scores(fields, sim: Similarity, z: Array, web: Dataset) -> tuple[Array, np.n
     return jnp.asarray(score), within
 
 
-def _of_class(fields, own: Array) -> np.ndarray:
+def _of_class(fields, sim: Array) -> np.ndarray:
     """[n] from the similarities [n, n] of one class."""
     if fields.kind == 'density':
-        return np.asarray(weighting.density(own, fields.quantile))
+        return np.asarray(weighting.density(sim, fields.quantile))
     share = fields.share if fields.kind == 'top' else 1.0
-    return np.asarray(weighting.mean_similarity(own, columns=fields.kind != 'rows', share=share))
+    return np.asarray(weighting.mean_similarity(sim, columns=fields.kind != 'rows', share=share))
 
 
 def weights_of(fields, score: Array, web: Dataset) -> np.ndarray:

@@ -4,6 +4,12 @@ XLA:CPU runs a convolution fast only where it recognises its form, which inside 
 few of those that autodiff writes, and `vmap` over weights becomes a grouped convolution that does
 not end in useful time. So on a CPU the convolution is written as slices and ONE matmul: gather
 the taps along the width, multiply by [kw*C, kh*O], add the kh row-shifted results.
+
+A TPU's compiler makes a group a dimension of the batch and swaps kernel and image where that is
+less work, so that JAX's own convolution and derivatives are right there. A GPU's does neither: the
+second derivative would convolve 3x3 maps by kernels as large as the activations (14x14 taps for 9),
+which the pair of derivatives below takes away; and where each task has its own kernel
+(`GPU_BY_TASK`) it would call cuDNN with as many groups as there are tasks.
 """
 
 from collections.abc import Callable
@@ -16,7 +22,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from anyshot_jax.nets.pool import in_chunks
+from anyshot_jax.target import on_cpu, platform
 from anyshot_jax.types import InputError
+
+# On a GPU, where kernels differ from task to task: 'rows', slices and one batched matmul as on a
+# CPU, or 'grouped', one convolution of as many groups. Rows move some five times the bytes that an
+# ideal kernel would and no more, on tensor cores; grouped calls are fast only where cuDNN has a
+# kernel for the shape, which for derivatives by kernels (maps as kernels) it has not. Which one is
+# faster on a card: experiments/accelerator.py, item 1.
+GPU_BY_TASK = 'rows'
 
 _DIMS = ('NHWC', 'HWIO', 'NHWC')
 Pads = tuple[tuple[int, int], ...]  # (low, high) of each axis
@@ -25,7 +39,7 @@ Pads = tuple[tuple[int, int], ...]  # (low, high) of each axis
 def conv(x: Array, w: Array, *, padding: str = 'SAME', stride: int = 1) -> Array:
     """Convolve images with a kernel (cross-correlation, as in every deep-learning library).
 
-    Any order of reverse-mode derivative; no forward mode on a CPU (`jax.custom_vjp` inside).
+    Any order of reverse-mode derivative; no forward mode but on a TPU (`jax.custom_vjp` inside).
 
     Args:
       x: images [N, H, W, C], float32 or bfloat16.
@@ -42,17 +56,24 @@ def conv(x: Array, w: Array, *, padding: str = 'SAME', stride: int = 1) -> Array
     pads = tuple(lax.padtype_to_pads(x.shape[1:3], w.shape[:2], (stride, stride), padding))
     if any(n + sum(p) < k for n, p, k in zip(x.shape[1:3], pads, w.shape[:2], strict=True)):
         raise ValueError(f'kernel {w.shape[:2]} is larger than the image {x.shape[1:3]}')
-    if jax.default_backend() != 'cpu':  # GPU and TPU libraries have their own fast kernels
+    if not on_cpu():
+        if platform() == 'gpu' and stride == 1:
+            return _conv(x, w, pads)
         return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=_DIMS)
     kh, kw, c, o = w.shape
     if all(_sees_all(*axis, stride) for axis in zip(x.shape[1:3], pads, (kh, kw), strict=True)):
         return _dense(x, w, pads, stride)
-    if kh * kw * c <= kw * c + kh * o:  # few input channels: all taps are less to move than rows
+    if _few(kh, kw, c, o):
         p = patches(x, (kh, kw), pads, stride)
         return matmul(p, w.reshape(kh * kw * c, o)).astype(x.dtype)
     if stride == 1:
         return _conv(x, w, pads)
     return _add_rows(matmul(_taps(x, 2, kw, pads[1], stride), _as_matrix(w)), kh, pads[0], stride)
+
+
+def _few(kh: int, kw: int, c: int, o: int) -> bool:
+    """Whether there are so few input channels that all taps are less to move than rows."""
+    return kh * kw * c <= kw * c + kh * o
 
 
 def _sees_all(n: int, pad: tuple[int, int], k: int, stride: int) -> bool:
@@ -121,6 +142,63 @@ def _as_matrix(w: Array) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv(x: Array, w: Array, pads: Pads) -> Array:
+    return _by_rows(x, w, pads) if on_cpu() else _by_library(pads, 'conv')(x, w)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _wconv(x: Array, g: Array, pads: Pads) -> Array:
+    """dw[i, j, c, o] = sum over n, h, w of x[n, h+i-pad, w+j-pad, c] g[n, h, w, o]."""
+    return _kernel_by_rows(x, g, pads) if on_cpu() else _by_library(pads, 'wconv')(x, g)
+
+
+def _by_library(pads: Pads, which: str) -> Callable:
+    """`_conv` or `_wconv` by the library's convolution, per-task kernels as GPU_BY_TASK says."""
+    dims, form = {
+        'conv': (_DIMS, _by_slices),
+        'wconv': (('CHWN', 'IHWO', 'HWNC'), _kernel_by_slices),
+    }[which]
+    library = lambda x, w: lax.conv_general_dilated(x, w, (1, 1), pads, dimension_numbers=dims)
+    if GPU_BY_TASK == 'grouped':
+        return library
+    function = jax.custom_batching.custom_vmap(library)
+
+    @function.def_vmap
+    def by_task(size, batched, x, w):
+        if which == 'conv' and batched == [True, False]:  # one kernel for all: a longer batch
+            y = function(x.reshape(-1, *x.shape[2:]), w)
+            return y.reshape(size, -1, *y.shape[1:]), True
+        axes = [0 if b else None for b in batched]
+        return jax.vmap(partial(form, pads=pads), axes)(x, w), True
+
+    return function
+
+
+def _by_slices(x: Array, w: Array, pads: Pads) -> Array:
+    if not _few(*w.shape):
+        return _by_rows(x, w, pads)
+    p = patches(x, w.shape[:2], pads, 1)
+    return matmul(p, w.reshape(-1, w.shape[3])).astype(x.dtype)
+
+
+def _kernel_by_slices(x: Array, g: Array, pads: Pads) -> Array:
+    c, o = x.shape[3], g.shape[3]
+    kh, kw = _kernel_size(x, g, pads)
+    if not _few(kh, kw, c, o):
+        return _kernel_by_rows(x, g, pads)
+    p = patches(x, (kh, kw), pads, 1).reshape(-1, kh * kw * c)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    dims = (((0,), (0,)), ((), ()))
+    dw = lax.dot_general(p, g.reshape(-1, o), dims, preferred_element_type=wide)
+    return dw.astype(x.dtype).reshape(kh, kw, c, o)
+
+
+def _kernel_size(x: Array, g: Array, pads: Pads) -> tuple[int, ...]:
+    return tuple(
+        n + sum(p) - m + 1 for n, p, m in zip(x.shape[1:3], pads, g.shape[1:3], strict=True)
+    )
+
+
+def _by_rows(x: Array, w: Array, pads: Pads) -> Array:
     kh, kw = w.shape[:2]
     m = _as_matrix(w)
 
@@ -131,11 +209,9 @@ def _conv(x: Array, w: Array, pads: Pads) -> Array:
     return in_chunks(rows, x, item_bytes=item)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _wconv(x: Array, g: Array, pads: Pads) -> Array:
-    """dw[i, j, c, o] = sum over n, h, w of x[n, h+i-pad, w+j-pad, c] g[n, h, w, o]."""
+def _kernel_by_rows(x: Array, g: Array, pads: Pads) -> Array:
     c, o = x.shape[3], g.shape[3]
-    kh, kw = (n + sum(p) - m + 1 for n, p, m in zip(x.shape[1:3], pads, g.shape[1:3], strict=True))
+    kh, kw = _kernel_size(x, g, pads)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     back = _transposed_pads(pads, (kh, kw))[0]
 

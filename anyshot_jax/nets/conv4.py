@@ -13,6 +13,7 @@ from jax import Array, lax
 from anyshot_jax.nets.conv import Conv, compute_dtype, matmul, patches
 from anyshot_jax.nets.norm import BatchNorm
 from anyshot_jax.nets.pool import in_chunks, max_index, max_pool, pick, unpool
+from anyshot_jax.target import on_cpu
 
 
 class Conv4(nn.Module):
@@ -46,10 +47,10 @@ class Conv4(nn.Module):
             # No bias: the normalisation that follows would take it away again.
             conv = Conv(self.features, padding=self.padding[i], use_bias=False, name=f'conv{i + 1}')
             y = conv(x)
-            moments, pool = None, partial(max_pool, y) if self.pools[i] else None
+            moments, pool = None, max_pool if self.pools[i] else None
             w = conv.variables['params']['kernel']
             small = 2 * w[..., 0].size <= w.shape[-1] and x.dtype == w.dtype
-            if small and jax.default_backend() == 'cpu':
+            if small and on_cpu():
                 # Few input channels: all that is wanted of y can be had without storing y.
                 p = _padded_patches(x, w, self.padding[i])
                 moments = _moments(p, w)
@@ -89,7 +90,7 @@ def _moments(p: Array, w: Array) -> tuple[Array, Array]:
     return (mean @ w)[..., 0, :], jnp.maximum(jnp.sum(w * (cov @ w), -2), 0.0)
 
 
-def _conv_max_pool(p: Array, w: Array, sign: Array) -> Array:
+def _conv_max_pool(p: Array, w: Array, _: Array, sign: Array) -> Array:
     """max_pool(patches x kernel, sign), the product never stored: [..., N, H' // 2, W' // 2, O]."""
     *lead, h, wid, k = p.shape
     p = p.reshape(-1, h, wid, k)[:, : h // 2 * 2, : wid // 2 * 2]

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from anyshot_jax.target import on_cpu
+
 _AXES = (-4, -3, -2)  # images, height, width; axes before them are tasks
 
 
@@ -20,22 +22,23 @@ def batch_norm(
     var: Array | None = None,
     *,
     eps: float = 1e-5,
-    pool: Callable[[Array], Array] | None = None,
+    pool: Callable[[Array, Array | None], Array] | None = None,
 ) -> tuple[Array, Array, Array]:
     """Normalise each channel, by the given statistics or by those of each task's own images.
 
-    One pass over x: var = E[(x-s)^2] - (E[x-s])^2 with s the mean of the task's first image, so
-    nothing cancels unless that image's mean lies many deviations from the others' (relative error
-    of var about 1e-7 * (1 + (mean - s)^2 / var)); var is clamped at 0.
+    var = E[(x-s)^2] - (E[x-s])^2, clamped at 0. On a CPU one pass over x: s is the mean of the
+    task's first image, so that nothing cancels unless it lies many deviations from the others'
+    (relative error of var about 1e-7 * (1 + (mean - s)^2 / var)). On an accelerator two: s is the
+    mean itself, for a TPU has the images of a batch side by side and would read them all for one.
 
     Args:
       x: [..., N, H, W, C]; leading axes are tasks, each with its own statistics.
       scale, bias: [C].
       mean, var: [C] or [..., C] as the leading axes of x, or None for the statistics of x.
       eps: added to the variance.
-      pool: from a sign [C] to the pooled x, as `partial(max_pool, x)`: gives the pooled result.
-        Pooling is done first, so that scale and shift see a quarter of the entries (where scale
-        is negative the minimum of x gives the maximum of y, hence the sign).
+      pool: as `max_pool`, from x and a sign [C] (None: all +1) to the pooled x: gives the pooled
+        result. Pooling is done first, so that scale and shift see a quarter of the entries (where
+        scale is negative the minimum of x gives the maximum of y, hence the sign).
     Returns:
       y like x, and the mean and (biased) variance used: [..., C], or as given.
     """
@@ -45,19 +48,28 @@ def batch_norm(
         raise ValueError('give both mean and var, or neither')
     wide = jnp.promote_types(x.dtype, jnp.float32)
     scale, bias = _expand(scale, x.ndim, wide), _expand(bias, x.ndim, wide)
+    sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
+    flip = pool is not None and mean is None and not on_cpu()
+    if flip:  # at once, where x is made: an accelerator would write sign * x beside x
+        x = x * sign
     if mean is None or var is None:
-        first = x[..., :1, :, :, :].astype(wide)
-        origin = lax.stop_gradient(first.mean(_AXES, keepdims=True))
+        shown = (x[..., :1, :, :, :] if on_cpu() else x).astype(wide).mean(_AXES, keepdims=True)
+        origin = lax.stop_gradient(shown)
         centred = x.astype(wide) - origin
-        m = centred.mean(_AXES, keepdims=True)
+        # The mean of what is centred by its own mean is 0, but has a derivative.
+        m = centred.mean(_AXES, keepdims=True) if on_cpu() else shown - origin
         v = jnp.maximum((centred * centred).mean(_AXES, keepdims=True) - m * m, 0.0)
         mean, var = (m + origin).squeeze(_AXES), v.squeeze(_AXES)
+        if flip:
+            mean = mean * sign.reshape(-1).astype(wide).reshape((1,) * (mean.ndim - 1) + (-1,))
     else:
         origin = jnp.zeros((1,) * x.ndim, wide)
         m, v = _expand(mean, x.ndim, wide), _expand(var, x.ndim, wide)
     a = scale * lax.rsqrt(v + eps)
-    if pool is not None:
-        x = pool(jnp.where(scale < 0, -1, 1).astype(x.dtype).reshape(-1))
+    if flip and pool is not None:
+        x, a = pool(x, None), a * sign.astype(wide)
+    elif pool is not None:
+        x = pool(x, sign.reshape(-1))
     y = (x.astype(wide) - origin) * a + (bias - m * a)
     return y.astype(x.dtype), mean, var
 
@@ -89,7 +101,7 @@ class BatchNorm(nn.Module):
         *,
         train: bool,
         transductive: bool = False,
-        pool: Callable[[Array], Array] | None = None,
+        pool: Callable[[Array, Array | None], Array] | None = None,
         moments: tuple[Array, Array] | None = None,
     ) -> Array:
         c = x.shape[-1]

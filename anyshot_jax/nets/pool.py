@@ -1,4 +1,9 @@
-"""Max-pooling whose derivatives are elementwise (XLA's select-and-scatter is slow on a CPU)."""
+"""Max-pooling, differentiable to any order.
+
+On a CPU, where XLA's select-and-scatter is slow, the place of each maximum is kept and derivatives
+are elementwise. On an accelerator that index would be written and read again with all that it is
+spread out to, and select-and-scatter is fast: there maxima are found again from the input.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from anyshot_jax.target import on_cpu
 
 _CACHE = 4 << 20  # bytes, of one core's second-level cache
 
@@ -28,9 +35,17 @@ def max_pool(x: Array, sign: Array | None = None) -> Array:
     if x.ndim < 3 or min(x.shape[-3:-1]) < 2:
         raise ValueError(f'max_pool needs [..., H, W, C] with H, W >= 2, got {x.shape}')
     lead, (h, w, c) = x.shape[:-3], x.shape[-3:]
-    sign = jnp.ones((c,), x.dtype) if sign is None else sign.astype(x.dtype)
     x = x.reshape(-1, h, w, c)[:, : h // 2 * 2, : w // 2 * 2]
-    return _pool(x, lax.stop_gradient(sign))[0].reshape(*lead, h // 2, w // 2, c)
+    if sign is None and not on_cpu():
+        return _pool_again(x).reshape(*lead, h // 2, w // 2, c)
+    sign = jnp.ones((c,), x.dtype) if sign is None else sign.astype(x.dtype)
+    sign = lax.stop_gradient(sign)
+    if on_cpu():
+        y = _pool(x, sign)[0]
+    else:
+        sign = sign.reshape(1, 1, 1, -1)
+        y = _pool_again(x * sign) * sign
+    return y.reshape(*lead, h // 2, w // 2, c)
 
 
 def in_chunks(f: Callable, *xs: Array, item_bytes: int) -> Any:
@@ -48,7 +63,7 @@ def in_chunks(f: Callable, *xs: Array, item_bytes: int) -> Any:
         return f(*xs)
     size = max(1, _CACHE // item_bytes)
     k = next(k for k in range(1, n + 1) if n % k == 0 and n // k <= size)
-    if k == 1 or jax.default_backend() != 'cpu':
+    if k == 1 or not on_cpu():
         return f(*xs)
     ys = lax.map(lambda args: f(*args), tuple(x.reshape(k, n // k, *x.shape[1:]) for x in xs))
     return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), ys)
@@ -101,3 +116,38 @@ def _pool_fwd(x: Array, sign: Array) -> tuple[tuple[Array, Array], Array]:
 _pool.defvjp(_pool_fwd, lambda index, g: (unpool(g[0], index), None))
 unpool.defvjp(lambda g, i: (unpool(g, i), i), lambda i, u: (pick(u, i), None))
 pick.defvjp(lambda x, i: (pick(x, i), i), lambda i, u: (unpool(u, i), None))
+
+
+# The same three for accelerators, without an index: places are those of the maxima of x.
+
+
+def _windows(x: Array) -> Array:
+    window = (1, 2, 2, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, window, 'VALID')
+
+
+@jax.custom_vjp
+def _pool_again(x: Array) -> Array:
+    return _windows(x)
+
+
+@jax.custom_vjp
+def _unpool_again(g: Array, x: Array) -> Array:
+    """[N, h, w, C] -> [N, 2h, 2w, C]: each entry to where x has the window's first maximum."""
+    return jax.vjp(_windows, x)[1](g)[0]
+
+
+@jax.custom_vjp
+def _pick_again(u: Array, x: Array) -> Array:
+    """[N, 2h, 2w, C] -> [N, h, w, C]: of each window the entry where x has its first maximum."""
+    y = _windows(x)
+    *rest, last = zip(_corners(u), _corners(x), strict=True)
+    picked = last[0]
+    for own, corner in reversed(rest):
+        picked = jnp.where(corner == y, own, picked)
+    return picked
+
+
+_pool_again.defvjp(lambda x: (_pool_again(x), x), lambda x, g: (_unpool_again(g, x),))
+_unpool_again.defvjp(lambda g, x: (_unpool_again(g, x), x), lambda x, u: (_pick_again(u, x), None))
+_pick_again.defvjp(lambda u, x: (_pick_again(u, x), x), lambda x, g: (_unpool_again(g, x), None))

@@ -42,7 +42,7 @@ class Relation(nn.Module):
         from_s = _flat(conv, x_s, kernel[:, :, :c])
         from_s += bias.reshape((1,) * (from_s.ndim - 1) + (-1,))
         from_q = _flat(conv, x_q, kernel[:, :, c:])
-        pool = lambda sign: max_pool_pairs(from_q, from_s, sign)
+        pool = lambda _, sign: max_pool_pairs(from_q, from_s, sign)
         norm = BatchNorm(name='norm1')
         moments = pair_moments(from_q, from_s)
         x = norm(from_q, train=train, transductive=transductive, pool=pool, moments=moments)

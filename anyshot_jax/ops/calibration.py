@@ -43,12 +43,12 @@ def fit_temperature(score: Array, label: Array) -> float:
     def loss(log_temperature):
         logits = (score - top) / np.exp(log_temperature)
         logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-        own = logp[np.arange(num), label]
-        return -np.mean((1 - share) * own + share * logp.mean(1))
+        of_label = logp[np.arange(num), label]
+        return -np.mean((1 - share) * of_label + share * logp.mean(1))
 
     middle = np.log(spread)
-    found = minimize_scalar(loss, bounds=(middle - 7, middle + 5), method='bounded')
-    return float(np.exp(found.x))
+    result = minimize_scalar(loss, bounds=(middle - 7, middle + 5), method='bounded')
+    return float(np.exp(result.x))
 
 
 def fit_threshold(best: Array, false_alarm: float) -> tuple[float, float]:

@@ -57,8 +57,8 @@ def triplet(key: jax.Array, dist: jax.Array, y: jax.Array, margin: float, mining
     Returns:
       []; 0 where there is no triplet.
     """
-    own = jnp.eye(len(y), dtype=bool)
-    positive = (y[:, None] == y[None, :]) & ~own
+    diagonal = jnp.eye(len(y), dtype=bool)
+    positive = (y[:, None] == y[None, :]) & ~diagonal
     negative = y[:, None] != y[None, :]
     if mining == 'semi_hard':
         beyond = negative[:, None, :] & (dist[:, None, :] > dist[:, :, None])  # [a, p, n]

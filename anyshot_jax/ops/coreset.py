@@ -9,6 +9,9 @@ vectors keeps its scores from when it was last looked at. They only ever fall, s
 whose kept score is the largest is the only one that has to be brought up to date: if it stays the
 largest, its vector is the next choice. Blocks thus meet many new choices at once, in one matrix
 product (lazy evaluation as in Minoux, 1978). What is chosen is what the plain loop chooses.
+
+An accelerator gets the plain loop: its memory is fast, and a loop whose end only the device knows
+makes a GPU wait for the host in every round.
 """
 
 from typing import NamedTuple
@@ -17,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from anyshot_jax.target import on_cpu
 from anyshot_jax.types import Array
 
 BLOCK, BATCH = 2048, 64  # vectors looked at together, and choices that they meet at once
@@ -53,8 +57,24 @@ def greedy_coreset(key: jax.Array, x: Array, num: int, starts: int = 10) -> jax.
     if not 0 < num <= n:
         raise ValueError(f'greedy_coreset: num={num} must be 1..{n}')
     row = jax.random.choice(key, n, (min(starts, n),), replace=False)
+    if not on_cpu():
+        return _plain(x, row, num=num)
     block = min(BLOCK, n)
     return _greedy(x, row, num=num, block=block)
+
+
+@jax.jit(static_argnames=('num',))
+def _plain(x: jax.Array, row: jax.Array, *, num: int) -> jax.Array:
+    x = x - x.mean(0, keepdims=True)
+    score = jnp.square(jnp.sqrt(_squared(x, x[row])).mean(1))
+
+    def choose(i, state):
+        score, chosen = state
+        top = score.argmax().astype(jnp.int32)
+        score = jnp.minimum(score, _squared(x, x[top][None])[:, 0])
+        return score.at[top].set(CHOSEN), chosen.at[i].set(top)
+
+    return lax.fori_loop(0, num, choose, (score, jnp.zeros(num, jnp.int32)))[1]
 
 
 @jax.jit(static_argnames=('num', 'block'))

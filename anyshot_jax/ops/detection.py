@@ -28,8 +28,8 @@ def area_under(positive: Array, negative: Array, limit: float = 1.0) -> Array:
 
 def _rates(positive: Array, negative: Array) -> tuple[Array, Array]:
     """Shares of the sorted negatives that score higher than each positive; that reach it."""
-    found = [np.searchsorted(negative, positive, side=side) for side in ('right', 'left')]
-    above, reached = (1 - f / len(negative) for f in found)
+    counts = [np.searchsorted(negative, positive, side=side) for side in ('right', 'left')]
+    above, reached = (1 - f / len(negative) for f in counts)
     return above, reached
 
 

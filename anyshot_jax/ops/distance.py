@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from anyshot_jax.ops.product import product
+
 
 def squared_euclidean(a: jax.Array, b: jax.Array) -> jax.Array:
     """Squared Euclidean distances |a_i - b_j|^2, by |a|^2 + |b|^2 - 2 a.b.
@@ -13,7 +15,7 @@ def squared_euclidean(a: jax.Array, b: jax.Array) -> jax.Array:
       dist [N, M], >= 0 (rounding below 0 is cut off; near-equal vectors lose digits to
       cancellation: the absolute error is about 1e-6 of |a|^2 in float32).
     """
-    dot = a @ b.T
+    dot = product(a, b.T)
     dist = jnp.sum(a * a, -1)[:, None] + jnp.sum(b * b, -1)[None, :] - 2 * dot
     return jnp.maximum(dist, 0)
 
@@ -26,7 +28,7 @@ def cosine(a: jax.Array, b: jax.Array, eps: float = 1e-8) -> jax.Array:
     Returns:
       sim [N, M] in [-1, 1].
     """
-    return unit(a, eps) @ unit(b, eps).T
+    return product(unit(a, eps), unit(b, eps).T)
 
 
 def unit(x: jax.Array, eps: float = 1e-8) -> jax.Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from anyshot_jax.ops.distance import squared_euclidean, unit
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 
 
@@ -17,7 +18,7 @@ def graph_embedding(
 ) -> jax.Array:
     """`cosine_graph` of samples x [M, D], whose documentation it shares."""
     # Scaled after the product: one pass over x instead of three.
-    dot = x @ x.T
+    dot = product(x, x.T)
     scale = jax.lax.rsqrt(jnp.maximum(jnp.diagonal(dot), 1e-8))
     sim = dot * scale[:, None] * scale[None, :]
     return cosine_graph(
@@ -58,7 +59,8 @@ def cosine_graph(
     degree = sim.sum(0)
     scale = jnp.where(degree > eps, jax.lax.rsqrt(jnp.maximum(degree, eps)), 0)
     walk = sim * scale[:, None] * scale[None, :] + self_weight * own
-    walk = jnp.linalg.matrix_power(walk, power)
+    with jax.default_matmul_precision('highest'):
+        walk = jnp.linalg.matrix_power(walk, power)
     return jnp.where(both, jax.nn.softmax(jnp.where(both, walk, -1e30), axis=-1), 0)
 
 
@@ -122,4 +124,4 @@ def cosine_gap(h: jax.Array, affinity: jax.Array) -> jax.Array:
     Args and Returns: as in `smoothness`, A in 0..1.
     """
     h = unit(h)
-    return jnp.mean((h @ h.T - affinity) ** 2)
+    return jnp.mean((product(h, h.T) - affinity) ** 2)

@@ -56,10 +56,10 @@ def adapt(
         if jnp.shape(rate)[:1] != (steps,):
             raise ValueError(f'lr has leaves {jnp.shape(rate)} for {steps} steps')
 
-    def step(params, given):
-        rates, own = given
-        known = () if inputs is None else (own,)
-        grads, aux = jax.grad(loss, has_aux=True)(params, *known)
+    def step(params, per_step_inputs):
+        rates, input_ = per_step_inputs
+        extra_args = () if inputs is None else (input_,)
+        grads, aux = jax.grad(loss, has_aux=True)(params, *extra_args)
         if first_order:
             grads = jax.lax.stop_gradient(grads)
         moved = jax.tree.map(lambda p, g, r: p - r * g, params, grads, rates if per_step else lr)
@@ -69,9 +69,9 @@ def adapt(
         unroll = 0  # wholly; 1 would leave a loop of one trip
     if remat:
         step = jax.checkpoint(step)
-    given = (lr if per_step else None, inputs)
-    params, seen = jax.lax.scan(step, params, given, length=steps, unroll=unroll)
-    return Adapted(params, *seen)
+    per_step_inputs = (lr if per_step else None, inputs)
+    params, outputs = jax.lax.scan(step, params, per_step_inputs, length=steps, unroll=unroll)
+    return Adapted(params, *outputs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4, 5, 6))

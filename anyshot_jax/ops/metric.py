@@ -98,3 +98,11 @@ def precision_curve(hits: Hits, recalls: Any) -> jax.Array:
     best = jax.lax.cummax(precision, reverse=True)
     first = jnp.ceil(recalls * hits.total - 1e-4).astype(jnp.int32) - 1
     return best[jnp.clip(first, 0, len(best) - 1)]
+
+
+def harmonic_mean(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Harmonic mean of two accuracies [...] >= 0, of seen and unseen classes; 0 if both are 0.
+
+    Xian, Schiele, Akata, "Zero-shot learning: the good, the bad and the ugly", CVPR 2017, eq. 4.
+    """
+    return 2 * a * b / jnp.maximum(a + b, 1e-12)

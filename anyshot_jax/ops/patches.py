@@ -84,12 +84,12 @@ def kernels(channels: tuple[int, ...], dim: int) -> list[tuple[int, np.ndarray]]
         for layer, j in (divmod(joined, dim) for joined in range(start, end)):
             first, last = layer_bins[layer][j]
             weight[layer][first:last, i] += 1 / (last - first) / (end - start)
-    found = []
+    result = []
     for c, w in zip(channels, weight, strict=True):
         reached = np.flatnonzero(w.any(0))
         w = w[:, reached[0] : reached[-1] + 1]
-        found.append((int(reached[0]), w.reshape(c, 9, -1).swapaxes(0, 1)))
-    return found
+        result.append((int(reached[0]), w.reshape(c, 9, -1).swapaxes(0, 1)))
+    return result
 
 
 def _convolve(x: jax.Array, kernel: Array) -> jax.Array:

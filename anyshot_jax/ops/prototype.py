@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.transport import sinkhorn
 
 
@@ -18,7 +19,7 @@ def class_means(x: jax.Array, y: jax.Array, ways: int) -> jax.Array:
     """
     member = jax.nn.one_hot(y, ways, axis=0, dtype=x.dtype)  # [W, N]
     share = member / jnp.maximum(member.sum(1, keepdims=True), 1)
-    return (share @ x.reshape(x.shape[0], -1)).reshape(ways, *x.shape[1:])
+    return product(share, x.reshape(x.shape[0], -1)).reshape(ways, *x.shape[1:])
 
 
 def nearest_per_class(sim: jax.Array, y: jax.Array, ways: int) -> jax.Array:
@@ -79,11 +80,11 @@ def class_centres(
     """
     rows = jnp.ones_like(x_q[:, 0]) if rows is None else rows
     columns = jnp.ones_like(x_s[0], shape=weight_s.shape[1:]) if columns is None else columns
-    given, mass = weight_s.T @ x_s, weight_s.sum(0)[:, None]
+    given, mass = product(weight_s.T, x_s), weight_s.sum(0)[:, None]
     limits = {'sharpness': sharpness, 'tolerance': tolerance, 'max_rounds': max_rounds}
     # A centre is a mean of rows, and its products with queries follow from those of rows with each
     # other, so that a round costs W * Q^2 whatever D is. The centres themselves come last.
-    similar, given_q = x_q @ x_q.T, given @ x_q.T
+    similar, given_q = product(x_q, x_q.T), product(given, x_q.T)
 
     def plan(dot, potential):
         # Distances less |x_q|^2, the same for all classes, and less |centre|^2, the same for all
@@ -96,13 +97,13 @@ def class_centres(
         dot, potential = carry  # of the centres with x_q
         share, potential = plan(dot, potential)
         total = jnp.maximum(mass + share.sum(1, keepdims=True), 1e-12)
-        dot = dot + step * ((given_q + share @ similar) / total - dot)
+        dot = dot + step * ((given_q + product(share, similar)) / total - dot)
         return (dot, potential), (share, total)
 
     centres, dot = (a / jnp.maximum(mass, 1e-12) for a in (given, given_q))
     start = dot, -sharpness * jnp.sum(centres * centres, 1)
     carry, (share, total) = jax.lax.scan(move, start, length=rounds)
-    mean = (given[None] + share @ x_q) / total
+    mean = (given[None] + product(share, x_q)) / total
 
     def follow(centres, mean):
         centres = centres + step * (mean - centres)

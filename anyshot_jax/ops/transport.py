@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn import logsumexp
 
+from anyshot_jax.target import platform
+
 FAR = 1e10  # no scaling goes beyond this at once
 PLAIN = 50  # rounds between two in logarithms
 
@@ -57,7 +59,10 @@ def sinkhorn(
 
         more = lambda state: far_off(*state[1:]) & (state[2] < count + PLAIN)
         start = jnp.ones_like(columns), jnp.full_like(kernel, jnp.inf, shape=()), count + 1
-        v, error, count = jax.lax.while_loop(more, scale, start)
+        if platform() == 'gpu':  # which would wait for the host to be told to go on, every round
+            v, error, count = jax.lax.fori_loop(0, PLAIN, lambda _, s: scale(s), start)
+        else:
+            v, error, count = jax.lax.while_loop(more, scale, start)
         u, total = row_scales(v)
         v = columns / jnp.maximum(total, 1 / FAR)
         return kernel * u * v, potential + jnp.log(v), error, count

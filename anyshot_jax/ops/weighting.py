@@ -7,6 +7,8 @@ Chen, Niu, Liu, Zhang, "Weak-shot fine-grained classification via similarity tra
 import jax
 import jax.numpy as jnp
 
+from anyshot_jax.ops.product import product
+
 
 def mean_similarity(
     sim: jax.Array,
@@ -46,10 +48,10 @@ def _top_mean(sim: jax.Array, counted: jax.Array, share: float) -> jax.Array:
     if share >= 1:
         return jnp.where(counted, sim, 0).sum(1) / jnp.maximum(number, 1)
     # Rounded before the floor: 0.3 * 10 is 2.9999998 in single precision.
-    kept = jnp.maximum(jnp.floor(jnp.round(share * number, 4)), 1)
+    num_kept = jnp.maximum(jnp.floor(jnp.round(share * number, 4)), 1)
     ordered = -jnp.sort(jnp.where(counted, -sim, jnp.inf), axis=1)
-    first = jnp.arange(sim.shape[1])[None, :] < jnp.minimum(kept, number)[:, None]
-    return jnp.where(first, ordered, 0).sum(1) / jnp.minimum(kept, jnp.maximum(number, 1))
+    first = jnp.arange(sim.shape[1])[None, :] < jnp.minimum(num_kept, number)[:, None]
+    return jnp.where(first, ordered, 0).sum(1) / jnp.minimum(num_kept, jnp.maximum(number, 1))
 
 
 def density(sim: jax.Array, quantile: float, *, valid: jax.Array | None = None) -> jax.Array:
@@ -84,7 +86,7 @@ def normalise(weight: jax.Array, label: jax.Array, num_classes: int) -> jax.Arra
       [N], with mean 1 in every class; 1 for all items of a class whose weights are all 0.
     """
     member = jax.nn.one_hot(label, num_classes, dtype=weight.dtype)
-    total, count = weight @ member, member.sum(0)
+    total, count = product(weight, member), member.sum(0)
     mean = (total / jnp.maximum(count, 1))[label]
     return jnp.where(mean > 1e-12, weight / jnp.maximum(mean, 1e-12), 1.0)
 
@@ -102,8 +104,8 @@ def bounded(
     Returns:
       [N] in 0..1; 1 for all items of a class whose quantile is 0.
     """
-    own = label[:, None] == jnp.arange(num_classes)[None, :]
-    q = jnp.nanquantile(jnp.where(own, weight[:, None], jnp.nan), quantile, axis=0)[label]
+    is_label = label[:, None] == jnp.arange(num_classes)[None, :]
+    q = jnp.nanquantile(jnp.where(is_label, weight[:, None], jnp.nan), quantile, axis=0)[label]
     return jnp.where(q > 1e-12, jnp.minimum(weight / (bound * jnp.maximum(q, 1e-12)), 1), 1.0)
 
 
@@ -120,7 +122,7 @@ def votes(sim: jax.Array, label: jax.Array, weight: jax.Array, num_classes: int)
     sim = jnp.where(other, (sim + sim.T) / 2, 0)
     member = jax.nn.one_hot(label, num_classes, dtype=sim.dtype) * weight[:, None]
     mass = member.sum(0, keepdims=True) - member
-    return jnp.where(mass > 1e-9, sim @ member / jnp.maximum(mass, 1e-9), 0)
+    return jnp.where(mass > 1e-9, product(sim, member) / jnp.maximum(mass, 1e-9), 0)
 
 
 def vote_weights(sim: jax.Array, label: jax.Array, num_classes: int, rounds: int) -> jax.Array:
@@ -139,9 +141,9 @@ def vote_weights(sim: jax.Array, label: jax.Array, num_classes: int, rounds: int
     alone = jax.nn.one_hot(label, num_classes).sum(0)[label] < 2
 
     def again(_, weight):
-        found = votes(sim, label, weight, num_classes)
-        own = jnp.take_along_axis(found, label[:, None], 1)[:, 0]
-        return jnp.where(alone, 1, own * own / jnp.maximum(found.sum(1), 1e-9))
+        shares = votes(sim, label, weight, num_classes)
+        of_label = jnp.take_along_axis(shares, label[:, None], 1)[:, 0]
+        return jnp.where(alone, 1, of_label * of_label / jnp.maximum(shares.sum(1), 1e-9))
 
     return jax.lax.fori_loop(0, rounds, again, jnp.ones(len(label), sim.dtype))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anyshot_jax.ops.distance import unit
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 
 
@@ -55,13 +56,13 @@ def fit_whitening(
     dim, num = x.shape[1], there.sum()
     # The smaller of the two matrices with the same eigenvalues.
     if len(x) < dim:
-        value, vector = jnp.linalg.eigh(around @ around.T / num)
-        axes = around.T @ (vector / jnp.sqrt(jnp.maximum(value, 1e-30) * num)[None])
+        value, vector = jnp.linalg.eigh(product(around, around.T) / num)
+        axes = product(around.T, vector / jnp.sqrt(jnp.maximum(value, 1e-30) * num)[None])
         # Directions without scatter have no axis here: they are with the rest.
         used = value > 1e-6 * value[-1]
         axes = jnp.where(used[None], axes, 0)
     else:
-        value, axes = jnp.linalg.eigh(around.T @ around / num)
+        value, axes = jnp.linalg.eigh(product(around.T, around) / num)
     trace = jnp.sum(around * around) / (num * dim)
     return Whitening(
         shift=shift,
@@ -76,5 +77,5 @@ def fit_whitening(
 def whiten(fitted: Whitening, x: jax.Array, parts: Sequence[int]) -> jax.Array:
     """[N, D] as the fit says, around 0; vectors of an item's class scatter by about 1 each way."""
     z = standardise(x, fitted.shift, fitted.scale, parts) - fitted.mean[None]
-    along = z @ fitted.axes
-    return fitted.rest * z + (along * (fitted.gain - fitted.rest)[None]) @ fitted.axes.T
+    along = product(z, fitted.axes)
+    return fitted.rest * z + product(along * (fitted.gain - fitted.rest)[None], fitted.axes.T)

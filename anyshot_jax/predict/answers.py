@@ -19,6 +19,7 @@ from anyshot_jax.types import Array, InputError
 
 TOGETHER = 1024  # images that a transductive method answers in one call: its memory is their square
 UNSURE, UNKNOWN, WRONG, EACH, ERRORS = 200, 60, 60, 4, 50  # images kept for a report
+SURE = 0.9  # probability from which an answer isn't listed as unsure
 COPY = 0.9999  # similarity from which an image is one of the support
 
 
@@ -155,7 +156,7 @@ class Tally:
         """names: the classes. unknown: the prediction for what is of no class, if there is one."""
         self.names, self.unknown_name = list(names), unknown
         self.known = {*names, unknown} - {''}
-        self.total = self.unknown = self.failed = self.copies = 0
+        self.total = self.unknown = self.failed = self.copies = self.below_sure = 0
         self.predicted: Counter[str] = Counter()
         self.confusion: Counter[tuple[str, str]] = Counter()  # (label, prediction)
         self.stranger_labels: Counter[str] = Counter()
@@ -188,7 +189,9 @@ class Tally:
         if a.unknown:
             self._unknown.add(a.similarity, a)
             return
-        self._unsure.add(a.probability, a)
+        self.below_sure += a.probability < SURE
+        if a.probability < SURE:
+            self._unsure.add(a.probability, a)
         # The same sample in whatever order they come.
         drawn = hashlib.blake2b(a.path.encode('utf-8', 'replace'), digest_size=8).hexdigest()
         self._samples.setdefault(a.prediction, _Least(EACH)).add(int(drawn, 16), a)

@@ -46,12 +46,16 @@ class Request(NamedTuple):
     foreground: str = 'none'
     memory: int = 10_000
     false_alarm: float = 0.01
+    share: float = 0.0
+    cosine: bool = False
     save: str = ''
     on_error: str = 'raise'
     overwrite: bool = False
 
 
-OF_DETECTOR = ('encoder', 'size', 'tile', 'turns', 'foreground', 'memory', 'false_alarm')
+OF_DETECTOR = (
+    'encoder', 'size', 'tile', 'turns', 'foreground', 'memory', 'false_alarm', 'share', 'cosine',
+)  # fmt: skip
 
 
 def is_asked(good: str, types: str, model: str) -> bool:

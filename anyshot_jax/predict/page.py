@@ -10,8 +10,8 @@ from markupsafe import Markup
 from anyshot_jax.classify.picture_input import SEEN
 from anyshot_jax.data.readers.images import Reading, read_image, read_images
 from anyshot_jax.data.readers.notes import Notes
-from anyshot_jax.predict import page_classes
-from anyshot_jax.predict.answers import EACH, Answer, Tally
+from anyshot_jax.predict import page_classes, page_examples
+from anyshot_jax.predict.answers import EACH, SURE, Answer, Tally
 from anyshot_jax.predict.page_classes import Support
 from anyshot_jax.report import figures
 from anyshot_jax.report.page import (
@@ -54,17 +54,18 @@ def page(
     shown = [a for group in groups for a in group]
     show = _Cards(root, shown, support, tally.known, classifier.reading_)
     parts = [
+        page_examples.held_out(classifier, support),
         page_classes.classes(tally, classifier, support),
         _wrong(tally, show),
         _unsure(tally, show),
         _strange(tally, classifier, show),
         _sampled(kept, len(samples), show),
         page_classes.confusion(tally, support),
-        page_classes.suspicious(classifier, support),
+        page_examples.suspicious(classifier, support),
         _errors(tally),
         section('settings', 'Settings', fields(settings.items())),
     ]
-    title = f'Images of {root.name or root}'
+    title = f'Answers for {root.name or root}'
     head = _headline(title, tally, classifier, seconds, [p for p in parts if p], notes)
     return document(title, head + join(parts))
 
@@ -81,13 +82,13 @@ def _headline(
     if tally.accuracy is not None:
         asked = f'of {tally.confusion.total():,} whose class is known'
         tiles.insert(1, ('accuracy', percent(tally.accuracy), asked))
-    said = []
-    if classifier.threshold_ is None:
-        said.append('No class has two examples, so nothing tells what is of no known class.')
-    elif classifier.false_alarm_ is not None:
+    elif (right := page_examples.accuracy(classifier)) is not None:
+        tiles.insert(1, ('examples right', percent(right), 'each held out in turn'))
+    said = [page_examples.limit_of_the_unknown(classifier)]
+    if tally.unknown and not tally.unknown_name:
         said.append(
-            f'About {classifier.false_alarm_ * 100:.1f} % of images of the known classes may be '
-            'called of no known class, by the examples themselves, each held out in turn.'
+            f'{tally.unknown:,} images are unlike every class here: their answer is the nearest '
+            'class all the same, and --unknown=LABEL gives them another.'
         )
     if tally.strangers:
         said.append(
@@ -150,7 +151,7 @@ class _Cards:
 
 CARD = (
     'Beside each image: the nearest example, the answer with its probability, the second best, '
-    'and the similarity to that example (cosine).'
+    'and the similarity to that example (cosine of features, 1 for the same image).'
 )
 
 
@@ -173,10 +174,11 @@ def _cut(found: Sequence[Answer], total: int) -> str:
 
 
 def _unsure(tally: Tally, show: _Cards) -> Markup:
-    found, total = tally.unsure, tally.total - tally.failed - tally.unknown
+    found = tally.unsure
     if not found:
         return Markup()
-    intro = f'The answers of the lowest probability first{_cut(found, total)}. {CARD}'
+    total = tally.below_sure
+    intro = f'Answers below {SURE * 100:.0f} %, the least sure first{_cut(found, total)}. {CARD}'
     return section('unsure', 'Least sure', paragraph(intro), show.of(found))
 
 

@@ -1,4 +1,4 @@
-"""The parts of the page of `predict` about classes: their table, confusions, doubtful examples."""
+"""The parts of the page of `predict` about classes: their table and confusions."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,6 @@ from anyshot_jax.predict.answers import Tally
 from anyshot_jax.report import figures, tasks
 from anyshot_jax.report.page import (
     html,
-    join,
     meter,
     name,
     note,
@@ -23,7 +22,6 @@ from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array
 
 MATRIX, PAIRS = 40, 40  # classes of the matrix at most; else so many pairs
-SUSPICIOUS, SUSPECT = 0.5, 40  # from which an example is listed; at most so many
 
 
 class Support(NamedTuple):
@@ -131,45 +129,3 @@ def confusion(tally: Tally, support: Support) -> Markup:
     intro += f'{len(pairs):,}.'
     head = ('is', 'called', 'images', 'of the class')
     return section('confusion', title, paragraph(intro), table(head, rows))
-
-
-def suspicious(classifier: Any, support: Support) -> Markup:
-    """Examples that may have a wrong label."""
-    title = 'Possible label errors among the examples'
-    number = np.asarray(classifier.suspicion())
-    rows = np.argsort(-number, kind='stable')
-    rows = rows[number[rows] >= SUSPICIOUS]
-    if not len(rows):
-        return Markup()
-    near = classifier.explain(classifier.support_features_[rows[:SUSPECT]], k=len(number))
-    cards = []
-    for row, found in zip(rows[:SUSPECT], near, strict=True):
-        label = support.labels[row]
-        other = next((n for n in found if support.labels[n.row] != label), None)
-        near_by = '' if other is None else support.thumb(other.row)
-        cards.append(
-            html(
-                '<figure class="answer">{{ image }}{{ other or no_image }}<figcaption>'
-                '<b>{{ label }}?</b>{% if other %}most like {{ like }} of {{ of }}, '
-                '{{ similarity }}<br>{% endif %}suspicion {{ suspicion }} %<br>'
-                '<span class="dim">{{ file }}</span></figcaption></figure>',
-                image=support.thumb(row),
-                other=near_by,
-                no_image=Markup('<span></span>'),
-                label=name(label),
-                suspicion=f'{number[row] * 100:.0f}',
-                file=name(support.names[row]),
-                like='' if other is None else name(support.names[other.row]),
-                of='' if other is None else name(support.labels[other.row]),
-                similarity='' if other is None else f'{other.similarity:.2f}',
-            )
-        )
-    left = len(rows) - len(cards)
-    intro = (
-        f'{len(rows):,} of {len(number):,} examples would get less than half of the probability '
-        'for their own class if they were no examples: a wrong label, or an unusual image. '
-        'Beside each: the nearest example of another class.'
-        + (f' {left:,} more are not shown.' if left else '')
-    )
-    body = html('<div class="answers">{{ cards }}</div>', cards=join(cards))
-    return section('suspicious', title, paragraph(intro), body)

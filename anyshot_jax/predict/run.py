@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.classify.trained import import_code
@@ -22,6 +20,7 @@ from anyshot_jax.predict.page import page
 from anyshot_jax.predict.page_classes import Support
 from anyshot_jax.predict.support import LAYOUT, Found, read_support
 from anyshot_jax.predict.table import Outputs, write_head, write_rows
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
 
@@ -101,12 +100,12 @@ def _classify(
     with outputs.replacing(table=table, report=report) as fresh:
         with (
             fresh['table'].open('w', encoding='utf-8', errors='backslashreplace', newline='') as f,
-            tqdm(total=len(paths), desc='classify images', disable=None) as bar,
+            bar(total=len(paths), desc='classify images') as shown,
         ):
             write_head(f)
             told = answers(
                 classifier, store, root, paths, labels,
-                unknown=ask.unknown, on_error=ask.on_error, seen=bar.update, notes=notes,
+                unknown=ask.unknown, on_error=ask.on_error, seen=shown.update, notes=notes,
                 examples=known,
             )  # fmt: skip
             for some in told:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.data.readers import descriptions as texts
@@ -14,6 +13,7 @@ from anyshot_jax.data.readers.images import NotRead
 from anyshot_jax.data.readers.manifest import find_tree
 from anyshot_jax.data.readers.notes import Notes, of_suffix
 from anyshot_jax.predict.answers import is_other_file
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
 
@@ -46,7 +46,7 @@ def read_support(ask: Any, described: dict[str, str], store: FeatureStore, notes
     first: dict[bytes, int] = {}
     why: dict[str, list[str]] = {}  # class -> what was passed over of it
     seen = 0
-    with tqdm(total=len(files), desc='read examples', disable=None, leave=False) as bar:
+    with bar(total=len(files), desc='read examples', leave=False) as shown:
         for chunk in store.chunks(files):
             for row, error in chunk.errors.items():
                 path, name = chunk.paths[row], names[seen + row]
@@ -76,7 +76,7 @@ def read_support(ask: Any, described: dict[str, str], store: FeatureStore, notes
             features.append(chunk.features[[r for r in range(len(chunk.paths))
                                             if r not in chunk.errors]])  # fmt: skip
             seen += len(chunk.paths)
-            bar.update(len(chunk.paths))
+            shown.update(len(chunk.paths))
     have = {names[i] for i in kept} | {c for c, text in described.items() if text.strip()}
     empty = [name for _, name in tree.classes if name not in have]
     if empty:

@@ -1,26 +1,15 @@
 """One HTML page about a run: what was reached, what the model sees, and how to do it again."""
 
+import importlib
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from anyshot_jax.config import config_hash
-from anyshot_jax.report import (
-    anyshot,
-    defect_types,
-    detection,
-    logs,
-    members,
-    page,
-    probe,
-    regression,
-    search,
-    summary,
-    tasks,
-    weak,
-)
+from anyshot_jax.config import config_hash, find
+from anyshot_jax.report import logs, members, page, probe, search, summary
+from anyshot_jax.report.subject import Subject
 from anyshot_jax.storage import files
 from anyshot_jax.types import Array, Data, Method, TrainState
 
@@ -47,38 +36,11 @@ def write(
     # One device answers: on the state as training leaves it, every device would do all the work.
     state = jax.device_put(state, jax.local_devices()[0])
     rng = np.random.default_rng(abs(int(config.get('seed', 0))))
-    functions = data.functions.get('test')
-    test = None if functions else probe.Pool.of(data, config, images)
+    pool = None if data.functions else probe.Pool.of(data, config, images)
+    subject = Subject(workdir, method, state, data, config, images, web, rng, pool)
 
     parts = [summary.curves(run), members.part(run, config_hash(config))]
-    of_method = config.get('method', {}).get('name')
-    if of_method in ('patchcore', 'patch_net'):
-        parts += detection.parts(state, data, config, rng)
-    elif of_method == 'anomaly':
-        # Other tasks would have near copies of one part on both sides.
-        parts += defect_types.parts(method, state, data, config, images)
-        if test is not None and method.embed is not None:
-            parts.append(tasks.map_of(test, probe.embeddings(method, state, test, rng)))
-    elif functions is not None:
-        parts.append(regression.functions(method, state, functions, config))
-    elif test is None:
-        parts.append(page.note('No images of tasks: the data has no test classes to draw from.'))
-    else:
-        if method.predict is None:
-            parts.append(page.note('No tasks are drawn: this method has no predict function.'))
-        else:
-            ask = probe.asker(method, state)
-            parts.append(tasks.task(test, probe.one_task(ask, test, config)))
-            parts.append(tasks.confusion(test, probe.fixed_classes(ask, test, rng)))
-        if method.embed is None:
-            parts.append(tasks.no_map())
-        else:
-            parts.append(tasks.map_of(test, probe.embeddings(method, state, test, rng)))
-        if method.predict is not None:
-            parts.append(tasks.hardest(test, probe.every_class(ask, test, rng)))
-    if 'test' in data.roles:
-        parts += anyshot.parts(method, state, data, config)
-        parts += weak.parts(method, state, data, config, workdir, web)
+    parts += _page_of(config).parts(subject)
     if config.get('eval', {}).get('retrieval') and method.similarity and method.embed:
         parts.append(search.results(method, state, data.roles['test'], images, rng))
     parts.append(summary.settings(run, workdir))
@@ -87,3 +49,13 @@ def write(
     path = workdir / 'report.html'
     files.write_bytes(path, text.encode('utf-8'))
     return path
+
+
+def _page_of(config: ConfigDict):
+    """The module report/<name>.py that the method's file names as REPORT; else `tasks`.
+
+    A dotted name is a module of the user's own.
+    """
+    method = find('methods', config.method.name)
+    name = getattr(method, 'REPORT', 'tasks')
+    return importlib.import_module(name if '.' in name else f'anyshot_jax.report.{name}')

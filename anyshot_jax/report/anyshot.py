@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from anyshot_jax.episodes import sampling
 from anyshot_jax.episodes.episodic import embed_dataset, task_name
 from anyshot_jax.methods import refine
-from anyshot_jax.report import charts, maps
+from anyshot_jax.report import charts, maps, tasks
 from anyshot_jax.report.page import NOTHING, meter, name, note, paragraph, section, table
+from anyshot_jax.report.subject import Subject
 from anyshot_jax.stages.synthesis import has_colours, weigh
 from anyshot_jax.types import Array, Data, Dataset, Episode, Method, TrainState
 
@@ -21,7 +22,15 @@ TASKS = 50  # of which the accuracy of every class is told
 CLASSES, ITEMS, ROWS = 10, 20, 30  # on the map of synthesised items, of each class, of the table
 
 
-def parts(method: Method, state: TrainState, data: Data, config: ConfigDict) -> list[Markup]:
+def parts(subject: Subject) -> list[Markup]:
+    """Tasks, and how real and synthesised items go together."""
+    if 'test' not in subject.data.roles:
+        return tasks.parts(subject)
+    own = _sections(subject.method, subject.state, subject.data, subject.config)
+    return tasks.parts(subject) + own
+
+
+def _sections(method: Method, state: TrainState, data: Data, config: ConfigDict) -> list[Markup]:
     """The sections for runs of `refine` and of methods that make features; none for others."""
     fields = config.method
     # One device answers, as for the other parts; exports of earlier stages come along.

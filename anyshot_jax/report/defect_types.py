@@ -5,15 +5,24 @@ import numpy as np
 from markupsafe import Markup
 from ml_collections import ConfigDict
 
-from anyshot_jax.methods.anomaly import askable
+from anyshot_jax.defects.draws import askable
 from anyshot_jax.report import figures, overlay, tasks
 from anyshot_jax.report.page import framed, html, join, name, paragraph, section, way
+from anyshot_jax.report.subject import Subject
 from anyshot_jax.types import Array, Data, Dataset, Method, TrainState
 
 QUERIES, SIDE = 6, 120  # of a type in the task that is shown, and pixels of their images
 
 
-def parts(
+def parts(subject: Subject) -> list[Markup]:
+    """Draws of support for every number of shots, and the map of embeddings."""
+    s = subject
+    drawn = _sections(s.method, s.state, s.data, s.config, s.images)
+    # No other tasks: they would have near copies of one part on both sides.
+    return drawn if s.pool is None or s.method.embed is None else [*drawn, tasks.embedding_map(s)]
+
+
+def _sections(
     method: Method, state: TrainState, data: Data, config: ConfigDict, images_of: Array | None
 ) -> list[Markup]:
     """The sections for a run of `anomaly`, one for each number of shots."""

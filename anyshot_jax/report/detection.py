@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from markupsafe import Markup
-from ml_collections import ConfigDict
 
 from anyshot_jax.config import find
 from anyshot_jax.defects import memory_bank
@@ -17,7 +16,8 @@ from anyshot_jax.ops.detection import enlarge
 from anyshot_jax.report import charts, overlay
 from anyshot_jax.report.page import html, name, note, paragraph, section
 from anyshot_jax.report.search import roc
-from anyshot_jax.types import Array, Data, Dataset, TrainState
+from anyshot_jax.report.subject import Subject
+from anyshot_jax.types import Array, Dataset
 
 MOST, NORMAL, TYPES, DRAWN = 500, 1000, 12, 2
 BINS = 24
@@ -47,10 +47,9 @@ class Place(NamedTuple):
     grid: tuple[int, int]  # rows and columns of cells
 
 
-def parts(
-    state: TrainState, data: Data, config: ConfigDict, rng: np.random.Generator
-) -> list[Markup]:
+def parts(subject: Subject) -> list[Markup]:
     """The sections for a run of a detector: curves of the scores, and images with heat maps."""
+    state, data, config, rng = subject.state, subject.data, subject.config, subject.rng
     patcher, score = find('methods', config.method.name).scorer(state, data, config)
     bank = np.asarray(state.extra['bank'])
     found = []

@@ -8,9 +8,16 @@ from ml_collections import ConfigDict
 from anyshot_jax.episodes.sampling import sample_function
 from anyshot_jax.report import charts
 from anyshot_jax.report.page import paragraph, section
+from anyshot_jax.report.subject import Subject
 from anyshot_jax.types import Method, Sinusoids, TrainState
 
 DRAWN, POINTS = 4, 200  # functions, and points of their curves
+
+
+def parts(subject: Subject) -> list[Markup]:
+    """A few functions of the test."""
+    s = subject
+    return [functions(s.method, s.state, s.data.functions['test'], s.config)]
 
 
 def functions(method: Method, state: TrainState, test: Sinusoids, config: ConfigDict) -> Markup:

@@ -19,7 +19,33 @@ from anyshot_jax.report.page import (
     table,
     way,
 )
+from anyshot_jax.report.subject import Subject
 from anyshot_jax.types import Episode
+
+
+def parts(subject: Subject) -> list[Markup]:
+    """One task, the confusion of some classes, the map of embeddings and the hardest classes."""
+    method, pool, rng = subject.method, subject.pool, subject.rng
+    if pool is None:
+        return [note('No images of tasks: the data has no test classes to draw from.')]
+    sections = []
+    ask = probe.asker(method, subject.state) if method.predict else None
+    if ask is None:
+        sections.append(note('No tasks are drawn: this method has no predict function.'))
+    else:
+        sections.append(task(pool, probe.one_task(ask, pool, subject.config)))
+        sections.append(confusion(pool, probe.fixed_classes(ask, pool, rng)))
+    sections.append(embedding_map(subject) if method.embed else no_map())
+    if ask is not None:
+        sections.append(hardest(pool, probe.every_class(ask, pool, rng)))
+    return sections
+
+
+def embedding_map(subject: Subject) -> Markup:
+    """The map of the test classes' embeddings."""
+    assert subject.pool
+    z = probe.embeddings(subject.method, subject.state, subject.pool, subject.rng)
+    return map_of(subject.pool, z)
 
 
 def task(test: probe.Pool, drawn: tuple[Episode, probe.Answers]) -> Markup:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.episodes.episodic import embed_dataset
 from anyshot_jax.ops.distance import cosine
-from anyshot_jax.report import charts, figures
+from anyshot_jax.report import charts, figures, tasks
 from anyshot_jax.report.page import (
     framed,
     html,
@@ -24,6 +24,7 @@ from anyshot_jax.report.page import (
     table,
     way,
 )
+from anyshot_jax.report.subject import Subject
 from anyshot_jax.storage import files
 from anyshot_jax.types import Array, Data, Dataset, Method, TrainState
 
@@ -31,7 +32,16 @@ CLASSES, EACH = 8, 6  # shown, and best and worst images of each
 BINS, MOST = 20, 120  # of the histogram; items of the matrix of a class
 
 
-def parts(
+def parts(subject: Subject) -> list[Markup]:
+    """Tasks, where the data have them, and what was learnt from web images."""
+    s = subject
+    if 'test' not in subject.data.roles:
+        return tasks.parts(subject)
+    own = sections(s.method, s.state, s.data, s.config, s.workdir, s.web)
+    return tasks.parts(subject) + own
+
+
+def sections(
     method: Method,
     state: TrainState,
     data: Data,

@@ -1,13 +1,41 @@
 """The device axis: placing arrays on devices, and functions split over them."""
 
-from collections.abc import Callable, Collection, Iterator
+import collections
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from anyshot_jax.runtime import live
+from anyshot_jax.runtime.memory import free_bytes
+from anyshot_jax.target import on_cpu
+from anyshot_jax.types import InputError
+
 AXIS = 'devices'
+AT_ONCE = 256  # calls of `map_over_devices` that an accelerator is given at once, at most
+SHARE = 4  # the part of the free memory that those may need
+
+
+def for_batch(size: int) -> list[jax.Device]:
+    """The most devices over which a batch divides; the same whatever else runs.
+
+    Raises:
+      InputError: it does not divide over those of several processes, each of which has to take part
+        with all that it sees.
+    """
+    everyone = jax.devices()
+    if jax.process_count() == 1:
+        return everyone[: max(n for n in range(1, len(everyone) + 1) if size % n == 0)]
+    if size % len(everyone):
+        raise InputError(
+            f'config.batch_size={size} does not divide over {len(everyone)} devices of '
+            f'{jax.process_count()} processes; take a multiple, or let each see fewer by '
+            'CUDA_VISIBLE_DEVICES or TPU_VISIBLE_CHIPS'
+        )
+    return everyone
 
 
 def replicated(devices: Collection[jax.Device]) -> NamedSharding:
@@ -21,8 +49,16 @@ def over_devices(tree):
     return jax.lax.pmean(tree, AXIS)
 
 
+def from_all_devices(tree):
+    """Arrays [N, ...] joined with those of the other devices of the enclosing pmap."""
+    return jax.tree.map(lambda a: jax.lax.all_gather(a, AXIS, tiled=True), tree)
+
+
 def map_over_devices(function: Callable, count: int, devices: Collection[jax.Device], *args):
     """[function(i, *args) for i in range(count)] as stacked arrays, each device doing its share.
+
+    A CPU goes through its share one by one; an accelerator, which one call doesn't fill, takes as
+    many at once as fit into a part of its memory.
 
     Args:
       args: pytrees that lie on all of `devices`, the only arrays that `function` may use.
@@ -31,8 +67,9 @@ def map_over_devices(function: Callable, count: int, devices: Collection[jax.Dev
     """
     share = -(-count // len(devices))
     whole = replicated(devices)
+    size = None if on_cpu() else at_once(function, share, *args)
     split = jax.shard_map(
-        lambda index, *args: jax.lax.map(lambda i: function(i, *args), index),
+        lambda index, *args: jax.lax.map(lambda i: function(i, *args), index, batch_size=size),
         mesh=whole.mesh,
         in_specs=(PartitionSpec(AXIS), *(PartitionSpec() for _ in args)),
         out_specs=PartitionSpec(AXIS),
@@ -42,6 +79,12 @@ def map_over_devices(function: Callable, count: int, devices: Collection[jax.Dev
     # A process can read only what its own devices hold.
     values = jax.lax.with_sharding_constraint(values, whole)
     return jax.tree.map(lambda v: v[:count], values)
+
+
+def at_once(function: Callable, count: int, *args) -> int:
+    """How many of `count` calls function(i, *args) a device may be given at once."""
+    need = max(live.peak(function, jnp.zeros((), jnp.int32), *args), 1)
+    return int(min(max(free_bytes() / SHARE // need, 1), count, AT_ONCE))
 
 
 def chunks(num: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -67,9 +110,26 @@ def map_rows(function: Callable, x, *, size: int):
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[: len(x)], *parts)
 
 
-def on_all_devices(tree):
-    """The tree on every device of this process, placed as a step returns its state.
+def on_all_devices(tree, devices: Collection[jax.Device] = ()):
+    """The tree on every device of this process (or on `devices`), as a step returns its state.
 
     Placed otherwise, the step would be compiled twice.
     """
-    return jax.device_put(tree, replicated(jax.local_devices()))
+    return jax.device_put(tree, replicated(devices or jax.local_devices()))
+
+
+def one_ahead(results: Iterable) -> Iterator:
+    """The same results, on an accelerator each only when the next one has been started.
+
+    Reading one from the device waits for it; this way the device has work meanwhile. A CPU computes
+    with the cores that read.
+    """
+    if on_cpu():
+        yield from results
+        return
+    waiting = collections.deque[Any]()
+    for result in results:
+        waiting.append(result)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting

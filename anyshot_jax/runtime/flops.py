@@ -40,7 +40,7 @@ def of_jaxpr(jaxpr: Any) -> float:
             # Of the taps on an input spread out by zeros (a stride's derivative) few are on items.
             spread = math.prod(params['lhs_dilation'])
             total += 2 * out * math.prod(kernel) / kernel[numbers.rhs_spec[0]] / spread
-        inner = [of_jaxpr(j) for v in params.values() for j in _jaxprs(v)]
+        inner = [of_jaxpr(j) for v in params.values() for j in inner_jaxprs(v)]
         if name == 'cond':
             total += max(inner)
         elif name == 'shard_map':  # shapes inside are those of one device
@@ -50,8 +50,9 @@ def of_jaxpr(jaxpr: Any) -> float:
     return total
 
 
-def _jaxprs(value: Any) -> list[Any]:
+def inner_jaxprs(value: Any) -> list[Any]:
+    """The programs that a parameter of an equation holds: a loop's body, branches."""
     if isinstance(value, (tuple, list)):
-        return [j for v in value for j in _jaxprs(v)]
+        return [j for v in value for j in inner_jaxprs(v)]
     value = getattr(value, 'jaxpr', value)  # a ClosedJaxpr holds one
     return [value] if hasattr(value, 'eqns') else []

@@ -43,6 +43,16 @@ def keep_compiled() -> None:
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 
 
+def same_bits() -> None:
+    """Makes a GPU give the same bits in every run, before JAX makes its devices.
+
+    It leaves out kernels that add in any order, and chooses none by timing them, so that some are
+    slower. A CPU does so anyway.
+    """
+    given = os.environ.get('XLA_FLAGS', '')
+    os.environ['XLA_FLAGS'] = f'{given} --xla_gpu_deterministic_ops=true'.strip()
+
+
 def split_cpu(config: ConfigDict) -> None:
     """Makes a CPU as many devices as it has cores, or the most over which every batch divides.
 

@@ -81,11 +81,11 @@ class Similarity(NamedTuple):
                 return x.reshape(len(x), -1).astype(jnp.float32)
 
             return cls({}, flat, lambda params, a, b: jnp.maximum(cosine(a, b), 0))
-        found = exported(data, stage, 'simnet_from')
-        head_params = unflatten(found, 'params/head')
-        if NET not in found or not head_params:
+        arrays = exported(data, stage, 'simnet_from')
+        head_params = unflatten(arrays, 'params/head')
+        if NET not in arrays or not head_params:
             raise InputError(f'config.method.simnet_from={stage!r} is no stage of simnet')
-        net = json.loads(np.asarray(found[NET]).tobytes())
+        net = json.loads(np.asarray(arrays[NET]).tobytes())
         try:
             check_code(net)
         except InputError as e:

@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.ops.distance import unit
+from anyshot_jax.ops.metric import harmonic_mean
+from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.ops.transport import sinkhorn
 from anyshot_jax.types import ACCURACY, TEST_SEEN, Array, Data, Dataset, InputError, Method
@@ -55,17 +57,20 @@ def predict_means(data, dataset, penalty: float) -> jax.Array:
     """
     train = data.roles['train']
     means = class_means(train.x, train.label, len(train.count))
-    given, asked = words(train), words(dataset)
-    middle, mean = given.mean(0, keepdims=True), means.mean(0, keepdims=True)
-    given, asked = unit(given - middle), unit(asked - middle)
-    gram = given @ given.T + penalty * jnp.eye(len(given))
-    found = mean + asked @ given.T @ jnp.linalg.solve(gram, means - mean)
+    of_train, of_asked = words(train), words(dataset)
+    middle, mean = of_train.mean(0, keepdims=True), means.mean(0, keepdims=True)
+    of_train, of_asked = unit(of_train - middle), unit(of_asked - middle)
+    gram = product(of_train, of_train.T) + penalty * jnp.eye(len(of_train))
+    slopes = jnp.linalg.solve(gram, means - mean)
+    predicted = mean + product(product(of_asked, of_train.T), slopes)
     if 'colours' not in train.extras:
-        return found
-    said = lambda d: d.extras['colours'] - train.extras['colours'].mean(0, keepdims=True)
-    shown, named = means[:, -len(COLOURS) :], said(train)
-    slope = jnp.sum(named * shown) / jnp.maximum(jnp.sum(named * named), 1e-12)
-    return jnp.concatenate([found[:, : -len(COLOURS)], slope * said(dataset)], 1)
+        return predicted
+    colours = lambda d: d.extras['colours'] - train.extras['colours'].mean(0, keepdims=True)
+    image_colours, named_colours = means[:, -len(COLOURS) :], colours(train)
+    slope = jnp.sum(named_colours * image_colours) / jnp.maximum(
+        jnp.sum(named_colours * named_colours), 1e-12
+    )
+    return jnp.concatenate([predicted[:, : -len(COLOURS)], slope * colours(dataset)], 1)
 
 
 def check(config: ConfigDict, data: Data) -> None:
@@ -132,7 +137,7 @@ def synthesiser(
     @jax.jit
     def zero_shot(state, data, key, dataset):
         x = weigh(dataset.x, fields.colours, coloured)
-        sim = x @ centres(state, data, key, dataset).T
+        sim = product(x, centres(state, data, key, dataset).T)
         share = jnp.full(len(dataset.count), len(x) / len(dataset.count))
         plan, _ = sinkhorn(-sim, jnp.ones(len(x)), share)
         return {
@@ -150,11 +155,12 @@ def synthesiser(
         means = weigh(means, fields.colours, coloured)
         every = jnp.concatenate([means, centres(state, data, key, novel)])
         less = jnp.concatenate([jnp.full(start, fields.calibration), jnp.zeros(len(novel.count))])
-        answer = lambda x: jnp.argmax(weigh(x, fields.colours, coloured) @ every.T - less[None], 1)
+        answer = lambda x: jnp.argmax(
+            product(weigh(x, fields.colours, coloured), every.T) - less[None], 1
+        )
         seen = per_class(answer(held_out.x), held_out)[:start]  # in the order of `roles`
         unseen = per_class(answer(novel.x) - start, novel)
-        s, u = seen.mean(), unseen.mean()
-        both = 2 * s * u / jnp.maximum(s + u, 1e-12)
+        both = harmonic_mean(seen.mean(), unseen.mean())
         return {'seen': seen, 'unseen': unseen, 'harmonic mean': both[None]}
 
     def evaluate(state, data, key, role):

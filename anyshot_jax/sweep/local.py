@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from anyshot_jax.runtime import start
+from anyshot_jax.runtime.bars import bar, say
 from anyshot_jax.storage.files import append_to
 from anyshot_jax.storage.lock import is_held
 from anyshot_jax.sweep.trials import Trial
@@ -87,7 +86,7 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
     free = shares(len(trials), jobs)
     waiting, running, told = list(trials), list[_Process](), list[Trial]()
     try:
-        with tqdm(total=len(trials), unit='trial', disable=None) as bar:
+        with bar(total=len(trials), unit='trial') as shown:
             while waiting or running:
                 while free and (trial := next((t for t in waiting if not _busy(t)), None)):
                     waiting.remove(trial)
@@ -96,14 +95,14 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
                     waiting if free else ()
                 ):  # that of a sweep that was killed may yet save
                     if trial not in told:
-                        tqdm.write(f'{trial.name}: waits for another run in its workdir to end')
+                        say(f'{trial.name}: waits for another run in its workdir to end')
                         told.append(trial)
                 time.sleep(0.1)
                 for process in [p for p in running if p.ended()]:
                     running.remove(process)
                     free.append(process.share)
                     ended(process.trial, process.failure())
-                    bar.update()
+                    shown.update()
     except BaseException:
         for process in running:
             process.stop()

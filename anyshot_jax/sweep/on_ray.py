@@ -24,9 +24,9 @@ import ray
 from ml_collections import ConfigDict
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
-from tqdm import tqdm
 
 import anyshot_jax
+from anyshot_jax.runtime.bars import bar, say
 from anyshot_jax.storage import files
 from anyshot_jax.sweep.trials import Sweep, Trial
 from anyshot_jax.types import InputError
@@ -195,10 +195,10 @@ def train_trial(
             for fields, workdir, recipe in trial['runs']:
                 saved = [p.name for p in Path(workdir).glob('checkpoints/*') if p.name.isdigit()]
                 print(f'process {os.getpid()} goes on from step {max(map(int, saved), default=0)}')
-                means = loop.run(
+                done = loop.run(
                     ConfigDict(fields), workdir, config_file=recipe, on_validation=on_validation
                 )
-                if not means:  # stopped: what needs it must not start
+                if not done.means:  # stopped: what needs it must not start
                     return
         except InputError as e:  # it would come again however often the trial is tried
             print(f'error: {e}')
@@ -215,11 +215,11 @@ class Follow(tune.Callback):
         self.left = {trial.name: trial for trial in asked}
         self.error: InputError | None = None
         self._ended, self._asha = ended, asha
-        self._bar = tqdm(total=len(asked), unit='trial', disable=None)
+        self._bar = bar(total=len(asked), unit='trial')
 
     def on_trial_recover(self, iteration, trials, trial, **info):
         said = f'{_name(trial)}: its worker died or failed; Tune starts it again'
-        tqdm.write(said, file=sys.stderr)
+        say(said)
 
     def on_trial_complete(self, iteration, trials, trial, **info):
         result = trial.last_result or {}

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from anyshot_jax.storage import files
+from anyshot_jax.training import processes
 from anyshot_jax.types import InputError
 
 
@@ -29,12 +30,15 @@ def open_manager(directory: Path, *, keep: int) -> ocp.CheckpointManager:
 def save(manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[str, Any]) -> None:
     """Writes state and progress as checkpoint number `step`, with a digest of the arrays.
 
+    Of several processes each holds the whole state on its devices and writes its part.
+
     The directory appears under its name only when it is complete, so a kill at any moment, or a
     full disk, leaves the checkpoints before it as they were.
 
     Raises:
       InputError: the disk is full or can't be written.
     """
+    state = processes.to_global(state)
     progress = {**progress, 'digest': digest(state)}
     if jax.process_count() == 1:  # else each process writes its part of arrays that are on all
         state = jax.tree.map(np.asarray, state)
@@ -70,10 +74,11 @@ def restore_or_init(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, di
     Returns:
       (state, progress); what was passed over is logged.
     """
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, processes.to_global(state))
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            return _restore(manager, step, abstract)
+            restored, progress = _restore(manager, step, abstract)
+            return processes.to_local(restored), progress
         except Exception as e:  # whatever is wrong with one, the one before may serve
             logging.warning(
                 'checkpoint %s/%d cannot be used (%s): trying the one before it',

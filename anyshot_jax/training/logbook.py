@@ -9,18 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
-from anyshot_jax import config as configs
+from anyshot_jax.runtime.bars import bar, moves, say
 from anyshot_jax.storage import files
 from anyshot_jax.storage.lock import Lock
 from anyshot_jax.training import processes
 from anyshot_jax.training.intervals import Values, over_members
 from anyshot_jax.types import InputError
-
-GAINED = ('num_seeds', 'vary')  # fields of config.SPINE that say what a checkpoint holds
 
 
 @contextlib.contextmanager
@@ -41,32 +37,6 @@ def locked(workdir: Path):
         return
     with Lock(workdir / '.lock', f'{workdir} is in use by another run; give another --workdir'):
         yield
-
-
-def keep_config(config: ConfigDict, workdir: Path) -> None:
-    """Writes config.json, or refuses a workdir that was made with other fields.
-
-    `eval_only` may differ, and with it the sections `eval` and `data`: a trained model is tried in
-    other tasks and on other data.
-
-    Raises:
-      InputError: names the fields that differ.
-    """
-    path = workdir / 'config.json'
-    old, new = files.read_json(path), json.loads(configs.to_json(config))
-    if old is None:
-        if not config.eval_only:
-            files.write_text(path, configs.to_json(config) + '\n')
-        return
-    free = ('eval_only', 'eval', 'data') if config.eval_only else ('eval_only',)
-    # What the package has gained since was at its default then.
-    old = {**json.loads(json.dumps({k: configs.SPINE[k] for k in GAINED})), **old}
-    pick = lambda fields: {k: v for k, v in fields.items() if k not in free}
-    if lines := configs.differences(pick(old), pick(new)):
-        raise InputError(
-            f'{workdir} was made with another config; give another --workdir or undo:\n  '
-            + '\n  '.join(lines)
-        )
 
 
 class Sigterm:
@@ -96,9 +66,8 @@ class Logbook:
     """
 
     def __init__(self, workdir: Path, step: int, num_steps: int, pending: dict[str, list]):
-        self._bar = tqdm(
-            total=num_steps, initial=step, unit='step', disable=None if processes.first() else True
-        )
+        self._bar = bar(total=num_steps, initial=step, unit='step', hidden=not processes.first())
+        self._num_steps = num_steps
         self._chunks = [{k: np.asarray(v, np.float32) for k, v in pending.items()}] * bool(pending)
         self._seconds, self._file, self._board = 0.0, None, None
         if not processes.first():
@@ -109,7 +78,10 @@ class Logbook:
         files.write_text(self._path, self._text)
         if files.on_disk(workdir):
             self._file = files.append_to(self._path)
-            self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+            # TensorBoard forgets what it had and gets every line again: a kill may have lost some.
+            self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=1)
+            for line in kept:
+                self._show(line['step'], line['kind'], line, line.get('members', {}))
 
     def __enter__(self):
         return self
@@ -158,22 +130,38 @@ class Logbook:
         if not processes.first():
             return
         many = len(next(iter(members.values()))) > 1
+        self._say(step, kind, values)
         own = {k: [x if math.isfinite(x) else None for x in v] for k, v in members.items()}
         line = {'step': step, 'kind': kind, **values, **({'members': own} if many else {})}
         try:
             self._add_line(json.dumps(line) + '\n')
-            if many:
-                values = values | {
-                    f'{name}/member {i}': v for name, c in members.items() for i, v in enumerate(c)
-                }
-            if self._board:
-                for name, value in values.items():
-                    self._board.add_scalar(f'{kind}/{name}', value, step)
+            self._show(step, kind, values, members if many else {})
         except OSError as e:
             raise InputError(
                 f'metrics of step {step} could not be written: {e.strerror}; free disk space and '
                 'start the same command again'
             ) from e
+
+    def _show(self, step: int, kind: str, values: dict, members: dict[str, list]) -> None:
+        """Adds a line's numbers to TensorBoard."""
+        if not self._board:
+            return
+        curves = {k: v for k, v in values.items() if k not in ('step', 'kind', 'members')}
+        for name, of_each in members.items():
+            curves |= {f'{name}/member {i}': v for i, v in enumerate(of_each)}
+        for name, value in curves.items():
+            self._board.add_scalar(f'{kind}/{name}', math.nan if value is None else value, step)
+
+    def flush(self) -> None:
+        """Brings TensorBoard's events to the disk, as a checkpoint is."""
+        if self._board:
+            self._board.flush()
+
+    def _say(self, step: int, kind: str, values: dict) -> None:
+        """Where no bar moves, as in a log file, a line says how far the run is."""
+        if not moves():
+            numbers = ', '.join(f'{k} {v:.4g}' for k, v in values.items() if '/ci95' not in k)
+            say(f'step {step} of {self._num_steps}, {kind}: {numbers}')
 
     def _add_line(self, line: str) -> None:
         if self._file:

@@ -3,137 +3,180 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from clu import parameter_overview
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from anyshot_jax import config as configs
 from anyshot_jax import report
-from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.runtime import ahead
+from anyshot_jax.runtime.devices import for_batch, on_all_devices
 from anyshot_jax.storage import files
+from anyshot_jax.target import on_cpu
 from anyshot_jax.training import (
     checkpoint,
     checks,
+    fit,
     intervals,
     logbook,
     plan,
+    plan_for,
     population,
     prepare,
     processes,
-    progress,
     result,
+    workdir,
 )
+from anyshot_jax.training.population import Population
+from anyshot_jax.training.progress import Progress
 from anyshot_jax.training.step import make_population_step
-from anyshot_jax.types import InputError
+from anyshot_jax.types import Array, Data, InputError
+
+OnValidation = Callable[[int, intervals.Values], None]
+OVER_NUM_STEPS = ('cosine', 'linear')  # schedules that end with the run
+
+
+class Run(NamedTuple):
+    """What the parts of one run of one stage share."""
+
+    config: ConfigDict
+    folder: Path
+    config_file: str
+    stages: Mapping[str, Any] | None  # what earlier stages exported; None: the run has no stages
+    on_validation: OnValidation | None
+    population: Population
+    host: Data  # as it is prepared, on the host
+    data: Data  # on all of this process's devices
+    devices: list[jax.Device]  # of all processes
+    shown: dict[str, Array]  # images that the report shows in place of features
+    recent: ocp.CheckpointManager
+    best: ocp.CheckpointManager
 
 
 def run(
     config: ConfigDict,
-    workdir: str | Path,
+    folder: str | Path,
     *,
     config_file: str = '',
-    on_validation: Callable[[int, intervals.Values], None] | None = None,
-) -> dict[str, float]:
-    """Does what the config says, or what is left of it, in `workdir`.
+    on_validation: OnValidation | None = None,
+) -> workdir.TrainedRun:
+    """Does what the config says, or what is left of it, in a workdir.
 
     Args:
       config: as from `config.defaults`; with `stages`, a tuple of names, each naming a config of
-        its own in it: they run in order in workdir/<name>, and data.stages[<name>] hands the later
+        its own in it: they run in order in <folder>/<name>, and data.stages[<name>] hands the later
         ones what an earlier one exported.
+      folder: the workdir, made if it isn't there, on a disk or gs://BUCKET/... It keeps
+        config.json, checkpoints, metrics.jsonl, TensorBoard events, result.json and report.html.
       config_file: where the config came from, for the report's line that reruns it.
       on_validation: called with the step and its values after each validation, once they are
         written; a scheduler's. It may raise to end the run, which then goes on from its last
         checkpoint.
-      workdir: made if it isn't there, on a disk or gs://BUCKET/... It keeps config.json,
-        checkpoints, metrics.jsonl, TensorBoard events, result.json and report.html.
     Returns:
-      The mean of each value on test, or {} if it was stopped by SIGTERM (the state is saved) or
-      only planned.
+      The run, of the last stage if there are several. Its `means` of the test are {} if it was
+      stopped by SIGTERM (the state is saved) or only planned.
     Raises:
       InputError: something given can't be used; nothing that was there is lost.
     """
-    workdir = files.folder(workdir)
+    folder = files.folder(folder)
     if 'stages' not in config:
-        return _run_stage(config, workdir, None, config_file, on_validation)
+        means = _run_stage(config, folder, None, config_file, on_validation)
+        return workdir.TrainedRun(folder, means)
     exported: dict[str, dict] = {}
-    means: dict[str, float] = {}
-    for name in config.stages:
+    means, own = {}, folder
+    for number, name in enumerate(config.stages, 1):
         if name not in config:
             raise InputError(
                 f'config.stages names {name!r}, but there is no config.{name}'
                 f'{configs.nearest(name, set(config) - {"stages"})}'
             )
-        means = _run_stage(config[name], workdir / name, exported, config_file, on_validation)
-        if not processes.any_of_them((workdir / name / 'result.json').exists()):
-            if config[name].get('plan') and name != config.stages[-1]:
+        own = folder / name
+        processes.say(f'stage {number} of {len(config.stages)}: {name}')
+        means = _run_stage(config[name], own, exported, config_file, on_validation)
+        if not processes.any_process((own / 'result.json').exists()):
+            planned = config[name].get('plan') or config[name].get('plan_for')
+            if planned and name != config.stages[-1]:
                 print(f'The later stages need what {name!r} exports: run it, then plan again.')
-            return {}
-        exported[name] = files.load_artifacts(workdir / name / 'artifacts.npz')
-    return means
+            return workdir.TrainedRun(own, {})
+        exported[name] = files.load_artifacts(own / 'artifacts.npz')
+    return workdir.TrainedRun(own, means)
 
 
-def _run_stage(
-    config: ConfigDict, workdir: Path, exported, config_file, on_validation
-) -> dict[str, float]:
+def _run_stage(config, folder, stages, config_file, on_validation) -> dict[str, float]:
     config = configs.check(config)
-    checks.check(config, in_stages=exported is not None)
-    if config.plan:  # without the workdir
-        return _build_and_run(config, workdir, exported, config_file, on_validation)
+    checks.check(config, in_stages=stages is not None)
+    if config.plan or config.plan_for:  # without the workdir
+        _plan(config, stages)
+        return {}
     with contextlib.ExitStack() as held:
 
-        def hold():
-            held.enter_context(logbook.locked(workdir))
-            logbook.keep_config(config, workdir)
+        def hold() -> None:
+            held.enter_context(logbook.locked(folder))
+            workdir.check_config(config, folder)
 
-        processes.check_told_alike(configs.to_json(config), workdir)
-        processes.by_the_first(hold)
-        processes.check_shared(workdir)
-        finished = files.read_json(workdir / 'result.json')
-        over = bool(finished) and (workdir / 'report.html').exists()
-        if processes.any_of_them(over) and not config.eval_only:
-            return result.show(finished, workdir, 'finished; give another --workdir to run again')
-        return _build_and_run(config, workdir, exported, config_file, on_validation)
+        processes.check_same_flags(configs.to_json(config), folder)
+        processes.on_process_0(hold)
+        processes.check_shared(folder)
+        longer = workdir.check_config(config, folder)
+        record = files.read_json(folder / 'result.json')
+        finished = bool(record) and (folder / 'report.html').exists() and not longer
+        if processes.any_process(finished) and not config.eval_only:
+            changed = workdir.changed_data(record, config)
+            news = 'finished; give another --workdir to run again, or a larger config.num_steps'
+            return result.show(record, folder, f'{news}\n{changed}'.strip())
+        everyone, host, shown, devices = _build(config, stages)
+        own = [d for d in devices if d.process_index == jax.process_index()]
+        data = on_all_devices(host, own)
+        states = on_all_devices(jax.jit(everyone.init)(data), own)
+        processes.on_process_0(lambda: workdir.keep_config(config, folder, longer=longer))
+        return _restore_train_test(
+            Run(
+                config, folder, config_file, stages, on_validation, everyone, host, data,
+                devices, shown,
+                *workdir.open_managers(folder),
+            ),
+            states,
+        )  # fmt: skip
 
 
-def _build_and_run(config, workdir, exported, config_file, on_validation):
-    # Build.
-    data, shown = prepare.load(config, exported)
-    everyone = population.of(config, data)
-    data = on_all_devices(data)
-    states = on_all_devices(jax.jit(everyone.init)(data))
+def _build(config, stages) -> tuple[Population, Data, dict[str, Array], list[jax.Device]]:
+    processes.say(f'reads {config.data.name}, builds {config.method.name}')
+    host, shown = prepare.load(config, stages)
+    everyone = population.build(config, host)
+    devices = for_batch(config.batch_size if config.num_steps else 0)
+    if (line := fit.devices_line(config.batch_size, devices)) and processes.first():
+        print(line)
+    return everyone, host, shown, devices
 
-    if config.plan:
-        plan.show(config, everyone, data, states)
-        return {}
 
-    # Restore.
-    recent = checkpoint.open_manager(workdir / 'checkpoints', keep=2)
-    best = checkpoint.open_manager(workdir / 'best', keep=1)
-    states, kept = _restored(recent, states)
-    sign = 1 if everyone.methods[0].measure.larger_is_better else -1
-    come = progress.Progress.start(len(everyone.members), sign, kept)
+def _plan(config, stages) -> None:
+    if config.plan_for:
+        ahead.machine(config.plan_for)  # before work starts
+        plan_for.show(config, prepare.load(config, stages)[0])
+        return
+    everyone, host, _, devices = _build(config, stages)
+    own = [d for d in devices if d.process_index == jax.process_index()]
+    data = on_all_devices(host, own)
+    states = on_all_devices(jax.jit(everyone.init)(data), own)
+    plan.show(config, everyone, data, states, devices)
 
-    # Train.
+
+def _restore_train_test(run: Run, states: Any) -> dict[str, float]:
+    config, members = run.config, run.population.members
+    states, record = checkpoint.restore_or_init(run.recent, states)
+    sign = 1 if run.population.methods[0].measure.larger_is_better else -1
+    progress = Progress.resumed(len(members), sign, record)
     if config.eval_only:
-        if config.num_steps and not best.all_steps() and not recent.all_steps():
-            raise InputError(f'{workdir} holds no checkpoint to evaluate: train first')
+        if config.num_steps and not run.best.all_steps() and not run.recent.all_steps():
+            raise InputError(f'{run.folder} holds no checkpoint to evaluate: train first')
     elif config.num_steps:
-        params = population.take(states, 0).params
-        overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-        processes.by_the_first(
-            lambda: files.write_text(workdir / 'parameters.txt', overview + '\n')
-        )
-        sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
-        compiled = make_population_step(everyone, **sizes)
-        log = logbook.Logbook(workdir, _step(states), config.num_steps, kept.get('pending', {}))
-        states, stopped = _train(
-            config, everyone, compiled, data, states, come, log, (recent, best), on_validation
-        )
+        states, stopped = _train(run, states, progress, record.get('pending', {}))
         if stopped:
             if processes.first():
                 done = f'stopped and saved at step {_step(states)}'
@@ -141,84 +184,135 @@ def _build_and_run(config, workdir, exported, config_file, on_validation):
             return {}
 
     # Test, once, the step that validation chose.
-    chosen, of_best = _restored(best, states)
+    states, of_best = checkpoint.restore_or_init(run.best, states)
     if config.eval_only and config.num_steps:
-        if not (kept or of_best):
-            raise InputError(f'no checkpoint of {workdir} can be used: train in another --workdir')
-        if of_best:  # it may be ahead of the newest checkpoint
-            diverged = come.diverged
-            come = progress.Progress.start(len(everyone.members), sign, of_best)
-            come.diverged = np.maximum(come.diverged, diverged)
-    values = _evaluate(everyone, chosen, data, come, 'test', config.eval.role)
-    foremost, found = result.of(config, config_file, everyone, chosen, come, values, data)
-
-    def keep():
-        text = json.dumps(found, indent=1) + '\n'
-        if config.eval_only:  # never the result: the run may not have been trained to the end
-            files.write_text(workdir / f'eval-{found["config_hash"]}.json', text)
-            return
-        method, state = everyone.methods[foremost], population.take(chosen, foremost)
-        if exported is not None:
-            arrays = method.export(state, data, everyone.keys['test'][foremost])
-            files.save_artifacts(workdir / 'artifacts.npz', arrays)
-        files.write_text(workdir / 'result.json', text)
-        own = everyone.members[foremost].config(config)
-        report.write(workdir, method=method, state=state, data=data, config=own, **shown)
-
-    processes.by_the_first(keep)
-    return result.show(found, None if config.eval_only else workdir)
+        if not (record or of_best):
+            raise InputError(
+                f'no checkpoint of {run.folder} can be used: train in another --workdir'
+            )
+        progress = Progress.resumed(len(members), sign, record, of_best)
+    values = _evaluate(run, states, progress, 'test', config.eval.role)
+    return _write(run, states, progress, values)
 
 
-def _train(config, everyone, compiled, data, states, come, log, managers, on_validation):
+def _write(run: Run, states: Any, progress: Progress, values: list) -> dict[str, float]:
+    """Writes result, artifacts and report on the first process; prints the table."""
+    config, folder = run.config, run.folder
+    best, record = result.make_record(
+        config, run.config_file, run.population, states, progress, values, run.data
+    )
+    text = json.dumps(record, indent=1) + '\n'
+    if config.eval_only:  # never the result: the run may not have been trained to the end
+        name = f'eval-{record["config_hash"]}.json'
+        processes.on_process_0(lambda: files.write_text(folder / name, text))
+        return result.show(record, None)
+    method, state = run.population.methods[best], population.take(states, best)
+
+    def export() -> None:
+        arrays = method.export(state, run.data, run.population.keys['test'][best])
+        files.save_artifacts(folder / 'artifacts.npz', arrays)
+
+    def write() -> None:
+        if run.stages is not None:
+            export()
+        files.write_text(folder / 'result.json', text)
+        own = run.population.members[best].config(config)
+        report.write(folder, method=method, state=state, data=run.data, config=own, **run.shown)
+
+    processes.on_process_0(write)
+    return result.show(record, folder)
+
+
+def _train(run: Run, states: Any, progress: Progress, pending: dict) -> tuple[Any, bool]:
     """Chunks of steps until the last, the early stop or SIGTERM (then the second value is true)."""
-    recent, best = managers
-    before, started = come.seconds, time.monotonic()
-    step = _step(states)
+    config, step, stopped = run.config, _step(states), False
+    params = population.take(states, 0).params
+    overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+    processes.on_process_0(lambda: files.write_text(run.folder / 'parameters.txt', overview + '\n'))
+    sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
+    build = lambda config: population.build(config, run.host)
+    compiled = fit.fitted(config, build, run.data, states, run.devices)[1]
+    compiled = compiled or make_population_step(run.population, **sizes, devices=run.devices)
+    if 0 < step < config.num_steps:
+        processes.say(f'goes on from step {step} of {config.num_steps}')
+        if config.optim.schedule in OVER_NUM_STEPS:
+            processes.say(
+                f'the learning rate is that of a {config.optim.schedule} schedule over '
+                f'{config.num_steps} steps'
+            )
+    if step < config.num_steps:
+        processes.say('compiles the training step; the first call takes longest')
     due = lambda every: every > 0 and (step % every == 0 or step >= config.num_steps)
-    stopped = False
-    with log, logbook.Sigterm() as sigterm:
-        while step < config.num_steps and not come.ended(config).all():
-            called = time.monotonic()
-            states, metrics = compiled(states, data)
+    log = logbook.Logbook(run.folder, step, config.num_steps, pending)
+    periods = config.log_every, config.eval_every, config.save_every
+    calls: list[tuple[int, Any]] = []  # whose metrics have not been read yet
+    clock = time.monotonic()
+
+    def read() -> None:
+        """Takes in the metrics of the calls so far: waits for the last one."""
+        nonlocal clock
+        while calls:
+            last, metrics = calls.pop(0)
             metrics = jax.device_get(metrics)
+            _go_on_without(progress.note_metrics(metrics, last), run, progress)
+            log.add(metrics, time.monotonic() - clock)
+            clock = time.monotonic()
+
+    progress.tick()
+    with log, logbook.Sigterm() as sigterm:
+        while step < config.num_steps and not progress.ended(config).all():
+            clock = clock if calls else time.monotonic()
+            states, metrics = compiled(states, run.data)
             step += config.steps_per_call
-            _go_on_without(come.note_metrics(metrics, step), everyone, come, recent)
-            log.add(metrics, time.monotonic() - called)
+            read()  # only now, so that an accelerator has work while we wait and write
+            calls.append((step, metrics))
+            if on_cpu() or any(map(due, periods)):
+                read()
             if due(config.log_every):
                 log.train(step)
             if due(config.eval_every):
-                values = _evaluate(everyone, states, data, come, 'val', 'val')
-                mean = intervals.over_members(values)
-                log.val(step, values)
-                name = config.eval.select or next(iter(mean))
-                column = np.array([v[name]['mean'] if v else np.nan for v in values])
-                better = come.validated(step, column, config)
-                if better.any():
-                    _keep(best, step, states, better, come)
-                if on_validation:
-                    on_validation(step, mean)
-            come.seconds = before + time.monotonic() - started
-            stopped = processes.any_of_them(sigterm.came)
+                _validate(run, states, progress, step, log)
+            progress.tick()
+            stopped = processes.any_process(sigterm.came)
             if due(config.save_every) or stopped:
-                _go_on_without(come.note_state(states, step), everyone, come, recent)
-                kept = {**come.kept(), 'pending': log.pending()}
-                checkpoint.save(recent, step, processes.everywhere(states), kept)
+                read()
+                _go_on_without(progress.note_state(states, step), run, progress)
+                record = {**progress.record(), 'pending': log.pending()}
+                checkpoint.save(run.recent, step, states, record)
+                log.flush()
             if stopped:
                 break
+        read()
     return states, stopped
 
 
-def _evaluate(everyone, states, data, come, phase: str, role: str) -> list:
+def _validate(run: Run, states: Any, progress: Progress, step: int, log) -> None:
+    values = _evaluate(run, states, progress, 'val', 'val')
+    mean = intervals.over_members(values)
+    log.val(step, values)
+    name = run.config.eval.select or next(iter(mean))
+    column = np.array([v[name]['mean'] if v else np.nan for v in values])
+    better = progress.validated(step, column, run.config)
+    if better.any():
+        _keep(run.best, step, states, better, progress)
+    if run.on_validation:
+        run.on_validation(step, mean)
+
+
+def _evaluate(run: Run, states: Any, progress: Progress, phase: str, role: str) -> list:
     """The values of every member, None for one that has diverged."""
-    keys, states, data = processes.everywhere(on_all_devices((everyone.keys[phase], states, data)))
+    everyone = run.population
+    own = jax.tree.leaves(run.data)[0].devices()
+    placed = on_all_devices((everyone.keys[phase], states, run.data), own)
+    keys, states, data = processes.to_global(placed)
     of = lambda i, method: method.evaluate(population.take(states, i), data, keys[i], role)
     return [
-        None if come.diverged[i] else intervals.summarise(of(i, method))
+        None if progress.diverged[i] else intervals.summarise(of(i, method))
         for i, method in enumerate(everyone.methods)
     ]
 
 
-def _keep(best, step: int, states, better, come) -> None:
+def _keep(best, step: int, states, better, progress: Progress) -> None:
     """Saves the states of the members that are better than ever, beside the others' best.
 
     A run that was killed comes by its best steps again; what is there goes only when the new one is
@@ -226,30 +320,25 @@ def _keep(best, step: int, states, better, come) -> None:
     """
     there = best.latest_step()
     if not better.all() and there is not None:
-        old, kept = _restored(best, states)
-        if not kept:
+        old, record = checkpoint.restore_or_init(best, states)
+        if not record:
             raise InputError(
                 f'{best.directory} cannot be read any more, and with it the best states of the '
                 'other members; restore it, or train in another --workdir'
             )
         states = population.where(better, states, old)
     number = step if there is None else max(step, there + 1)
-    checkpoint.save(best, number, processes.everywhere(states), come.kept())
+    checkpoint.save(best, number, states, progress.record())
 
 
-def _restored(manager, states):
-    states, kept = checkpoint.restore_or_init(manager, processes.everywhere(states))
-    return processes.here(states), kept
-
-
-def _go_on_without(diverged: dict[int, str], everyone, come, recent) -> None:
+def _go_on_without(diverged: dict[int, str], run: Run, progress: Progress) -> None:
     for index, why in diverged.items():
-        if come.diverged.all():
+        if progress.diverged.all():
             raise InputError(
-                f'{why}; step {max(recent.all_steps(), default=0)} is kept. Try a lower '
+                f'{why}; step {max(run.recent.all_steps(), default=0)} is kept. Try a lower '
                 'config.optim.learning_rate or config.optim.clip_norm=1.0, in a new --workdir'
             )
-        tqdm.write(f'{everyone.members[index]}: {why}; the other members go on')
+        processes.say(f'{run.population.members[index]}: {why}; the other members go on')
 
 
 def _step(states) -> int:

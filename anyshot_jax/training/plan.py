@@ -35,27 +35,28 @@ class Step(NamedTuple):
     temporary: int  # bytes on a device beside state and data
 
 
-def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> None:
+def show(
+    config: ConfigDict, everyone: Population, data: Data, states: Any, devices: list[jax.Device]
+) -> None:
     """Prints parameters, memory, operations and time of a run; writes nothing.
 
     Args:
-      config: complete. data, states: on all devices, as training has them; states are used up.
+      config: complete. data, states: on all of `devices`, as training has them; states are used up.
     """
-    devices = jax.local_devices()
     net = f' with {config.net.name}' if config.net.name else ''
     where = f'{len(devices)} x {devices[0].device_kind}'
     print(f'Plan of {config.method.name}{net} on {config.data.name}, {where}. Nothing is trained.')
     members = len(everyone.members)
     if members > 1:
-        _line('Members', str(members), 'runs side by side; parameters are of one, all else of all')
-    _show_parameters(take(states, 0).params)
+        line('Members', str(members), 'runs side by side; parameters are of one, all else of all')
+    show_parameters(take(states, 0).params)
     trains = config.num_steps > 0 and not config.eval_only
     compilation: dict[str, float] = {}
     rows = []
     if trains:
-        step = compiled(config, everyone, data, states, config.batch_size)
+        step = compiled(config, everyone, data, states, config.batch_size, devices)
         _show_work(step, config)
-        if not _show_memory(config, everyone, data, states, step):
+        if not _show_memory(config, everyone, data, states, devices, step):
             return
         call_s, states = _time_calls(step, data, states)
         step_s = call_s / config.steps_per_call
@@ -65,7 +66,7 @@ def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> N
         rows.append(('training', step_s * config.num_steps, note))
     else:
         print('\nMemory of one device')
-        _line('data', size(_bytes(data)))
+        line('data', size(bytes_of(data)))
     one = take(states, 0), everyone.keys['val'][0]
     for name, times, compile_s, each_s in _time_evaluations(config, data, *one, trains):
         times *= members  # one after another
@@ -74,10 +75,10 @@ def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> N
         rows.append((name, times * each_s, note))
     print('\nTime, an estimate' if trains else '\nTime, an estimate; there is no training')
     parts = ', '.join(f'{name} {seconds(s)}' for name, s in compilation.items())
-    _line('compilation', seconds(sum(compilation.values())), f'{parts}; less if cached')
+    line('compilation', seconds(sum(compilation.values())), f'{parts}; less if cached')
     for name, all_s, note in rows:
-        _line(name, seconds(all_s), note)
-    _line('altogether', seconds(sum(compilation.values()) + sum(s for _, s, _ in rows)))
+        line(name, seconds(all_s), note)
+    line('altogether', seconds(sum(compilation.values()) + sum(s for _, s, _ in rows)))
     early = ', an early end' if trains and (config.early_stop or config.stop_at) else ''
     print(f'Not counted: the start, loading the data, checkpoints, the report{early}.')
 
@@ -86,14 +87,21 @@ def show(config: ConfigDict, everyone: Population, data: Data, states: Any) -> N
 
 
 def compiled(
-    config: ConfigDict, everyone: Population, data: Data, states: Any, batch_size: int
-) -> Step:
-    """The step as training runs it, but for its `batch_size`; nothing is run."""
+    config: ConfigDict, everyone: Population, data: Data, states: Any, batch_size: int, devices,
+    platform: str = '',
+) -> Step:  # fmt: skip
+    """The step as training runs it, but for its `batch_size`; nothing is run.
+
+    Args:
+      platform: as JAX calls it where it lowers for devices that are not there; '': for its own.
+    """
     sizes = {'batch_size': batch_size, 'steps_per_call': config.steps_per_call}
-    traced = jax.jit(make_population_step(everyone, **sizes), donate_argnums=0).trace(states, data)
+    step = make_population_step(everyone, **sizes, devices=devices)
+    traced = jax.jit(step, donate_argnums=0).trace(states, data)
     started = time.monotonic()
     try:
-        program = traced.lower().compile()
+        lowered = traced.lower(lowering_platforms=(platform,)) if platform else traced.lower()
+        program = lowered.compile()
     except jax.errors.JaxRuntimeError as e:  # a TPU's compiler knows its memory
         if 'RESOURCE_EXHAUSTED' not in str(e):
             raise
@@ -103,44 +111,49 @@ def compiled(
     # What is returned lies where the given state was, but for the metrics.
     returned = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Step(
-        program, compile_s, flops.of_jaxpr(traced.jaxpr.jaxpr), cost.get('flops', math.nan),
+        program, compile_s, flops.of_jaxpr(traced.jaxpr.jaxpr), (cost or {}).get('flops', math.nan),
         memory.temp_size_in_bytes + returned,
     )  # fmt: skip
 
 
-def _show_memory(config, everyone, data, states, step: Step) -> bool:
+def _show_memory(config, everyone, data, states, devices, step: Step) -> bool:
     """Prints it; whether the step fits."""
-    held = _bytes(states) + _bytes(data)
+    held = bytes_of(states) + bytes_of(data)
     limit, need = free_bytes() + held, held + step.temporary
     print('\nMemory of one device')
-    _line('state with optimiser', size(_bytes(states)))
-    _line('data', size(_bytes(data)))
-    _line('temporaries of a step', size(step.temporary))
-    _line('peak of training', size(need), f'{size(limit)} can be used; evaluation is not counted')
-    unit = _bytes(jax.eval_shape(everyone.methods[0].sample, everyone.keys['step'][0], data))
-    measure = lambda batch: compiled(config, everyone, data, states, batch).temporary
-    found = largest_batch(measure, config.batch_size, step.temporary, limit - held, unit)
-    _line('largest meta-batch', *found)
+    line('state with optimiser', size(bytes_of(states)))
+    line('data', size(bytes_of(data)))
+    line('temporaries of a step', size(step.temporary))
+    line('peak of training', size(need), f'{size(limit)} can be used; evaluation is not counted')
+    unit = bytes_of(jax.eval_shape(everyone.methods[0].sample, everyone.keys['step'][0], data))
+    measure = lambda batch: compiled(config, everyone, data, states, batch, devices).temporary
+    sizes = config.batch_size, step.temporary, limit - held, unit, len(devices)
+    found = largest_batch(measure, *sizes)
+    line('largest meta-batch', *found)
     if need > limit:
         print('\nThe step does not fit, so that its time is not measured.')
     return need <= limit
 
 
 def largest_batch(
-    measure: Callable[[int], int], batch_size: int, temporary: int, free: float, unit: int
+    measure: Callable[[int], int],
+    batch_size: int,
+    temporary: int,
+    free: float,
+    unit: int,
+    devices: int,
 ) -> tuple[str, str]:
     """The largest meta-batch that fits into `free` bytes, and how that is known.
 
     Args:
       measure: a batch -> bytes on a device that its step needs beside state and data.
-      temporary: those of `batch_size`. unit: bytes of a sampled one.
+      temporary: those of `batch_size`. unit: bytes of a sampled one. devices: how many share it.
     """
-    devices = jax.local_device_count()
     points = {batch_size: temporary}
     try:
         for tried in (2 * batch_size, 3 * batch_size):
             points[tried] = measure(tried)
-        fits, growth, note = _where_line_ends(points, free)
+        fits, growth, note = _where_line_ends(points, free, devices)
         if growth * devices <= 2 * unit:  # gradients are accumulated; all units are drawn at first
             each = size(max(growth, 0) * devices)
             return 'any size fits', f'memory does not grow with it, but for {each} a unit'
@@ -149,25 +162,25 @@ def largest_batch(
         if fits > tried:  # far out the line is a little steeper
             tried = fits
             points[tried] = measure(tried)
-            fits, growth, note = _where_line_ends(points, free)
+            fits, growth, note = _where_line_ends(points, free, devices)
     except InputError:
         return f'below {tried}', 'the compiler finds no room for that'
     return f'{fits:,}', f'{note}, {size(growth * devices)} a unit'
 
 
-def _where_line_ends(points: dict[int, int], free: float) -> tuple[int, float, str]:
+def _where_line_ends(points: dict[int, int], free: float, devices: int) -> tuple[int, float, str]:
     """The batch that needs `free` bytes, by a line through the two largest ones, and its slope.
 
     A batch of one unit a device may be another program than all others.
     """
     (before, low), (last, high) = sorted(points.items())[-2:]
     growth = (high - low) / (last - before)
-    devices = jax.local_device_count()
     fits = int(last + (free - high) / growth) // devices * devices if growth > 0 else 0
     return max(fits, 0), growth, f'an estimate, by a line through {before} and {last}'
 
 
-def _bytes(tree) -> int:
+def bytes_of(tree) -> int:
+    """Of all arrays of a tree, or of what stands for them."""
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
 
@@ -193,7 +206,7 @@ def _time_evaluations(config, data, state, key, trains: bool):
     such as the embedding of a split.
     """
     last, validates = config.eval.role, trains and config.eval_every > 0
-    few, more = (n * jax.local_device_count() for n in EPISODES)
+    few, more = (n * len(jax.tree.leaves(data)[0].devices()) for n in EPISODES)
     count = {'val': config.eval.val_episodes, 'test': config.eval.episodes}
     timed = partial(_time_evaluation, config, data, state, key)
     first = {role: timed(role, few) for role in dict.fromkeys(['val'] * validates + [last])}
@@ -231,26 +244,28 @@ def _time_evaluation(config, data, state, key, role: str, count: int) -> tuple[f
 # Words.
 
 
-def _show_parameters(params) -> None:
+def show_parameters(params) -> None:
+    """Prints how many there are, also by the parts of the net."""
     trees = params if isinstance(params, dict) else {}
     number = lambda tree: sum(math.prod(a.shape) for a in jax.tree.leaves(tree))
-    _line('Parameters', f'{number(params):,}', size(_bytes(params)))
+    line('Parameters', f'{number(params):,}', size(bytes_of(params)))
     for name, tree in trees.items():
-        _line(f'  {name}', f'{number(tree):,}', size(_bytes(tree)))
+        line(f'  {name}', f'{number(tree):,}', size(bytes_of(tree)))
 
 
 def _show_work(step: Step, config) -> None:
     a_step = step.work / config.steps_per_call
     note = 'matrix products and convolutions, all devices, loops counted by their length'
-    _line('FLOPs per step', operations(a_step), note)
-    _line(
+    line('FLOPs per step', operations(a_step), note)
+    line(
         "  XLA's own count",
         operations(step.xla_work),
         "one device, all operations, a loop's body once",
     )
 
 
-def _line(label: str, value: str, note: str = '') -> None:
+def line(label: str, value: str, note: str = '') -> None:
+    """Prints one line of the plan."""
     print(f'{label:28} {value:>12}  {note}'.rstrip(), flush=True)
 
 

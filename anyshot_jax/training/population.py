@@ -82,7 +82,7 @@ class Population(NamedTuple):
             ) from e
 
 
-def of(config: ConfigDict, data: Data) -> Population:
+def build(config: ConfigDict, data: Data) -> Population:
     """The population that a config asks for.
 
     Args:
@@ -90,28 +90,28 @@ def of(config: ConfigDict, data: Data) -> Population:
     Raises:
       InputError: as `members`, or of the method.
     """
-    everyone = members(config)
-    build = configs.find('methods', config.method.name).build
+    every_member = members(config)
+    build_method = configs.find('methods', config.method.name).build
     made = {}  # one for all seeds of a setting: they share its compiled programs
-    for member in everyone:
+    for member in every_member:
         setting = tuple(member.setting.values())
         if setting not in made:
-            made[setting] = build(member.config(config), data)
+            made[setting] = build_method(member.config(config), data)
     alike = made[()] if not config.vary else None
     every = {path: tuple(map(float, found)) for path, found in config.vary}
     read: set[str] = set()
     varied = lambda values: {p: Varied(v, p, every[p], read) for p, v in values.items()}
-    keys = [jax.random.split(jax.random.key(m.seed), len(PHASES)) for m in everyone]
+    keys = [jax.random.split(jax.random.key(m.seed), len(PHASES)) for m in every_member]
     return Population(
-        members=everyone,
-        method=lambda values: alike or build(_assigned(config, varied(values)), data),
-        methods=tuple(made[tuple(m.setting.values())] for m in everyone),
+        members=every_member,
+        method=lambda values: alike or build_method(_assigned(config, varied(values)), data),
+        methods=tuple(made[tuple(m.setting.values())] for m in every_member),
         keys=dict(zip(PHASES, jnp.stack(keys, 1), strict=True)),
         values={
-            path: jnp.asarray([m.setting[path] for m in everyone], jnp.float32)
+            path: jnp.asarray([m.setting[path] for m in every_member], jnp.float32)
             for path, _ in config.vary
         },
-        chunk=chunk_size(len(everyone), config.member_chunk),
+        chunk=chunk_size(len(every_member), config.member_chunk),
         read=read,
     )
 

@@ -2,7 +2,7 @@
 
 Every process holds the states and the data on its own devices, as if it were alone; what is summed
 over all devices is the gradient, inside the compiled step. Evaluation and checkpoints see the same
-arrays as lying on all devices (`everywhere`), so that each process computes and writes its part.
+arrays as lying on all devices (`to_global`), so that each process computes and writes its part.
 The first process keeps the workdir's other files.
 """
 
@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from anyshot_jax.runtime import bars
 from anyshot_jax.runtime.devices import replicated
 from anyshot_jax.storage import files
 from anyshot_jax.types import InputError
@@ -117,7 +118,13 @@ def first() -> bool:
     return jax.process_index() == 0
 
 
-def by_the_first(function: Callable[[], Any]) -> Any:
+def say(line: str) -> None:
+    """A line on stderr, of the first process only."""
+    if first():
+        bars.say(line)
+
+
+def on_process_0(function: Callable[[], Any]) -> Any:
     """Runs `function` on process 0 while the others wait; returns its result there, None elsewhere.
 
     Raises:
@@ -140,20 +147,20 @@ def by_the_first(function: Callable[[], Any]) -> Any:
     return result
 
 
-def any_of_them(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """True on all processes if the flag is set in one of them."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
 
 
-def check_told_alike(config: str, workdir: Path) -> None:
+def check_same_flags(config: str, workdir: Path) -> None:
     """Refuses (InputError, in all of them) processes that were given different flags."""
     if jax.process_count() == 1:
         return
     own = np.frombuffer(hashlib.sha256(f'{config} {workdir}'.encode()).digest(), np.uint8)
-    everyone = multihost_utils.process_allgather(own)
-    if (everyone != everyone[0]).any():
+    digests = multihost_utils.process_allgather(own)
+    if (digests != digests[0]).any():
         raise InputError('the processes were given different flags: start all with the same ones')
 
 
@@ -163,9 +170,9 @@ def check_shared(workdir: Path) -> None:
         return
     token = multihost_utils.broadcast_one_to_all(np.array(secrets.randbits(30)))
     sign = workdir / f'.shared-{int(token)}'
-    by_the_first(lambda: files.write_text(sign, ''))
-    missing = any_of_them(not sign.exists())
-    by_the_first(sign.unlink)
+    on_process_0(lambda: files.write_text(sign, ''))
+    missing = any_process(not sign.exists())
+    on_process_0(sign.unlink)
     if missing:
         raise InputError(
             f'the processes do not see one folder as --workdir {workdir}: give one on a disk that '
@@ -173,15 +180,15 @@ def check_shared(workdir: Path) -> None:
         )
 
 
-def everywhere(tree: Any) -> Any:
+def to_global(tree: Any) -> Any:
     """Arrays that lie on all of this process's devices, as lying on those of all processes."""
     if jax.process_count() == 1:
         return tree
     return _on(jax.devices(), tree)
 
 
-def here(tree: Any) -> Any:
-    """The reverse of `everywhere`."""
+def to_local(tree: Any) -> Any:
+    """The reverse of `to_global`."""
     if jax.process_count() == 1:
         return tree
     return _on(jax.local_devices(), tree)

@@ -1,6 +1,7 @@
 """Progress of every member of a run: its best validation, and whether it has diverged."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,19 +17,37 @@ class Progress:
     sign: int  # 1: the larger a validation's value the better, else -1
     best: np.ndarray  # value of the best validation
     best_step: np.ndarray  # 0: there was none
-    stale: np.ndarray  # validations since then
+    stale: np.ndarray  # validations since the best
     diverged: np.ndarray  # step at which something became NaN or infinite; 0: nothing did
-    seconds: float = 0.0
+    seconds: float = 0.0  # of training
+    _ticked: float = dataclasses.field(default_factory=time.monotonic, repr=False)
 
     @classmethod
-    def start(cls, num: int, sign: int, kept: dict[str, Any]) -> 'Progress':
-        """From the beginning, or from what `kept` had."""
+    def resumed(
+        cls, num: int, sign: int, record: dict[str, Any], best: dict[str, Any] | None = None
+    ) -> 'Progress':
+        """From the beginning, or from what a checkpoint's record had.
+
+        Args:
+          num: members. best: the record of the best steps' checkpoint, where that is what counts:
+            it may be ahead of the newest one, of which it takes who has diverged.
+        """
+        if best:
+            later, progress = cls.resumed(num, sign, record), cls.resumed(num, sign, best)
+            progress.diverged = np.maximum(progress.diverged, later.diverged)
+            return progress
         zeros = np.zeros(num, np.int64)
         fresh = {'best': np.full(num, -sign * np.inf), **dict.fromkeys(NAMES[1:], zeros)}
-        given = {n: np.asarray(kept.get(n, fresh[n]), fresh[n].dtype) for n in NAMES}
-        return cls(sign, **given, seconds=kept.get('seconds', 0.0))
+        arrays: Any = {n: np.asarray(record.get(n, fresh[n]), fresh[n].dtype) for n in NAMES}
+        return cls(sign, seconds=record.get('seconds', 0.0), **arrays)
 
-    def kept(self) -> dict[str, Any]:
+    def tick(self) -> None:
+        """Counts the seconds since the last tick, or since this object was made."""
+        now = time.monotonic()
+        self.seconds += now - self._ticked
+        self._ticked = now
+
+    def record(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {n: getattr(self, n).tolist() for n in NAMES} | {'seconds': self.seconds}
 
@@ -38,11 +57,11 @@ class Progress:
         waited = (config.early_stop > 0) & (self.stale >= config.early_stop)
         return reached | waited | (self.diverged > 0)
 
-    def worth(self) -> np.ndarray:
+    def score(self) -> np.ndarray:
         """[M], the larger the better; the least of all where a member has diverged."""
         return np.where(self.diverged > 0, -np.inf, self.sign * self.best)
 
-    def foremost(self, among: Sequence[int] = ()) -> int:
+    def best_member(self, among: Sequence[int] = ()) -> int:
         """The member whose best validation is the best; one that has diverged only if all have.
 
         Args:
@@ -51,7 +70,7 @@ class Progress:
         those = np.array(among or range(len(self.best)))
         alive = those[self.diverged[those] == 0]
         those = alive if len(alive) else those
-        return int(those[np.argmax(self.worth()[those])])
+        return int(those[np.argmax(self.score()[those])])
 
     def validated(self, step: int, values: np.ndarray, config: ConfigDict) -> np.ndarray:
         """Takes a validation's values [M]; says of which members it is the best yet, bool [M].

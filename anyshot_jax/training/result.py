@@ -13,15 +13,16 @@ from anyshot_jax.config import config_hash
 from anyshot_jax.training import intervals, processes
 from anyshot_jax.training.population import Population
 from anyshot_jax.training.progress import Progress
+from anyshot_jax.training.workdir import data_files
 from anyshot_jax.types import ACCURACY, Data, Measure
 
 
-def of(
+def make_record(
     config: ConfigDict,
     config_file: str,
-    everyone: Population,
+    population: Population,
     states: Any,
-    come: Progress,
+    progress: Progress,
     values: list[intervals.Values | None],
     data: Data,
 ) -> tuple[int, dict[str, Any]]:
@@ -33,42 +34,43 @@ def of(
     Args:
       states: [M, ...], those that were evaluated. values: of every member, None: it diverged.
     """
-    settings = [tuple(m.setting.values()) for m in everyone.members]
+    settings = [tuple(m.setting.values()) for m in population.members]
     groups = {s: [i for i, t in enumerate(settings) if t == s] for s in dict.fromkeys(settings)}
-    alive = lambda ids: [i for i in ids if not come.diverged[i]]
+    alive = lambda ids: [i for i in ids if not progress.diverged[i]]
     # A setting under which a seed diverged is behind those under which fewer did.
-    worth = lambda ids: np.mean([come.worth()[i] for i in ids] or [-np.inf])
-    of_group = lambda ids: (len(alive(ids)), worth(alive(ids)))
+    score = lambda ids: np.mean([progress.score()[i] for i in ids] or [-np.inf])
+    of_group = lambda ids: (len(alive(ids)), score(alive(ids)))
     chosen = max(groups.values(), key=of_group)
-    foremost = come.foremost(chosen)
+    best_index = progress.best_member(chosen)
     steps = np.asarray(states.step)
     record = {
         'values': intervals.over_members([values[i] for i in chosen]),
-        'measure': everyone.methods[0].measure._asdict(),
-        'step': int(steps[foremost]),
-        'seconds': round(come.seconds, 1),
+        'measure': population.methods[0].measure._asdict(),
+        'step': int(steps[best_index]),
+        'seconds': round(progress.seconds, 1),
         'counts': {role: d.num_classes for role, d in data.roles.items()},
         'config_file': config_file,
-        **facts(config),
+        **({'data_files': found} if (found := data_files(config)) else {}),
+        **environment(config),
     }
-    if len(everyone.members) > 1:
-        best = [None if np.isinf(b) else float(b) for b in come.best]
-        record |= {'seeds': len(alive(chosen)), 'foremost': foremost}
+    if len(population.members) > 1:
+        validation = [None if np.isinf(b) else float(b) for b in progress.best]
+        record |= {'seeds': len(alive(chosen)), 'foremost': best_index}
         record['members'] = [
             {
                 'seed': m.seed,
                 'setting': dict(m.setting),
-                'validation': best[i],
+                'validation': validation[i],
                 'step': int(steps[i]),
-                'diverged': int(come.diverged[i]),
+                'diverged': int(progress.diverged[i]),
                 'values': values[i],
                 'config_hash': config_hash(m.config(config)),
             }
-            for i, m in enumerate(everyone.members)
+            for i, m in enumerate(population.members)
         ]
         record['settings'] = [
             {
-                'setting': dict(everyone.members[ids[0]].setting),
+                'setting': dict(population.members[ids[0]].setting),
                 'chosen': ids == chosen,
                 'seeds': len(alive(ids)),
                 'values': intervals.over_members([values[i] for i in ids]),
@@ -76,7 +78,7 @@ def of(
             for ids in groups.values()
             if alive(ids)
         ]
-    return foremost, record
+    return best_index, record
 
 
 def show(record: dict, workdir: Path | None, news: str = '') -> dict[str, float]:
@@ -89,19 +91,19 @@ def show(record: dict, workdir: Path | None, news: str = '') -> dict[str, float]
     measure = Measure(**record.get('measure', ACCURACY._asdict()))
     settings = record.get('settings', [])
     many = len(settings) > 1
-    for found in settings if many else [record]:
+    for part in settings if many else [record]:
         if many:
-            named = ', '.join(f'{k}={v:g}' for k, v in found['setting'].items())
-            print(named + ' (best on validation)' * found['chosen'])
-        seeds = 'seeds' if found.get('seeds', 1) > 1 else ''
-        print(intervals.table(found['values'], measure, seeds))
+            named = ', '.join(f'{k}={v:g}' for k, v in part['setting'].items())
+            print(named + ' (best on validation)' * part['chosen'])
+        seeds = 'seeds' if part.get('seeds', 1) > 1 else ''
+        print(intervals.table(part['values'], measure, seeds))
     if workdir:
         print(f'report: {workdir / "report.html"}')
     return means
 
 
-def facts(config: ConfigDict) -> dict:
-    """Caveats that a result must state besides its numbers."""
+def environment(config: ConfigDict) -> dict:
+    """Seed, config hash, versions and device: what a result says besides its numbers."""
     packages = ('anyshot-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
     return {
         'seed': config.seed,

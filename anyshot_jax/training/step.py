@@ -24,7 +24,9 @@ def make_step(method: Method, *, batch_size: int, steps_per_call: int, devices=N
     return _on_devices(steps, batch_size, devices)
 
 
-def make_population_step(population: Population, *, batch_size: int, steps_per_call: int):
+def make_population_step(
+    population: Population, *, batch_size: int, steps_per_call: int, devices=None
+):
     """`make_step` of all members at once.
 
     Returns:
@@ -38,7 +40,7 @@ def make_population_step(population: Population, *, batch_size: int, steps_per_c
 
         return population.each(one, states, *drawn)
 
-    step = _on_devices(steps, batch_size, None)
+    step = _on_devices(steps, batch_size, devices)
     drawn = population.keys['step'], population.values
 
     def call(states, data):
@@ -65,14 +67,14 @@ def _steps(method, state, data, key, units, count):
 
 
 def _on_devices(steps: Callable, batch_size: int, devices):
-    everyone = devices or jax.devices()  # of all processes
-    if batch_size % len(everyone):
+    all_devices = devices or jax.devices()  # of all processes
+    if batch_size % len(all_devices):
         raise InputError(
-            f'config.batch_size={batch_size} does not divide over {len(everyone)} devices; '
-            f'take a multiple of {len(everyone)}'
+            f'config.batch_size={batch_size} does not divide over {len(all_devices)} devices; '
+            f'take a multiple of {len(all_devices)}'
         )
-    own = [i for i, d in enumerate(everyone) if d.process_index == jax.process_index()]
-    units = jnp.arange(batch_size).reshape(len(everyone), -1)[np.array(own)]
+    own = [i for i, d in enumerate(all_devices) if d.process_index == jax.process_index()]
+    units = jnp.arange(batch_size).reshape(len(all_devices), -1)[np.array(own)]
     mapped = jax.pmap(
         steps, AXIS, in_axes=(None, None, None, 0), out_axes=(None, None), donate_argnums=0,
         devices=devices,

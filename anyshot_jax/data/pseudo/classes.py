@@ -17,11 +17,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from anyshot_jax.config import check_choices
 from anyshot_jax.data.pseudo import foreground, paint, shapes
 from anyshot_jax.data.pseudo.textures import Texture, find_textures, read_textures
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.types import Array, Dataset, InputError, from_arrays
 
 FIELDS = {
@@ -101,7 +101,7 @@ def make(good: Array, fields, max_pixels: int, group: Array | None = None) -> di
         sources, allowed = (jnp.asarray(a) for a in (good[rows], objects[seen.searchsorted(rows)]))
         x = np.empty((len(of_role), *sources.shape), np.uint8)
         mask = np.empty(x.shape[:-1], bool)
-        for i, c in enumerate(tqdm(of_role, f'make defects for {role}', disable=None)):
+        for i, c in enumerate(bar(of_role, f'make defects for {role}')):
             of_class = jax.random.fold_in(jax.random.fold_in(key, role == 'train'), i)
             keys = jax.random.split(of_class, 3)
             own = sources  # without a texture, what is given instead isn't looked at

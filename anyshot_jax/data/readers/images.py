@@ -15,11 +15,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from anyshot_jax.data.readers import pixels
 from anyshot_jax.data.readers.kinds import HEIC, unread_kind
 from anyshot_jax.data.readers.pixels import CROPS, fit
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.types import Array, InputError
 
 with contextlib.suppress(ImportError):  # the extra `heic`; pillow_heif is the same with an encoder
@@ -123,10 +123,10 @@ def read_images(
     # The decoders release the interpreter.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         step = 256  # so that an error stops the reading soon, and little waits undrawn
-        with tqdm(total=count, desc='read images', disable=None) as bar:
+        with bar(total=count, desc='read images') as shown:
             for start in range(0, count, step):
                 for found in pool.map(read_one, range(start, min(start + step, count))):
-                    bar.update()
+                    shown.update()
                     yield found
 
 

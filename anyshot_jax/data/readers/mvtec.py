@@ -3,6 +3,7 @@
 MVTec AD: `train/good/000.png`, `test/<type>/000.png`, `ground_truth/<type>/000_mask.png`; other
 names of masks, and folders of several (MVTec LOCO AD), as `masks.py` says.
 MVTec 3D AD: `<split>/<type>/rgb/000.png` and `<split>/<type>/gt/000.png`.
+Without splits (anomalib's folders): `good/000.png`, `<type>/000.png`, `mask/<type>/000.png`.
 
 A manifest.csv beside them may say which images to take and which belong together: columns path,
 split, class, mask ('' : none) and one that names an item's group. Nothing is opened that it says:
@@ -24,6 +25,7 @@ from anyshot_jax.types import InputError, nearest
 
 LAYOUT = 'train/good/<image>, test/<type>/<image>, ground_truth/<type>/<image>_mask.png'
 GOOD = 'good'
+NORMAL = ('good', 'normal', 'ok', 'normal_dir')  # its names where there are no splits
 MAX_MANIFEST = 50_000_000  # bytes
 COLUMNS = ('path', 'split', 'class', 'mask')
 
@@ -59,17 +61,18 @@ def find_items(root: Path, group: str) -> list[Item]:
 
 def _in_layout(root: Path, listed: bool) -> list[Item]:
     """The items by folders; listed: manifest.csv says which mask belongs to which image."""
-    if not (root / 'train' / GOOD).is_dir():
+    flat = not (root / 'train').is_dir() and _normal_folder(root)
+    if not flat and not (root / 'train' / GOOD).is_dir():
         raise InputError(f'{root} has no folder train/good: expected {LAYOUT}')
     of_type = _masks(root)
     items: list[Item] = []
     for split in ('train', 'test'):
-        kinds = _images(root / split, root)
-        for kind, files in kinds.items():
+        for folder, files in _folders(root, split, flat or ''):
+            kind = GOOD if folder.name == flat else folder.name
             if split == 'train' and kind != GOOD:
-                raise InputError(f'{root / split / kind}: train may hold the folder good only')
+                raise InputError(f'{folder}: train may hold the folder good only')
             given = of_type.pop(kind, []) if split == 'test' else []
-            items += _of_kind(root, split, kind, files, given, listed)
+            items += _of_kind(root, split, folder, kind, files, given, listed)
     if of_type and not listed:
         kind = min(of_type)
         bare = [item.path for item in items if item.kind != GOOD and not item.mask]
@@ -81,6 +84,28 @@ def _in_layout(root: Path, listed: bool) -> list[Item]:
     if (root / 'validation').is_dir():
         logging.info('%s is passed over: train/good is learnt from', root / 'validation')
     return items
+
+
+def _normal_folder(root: Path) -> str:
+    """The name of the folder of normal images where there are no splits; '' if there is none.
+
+    The folder of one split of a category is no category, though it looks like one.
+    """
+    if (root.parent / 'train' / GOOD).is_dir():
+        return ''
+    names = {p.name.casefold(): p.name for p in root.iterdir() if p.is_dir()}
+    return next((names[name] for name in NORMAL if name in names), '')
+
+
+def _folders(root: Path, split: str, flat: str) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders of a split with their images. flat: that of normal images, without splits."""
+    if not flat:
+        for kind, files in _images(root / split, root).items():
+            yield root / split / kind, files
+        return
+    for kind, files in _images(root, root).items():
+        if kind.casefold() not in masks.FOLDERS and (kind == flat) == (split == 'train'):
+            yield root / kind, files
 
 
 def _masks(root: Path) -> dict[str, list[Path]]:
@@ -99,10 +124,15 @@ def _masks(root: Path) -> dict[str, list[Path]]:
 
 
 def _of_kind(
-    root: Path, split: str, kind: str, files: list[Path], found: list[Path], listed: bool
+    root: Path,
+    split: str,
+    folder: Path,
+    kind: str,
+    files: list[Path],
+    found: list[Path],
+    listed: bool,
 ) -> Iterator[Item]:
     """The items of one folder, which is of either layout."""
-    folder = root / split / kind
     of_masks = found[0].relative_to(root).parts[0] if found else ''
     masks_in = root / of_masks / kind
     of_3d = any(f.relative_to(folder).parts[0] == 'rgb' for f in files)

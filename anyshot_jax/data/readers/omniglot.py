@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from anyshot_jax.config import check_choices
 from anyshot_jax.data.readers.images import open_image
+from anyshot_jax.runtime.bars import bar
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import Array, InputError
@@ -69,7 +69,7 @@ def unpack(bits: Array) -> Array:
 def shrink(bits: Array, size: int, resample: Image.Resampling) -> Array:
     """[N, 1379] packed bits -> [N, size, size] uint8, ink = 255."""
     x = np.empty((len(bits), size, size), np.uint8)
-    for i in tqdm(range(len(bits)), 'resize Omniglot', disable=None):
+    for i in bar(range(len(bits)), 'resize Omniglot'):
         image = Image.fromarray(255 * unpack(bits[i]))
         x[i] = np.asarray(image.resize((size, size), resample))
     return x
@@ -155,7 +155,7 @@ def _match(name: str) -> re.Match[str] | None:
 
 
 def _from_folder(files: list[Path]) -> Images:
-    for f in tqdm(files, 'read Omniglot', disable=None):
+    for f in bar(files, 'read Omniglot'):
         if match := _match(f.as_posix()):
             try:
                 content = f.read_bytes()
@@ -167,7 +167,7 @@ def _from_folder(files: list[Path]) -> Images:
 def _from_zip(path: Path) -> Images:
     try:
         with zipfile.ZipFile(path) as z:
-            for info in tqdm(z.infolist(), f'read {path.name}', disable=None):
+            for info in bar(z.infolist(), f'read {path.name}'):
                 if match := _match(info.filename):
                     if info.file_size > MAX_PNG_BYTES:
                         raise InputError(
