@@ -393,7 +393,7 @@ def test_refusals_name_what_is_wrong(tmp_path, model):
     for x, match in (
         ([broken, broken], 'broken.jpg'),
         ([tmp_path / 'none.png'], r'none.png: there is no such file'),
-        ([np.zeros((4, 4, 7), np.uint8)], r'#0: an image is .*\(4, 4, 7\)'),
+        ([np.zeros((5, 5, 7), np.uint8)], r'#0: an image is .*\(5, 5, 7\)'),
         ([image('disc', 0), None], '#1 is no image: give paths, PIL images, arrays'),
     ):
         with pytest.raises(InputError, match=match):

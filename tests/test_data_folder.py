@@ -111,7 +111,7 @@ def test_other_files_are_passed_over(tree, caplog):
     (tree / 'README.md').write_text('a set')
     os.mkfifo(tree / 'a' / 'pipe.png')
     with caplog.at_level(logging.INFO, 'absl'):
-        assert contents(folder.load(config_of(tree).roles)) == WANT
+        assert contents(folder.load(config_of(tree)).roles) == WANT
     for said in ('5 hidden, system or special files', '1 .txt files not read (a/notes.txt)',
                  '1 .csv files', '1 files beside the class folders (README.md)'):  # fmt: skip
         assert said in caplog.text
@@ -321,7 +321,7 @@ def test_names_are_in_one_unicode_form(tmp_path):
     paint(tmp_path / 'caf\u00e9' / '1.png', 2)
     for i, name in enumerate('ab'):
         paint(tmp_path / name / '0.png', 10 + i)
-    found = contents(folder.load(config_of(tmp_path).roles))
+    found = contents(folder.load(config_of(tmp_path)).roles)
     assert sorted(found) == ['a', 'b', 'caf\u00e9'] and sorted(found['caf\u00e9']) == [1, 2]
 
 
@@ -330,7 +330,7 @@ def test_system_folders_are_no_classes(tree, caplog):
         (tree / name).mkdir()
         paint(tree / 'a' / name / 'thumb.png', 3)
     with caplog.at_level(logging.WARNING, 'absl'):
-        assert contents(folder.load(config_of(tree).roles)) == WANT
+        assert contents(folder.load(config_of(tree)).roles) == WANT
     assert '6 system folders ($RECYCLE.BIN, @eaDir, a/$RECYCLE.BIN, ...)' in caplog.text
 
 
@@ -358,7 +358,7 @@ def test_images_of_other_kinds_are_counted_with_what_to_do(tree, caplog):
         (tree / 'a' / f'{i}.dcm').write_bytes(bytes(128) + b'DICM')
     (tree / 'a' / 'x.svg').write_text('<svg></svg>')
     with caplog.at_level(logging.WARNING, 'absl'):
-        assert contents(folder.load(config_of(tree).roles)) == WANT
+        assert contents(folder.load(config_of(tree)).roles) == WANT
     assert '3 .dcm files not read, DICOM: export it as PNG' in caplog.text
     assert '1 .svg files not read, a drawing without pixels' in caplog.text
 
@@ -368,9 +368,9 @@ def test_the_whole_of_an_image_or_its_centre(tree, caplog):
     wide[:, :5] = 255
     Image.fromarray(wide).save(tree / 'a' / '0.png')
     with caplog.at_level(logging.WARNING, 'absl'):
-        assert contents(folder.load(config_of(tree).roles))['a'] == [0]
+        assert contents(folder.load(config_of(tree)).roles)['a'] == [0]
     assert '1 images of which the centred square is all that is seen (a/0.png)' in caplog.text
-    assert contents(folder.load(config_of(tree, crop='whole').roles))['a'] == [255]
+    assert contents(folder.load(config_of(tree, crop='whole')).roles)['a'] == [255]
     with pytest.raises(InputError, match=r"crop='left': need centre or whole"):
         folder.load(config_of(tree, crop='left'))
 
@@ -383,7 +383,7 @@ def test_links_are_read_once_a_folder_and_not_too_deep(tree):
         for name in 'xy':
             (tree / 'a' / f'd{i}' / name).symlink_to(f'../d{i + 1}')
     paint(tree / 'a' / 'd39' / 'z.png', 99)
-    assert contents(folder.load(config_of(tree).roles))['a'] == [0, 99]
+    assert contents(folder.load(config_of(tree)).roles)['a'] == [0, 99]
     deep = tree / 'b'
     for _ in range(70):
         deep = deep / 'd'
@@ -397,4 +397,4 @@ def test_links_out_of_the_directory_are_followed_when_asked(tree, tmp_path):
     (tree / 'f').symlink_to(tmp_path / 'store')
     with pytest.raises(InputError, match=r'out of the directory.*set follow_links'):
         folder.load(config_of(tree))
-    assert contents(folder.load(config_of(tree, follow_links=True).roles)) == {**WANT, 'f': [77]}
+    assert contents(folder.load(config_of(tree, follow_links=True)).roles) == {**WANT, 'f': [77]}

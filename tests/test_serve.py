@@ -14,7 +14,7 @@ import pytest
 from local_server import dots, png, served, stripes
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
-from anyshot_jax.data.readers.images import open_image
+from anyshot_jax.data.readers.sources import image_of
 from anyshot_jax.serve import command, connection, session
 from anyshot_jax.serve.session import Limits
 from anyshot_jax.types import InputError
@@ -266,9 +266,9 @@ def test_others_are_answered_while_an_image_is_unpacked(fitted, monkeypatch):
     def slow(*args):
         begun.set()
         assert go_on.wait(60)
-        return open_image(*args)
+        return image_of(*args)
 
-    monkeypatch.setattr(session, 'open_image', slow)
+    monkeypatch.setattr(session, 'image_of', slow)
     with served(fitted, limits=LIMITS) as client, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(client.post, '/predict', files=files(dots(1)))
         try:
