@@ -38,7 +38,8 @@ def damaged(rng: np.random.Generator, kind: str) -> Image.Image:
     image, mask = surface(rng), Image.new('L', (SIDE, SIDE))
     draw, at = ImageDraw.Draw(mask), rng.uniform(60, SIDE - 60, 2)
     if kind == 'scratch':
-        way = np.cumsum(rng.normal(0, 3, (12, 2)) + [6, rng.uniform(-5, 5)], 0) + at - [36, 0]
+        steps = rng.normal(0, 3, (12, 2)) + np.array([6, rng.uniform(-5, 5)])
+        way = np.cumsum(steps, 0) + at - np.array([36, 0])
         draw.line([tuple(p) for p in way], fill=255, width=2)
     elif kind == 'stain':
         radius = rng.uniform(14, 26, 2)

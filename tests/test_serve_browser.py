@@ -174,6 +174,22 @@ def test_what_is_wrong_is_said(chromium, here):
     expect(page.locator('.answer')).to_contain_text('<b>.png is not an image')
 
 
+def test_files_dropped_while_the_model_loads_are_kept(chromium, here):
+    page = chromium.new_page(viewport={'width': 390, 'height': 800})
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    held, errors = [], []
+    page.on('pageerror', lambda error: errors.append(str(error)))
+    page.route('**/state', lambda route: held.append(route))
+    with page.expect_request('**/state'):
+        page.goto(here)
+    page.locator('#ask').evaluate(DROP, dropped(first=dots(7)))
+    expect(page.locator('#message')).to_contain_text('still loading')
+    held[0].continue_()
+    expect(page.locator('.answer .who').first).to_have_text('noise')
+    assert errors == []
+
+
 class Elsewhere(BaseHTTPRequestHandler):
     """An empty page."""
 

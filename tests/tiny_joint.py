@@ -5,10 +5,10 @@ import numpy as np
 from anyshot_jax.encoders import catalogue, text_tower, vit_weights
 
 LETTERS = ['<pad>', '<eos>', '<unk>', *'abcdefghijklmnopqrstuvwxyz\u2581.,:']
-_SIZES = {'patch': 8, 'width': 32, 'layers': 1, 'num_heads': 4, 'hidden': 40}
+SIZES = {'patch': 8, 'width': 32, 'layers': 1, 'num_heads': 4, 'hidden': 40}
 _TEXT = text_tower.SIGLIP | {'context': 24, 'width': 32, 'num_heads': 4, 'hidden': 40}
 _TEXT |= {'features': 32, 'layers': 1, 'vocabulary': len(LETTERS)}
-VIT = catalogue.Vit('siglip', _SIZES, text_tower.TextTower(**_TEXT))
+VIT = catalogue.Vit('siglip', SIZES, text_tower.TextTower(**_TEXT))
 
 
 def write(folder) -> str:

@@ -130,7 +130,7 @@ def _pointwise(x: Array, w: Array, b: Array) -> Array:
 
 
 def _depthwise(x: Array, w: Array, b: Array, stride: int) -> Array:
-    if not on_cpu():
+    if not on_cpu() or not isinstance(x.shape[0], int):  # or any number
         y = lax.conv_general_dilated(
             x, w.astype(x.dtype), (stride, stride), 'SAME',
             dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=x.shape[-1],

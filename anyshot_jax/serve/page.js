@@ -19,6 +19,11 @@ function say(text, error = false) {
 function dropInto(zone, take) {
   const refuse = (text) => say(text, true);
   const fitting = (files) => {
+    if (!state.limits) {  // dropped before the model has told its state: kept until then
+      say('The model is still loading; the files are taken as soon as it is there.');
+      ready.then((there) => there && fitting(files));
+      return;
+    }
     const large = files.filter((file) => file.size > state.limits.bytes * 0.95);
     const rest = files.filter((file) => !large.includes(file));
     say('');
@@ -37,13 +42,15 @@ const images = (files) => files.map((file) => ['images', file]);
 function show(found) {
   Object.assign(state, found);
   const rate = ((state.false_alarm || 0) * 100).toFixed(0);
+  const noticed = state.detected === null ? ''
+    : `, and ${(state.detected * 100).toFixed(0)} % of other classes’ are noticed`;
   const support = state.classes.reduce((sum, c) => sum + c.images.length, 0);
   by('about').textContent = [
     state.by,
     state.together ? 'queries of one go help each other' : null,
     plural(support, 'example'),
     state.unknown
-      ? `about ${rate} % of known classes’ images are called unknown`
+      ? `about ${rate} % of known classes’ images are called unknown${noticed}`
       : 'nothing is called unknown before a class has two examples',
     state.file ? null : 'changes end with the server (started with --save it can keep them)',
   ].filter(Boolean).join(' · ');
@@ -253,8 +260,9 @@ by('save').addEventListener('click', () => {
   });
 });
 
-ask('/state').then((found) => {
+const ready = ask('/state').then((found) => {
   show(found);
   by('name').maxLength = state.limits.name;
   by('description').maxLength = state.limits.description;
-}, (error) => say(error.message, true));
+  return true;
+}, (error) => { say(error.message, true); return false; });

@@ -92,6 +92,7 @@ class Served:
             'heat': self._cells is not None,
             'unknown': self._fitted() and model.threshold_ is not None,
             'false_alarm': model.false_alarm_ if self._fitted() else None,
+            'detected': model.unseen_detected_ if self._fitted() else None,
             'file': self.save_to.name if self.save_to else None,
             'unsaved': self._unsaved,
             'limits': self.limits._asdict(),
