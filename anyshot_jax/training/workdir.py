@@ -262,6 +262,11 @@ def keep_config(config: ConfigDict, workdir: Path, *, longer: bool) -> None:
     A command that failed before leaves a folder that belongs to nobody: the corrected one goes on
     in it. The result of a run that is trained for longer is kept as result-STEPS.json.
     """
+    if config.num_steps and not (files.on_disk(workdir) or str(workdir).startswith('gs:')):
+        raise InputError(  # Orbax writes nowhere else
+            f'--workdir={workdir}: checkpoints are kept on a disk or at gs://BUCKET/...: train '
+            'there, or in a folder that the bucket is mounted as'
+        )
     path, result = workdir / 'config.json', workdir / 'result.json'
     if config.eval_only or (has_work(workdir) and path.exists() and not longer):
         return
