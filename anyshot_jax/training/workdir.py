@@ -17,6 +17,7 @@ from anyshot_jax import config as configs
 from anyshot_jax.episodes.episodic import EMBED_CHUNK
 from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.storage import files
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.training import checkpoint, population, prepare
 from anyshot_jax.training.progress import Progress
 from anyshot_jax.types import Array, Data, Episode, InputError, Method, TrainState
@@ -281,7 +282,7 @@ def keep_config(config: ConfigDict, workdir: Path, *, longer: bool) -> None:
 
 def data_files(config: ConfigDict) -> dict[str, Any]:
     """Number and digest of names and sizes of the files below config.data.dir; {} without one."""
-    root = Path(config.data.dir or '/nowhere').expanduser()
+    root = user_path(config.data.dir or '/nowhere')
     if not files.on_disk(config.data.dir) or not root.exists():
         return {}
     paths = sorted(p for p in (root.rglob('*') if root.is_dir() else [root]) if p.is_file())
