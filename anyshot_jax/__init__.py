@@ -15,9 +15,10 @@ def load(workdir: str | Path) -> Any:
     Raises:
       InputError: there is no run in that folder, or its config names code that is not imported.
     """
+    from anyshot_jax.storage.folders import user_path
     from anyshot_jax.training.workdir import TrainedRun, read_config
 
-    run = TrainedRun(Path(workdir).expanduser() if '://' not in str(workdir) else workdir)
+    run = TrainedRun(user_path(str(workdir)) if '://' not in str(workdir) else workdir)
     read_config(run.workdir)
     return run
 
