@@ -91,7 +91,7 @@ def page(tally: Tally, detector: Any, root: Path, settings: dict[str, str], seco
     tiles = [
         ('images', f'{tally.total:,}', f'{len(tally.errors):,} unreadable' if tally.errors else ''),
         ('with a defect', f'{tally.defects:,}', ''),
-        *([('of no known product', f'{tally.of_none:,}', '')] if tally.of_none else []),
+        *([('perhaps another product', f'{tally.of_none:,}', '')] if tally.of_none else []),
         ('normal images', f'{sum(len(n.names) for n in detector.normal_.values()):,}', ''),
         ('time', duration(seconds), ''),
     ]
@@ -185,7 +185,7 @@ def _card(one: Answer, detector: Any, root: Path) -> Markup:
     if v.defect and v.type:
         lines.append(f'{v.type} {v.type_probability * 100:.0f} %')
     if v.product is None:
-        lines.append('like no known product')
+        lines.append('as a whole unlike the normal images: another product?')
     elif v.product:
         lines.append(f'product {v.product}')
     if one.label is not None:
