@@ -97,7 +97,7 @@ def test_a_run_as_on_an_accelerator_is_that_of_a_cpu(tiny_config, tmp_path, caps
     assert 'divides over 1 of 2 devices: the others stay idle' in capsys.readouterr().out
     with target.written_for('tpu'):
         got = loop.run(config(), tmp_path / 'accelerator')
-    np.testing.assert_allclose(list(got.values()), list(want.values()), atol=0.05)
+    np.testing.assert_allclose(list(got.means.values()), list(want.means.values()), atol=0.05)
     lines = [(tmp_path / n / 'metrics.jsonl').read_text().split() for n in ('cpu', 'accelerator')]
     assert len(lines[0]) == len(lines[1])
     assert lines[0][:2] == lines[1][:2]

@@ -11,7 +11,7 @@ from anyshot_jax.runtime.start import cores
 SCRIPT = """
 import jax
 from ml_collections import ConfigDict
-from anyshot_jax import start
+from anyshot_jax.runtime import start
 from anyshot_jax.config import defaults
 
 def config(batch_size, num_steps=10):

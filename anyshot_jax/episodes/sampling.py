@@ -151,7 +151,7 @@ def queries_apart(dataset: Dataset, support: Array, given: Array | None = None) 
     group = jnp.asarray(dataset.group)
     about = jnp.ones(dataset.offset.shape[0], bool) if given is None else given
     shares = group[None, None] == group[support][..., None]  # [C, shots, N]
-    shares = jnp.cumsum((shares & about[:, None, None]).any(0), 0) > 0
+    shares = jnp.cumsum((shares & about[:, None, None]).any(0), axis=0) > 0
     return (~shares & about[dataset.label][None]).T
 
 

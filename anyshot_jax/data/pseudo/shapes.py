@@ -184,7 +184,7 @@ def _line(key, look, anchor, size):
     angle += jnp.cumsum(wander * jax.random.normal(keys[2], (steps,)))
     angle += rough * jax.random.normal(keys[3], (steps,))
     moves = length / steps * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
-    path = jnp.cumsum(jnp.concatenate([jnp.zeros((1, 2)), moves]), 0)
+    path = jnp.cumsum(jnp.concatenate([jnp.zeros((1, 2)), moves]), axis=0)
     path += (anchor - path[jax.random.randint(keys[4], (), steps // 3, 2 * steps // 3)])[None]
     half = between(look[2], 0.5, 1.5) / 256 * between(look[4], 1, 1.6)
     # Some run out to a point.
