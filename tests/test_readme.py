@@ -96,7 +96,8 @@ def test_a_net_and_data_of_ones_own_learn(tiny_config, tmp_path, monkeypatch):
     from anyshot_jax import TrainedClassifier
 
     images = [np.full((8, 8, 3), v, np.uint8) for v in (0, 0, 255, 255)]
-    fitted = TrainedClassifier(str(tmp_path / 'run')).fit(images, ['a', 'a', 'b', 'b'])
+    with pytest.warns(UserWarning, match='4 images of one colour'):
+        fitted = TrainedClassifier(str(tmp_path / 'run')).fit(images, ['a', 'a', 'b', 'b'])
     embedded = fitted.embed(images)
     np.testing.assert_allclose(embedded[0], run.embed(x)[0], rtol=1e-5, atol=1e-5)
 
