@@ -90,14 +90,13 @@ def test_a_net_and_data_of_ones_own_learn(tiny_config, tmp_path, monkeypatch):
     config.update({'log_every': 10, 'save_every': 10})
     done = loop.run(config, tmp_path / 'run')
     assert done.means['3-way 1-shot'] > 0.8  # chance is a third
-    x = np.zeros((2, 8, 8, 1), np.uint8)
+    x = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
     run = anyshot_jax.load(tmp_path / 'run')
-    assert run.embed(x).shape == (2, 32)
+    assert run.embed(x).shape == (4, 32)
     from anyshot_jax import TrainedClassifier
 
-    images = [np.full((8, 8, 3), v, np.uint8) for v in (0, 0, 255, 255)]
-    with pytest.warns(UserWarning, match='4 images of one colour'):
-        fitted = TrainedClassifier(str(tmp_path / 'run')).fit(images, ['a', 'a', 'b', 'b'])
+    images = list(x.repeat(3, -1))
+    fitted = TrainedClassifier(str(tmp_path / 'run')).fit(images, ['a', 'a', 'b', 'b'])
     embedded = fitted.embed(images)
     np.testing.assert_allclose(embedded[0], run.embed(x)[0], rtol=1e-5, atol=1e-5)
 
