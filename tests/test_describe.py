@@ -89,9 +89,9 @@ def test_texts_without_words_are_refused():
 def test_descriptions_of_a_folder_reach_the_classes(tmp_path):
     from PIL import Image
 
-    for name in ('a', 'b', 'c'):
+    for shade, name in enumerate(('a', 'b', 'c')):
         (tmp_path / name).mkdir()
-        Image.new('L', (4, 4)).save(tmp_path / name / '1.png')
+        Image.new('L', (4, 4), shade).save(tmp_path / name / '1.png')
     (tmp_path / 'classes.json').write_text(json.dumps({'a': 'red', 'c': 'blue'}))
     config = defaults('knn', 'folder').data
     config.update({'dir': str(tmp_path), 'size': 4})

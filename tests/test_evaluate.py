@@ -9,7 +9,7 @@ from scipy import stats
 
 from anyshot_jax.config import config_hash, defaults, in_stages
 from anyshot_jax.training import intervals
-from anyshot_jax.training.result import facts
+from anyshot_jax.training.result import environment
 
 
 def test_mean_and_interval_by_hand():
@@ -64,9 +64,9 @@ def test_config_hash_is_of_the_fields_that_change_a_result():
 
 
 def test_facts_name_versions_and_device():
-    record = facts(defaults('protonet', 'synthetic', 'mlp'))
+    record = environment(defaults('protonet', 'synthetic', 'mlp'))
     assert record['batch_norm'] == 'inductive' and record['seed'] == 0
     assert record['num_devices'] == 2 and record['device']
     assert {'python', 'jax', 'flax', 'numpy', 'anyshot-jax'} <= record['versions'].keys()
-    assert facts(defaults('knn', 'synthetic'))['batch_norm'] == 'none'
+    assert environment(defaults('knn', 'synthetic'))['batch_norm'] == 'none'
     json.dumps(record)

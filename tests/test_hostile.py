@@ -157,7 +157,7 @@ def test_stored_features_are_right_or_made_again(tmp_path, monkeypatch):
     for i in range(6):
         Image.new('RGB', (4, 4), (i, 9, 9)).save(tmp_path / f'{i}.png')
     paths = sorted(tmp_path.glob('*.png'))
-    read = lambda content, name: read_image(content, 4, 3, 1000, name)
+    read = lambda content, name, *_: read_image(content, 4, 3, 1000, name)
     embed = lambda x: x.astype(np.float32).mean((1, 2))
     for seed in range(40):
         store = FeatureStore('mean', 'abc', 3, read, embed)

@@ -52,7 +52,8 @@ def test_remat_and_vmap_over_tasks_change_nothing():
 ON_DEVICES = """
 import jax, numpy as np
 from anyshot_jax import config as configs
-from anyshot_jax.step import make_step, on_all_devices
+from anyshot_jax.runtime.devices import on_all_devices
+from anyshot_jax.training.step import make_step
 
 KEY = jax.random.key(1)
 config = configs.defaults('maml', 'synthetic', 'conv4')

@@ -246,6 +246,8 @@ def test_names_are_harmless_in_table_and_page(folders):
     assert len(found) == 7
     for row in found:
         assert all(cell[:1] not in ('=', '@', '-', '+', '\t', '\r') for cell in row.values())
+        if '\\u202e' in row['path']:  # a control character is shown as what it is
+            continue
         # A path is still one.
         assert (folders / 'query' / row['path']).is_file()
         label = (folders / 'query' / row['path']).parent.name
@@ -343,7 +345,7 @@ def test_empty_folders(folders):
     with pytest.raises(InputError, match=r'nowhere is not a directory'):
         predict(folders, query='nowhere')
     (folders / 'empty' / 'notes.txt').write_text('x')
-    with pytest.raises(InputError, match=r'holds 1 files and no image'):
+    with pytest.raises(InputError, match=r'none of the 1 files in .* is an image'):
         predict(folders, query='empty')
     for role in ('train', 'val', 'test'):
         paint(folders / 'splits' / role / 'tiles' / '0.png', 'tiles', 3)

@@ -226,8 +226,8 @@ def painted(appearance):
     grey = lambda a: np.repeat(a[..., :1], 3, -1)
     x, texture = (np.stack([a] * 12 + [grey(a)] * 4) for a in (x, texture))
     look, covered = bands()
-    paint = lambda *given: paint.paint(*given, appearance)
-    y, mask = many(paint, 16, look, x, texture, covered)
+    painted = lambda *given: paint.paint(*given, appearance)
+    y, mask = many(painted, 16, look, x, texture, covered)
     return x, y, mask, covered, look
 
 
@@ -263,12 +263,12 @@ def test_what_can_not_be_seen_is_made_stronger():
     """On even grey of 20, 0.85 of it would be 17; the least change is 0.04 of white, 10.2."""
     x = np.full((16, 16, 1), 20, np.uint8)
     look = jnp.full(shapes.LOOK, 0.5999)  # of 'blur': brightness times 0.85
-    paint = lambda x: np.unique(
+    brightness = lambda x: np.unique(
         paint.paint(jax.random.key(0), look, x, x, jnp.ones((16, 16)), 'blur')[0]
     ).tolist()
-    assert paint(x) == [10]
-    assert paint(8 * x) == [136]  # enough already
-    assert paint(x // 5) == [1]  # no more than five times: 4 - 5 * 0.6
+    assert brightness(x) == [10]
+    assert brightness(8 * x) == [136]  # enough already
+    assert brightness(x // 5) == [1]  # no more than five times: 4 - 5 * 0.6
 
 
 def test_smooth():

@@ -85,7 +85,7 @@ def seen_in_numpy(data, of, role):
 def test_peaks_are_the_weighted_means(given, role):
     of, data = fields(**given), make()
     got = residual.embed(data, of)
-    assert set(got) == {'test', 'train'}  # normal ones are used up
+    assert set(got.roles) == {'test', 'train'}  # normal ones are used up
     parts, _ = seen_in_numpy(data, of, role)
     usual, _ = seen_in_numpy(data, of, 'good')
     assert got[role].parts == tuple(p.shape[1] for p in parts) == ((9, 6, 6) if of.head else (9,))
@@ -233,7 +233,8 @@ def test_sources_have_to_be_known():
 
 
 def without(*roles):
-    return {role: d for role, d in make().items() if role not in roles}
+    data = make()
+    return data.replace(roles={r: d for r, d in data.roles.items() if r not in roles})
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_blocks_change_nothing(monkeypatch):
     config = config_of('simnet')
     method, state, _ = run(config, data)
     exported = {'net': {k: np.asarray(v) for k, v in method.export(state, data, KEY).items()}}
-    sim = similarity.Similarity.of(exported, 'net')
+    sim = similarity.Similarity.of(Data(stages=exported), 'net')
     z = similarity.features_of(sim, data.roles['web'].x)
     whole = np.asarray(sim.pairs(sim.params, z, z))
     monkeypatch.setattr(similarity, 'BLOCK', 100)
@@ -271,7 +271,7 @@ def test_memory_of_a_large_class():
     params = {'head': variables.pop('params')}
     net = configs.defaults('simnet', 'noisy').net
     exported = {'net': handover.export_net(net, params, {'head': variables})}
-    sim = similarity.Similarity.of(exported, 'net')
+    sim = similarity.Similarity.of(Data(stages=exported), 'net')
     num = 1000
     rows = similarity.rows_at_once(num, num)
     program = jax.jit(sim.pairs).lower(sim.params, shape(rows, 2048), shape(num, 2048)).compile()
