@@ -95,12 +95,12 @@ def test_local_engine_from_start_to_end(python, sweep_file, tmp_path, capsys):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
     call = lambda file, *flags: run.run(command.parse([str(file), f'--workdir={workdir}', *flags]))
     assert list(call(file)) == [bad['trial']]
-    assert 'mine: 1 of 2 trials are over' in capsys.readouterr().out
+    assert 'mine: 1 of 2 trials are over' in ''.join(capsys.readouterr())
     assert {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()} == before
 
     # Another file on the same workdir: what it doesn't have stays, and is told.
     assert call(sweep_file(fields={**fields, 'net.features': (6,)}), '--leaderboard') == {}
-    assert '2 trials in ' in capsys.readouterr().out
+    assert '2 trials in ' in ''.join(capsys.readouterr())
     assert [r['status'] for r in rows(workdir / 'leaderboard.csv')] == ['waiting', 'waiting']
 
 
@@ -152,7 +152,7 @@ def test_a_trial_that_still_runs_is_waited_for(sweep_file, tmp_path, capsys):
     lock = Lock(trial.runs[0].locks[0], '')
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(local.run, [trial], 1, lambda t, failure: ends.update({t.name: failure}))
-        said = lambda: 'waits for another run in its workdir to end' in capsys.readouterr().out
+        said = lambda: 'waits for another run in its workdir to end' in ''.join(capsys.readouterr())
         try:
             wait_for(said)
             assert not trial.log.exists() and not done.done()
