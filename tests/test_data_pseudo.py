@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from scipy import ndimage
 
-from anyshot_jax.data.pseudo import classes, foreground, shapes, textures
+from anyshot_jax.data.pseudo import classes, foreground, paint, shapes, textures
 from anyshot_jax.types import InputError
 
 PLENTY = 10**6
@@ -62,7 +62,7 @@ def test_validation_is_held_out(kind):
         assert len(pairs(train)) == 29 and len(pairs(val)) == 7  # of 6 x 6, a fifth
         assert not pairs(train) & pairs(val)
         assert {c.shape for c in val} == set(shapes.SHAPES)
-        assert {c.appearance for c in val} == set(classes.pseudo_defects.APPEARANCES)
+        assert {c.appearance for c in val} == set(paint.APPEARANCES)
     assert len(set(names)) == 80
     # The seed draws them.
     assert plan(kind=kind, classes=60, val_classes=20) == classes
