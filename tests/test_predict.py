@@ -246,7 +246,8 @@ def test_names_are_harmless_in_table_and_page(folders):
     assert len(found) == 7
     for row in found:
         assert all(cell[:1] not in ('=', '@', '-', '+', '\t', '\r') for cell in row.values())
-        if '\\u202e' in row['path']:  # a control character is shown as what it is
+        if row['path'].startswith('caf'):  # a control character is shown as what it is
+            assert row['path'] == 'caf\u00e9\\u202e/caf\u00e9\\u202e.png'
             continue
         # A path is still one.
         assert (folders / 'query' / row['path']).is_file()

@@ -95,12 +95,12 @@ def test_local_engine_from_start_to_end(python, sweep_file, tmp_path, capsys):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
     call = lambda file, *flags: run.run(command.parse([str(file), f'--workdir={workdir}', *flags]))
     assert list(call(file)) == [bad['trial']]
-    assert 'mine: 1 of 2 trials are over' in ''.join(capsys.readouterr())
+    assert 'mine: 1 of 2 trials are over' in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()} == before
 
     # Another file on the same workdir: what it doesn't have stays, and is told.
     assert call(sweep_file(fields={**fields, 'net.features': (6,)}), '--leaderboard') == {}
-    assert '2 trials in ' in ''.join(capsys.readouterr())
+    assert '2 trials in ' in capsys.readouterr().out
     assert [r['status'] for r in rows(workdir / 'leaderboard.csv')] == ['waiting', 'waiting']
 
 

@@ -92,7 +92,7 @@ def test_a_folder_as_method_is_its_estimator(protonet):
     model = AnyShotClassifier('unused', protonet, unknown=-1, shrink=0.5)
     assert type(model) is TrainedClassifier
     params = {'workdir': protonet, 'unknown': -1, 'false_alarm': 0.05}
-    assert params.items() <= model.get_params().items()
+    assert model.get_params() == {**params, 'range': None, 'max_pixels': 50_000_000}
     assert model.encoder_.dim == SIZE * SIZE and model.feature_store().dim == SIZE * SIZE
     want = TrainedClassifier(protonet).fit(x, label).predict_proba(asked)
     np.testing.assert_array_equal(clone(model).fit(x, label).predict_proba(asked), want)
