@@ -69,7 +69,7 @@ def test_mini_batches_take_every_item_once_a_round():
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'inner_optimizer': 'sdg'}, "inner_optimizer='sdg'; did you mean 'sgd'"),
+        ({'inner_optimizer': 'sdg'}, "inner_optimizer='sdg' is unknown; did you mean 'sgd'"),
         ({'eval_steps': 0}, 'inner_steps and eval_steps must be >= 1'),
     ],
 )
