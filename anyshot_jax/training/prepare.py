@@ -11,7 +11,7 @@ from anyshot_jax.config import under
 from anyshot_jax.defects import residual
 from anyshot_jax.encoders import describe, embedding
 from anyshot_jax.episodes.sampling import expand_turns
-from anyshot_jax.types import Array, Data, Dataset, InputError
+from anyshot_jax.types import Array, Data, Dataset, InputError, nearest
 
 
 class Step(NamedTuple):
@@ -81,7 +81,7 @@ def _value(config: ConfigDict, field: str):
 def _with_features(data, stage: str, exported):
     """The same classes, each role's items replaced by the features a stage exported for them."""
     if stage not in (exported or {}):
-        hint = configs.nearest(stage, exported or ())
+        hint = nearest(stage, exported or ())
         raise InputError(f'config.features_from={stage!r} is no earlier stage{hint}')
     return Data(
         {
