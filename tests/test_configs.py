@@ -227,7 +227,7 @@ def small(config):
     ways = 3 if classes else 1
     # Counts of steps are all the same for a call of two.
     config.num_steps = min(config.num_steps, 2)
-    config.update({n: 1 for n in ('log_every', 'eval_every', 'save_every', 'early_stop')})
+    config.update(dict.fromkeys(('log_every', 'eval_every', 'save_every', 'early_stop'), 1))
     config.train.update({'ways': ways, 'shots': 1, 'queries': 2})
     config.eval.update({'tasks': ((ways, 1),), 'queries': 3, 'episodes': 4, 'val_episodes': 4})
     if isinstance(config.net.get('features'), int):

@@ -16,7 +16,7 @@ OFF_AT_0 = ('clip_norm', 'momentum')  # another program than with any other numb
 
 
 def _on(number) -> bool:
-    """Whether it isn't 0; a traced number never is (OFF_AT_0)."""
+    """True unless it is 0; a traced number never is (OFF_AT_0)."""
     return isinstance(number, jax.core.Tracer) or bool(number)
 
 

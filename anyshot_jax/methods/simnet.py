@@ -120,7 +120,7 @@ def build(config, data):
 
 
 def build_optimisers(config) -> Optimisers:
-    """That of config.optim, and the discriminator's, whose learning rate is another one."""
+    """Optimisers of config.optim and of the discriminator, whose learning rate is another one."""
     slower = config.optim.copy_and_resolve_references()
     slower.update({'learning_rate': config.optim.learning_rate * config.method.judge_rate})
     slower.update({'layer_rates': (), 'frozen': ()})

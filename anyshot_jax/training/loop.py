@@ -43,7 +43,7 @@ OVER_NUM_STEPS = ('cosine', 'linear')  # schedules that end with the run
 
 
 class Run(NamedTuple):
-    """What the parts of one run of one stage share."""
+    """One run of one stage: the record that its parts share."""
 
     config: ConfigDict
     folder: Path

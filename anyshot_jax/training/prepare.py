@@ -15,7 +15,7 @@ from anyshot_jax.types import Array, Data, Dataset, InputError, nearest
 
 
 class Step(NamedTuple):
-    """What is done to the data if its field is set."""
+    """Preparation of the data that a field of the config asks for."""
 
     field: str
     function: Callable  # (config, data, exported) -> data
@@ -50,7 +50,7 @@ def load(config: ConfigDict, exported: Mapping | None) -> tuple[Data, dict[str, 
 
 
 def load_roles(config: ConfigDict) -> Data:
-    """What the loader gives.
+    """Loads the data of a config.
 
     Raises:
       InputError: as the loader, or one of the user's own breaks its contract.
