@@ -49,9 +49,7 @@ def read_config(folder: Path) -> ConfigDict:
             raise InputError(f'{folder} is a run of several stages: give {named}')
         raise InputError(f'{folder} is no workdir: there is no config.json in it')
     try:
-        if path.stat().st_size > MAX_CONFIG:
-            raise InputError(f'it is larger than {MAX_CONFIG:,} bytes')
-        return configs.from_json(path.read_text('utf-8'))
+        return configs.from_json(files.read_whole(path, MAX_CONFIG).decode())
     except (InputError, OSError, UnicodeDecodeError) as e:
         raise InputError(f'{path}: {e}') from e
 
@@ -158,7 +156,7 @@ class TrainedRun:
         """The lines of metrics.jsonl by step; `kind` is train or val."""
         path, lines = self.workdir / 'metrics.jsonl', []
         if path.exists():
-            for line in path.read_bytes().decode(errors='replace').splitlines():
+            for line in files.read_whole(path, files.MAX_LOG).decode(errors='replace').splitlines():
                 with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last one
                     lines.append(json.loads(line))
         return lines
