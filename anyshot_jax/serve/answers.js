@@ -14,7 +14,7 @@ export function drawn(state, q, mend) {
   const figure = (image, caption) => make('figure', {}, image, make('figcaption', {}, ...caption));
   const heat = answer.heat ? figure(
     zoomable(answer.heat, `heat map of ${q.path}`),
-    ['what speaks for ', name(answer.label), ` (${answer.grid.join(' × ')} places, no outline)`]) : null;
+    ['what speaks for ', name(answer.label), `, in ${answer.grid.join(' × ')} coarse places`]) : null;
   if (heat) heat.className = 'heat';
   const bars = answer.shares.flatMap(([label, share]) => {
     const bar = make('i');

@@ -34,11 +34,11 @@ export function classes(state, ready, changed) {
     by('about').textContent = [
       state.by,
       state.together ? 'queries of one go help each other' : null,
-      plural(support, 'example'),
+      support ? plural(support, 'example') : null,
       of ? `${right} of ${of} are called right by the others, each held out` : null,
       state.unknown
         ? `about ${percent(state.false_alarm || 0)} of known classes’ images are called unknown${noticed}`
-        : 'nothing is called unknown before a class has two examples',
+        : state.classes.length ? 'nothing is called unknown before a class has two examples' : null,
     ].filter(Boolean).join(' · ');
     by('count').textContent = state.classes.length || '';
     const hint = by('hint');
@@ -138,10 +138,10 @@ export function classes(state, ready, changed) {
     return '';
   }
 
-  const draw = (q) => {
+  function draw(q) {
     q.element.classList.toggle('unknown', q.answer.unknown);
     return drawn(state, q, mend(q));
-  };
+  }
 
   // Puts a wrongly answered image into its class.
   function mend(q) {
@@ -169,7 +169,7 @@ export function classes(state, ready, changed) {
     text: 'Drop images here', label: 'Images to classify', wide: true, take: take(asked.add),
   }));
   by('tree').replaceWith(dropZone({
-    text: 'Drop a folder of class folders', label: 'Folders of classes',
+    text: 'Drop a folder of class folders', label: 'Folders of classes', folders: true,
     take: take(plant),
   }));
   let examples = [];  // of the new class

@@ -48,8 +48,8 @@ export function defects(state, ready, changed) {
 
   function promised() {
     if (!state.number) {
-      return [make('p', {}, 'Show it what is right: photographs of parts without a defect, taken as '
-        + 'the ones to judge will be. No image of a defect is needed. ',
+      return [make('p', {}, 'Show it what is right: images of parts without a defect, taken as the '
+        + 'ones to judge will be. No image of a defect is needed. ',
       `For ${percent(state.false_alarm || 0.01)} of false alarms it takes `
         + `${Math.ceil(1 / (state.false_alarm || 0.01) - 1)} normal images; fewer give a looser threshold.`)];
     }
@@ -82,7 +82,10 @@ export function defects(state, ready, changed) {
     }
     await learn(found.normal);
     for (const [called, some] of found.types) await toType(called, some);
-    if (found.queries.length) judged.add(found.queries);
+    if (!found.queries.length) return;
+    judged.add(found.queries);
+    say(`Learned ${plural(found.normal.length, 'normal image')}; judging `
+      + `${plural(found.queries.length, 'image')}.`);
   }
 
   // What a person can say against a verdict.
@@ -99,7 +102,7 @@ export function defects(state, ready, changed) {
     });
     const types = state.types.slice(0, 6).map((of) => make('button', { type: 'button',
       'data-changes': '', onclick: () => into(of.name) }, name(of.name)));
-    return make('div', { class: 'mend' }, make('span', { class: 'dim' }, 'It is'),
+    return make('div', { class: 'mend' }, make('span', { class: 'dim' }, 'Learn it as'),
       state.products.length > 1 ? null : normal, ...types);
   }
 

@@ -14,13 +14,15 @@ const role = (folder) => Object.keys(ROLES).find((r) => ROLES[r].includes(folder
 
 // An area that files and folders are dropped on, or chosen by a click.
 // take([{file, path}], whether folders are among them); path begins with the dropped folder.
-export function dropZone({ text, label, wide = false, take }) {
+// folders: only they make sense here.
+export function dropZone({ text, label, wide = false, folders = false, take }) {
   const files = make('input', { type: 'file', accept: 'image/*', multiple: '', 'aria-label': label });
-  const folder = make('input', { type: 'file', webkitdirectory: '', hidden: '', tabindex: '-1' });
+  const folder = make('input', { type: 'file', webkitdirectory: '', 'aria-label': `${label}: a folder` });
+  folder.hidden = !folders;
   const choose = { class: 'plain', type: 'button', onclick: () => folder.click() };
-  const zone = make('div', { class: wide ? 'drop wide' : 'drop' }, files, folder,
-    make('span', {}, make('b', {}, text), ' or choose files', make('br'),
-      make('button', choose, 'or a whole folder')));
+  const zone = make('div', { class: wide ? 'drop wide' : 'drop' }, folders ? null : files, folder,
+    make('span', {}, make('b', {}, text), folders ? ' or choose it' : ' or choose files',
+      ...(folders ? [] : [make('br'), make('button', choose, 'or a whole folder')])));
   files.addEventListener('change', () => {
     const list = [...files.files].map((file) => ({ file, path: file.name }));
     files.value = '';
@@ -85,7 +87,8 @@ export const taking = (state, ready, use) => (files, folders) => {
 // A file that was chosen by itself is taken whatever it is called: the server says what it is.
 function sifted(files, folders, { reads, limits }) {
   const kept = [];
-  for (const one of files) {
+  const order = (a, b) => (a.path < b.path ? -1 : Number(a.path > b.path));
+  for (const one of folders ? [...files].sort(order) : files) {
     const parts = one.path.split('/');
     const called = parts.at(-1);
     const suffix = /[^.]\.([^.]{1,10})$/.exec(called)?.[1].toLowerCase();
@@ -98,8 +101,7 @@ function sifted(files, folders, { reads, limits }) {
       note('files of too many bytes: shrink them', one.path);
     } else kept.push(one);
   }
-  const order = (a, b) => (a.path < b.path ? -1 : Number(a.path > b.path));
-  return folders ? kept.sort(order) : kept;
+  return kept;
 }
 
 // Images in folders, as they are meant: each folder a class, but `test` or `query`, whose images
