@@ -1,5 +1,7 @@
 """Chromium, and what people give a page in it."""
 
+import csv
+import io
 import shutil
 from base64 import b64encode
 from contextlib import contextmanager
@@ -37,6 +39,37 @@ def browser():
         started = p.chromium.launch(executable_path=path, args=[*QUIET])
         yield started
         started.close()
+
+
+@contextmanager
+def pages(chromium):
+    """A function that opens a page of a client's server; at the end nothing has gone wrong in any."""
+    errors, opened = [], []
+
+    def open_page(client, **settings):
+        page = chromium.new_page(**{'viewport': {'width': 1280, 'height': 900}} | settings)
+        page.set_default_timeout(60_000)
+        page.on('pageerror', lambda error: errors.append(str(error)))
+        page.goto(str(client.base_url))
+        opened.append(page)
+        return page
+
+    yield open_page
+    for page in opened:
+        page.close()
+    assert errors == []
+
+
+def zone(page, label):
+    """The area for files of that label."""
+    return page.locator('.drop').filter(has=page.get_by_label(label, exact=True))
+
+
+def table_of(page, button):
+    """Rows of the CSV file that a button downloads."""
+    with page.expect_download() as waiting:
+        page.click(button)
+    return list(csv.reader(io.StringIO(waiting.value.path().read_text('utf-8'))))
 
 
 def uploads(*images):

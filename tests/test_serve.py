@@ -15,7 +15,8 @@ from local_server import dots, png, served, stripes
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.data.readers.sources import image_of
-from anyshot_jax.serve import command, connection, teaching, uploads
+from anyshot_jax.serve import command, connection, teaching
+from anyshot_jax.serve import uploads as reading
 from anyshot_jax.serve.app import FILES
 from anyshot_jax.serve.uploads import Limits
 from anyshot_jax.types import InputError
@@ -272,7 +273,7 @@ def test_others_are_answered_while_an_image_is_unpacked(fitted, monkeypatch):
         assert go_on.wait(60)
         return image_of(*args)
 
-    monkeypatch.setattr(uploads, 'image_of', slow)
+    monkeypatch.setattr(reading, 'image_of', slow)
     with served(fitted, limits=LIMITS) as client, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(client.post, '/predict', files=files(dots(1)))
         try:

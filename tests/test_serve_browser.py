@@ -121,7 +121,11 @@ def test_teach_and_ask(chromium, address, model):
         page.set_viewport_size({'width': 400, 'height': 800})
         assert page.evaluate('() => document.documentElement.scrollWidth') == 400
     assert said == []
-    assert {re.match(r'data:|blob:|http://[^/]+', url)[0] for url in asked} <= {'data:', 'blob:', address}
+    assert {re.match(r'data:|blob:|http://[^/]+', url)[0] for url in asked} <= {
+        'data:',
+        'blob:',
+        address,
+    }
 
 
 @pytest.fixture

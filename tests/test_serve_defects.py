@@ -33,8 +33,8 @@ def grey(x):
 
 NORMAL = grey(tiny_maps.bright_squares(20, 1)[0])
 ASKED = [*grey(tiny_maps.bright_squares(2, 2)[0]), *grey(tiny_maps.bright_squares(2, 3, 90)[0])]
-BRIGHT = grey(tiny_maps.bright_squares(6, 3, 40)[0])
-DARK = [255 - x for x in grey(tiny_maps.bright_squares(4, 4, 40)[0])]
+BRIGHT = grey(tiny_maps.bright_squares(6, 3, 15)[0])
+DARK = [255 - x for x in grey(tiny_maps.bright_squares(4, 4, 15)[0])]
 
 
 @pytest.fixture(scope='module')
@@ -145,7 +145,9 @@ def test_what_cannot_be_is_refused_and_changes_nothing(client):
     too_many = error(post('/defects/normal', files=files(*[np.zeros((20, 20, 3), np.uint8)] * 8)),
                      400)  # fmt: skip
     assert 'more than 3,000 pixels in one request' in too_many
-    assert '24 normal images at most' in error(post('/defects/normal', files=files(*ASKED, *DARK[:1])), 400)
+    assert '24 normal images at most' in error(
+        post('/defects/normal', files=files(*ASKED, *DARK[:1])), 400
+    )
     error(post('/defects/judge', files=files(*ASKED * 3)), 400)
     assert '--save' in error(post('/defects/save'), 400)
     after = client.get('/defects').json()

@@ -2,20 +2,16 @@
 
 import csv
 import io
-import json
 import time
 
 import numpy as np
 import pytest
-import tiny_maps
-from local_browser import DROP, browser, drag, dropped, uploads
+from local_browser import DROP, browser, drag, dropped, pages, table_of, uploads, zone
 from local_server import dots, png, served, stripes
 from playwright.sync_api import expect
 from test_serve_browser import fitted
-from test_serve_defects import ASKED, BRIGHT, NORMAL, new
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
-from anyshot_jax.defects import memory_bank
 from anyshot_jax.predict import defects as predict_defects
 from anyshot_jax.predict import table as predict_table
 
@@ -30,21 +26,8 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium):
-    """Opens a page at an address; at the end nothing has gone wrong in it."""
-    errors, pages = [], []
-
-    def opened(client, **settings):
-        page = chromium.new_page(**{'viewport': {'width': 1280, 'height': 900}} | settings)
-        page.set_default_timeout(60_000)
-        page.on('pageerror', lambda error: errors.append(str(error)))
-        page.goto(str(client.base_url))
-        pages.append(page)
-        return page
-
-    yield opened
-    for page in pages:
-        page.close()
-    assert errors == []
+    with pages(chromium) as opened:
+        yield opened
 
 
 @pytest.fixture(scope='module')
@@ -52,17 +35,6 @@ def taught():
     """A server whose model no test changes."""
     with served(fitted()) as client:
         yield client
-
-
-def zone(page, label):
-    return page.locator('.drop').filter(has=page.get_by_label(label, exact=True))
-
-
-def table_of(page, button):
-    with page.expect_download() as waiting:
-        page.click(button)
-    text = waiting.value.path().read_text('utf-8')
-    return list(csv.reader(io.StringIO(text)))
 
 
 @pytest.fixture(scope='module')
@@ -92,7 +64,9 @@ def test_a_tree_of_folders_is_classes_and_queries(open_page, folders, how):
             drag(page, area, folders)
         else:
             area.locator('input[webkitdirectory]').set_input_files(folders)
-        expect(page.locator('#ask-summary')).to_contain_text('2 of 2 in folders of a class are right')
+        expect(page.locator('#ask-summary')).to_contain_text(
+            '2 of 2 in folders of a class are right'
+        )
         expect(page.locator('#message')).to_have_text(
             'Added 4 examples of 2 classes and 2 images to classify.'
         )
@@ -216,9 +190,17 @@ def answer(i):
     """Of forty: ten least sure, four of no class, the others sure."""
     share = 0.5 + 0.03 * i if i < 10 else 0.95
     best, other = ('noise', 'stripes') if i % 2 else ('stripes', 'noise')
-    return {'label': best, 'unknown': 36 <= i, 'shares': [[best, share], [other, 1 - share]],
-            'nearest': [], 'copy': False, 'heat': None, 'grid': None, 'odd': [],
-            'image': 'data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7'}
+    return {
+        'label': best,
+        'unknown': i >= 36,
+        'shares': [[best, share], [other, 1 - share]],
+        'nearest': [],
+        'copy': False,
+        'heat': None,
+        'grid': None,
+        'odd': [],
+        'image': 'data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7',
+    }
 
 
 def test_forty_answers_stay_short(open_page, taught):
@@ -256,74 +238,3 @@ def test_the_title_is_short_on_a_phone(open_page, tmp_path):
             expect(title).to_have_text(text)
             assert title.bounding_box()['height'] < 1.5 * line
             assert page.evaluate('() => document.documentElement.scrollWidth') == 375
-
-
-def spot_of(*normal):
-    """A bright spot that a detector takes for a defect of its own product."""
-    told = new(false_alarm=0.1).fit(normal[0])
-    for more in normal[1:]:
-        told.add_normal(more)
-    told.add_type('spot', BRIGHT[:1])
-    return next(x for x, v in zip(BRIGHT[1:], told.judge(BRIGHT[1:]), strict=True)
-                if v.product is not None and v.type == 'spot')  # fmt: skip
-
-
-def test_normal_images_then_verdicts(open_page, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory_bank, 'load', tiny_maps.net)
-    path, spot = tmp_path / 'parts.safetensors', spot_of(NORMAL[:16], NORMAL[16:])
-    with served(AnyShotClassifier(), detector=new(false_alarm=0.1), save_to=path) as client:
-        page = open_page(client)
-        expect(page.locator('#title')).to_have_text('Find defects')
-        expect(page.locator('#promise')).to_contain_text('For 10 % of false alarms it takes 9 normal')
-        zone(page, 'Images to judge').evaluate(DROP, dropped(fine=ASKED[0], bright=spot))
-        expect(page.locator('#judge-summary')).to_contain_text('2 images wait: no normal image')
-        page.get_by_label('Normal images', exact=True).set_input_files(uploads(*NORMAL))
-        expect(page.locator('#promise')).to_contain_text(
-            'at most 9.52 % are expected to be called a defect (10 % was asked), going by 20'
-        )
-        expect(page.locator('.answer:visible h3')).to_have_text(['normal', 'defect'])
-        expect(page.locator('#judge-summary')).to_have_text('2 images: 1 with a defect, 1 normal.')
-        expect(page.locator('#normal-strip .item')).to_have_count(20)
-        heat = page.get_by_label('Enlarge how unlike normal images bright.png is')
-        heat.click()
-        expect(page.locator('#large img')).to_be_visible()
-        page.keyboard.press('Escape')
-        # A type from one example.
-        page.fill('#kind-name', 'bright spot')
-        page.get_by_label('Examples of the new type', exact=True).set_input_files(uploads(BRIGHT[0]))
-        page.click('text=Add type')
-        second = page.locator('.answer').nth(1)
-        expect(second).to_contain_text('bright spot, 100 % among the known types')
-        head, *rows = table_of(page, '#judge-csv')
-        assert [(r[0], r[3], r[6]) for r in rows] == [
-            ('fine.png', 'normal', ''), ('bright.png', 'defect', 'bright spot')
-        ]  # fmt: skip
-        [told] = client.post('/defects/judge', files=[('images', ('b', png(spot)))]).json()
-        assert rows[1][1:3] == [json.dumps(told['score']), json.dumps(told['threshold'])]
-        # A false alarm is learnt by a click.
-        second.locator('.mend').get_by_role('button', name='normal').click()
-        expect(page.locator('#message')).to_have_text('bright.png is now one of the normal images.')
-        expect(page.locator('#normal-count')).to_have_text('21')
-        expect(page.locator('.answer:visible')).to_have_count(1)
-        page.click('#save')
-        expect(page.locator('#message')).to_have_text('Saved parts.safetensors.')
-        assert path.stat().st_size > 1000
-
-
-def test_a_folder_of_good_and_test_images(open_page, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory_bank, 'load', tiny_maps.net)
-    images = {f'train/good/{i}.png': x for i, x in enumerate(NORMAL[:12])}
-    images |= {'test/good/0.png': ASKED[0], 'test/spot/0.png': spot_of(NORMAL[:12])}
-    images |= {'types/spot/0.png': BRIGHT[0], 'ground_truth/spot/0.png': BRIGHT[1]}
-    for path, image in images.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(png(image))
-    with served(AnyShotClassifier(), detector=new(false_alarm=0.1)) as client:
-        page = open_page(client)
-        drag(page, zone(page, 'Normal images'), tmp_path)
-        expect(page.locator('#judge-summary')).to_have_text(
-            '2 images: 1 with a defect (1 spot), 1 normal.'
-        )
-        expect(page.locator('#message')).to_have_text('Learned 12 normal images; judging 2 images.')
-        expect(page.locator('#counts li')).to_have_count(1)
-        expect(page.locator('#counts')).to_contain_text('1 images in folders that are not good')

@@ -23,8 +23,8 @@ from anyshot_jax.serve.uploads import Limits, Seen, Upload
 from anyshot_jax.types import InputError
 
 SCRIPTS = (
-    'page', 'classes', 'answers', 'defects', 'verdicts', 'queries', 'drops', 'images', 'csv', 'work',
-    'sending', 'parts',
+    'page', 'classes', 'answers', 'defects', 'verdicts', 'queries', 'drops', 'images', 'csv',
+    'sending', 'work', 'parts',
 )  # fmt: skip
 FILES = {  # all that is served from the package
     '/': ('page.html', 'text/html'),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from anyshot_jax.classify.classifier import AnyShotClassifier
+
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.heat_map import last_map, lead, left_out
 from anyshot_jax.classify.picture_input import shown
@@ -210,7 +210,7 @@ def names_of(classifier: Any) -> list[str]:
     return [str(c) for c in classifier.classes_] if is_fitted(classifier) else []
 
 
-def items_of(classifier: AnyShotClassifier, uploads: Sequence[Upload], squares: list[Array]) -> list:
+def items_of(classifier: Any, uploads: Sequence[Upload], squares: list[Array]) -> list[Any]:
     """What the model reads: the squares, or where it sees tiles the files."""
     tiles = classifier.reading_.crop in ('tiles', 'auto')
     return [upload.content for upload in uploads] if tiles else squares

@@ -120,10 +120,9 @@ def detector(path: Path | None, encoder: str, may_be_new: bool, wanted: bool):
     from anyshot_jax.detect import model_file
     from anyshot_jax.detect.detector import AnomalyDetector
 
-    there = path is not None and path.exists()
-    if not wanted and not (there and model_file.is_detector(path)):
+    if not wanted and not (path and path.exists() and model_file.is_detector(path)):
         return None
-    if path is None or (may_be_new and not there):
+    if path is None or (may_be_new and not path.exists()):
         return AnomalyDetector(encoder=encoder or 'efficientnet_lite0')
     if encoder:
         raise InputError(f'{path} says which encoder it has: leave out --encoder')
@@ -132,7 +131,9 @@ def detector(path: Path | None, encoder: str, may_be_new: bool, wanted: bool):
 
 def _define_flags() -> None:
     """Here, so that whoever imports this module has flags of its own."""
-    flags.DEFINE_string('model', '', 'A classifier or a detector that was saved. Default: new ones.')
+    flags.DEFINE_string(
+        'model', '', 'A classifier or a detector that was saved. Default: new ones.'
+    )
     said = 'Of a model that is new. Default: efficientnet_lite0.'
     flags.DEFINE_string('encoder', '', said)
     crops = ['auto', 'whole', 'centre', 'tiles']

@@ -3,7 +3,7 @@
 import { make } from '/parts.js';
 import { note, say } from '/work.js';
 
-const ROLES = {
+export const ROLES = {  // what folders are called
   train: ['train', 'training', 'support'],
   val: ['val', 'valid', 'validation', 'dev'],
   test: ['test', 'testing', 'query', 'queries'],

@@ -55,6 +55,7 @@ export function queries({ id, state, address, together, waits, draw, groups: gro
       group.forEach((q, i) => {
         if (!q.noted && answers[i].error) note('files that could not be read', q.path);
         if (!q.noted) for (const kind of answers[i].odd || []) note(kind, q.path);
+        if (!q.noted && answers[i].copy) note('images that are among the examples already', q.path);
         q.noted = true;
         q.answer = answers[i];
         q.element.classList.remove('old');

@@ -1,4 +1,4 @@
-"""What a change makes of the page's classifier: another one, while the one before stays as it is."""
+"""Changes of the page's classifier: each makes another one, and leaves the one before as it is."""
 
 import copy
 from collections.abc import Sequence

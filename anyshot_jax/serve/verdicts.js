@@ -2,6 +2,7 @@
 
 import { make, name, percent, plural } from '/parts.js';
 import { harmless } from '/csv.js';
+import { ROLES } from '/drops.js';
 import { zoomable } from '/images.js';
 
 const CLOSE = Math.log(1.1);  // a score within 10 % of the threshold is among the least sure
@@ -69,8 +70,19 @@ export function summary(answered, wrong) {
   return [plural(answered.length + wrong.length, 'image'), ': ',
     ...(open ? [`${open} without a verdict: two or more normal images give a threshold`]
       : [`${of('defect')} with a defect`, ...named, named.length ? ')' : '', `, ${of('normal')} normal`]),
-    '.', foreign ? ` ${foreign} may be of another product.` : '',
+    '.', ...byFolder(answered), foreign ? ` ${foreign} may be of another product.` : '',
     wrong.length ? ` ${wrong.length} could not be read.` : ''];
+}
+
+// Where folders tell which images are normal.
+function byFolder(answered) {
+  const told = answered.filter((q) => q.label !== null && q.answer.verdict);
+  const good = told.filter((q) => ROLES.normal.includes(q.label.toLowerCase()));
+  if (!good.length) return [];
+  const found = (some) => `${some.filter((q) => q.answer.verdict === 'defect').length} of ${some.length}`;
+  const others = told.filter((q) => !good.includes(q));
+  return [` Called a defect: ${found(good)} in folders of normal images`,
+    others.length ? `, ${found(others)} in the others.` : '.'];
 }
 
 // A line of the table, as predict --good writes it.
