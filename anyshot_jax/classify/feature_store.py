@@ -235,7 +235,7 @@ def _open(path: Path, dim: int) -> tuple[_Shard, list[bytes]]:
 
 
 def _read_odd(path: Path) -> dict[bytes, tuple[str, ...]]:
-    """What is worth a word of a shard's images; nothing where that is damaged or missing."""
+    """Notes on a shard's images; none where they are damaged or missing."""
     beside = path.with_suffix('.odd')
     try:
         if not beside.exists() or beside.stat().st_size > MAX_ODD:
@@ -279,7 +279,7 @@ def _unreadable(path: Path, why: OSError) -> InputError:
 
 
 def store_of(net: Frozen | Trained, how: Reading = READING) -> FeatureStore:
-    """Of the features that a classifier takes, of images that are read so."""
+    """Store of the features that a classifier takes, of images read with these settings."""
     if isinstance(net, Trained):
         how = net.reading(how)
     if isinstance(net, Trained) and net.encoder:
