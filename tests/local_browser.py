@@ -43,7 +43,7 @@ def browser():
 
 @contextmanager
 def pages(chromium):
-    """A function that opens a page of a client's server; at the end nothing has gone wrong in any."""
+    """A function that opens a page of a client; at the end nothing has gone wrong in any."""
     errors, opened = [], []
 
     def open_page(client, **settings):
