@@ -395,7 +395,7 @@ def test_an_example_is_forgotten():
         assert 'no such example' in error(forget(2, 'stripes'), 400)
 
 
-@pytest.mark.filterwarnings('ignore:nearly the same class name')
+@pytest.mark.filterwarnings('ignore:nearly the same class name', 'ignore:among the images')
 def test_what_looks_odd_is_counted_and_named(fitted):
     with served(two_classes(), limits=LIMITS) as client:
         assert client.get('/state').json()['notes'] == []
