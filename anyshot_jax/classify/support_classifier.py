@@ -24,7 +24,6 @@ from anyshot_jax.classify import held_out, nearest_mean, vectors
 from anyshot_jax.classify.feature_store import FeatureStore, store_of
 from anyshot_jax.classify.fitting import Calibrated
 from anyshot_jax.classify.frozen import Frozen
-from anyshot_jax.classify.inputs import examples_of, images_of, is_folder, rows_of
 from anyshot_jax.classify.labels import (
     check_descriptions,
     check_labels,
@@ -38,6 +37,7 @@ from anyshot_jax.classify.nearest_mean import Head
 from anyshot_jax.classify.picture_input import READING, THUMBNAIL, thumbnails
 from anyshot_jax.classify.trained import Trained
 from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.inputs import examples_of, images_of, is_folder, rows_of
 from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.data.readers.sources import name_of
 from anyshot_jax.ops.label_noise import LabelNoise

@@ -12,7 +12,7 @@ from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.classify.trained import import_code
 from anyshot_jax.data.readers import descriptions as texts
 from anyshot_jax.data.readers.folder_tree import find_files
-from anyshot_jax.data.readers.images import MAX_PIXELS, SUFFIXES, Reading
+from anyshot_jax.data.readers.images import MAX_PIXELS, SUFFIXES, Reading, span_of
 from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.data.splits import plain
 from anyshot_jax.predict.answers import Tally, answers
@@ -169,11 +169,7 @@ def _save(classifier: AnyShotClassifier, outputs: Outputs, path: Path) -> None:
 
 
 def _reading(ask: Request) -> Reading:
-    try:
-        span = tuple(float(v) for v in ask.range.split(',')) if ask.range else ()
-    except ValueError:
-        raise InputError(f'--range={ask.range}: need two numbers, as --range=0,4095') from None
-    return Reading(ask.crop, span, ask.max_pixels).check()
+    return Reading(ask.crop, span_of(ask.range), ask.max_pixels).check()
 
 
 def _settings(ask: Request) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from anyshot_jax.data.readers import copies, kinds
+from anyshot_jax.data.readers import copies
 from anyshot_jax.data.readers.images import (
     SUFFIXES,
     NotAnImage,
@@ -120,7 +120,4 @@ def _passed_over(file: Path, name: str, error: InputError, on_error: str, notes:
 
 def why_not(name: str, error: InputError) -> str:
     """The kind of an image that is whole but not read, and what to do."""
-    what = kinds.BY_SUFFIX.get(Path(name).suffix.lower(), '')
-    if 'max_pixels' in str(error):
-        return 'images larger than max_pixels'
-    return f'{Path(name).suffix.lower() or "other"} files not read, {what or "convert them"}'
+    return 'images larger than max_pixels' if 'max_pixels' in str(error) else of_suffix(name)

@@ -65,6 +65,14 @@ class Reading(NamedTuple):
         return self
 
 
+def span_of(text: str) -> tuple[float, ...]:
+    """(low, high) of 'LOW,HIGH', as --range has it; () of ''."""
+    try:
+        return tuple(float(v) for v in text.split(',')) if text else ()
+    except ValueError:
+        raise InputError(f'--range={text}: need two numbers, as --range=0,4095') from None
+
+
 class NotAnImage(InputError):
     """The content is of no image format that is known here."""
 
