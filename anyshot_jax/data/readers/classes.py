@@ -22,6 +22,7 @@ from anyshot_jax.types import Array, InputError
 
 Classes = Mapping[tuple[str, str], list[Path]]  # (role or '', class) -> its files
 CUT, COPY = 'images of which the centred square is all that is seen', 'copies within a class'
+SHOWN = ", unless config.data.crop='auto'"
 NEAR = 'images nearly alike in different roles'
 
 
@@ -76,7 +77,7 @@ def read_classes(
             x[len(label)], odd, digest, tiny, (width, height) = found
             notes.add_all(odd, name)
             if reading.crop == 'centre' and is_long((width, height)):
-                notes.add(CUT, name)
+                notes.add(CUT + SHOWN * ('crop' in config), name)
             before, other = first.setdefault(digest, (file, c))
             if other != c and refuse_copies:
                 raise InputError(
