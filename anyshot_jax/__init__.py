@@ -8,7 +8,7 @@ __all__ = ['AnomalyDetector', 'AnyShotClassifier', 'TrainedClassifier', '__versi
 
 
 def load(workdir: str | Path) -> Any:
-    """What a run has made, a `training.workdir.TrainedRun`: config, params, embed, predict, ...
+    """Reads a run back as a `training.workdir.TrainedRun`: config, params, embed, predict, ...
 
     The data are loaded again. A run with a method, net or loader of your own: import those first.
 

@@ -190,7 +190,7 @@ def unknown(name, x, label, put):
 
 
 def calibration(name, x, label, put):
-    """How far the probability of the answer is from the share of right ones, in ten bins (ECE)."""
+    """Expected calibration error in ten bins: probability of the answer against accuracy."""
     for shots in (1, 5):
         errors = []
         for draw in range(DRAWS):

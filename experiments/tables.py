@@ -63,7 +63,7 @@ def write_lines(path: Path, lines: Iterable[Line]) -> None:
 
 
 def machine(device: str, num_devices: int) -> str:
-    """What a table calls the machine of a result."""
+    """Name of a result's machine in a table."""
     if device.lower() != 'cpu':
         return device if num_devices == 1 else f'{num_devices} x {device}'
     affinity = getattr(os, 'sched_getaffinity', None)

@@ -265,7 +265,9 @@ def test_ray_starts_a_killed_worker_again_from_its_checkpoint(sweep_file, tmp_pa
         _, err = process.communicate(timeout=150)
     assert process.returncode == 0, err
     assert f'{victim.name}: its worker died or failed; Tune starts it again' in err
-    begun = [line.split() for line in victim.log.read_text().splitlines() if line.startswith('process ')]
+    begun = [
+        line.split() for line in victim.log.read_text().splitlines() if line.startswith('process ')
+    ]
     [before, after] = [(int(words[1]), int(words[-1])) for words in begun]
     assert before == (pid, 0) and after[0] != pid and after[1] >= 2000
     assert [r['status'] for r in rows(workdir / 'leaderboard.csv')] == ['finished', 'finished']

@@ -258,7 +258,7 @@ def _unreadable(path: Path, why: OSError) -> InputError:
 
 
 def store_of(net: Frozen | Trained, how: Reading = READING) -> FeatureStore:
-    """Of the features that a classifier takes, of images that are read so."""
+    """Store of the features that a classifier takes, of images read with these settings."""
     if isinstance(net, Trained):
         how = net.reading(how)
     if isinstance(net, Trained) and net.encoder:

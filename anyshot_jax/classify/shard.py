@@ -20,7 +20,7 @@ KINDS, MAX_ODD = (ONE_COLOUR, FEW_LEVELS, PAGES), 1_000_000
 
 
 class Row(NamedTuple):
-    """What is kept of an image."""
+    """An image as it is kept."""
 
     features: Array  # [D] float32
     small: Array  # [8, 9] uint8
@@ -52,7 +52,7 @@ def open_shard(path: Path, dim: int) -> tuple[Shard, list[bytes]]:
 
 
 def read_odd(path: Path) -> dict[bytes, tuple[str, ...]]:
-    """What is worth a word of a shard's images; nothing where that is damaged or missing."""
+    """Notes on a shard's images; none where they are damaged or missing."""
     beside = path.with_suffix('.odd')
     try:
         if not beside.exists() or beside.stat().st_size > MAX_ODD:

@@ -87,7 +87,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def reading_(self) -> Reading:
-        """How images are read."""
+        """Settings for reading images."""
         return READING
 
     def check_params(self) -> None:
@@ -97,7 +97,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         self.reading_.check()
 
     def _is_linear(self) -> bool:
-        """Whether feature vectors mean the same from any point and on any scale."""
+        """True if feature vectors mean the same from any point and on any scale."""
         return False
 
     def _needs_images(self) -> str:

@@ -295,7 +295,7 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int, within:
 
 
 def _flag(role: str, field: str, value: int, shots: int = 1) -> str:
-    """What to add to the command, to be pasted."""
+    """Flag to paste into the command."""
     if role == 'train':
         return f'--config.train.{field}={value}'
     if field == 'ways':

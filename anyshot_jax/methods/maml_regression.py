@@ -26,6 +26,7 @@ DEFAULTS = {
     'eval_steps': (0, 1, 5, 10),  # of descent, after which a test function's error is taken
     'eval_lr': 0.0,  # 0: inner_lr
 }
+TRACED = ('inner_lr',)
 ORDERS = ('second', 'first')
 
 

@@ -71,7 +71,7 @@ class Image(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Of a run: its config, what is trained, and what the graph comes from."""
+    """Parts of a run: its config, the nets that are trained, and the graph's source."""
 
     config: ConfigDict
     net: Backbone

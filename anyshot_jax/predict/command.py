@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
 
 
 def summary(done: dict[str, Any], unknown: str) -> str:
-    """What a call of `run` did, in a line or two.
+    """Summary of a call of `run`, in a line or two.
 
     Args:
       done: as `run.run` gives it. unknown: the answer to images of no class, '' for none.

@@ -66,7 +66,7 @@ class Tally:
 
     @property
     def unsure(self) -> list[Answer]:
-        """Those whose score is nearest to the threshold first; without one the highest scores."""
+        """Answers nearest to the threshold first; without one, by falling score."""
         return [one for *_, one in sorted(self._unsure, reverse=True)]
 
     @property

@@ -82,7 +82,7 @@ def map_over_devices(function: Callable, count: int, devices: Collection[jax.Dev
 
 
 def at_once(function: Callable, count: int, *args) -> int:
-    """How many of `count` calls function(i, *args) a device may be given at once."""
+    """Number of the `count` calls function(i, *args) that a device may be given at once."""
     need = max(live.peak(function, jnp.zeros((), jnp.int32), *args), 1)
     return int(min(max(free_bytes() / SHARE // need, 1), count, AT_ONCE))
 

@@ -35,15 +35,15 @@ from anyshot_jax.training import (
 )
 from anyshot_jax.training.population import Population
 from anyshot_jax.training.progress import Progress
-from anyshot_jax.training.step import make_population_step
-from anyshot_jax.types import Array, Data, InputError
+from anyshot_jax.training.step import check_used, make_population_step
+from anyshot_jax.types import Array, Data, InputError, nearest
 
 OnValidation = Callable[[int, intervals.Values], None]
 OVER_NUM_STEPS = ('cosine', 'linear')  # schedules that end with the run
 
 
 class Run(NamedTuple):
-    """What the parts of one run of one stage share."""
+    """One run of one stage: the record that its parts share."""
 
     config: ConfigDict
     folder: Path
@@ -94,7 +94,7 @@ def run(
         if name not in config:
             raise InputError(
                 f'config.stages names {name!r}, but there is no config.{name}'
-                f'{configs.nearest(name, set(config) - {"stages"})}'
+                f'{nearest(name, set(config) - {"stages"})}'
             )
         own = folder / name
         processes.say(f'stage {number} of {len(config.stages)}: {name}')
@@ -134,6 +134,7 @@ def _run_stage(config, folder, stages, config_file, on_validation) -> dict[str, 
         own = [d for d in devices if d.process_index == jax.process_index()]
         data = on_all_devices(host, own)
         states = on_all_devices(jax.jit(everyone.init)(data), own)
+        check_used(everyone, states, data)
         processes.on_process_0(lambda: workdir.keep_config(config, folder, longer=longer))
         return _restore_train_test(
             Run(

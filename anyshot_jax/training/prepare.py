@@ -11,11 +11,11 @@ from anyshot_jax.config import under
 from anyshot_jax.defects import residual
 from anyshot_jax.encoders import describe, embedding
 from anyshot_jax.episodes.sampling import expand_turns
-from anyshot_jax.types import Array, Data, Dataset, InputError
+from anyshot_jax.types import Array, Data, Dataset, InputError, nearest
 
 
 class Step(NamedTuple):
-    """What is done to the data if its field is set."""
+    """Preparation of the data that a field of the config asks for."""
 
     field: str
     function: Callable  # (config, data, exported) -> data
@@ -50,7 +50,7 @@ def load(config: ConfigDict, exported: Mapping | None) -> tuple[Data, dict[str, 
 
 
 def load_roles(config: ConfigDict) -> Data:
-    """What the loader gives.
+    """Loads the data of a config.
 
     Raises:
       InputError: as the loader, or one of the user's own breaks its contract.
@@ -81,7 +81,7 @@ def _value(config: ConfigDict, field: str):
 def _with_features(data, stage: str, exported):
     """The same classes, each role's items replaced by the features a stage exported for them."""
     if stage not in (exported or {}):
-        hint = configs.nearest(stage, exported or ())
+        hint = nearest(stage, exported or ())
         raise InputError(f'config.features_from={stage!r} is no earlier stage{hint}')
     return Data(
         {

@@ -28,7 +28,7 @@ KEEP = {RECENT: 2, BEST: 1}  # checkpoints that stay
 
 
 class Trained(NamedTuple):
-    """What a run has made."""
+    """A trained run, read from its workdir."""
 
     config: ConfigDict  # of the member that is best on validation
     method: Method
@@ -105,13 +105,13 @@ def restore(folder: Path, config: ConfigDict, method: Method, data: Data) -> tup
 
 
 def open_managers(folder: Path) -> tuple[ocp.CheckpointManager, ocp.CheckpointManager]:
-    """Of the newest checkpoints and of the best one."""
+    """Managers of the newest checkpoints and of the best one."""
     recent, best = (checkpoint.open_manager(folder / n, keep=KEEP[n]) for n in (RECENT, BEST))
     return recent, best
 
 
 def _exports_beside(folder: Path, config: ConfigDict) -> Mapping[str, Any] | None:
-    """What the other stages of the same recipe exported, if the config names one of them."""
+    """Arrays that the other stages of the recipe exported, if the config names one of them."""
     fields = [config.features_from, *config.method.values()]
     exports = {
         path.parent.name: files.load_artifacts(path)
@@ -165,7 +165,7 @@ class TrainedRun:
 
     @property
     def config(self) -> ConfigDict:
-        """Of the member that is best on validation, if the run is a population."""
+        """Config of the member that is best on validation, if the run is a population."""
         return self._trained.config
 
     @property
@@ -175,7 +175,7 @@ class TrainedRun:
 
     @property
     def state(self) -> TrainState:
-        """Of the step that is best on validation."""
+        """State of the step that is best on validation."""
         return self._trained.state
 
     @property
@@ -221,7 +221,7 @@ def embed_in_chunks(embed, x: Array) -> Array:
 
 
 def has_work(workdir: Path) -> bool:
-    """Whether there is a checkpoint or a result: else the folder belongs to no config yet."""
+    """True if there is a checkpoint or a result: else the folder belongs to no config yet."""
     if (workdir / 'result.json').exists():
         return True
     folders = [workdir / name for name in (RECENT, BEST)]

@@ -47,7 +47,7 @@ PAGES = 'files of several images, of which the first counts'
 
 
 class Reading(NamedTuple):
-    """How images are read."""
+    """Settings for reading images."""
 
     crop: str = 'auto'  # auto | whole | centre | tiles, see `pixels.fit`
     span: tuple[float, ...] = ()  # the values of 16 bits and floats that become 0 and 255

@@ -120,7 +120,7 @@ def match(images: Iterable[str], masks: Iterable[str]) -> tuple[dict[str, list[s
 
 
 def _names(mask: str) -> Iterable[str]:
-    """What the image of a mask may be called, the likeliest first."""
+    """Names that the image of a mask may have, the likeliest first."""
     folder, _, name = mask.casefold().rpartition('/')
     inside = f'{folder}/' if folder else ''
     yield inside + name

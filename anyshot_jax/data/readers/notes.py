@@ -1,4 +1,4 @@
-"""What was passed over or looks odd of the files that were read, counted for a closing line."""
+"""Counts of files that were passed over or look odd, for a closing line."""
 
 import threading
 from collections.abc import Iterable
