@@ -54,7 +54,9 @@ def test_tasks_that_fit(counts, num_steps, train, tasks, queries):
 def test_a_run_whose_tasks_fit(tmp_path, capsys):
     """The values of the same tasks asked for; its command can be given again, and it can be read."""
     config = configs.defaults('knn', 'synthetic')
-    config.data.update({'kind': 'features', 'dim': 6, 'num_classes': (3, 3, 4), 'per_class': (9, 9)})
+    config.data.update(
+        {'kind': 'features', 'dim': 6, 'num_classes': (3, 3, 4), 'per_class': (9, 9)}
+    )
     config.num_steps, config.eval.queries, config.eval.episodes = 0, 5, 20
     with pytest.raises(InputError, match=r'--config.eval.tasks="\(\(4, 1\),\)"'):
         loop.run(config, tmp_path / 'refused')

@@ -48,7 +48,7 @@ def _smaller(
     least = min(int(np.asarray(data.roles[r].count).min()) for r in roles)
     queries = min(queries, max(1, least - max(shots for _, shots in pairs)))
     fit = lambda shots: min(shots, max(1, least - queries))
-    smaller = tuple(dict.fromkeys((max(2, min(w, most)), fit(s)) for w, s in pairs))
+    smaller = tuple(dict.fromkeys((min(w, max(2, most)), fit(s)) for w, s in pairs))
     has = f'{" and ".join(roles)} have {most} classes or more, of {least} items or more'
     return smaller, queries, has if len(roles) > 1 else (
         f'{roles[0]} has {most} classes, of {least} items or more')  # fmt: skip
