@@ -60,7 +60,7 @@ def load(folder: str | Path) -> Trained:
     """
     folder = files.folder(user_path(str(folder)) if files.on_disk(folder) else folder)
     config = read_config(folder)
-    data, _ = prepare.load(config, _exports_beside(folder, config))
+    config, data, _ = prepare.load(config, _exports_beside(folder, config))
     everyone = population.members(config)
     build = configs.find('methods', config.method.name).build
     method = build(everyone[0].config(config), data)

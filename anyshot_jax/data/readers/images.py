@@ -77,6 +77,14 @@ def file_content(path: Path) -> bytes:
     return read_whole(path, MAX_FILE)
 
 
+def span_of(text: str) -> tuple[float, ...]:
+    """(low, high) of 'LOW,HIGH', as --range has it; () of ''."""
+    try:
+        return tuple(float(v) for v in text.split(',')) if text else ()
+    except ValueError:
+        raise InputError(f'--range={text}: need two numbers, as --range=0,4095') from None
+
+
 def check_size(path: Path, size: int) -> None:
     """Refuses (NotRead, NotAnImage) a file of so many bytes where they are too many."""
     if size >= MAX_FILE:
