@@ -31,6 +31,9 @@ SPINE: dict[str, Any] = {
     'early_stop': 0,  # validations without a new best before training stops; 0: never
     'stop_at': 0.0,  # training stops once validation's value has reached this; 0: never
     'eval_only': False,
+    # True: ways, shots and queries become what the classes allow, where that is less, and a line
+    # says so; False: they are refused.
+    'fit_tasks': False,
     'plan': False,  # print what the run needs of memory and time, and end
     'plan_for': '',  # of a machine that isn't there: v4 | v5e | a100 | h100 (runtime/ahead.py)
     'features_from': '',  # an earlier stage whose exported features stand in for the items

@@ -1,7 +1,9 @@
 """Recipes: files with a `get_config`, by path or by the name of one that the package ships."""
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 from ml_collections import ConfigDict, FieldReference
 
@@ -55,14 +57,30 @@ def recipe_file(recipe: str) -> str:
     raise InputError(f'there is no recipe {name}{hint}')
 
 
+class UnknownVariantError(InputError):
+    """A recipe that was asked for a variant that it has not; `known` are those that it has."""
+
+    def __init__(self, arg: str, known: tuple[str, ...]):
+        self.known = known
+        has = f'variant :{arg}{nearest(arg, known)}' if known else f'variants, got :{arg}'
+        super().__init__(f'this recipe has no {has}')
+
+
 def variant(arg: str, *known: str) -> str:
     """The argument of a recipe's `get_config`, checked: '' or one of `known`.
 
     Raises:
-      InputError: another one; names the nearest.
+      UnknownVariantError: another one; names the nearest.
     """
-    if arg and not known:
-        raise InputError(f'this recipe has no variants, got :{arg}')
     if arg and arg not in known:
-        raise InputError(f'this recipe has no variant :{arg}{nearest(arg, known)}')
+        raise UnknownVariantError(arg, known)
     return arg
+
+
+def recipe_module(file: str) -> ModuleType:
+    """A recipe's file as a module of its own, which runs it."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

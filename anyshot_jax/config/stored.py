@@ -56,7 +56,8 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=1, sort_keys=True)
 
 
-NOT_HASHED = ('eval_only', 'plan', 'plan_for')  # fields that change no result
+# Fields that change no result; tasks that were fitted are in the other fields.
+NOT_HASHED = ('eval_only', 'fit_tasks', 'plan', 'plan_for')
 
 
 def config_hash(config: ConfigDict) -> str:

@@ -191,28 +191,31 @@ def anomaly_maps(patcher: Patcher, bank: Array, images: Array, k: int = 1) -> Ar
 
 
 def over_images(
-    patcher: Patcher, function: Callable, images: Array, *args: Array, what: str = ''
+    patcher: Patcher, function: Callable, images: Any, *args: Array, what: str = ''
 ) -> Any:
     """function(params, images, *args) -> arrays [N, ...], a few images at a time.
 
     Args:
-      function: jittable and image by image; args: what else it needs, whole on every device.
+      function: jittable and image by image. images: [N, H, W, C], or a tree of such arrays.
+      args: what else it needs, whole on every device.
       what: the verb of the progress bar.
     """
     result: Any = None
+    num = len(jax.tree.leaves(images)[0])
     for rows, found in _over(patcher, function, images, args, what):
         if result is None:
-            full = lambda a: np.empty((len(images), *a.shape[1:]), a.dtype)
+            full = lambda a: np.empty((num, *a.shape[1:]), a.dtype)
             result = jax.tree.map(full, found)
         for whole, part in zip(*map(jax.tree.leaves, (result, found)), strict=True):
             whole[rows] = part
     return result
 
 
-def _over(patcher: Patcher, function: Callable, images: Array, args: tuple, what: str, rows=None):
+def _over(patcher: Patcher, function: Callable, images: Any, args: tuple, what: str, rows=None):
     """Rows and results of chunks of images (those of `rows`, or all), split over the devices."""
     size = CHUNK_CPU if on_cpu() else CHUNK
-    with bar(total=len(images if rows is None else rows), desc=f'{what} images') as shown:
+    num = len(jax.tree.leaves(images)[0] if rows is None else rows)
+    with bar(total=num, desc=f'{what} images') as shown:
         for own, found in stream_rows(
             function, patcher.params, images, *args, size=size, rows=rows
         ):

@@ -145,12 +145,12 @@ def stream_rows(
     Args:
       function: jittable and row by row, x [n, ...] -> a tree of [n, ...].
       params, args: trees of arrays, whole on every device.
-      x: [N, ...] of any length. size: rows that a device gets at once.
+      x: an array or tree of arrays [N, ...] of any length. size: rows that a device gets at once.
       rows: numbers of those that are wanted; None: all.
     Yields:
       The numbers of the chunk's rows [n], and the tree of [n, ...] on the host.
     """
-    rows = np.arange(len(x)) if rows is None else rows
+    rows = np.arange(len(jax.tree.leaves(x)[0])) if rows is None else rows
     devices = jax.local_devices()
     whole = replicated(devices)
     shared = NamedSharding(whole.mesh, PartitionSpec(AXIS))
@@ -165,10 +165,13 @@ def stream_rows(
             check_vma=False,
         )
     )
-    started = (
-        (own[:count], count, apply(params, jax.device_put(np.asarray(x[own]), shared), *args))
-        for count, index in chunks(len(rows), size * len(devices))
-        for own in [rows[index]]
-    )
-    for own, count, found in one_ahead(started):
-        yield own, jax.tree.map(lambda a, n=count: a[:n], jax.device_get(found))
+
+    def started():
+        for count, index in chunks(len(rows), size * len(devices)):
+            own = rows[index]
+            chunk = jax.tree.map(lambda a, own=own: np.asarray(a[own]), x)
+            yield own[:count], apply(params, jax.device_put(chunk, shared), *args)
+
+    for own, found in one_ahead(started()):
+        num = len(own)
+        yield own, jax.tree.map(lambda a, num=num: a[:num], jax.device_get(found))

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import clone
 
+from anyshot_jax.data.readers.images import Reading
 from anyshot_jax.detect.detector import UNKNOWN, AnomalyDetector
 from anyshot_jax.detect.heat import heat
-from anyshot_jax.detect.inputs import READING
 from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict
 from anyshot_jax.report import overlay
@@ -54,7 +54,7 @@ def check(model: Known) -> None:
 
 def read(uploads: Sequence[Upload], limits: Limits) -> list[Seen]:
     """The images of a request, unpacked; needs no lock. Raises as `opened`."""
-    how = READING._replace(max_pixels=limits.pixels)
+    how = Reading(max_pixels=limits.pixels)
     return list(opened(uploads, how, limits.held_pixels))
 
 

@@ -39,7 +39,7 @@ def check(config: ConfigDict, *, in_stages: bool) -> None:
         if value < 0 or value % config.steps_per_call:
             raise InputError(
                 f'config.{name}={value} must be a multiple of '
-                f'config.steps_per_call={config.steps_per_call}'
+                f'config.steps_per_call={config.steps_per_call}, 0 or more'
             )
     if min(config.eval.retrieval_at, default=1) < 1:
         raise InputError(f'config.eval.retrieval_at={config.eval.retrieval_at} must be >= 1')

@@ -105,12 +105,13 @@ def _run_stage(config, folder, stages, config_file, on_validation) -> dict[str, 
             changed = workdir.changed_data(record, config)
             news = 'finished; give another --workdir to run again, or a larger config.num_steps'
             return result.show(record, folder, f'{news}\n{changed}'.strip())
-        everyone, host, shown, devices = _build(config, stages)
+        given = config
+        config, everyone, host, shown, devices = _build(config, stages)
         own = [d for d in devices if d.process_index == jax.process_index()]
         data = on_all_devices(host, own)
         states = on_all_devices(jax.jit(everyone.init)(data), own)
         check_used(everyone, states, data)
-        processes.on_process_0(lambda: workdir.keep_config(config, folder, longer=longer))
+        processes.on_process_0(lambda: workdir.keep_config(given, folder, longer=longer))
         return _restore_train_test(
             Run(
                 config, folder, config_file, stages, on_validation, everyone, host, data,
@@ -121,22 +122,25 @@ def _run_stage(config, folder, stages, config_file, on_validation) -> dict[str, 
         )  # fmt: skip
 
 
-def _build(config, stages) -> tuple[Population, Data, dict[str, Array], list[jax.Device]]:
+def _build(
+    config, stages
+) -> tuple[ConfigDict, Population, Data, dict[str, Array], list[jax.Device]]:
     processes.say(f'reads {config.data.name}, builds {config.method.name}')
-    host, shown = prepare.load(config, stages)
+    config, host, shown = prepare.load(config, stages)
     everyone = population.build(config, host)
     devices = for_batch(config.batch_size if config.num_steps else 0)
     if (line := fit.devices_line(config.batch_size, devices)) and processes.first():
         print(line)
-    return everyone, host, shown, devices
+    return config, everyone, host, shown, devices
 
 
 def _plan(config, stages) -> None:
     if config.plan_for:
         ahead.machine(config.plan_for)  # before work starts
-        plan_for.show(config, prepare.load(config, stages)[0])
+        config, host, _ = prepare.load(config, stages)
+        plan_for.show(config, host)
         return
-    everyone, host, _, devices = _build(config, stages)
+    config, everyone, host, _, devices = _build(config, stages)
     own = [d for d in devices if d.process_index == jax.process_index()]
     data = on_all_devices(host, own)
     states = on_all_devices(jax.jit(everyone.init)(data), own)

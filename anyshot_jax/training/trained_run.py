@@ -55,7 +55,7 @@ class TrainedRun:
         """The lines of metrics.jsonl by step; `kind` is train or val."""
         path, lines = self.workdir / 'metrics.jsonl', []
         if path.exists():
-            for line in path.read_bytes().decode(errors='replace').splitlines():
+            for line in files.read_whole(path, files.MAX_LOG).decode(errors='replace').splitlines():
                 with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last one
                     lines.append(json.loads(line))
         return lines

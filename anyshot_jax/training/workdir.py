@@ -46,9 +46,7 @@ def read_config(folder: Path) -> ConfigDict:
             raise InputError(f'{folder} is a run of several stages: give {named}')
         raise InputError(f'{folder} is no workdir: there is no config.json in it')
     try:
-        if path.stat().st_size > MAX_CONFIG:
-            raise InputError(f'it is larger than {MAX_CONFIG:,} bytes')
-        return configs.from_json(path.read_text('utf-8'))
+        return configs.from_json(files.read_whole(path, MAX_CONFIG).decode())
     except (InputError, OSError, UnicodeDecodeError) as e:
         raise InputError(f'{path}: {e}') from e
 
@@ -62,7 +60,7 @@ def load(folder: str | Path) -> Trained:
     """
     folder = files.folder(user_path(str(folder)) if files.on_disk(folder) else folder)
     config = read_config(folder)
-    data, _ = prepare.load(config, _exports_beside(folder, config))
+    config, data, _ = prepare.load(config, _exports_beside(folder, config))
     everyone = population.members(config)
     build = configs.find('methods', config.method.name).build
     method = build(everyone[0].config(config), data)
