@@ -1,8 +1,9 @@
 """The README's images, from real runs: python experiments/screenshots.py [--workdir=FOLDER]
 
 Draws brushed surfaces, with and without a defect (no data set is needed), runs the quickstart,
-`predict` on types of defects and `predict --good` on normal surfaces, and photographs their pages
-in Chromium. What a folder has already is not run again. Needs the extras `app` and `test`.
+`predict` on types of defects and `predict --good` on normal surfaces, drops types and new surfaces
+on the page of `serve`, and photographs their pages in Chromium. What a folder has already is not
+run again. Needs the extras `app` and `test`.
 """
 
 import argparse
@@ -83,21 +84,48 @@ def run(folder: Path, module: str, *flags: str) -> Path:
 
 
 def photograph(browser: Browser, page: Path, name: str, element: str = '', high: int = 820) -> None:
-    """experiments/screenshots/<name>.png: the top of a page, or one element of it.
+    """experiments/screenshots/<name>.png: the top of a page, or one element of it."""
+    tab = browser.new_page(viewport={'width': 1040, 'height': high}, device_scale_factor=1.5)
+    tab.goto(page.resolve().as_uri())
+    keep(tab.locator(element).first.screenshot() if element else tab.screenshot(), name)
+    tab.close()
+
+
+def keep(shot: bytes, name: str) -> None:
+    """Writes a PNG of few colours.
 
     Raises:
       ValueError: the image is larger than a README should load.
     """
-    tab = browser.new_page(viewport={'width': 1040, 'height': high}, device_scale_factor=1.5)
-    tab.goto(page.resolve().as_uri())
-    shot = tab.locator(element).first.screenshot() if element else tab.screenshot()
-    tab.close()
     image = Image.open(io.BytesIO(shot)).convert('RGB').quantize(160, dither=Image.Dither.NONE)
     SCREENSHOTS.mkdir(exist_ok=True)
     path = SCREENSHOTS / f'{name}.png'
     image.save(path, optimize=True)
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f'{path} has {path.stat().st_size:,} bytes, more than {MOST_BYTES:,}')
+
+
+def drop_on_page(browser: Browser, surfaces: Path, name: str) -> None:
+    """experiments/screenshots/<name>.png: the local page after types and surfaces are dropped."""
+    command = [sys.executable, '-m', 'anyshot_jax.serve', '--port=0']
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[0]
+            tab = browser.new_page(viewport={'width': 1040, 'height': 880}, device_scale_factor=1.5)
+            tab.set_default_timeout(120_000)
+            tab.goto(address)
+            choose = lambda label, what: tab.get_by_label(label, exact=True).set_input_files(what)
+            choose('Folders of classes: a folder', surfaces / 'types')
+            tab.locator('.card').nth(len(TYPES) - 1).wait_for()
+            tab.reload()  # as it looks from the second visit on
+            tab.locator('.card').first.wait_for()
+            choose('Images to classify', [surfaces / 'new' / kind / '0.png' for kind in TYPES])
+            tab.locator('.mend').nth(len(TYPES) - 1).wait_for()
+            keep(tab.screenshot(), name)
+            tab.close()
+        finally:
+            server.terminate()
 
 
 def main() -> None:
@@ -126,6 +154,7 @@ def main() -> None:
         photograph(browser, training, 'map', '#map')
         photograph(browser, defects, 'defects', high=1100)
         photograph(browser, answers, 'answers')
+        drop_on_page(browser, surfaces, 'page')
         browser.close()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import time
 
 import numpy as np
@@ -40,7 +41,7 @@ def taught():
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
     """A folder as it lies on a disk: two classes, queries, and what is none of these."""
-    root = tmp_path_factory.mktemp('disk') / 'parts'
+    root = tmp_path_factory.mktemp('disk') / 'types'
     images = {f'noise/{i}.png': dots(i) for i in range(2)}
     images |= {f'stripes/old/{i}.png': stripes(i, True) for i in range(2)}
     images |= {'test/noise/=q.png': dots(7), 'test/stripes/b.png': stripes(8, True)}
@@ -74,16 +75,18 @@ def test_a_tree_of_folders_is_classes_and_queries(open_page, folders, how):
             ('noise', 2), ('stripes', 2)
         ]  # fmt: skip
         expect(page.locator('#counts li')).to_have_text([
-            '2 hidden, system or special files (parts/@eaDir/noise.png, parts/noise/.DS_Store)',
-            '1 empty files (parts/noise/empty.png)',
-            '1 .txt files not read (parts/notes.txt)',
-            '1 images beside the class folders (parts/loose.png)',
+            '2 hidden, system or special files (types/@eaDir/noise.png, types/noise/.DS_Store)',
+            '1 empty files (types/noise/empty.png)',
+            '1 .txt files not read (types/notes.txt)',
+            '1 images beside the class folders (types/loose.png)',
         ])  # fmt: skip
+        near = page.locator('.answer .near li').first  # files are called by their paths
+        expect(near).to_contain_text(re.compile(r'types/(noise|stripes/old)/\d\.png'))
         head, *rows = table_of(page, '#ask-csv')
         assert tuple(head) == predict_table.COLUMNS
         assert [(r[0], r[1], r[8]) for r in rows] == [
-            ('parts/test/noise/=q.png', 'noise', 'noise'),
-            ('parts/test/stripes/b.png', 'stripes', 'stripes'),
+            ('types/test/noise/=q.png', 'noise', 'noise'),
+            ('types/test/stripes/b.png', 'stripes', 'stripes'),
         ]
         assert all(0.5 < float(r[2]) <= 1 and r[3] in ('yes', 'no') and r[9] == '' for r in rows)
 

@@ -108,7 +108,7 @@ function sifted(files, folders, { reads, limits }) {
 // are asked about; `train` and `val` as they come with data sets.
 // {classes: Map name -> files, queries: files, each with the folder it lay in as its label}
 export function tree(files) {
-  const rows = unwrapped(files);
+  const rows = unwrapped(files, ['train', 'val', 'test']);
   const found = { classes: new Map(), queries: [] };
   const trained = rows.some(({ parts }) => role(parts[0]) === 'train' && parts.length > 2);
   const put = (called, file) => {
@@ -133,7 +133,7 @@ export function tree(files) {
 // The same for a detector: {normal, queries: files, types: Map name -> files}; null where no
 // folder says which images are normal.
 export function goods(files) {
-  const rows = unwrapped(files).map((row) => (
+  const rows = unwrapped(files, Object.keys(ROLES)).map((row) => (
     role(row.parts[0]) === 'train' ? { ...row, parts: row.parts.slice(1) } : row));
   if (!rows.some(({ parts }) => parts.length > 1 && role(parts[0]) === 'normal')) return null;
   const found = { normal: [], queries: [], types: new Map() };
@@ -148,12 +148,12 @@ export function goods(files) {
   return found;
 }
 
-// Paths by their parts, without the folders around everything.
-function unwrapped(files) {
+// Paths by their parts, without the folders around everything, but for those that say something.
+function unwrapped(files, kept) {
   let rows = files.map(({ file, path }) => ({ file, path, parts: path.split('/') }));
   const same = () => rows.length && rows.every(({ parts }) => parts.length > 1
     && parts[0] === rows[0].parts[0]) && rows.some(({ parts }) => parts.length > 2);
-  while (same() && !role(rows[0].parts[0])) {
+  while (same() && !kept.includes(role(rows[0].parts[0]))) {
     rows = rows.map((row) => ({ ...row, parts: row.parts.slice(1) }));
   }
   return rows;

@@ -23,7 +23,7 @@ export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} 
 // What the server answers, as JSON; an Error with words for people.
 export async function ask(address, fields) {
   const form = new FormData();
-  for (const [key, value] of fields || []) form.append(key, value);
+  for (const field of fields || []) form.append(...field);  // of a file with its path
   let response;
   try {
     response = await fetch(address, fields ? { method: 'POST', body: form } : {});

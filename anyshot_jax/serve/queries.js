@@ -47,7 +47,7 @@ export function queries({ id, state, address, together, waits, draw, groups: gro
       progress(done, open.length);
       let answers;
       try {
-        answers = await ask(address, group.map((q) => ['images', q.file]));
+        answers = await ask(address, group.map((q) => ['images', q.file, q.path]));
       } catch (error) {
         answers = group.map(() => ({ error: error.message }));
       }

@@ -13,7 +13,7 @@ export function sending(state, ready, show, again) {
     let some = false;
     const send = async (address, fields, group) => {
       try {
-        const found = await ask(address, [...fields, ...group.map((one) => ['images', one.file])]);
+        const found = await ask(address, [...fields, ...group.map((one) => ['images', one.file, one.path])]);
         for (const [kind, of] of found.odd) note(kind, of);
         show(found);
         some = true;
