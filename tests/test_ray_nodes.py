@@ -35,14 +35,16 @@ def test_a_sweep_outlives_a_node(tmp_path):
     file = tiny_sweep.write(tmp_path, fields={'optim.learning_rate': (0.01, 0.02)}, overrides=steps)
     every = made(file, workdir / 'trials')
     env = {**os.environ, 'RAY_USAGE_STATS_ENABLED': '0', 'PYTHONPATH': str(ROOT)}
-    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True, 'env': env}
     saved = lambda trial: list(trial.runs[0].workdir.glob('checkpoints/[0-9]*'))
-    with subprocess.Popen([sys.executable, '-c', NODES], env=env, text=True, **pipes) as nodes:
+    with subprocess.Popen(
+        [sys.executable, '-c', NODES], stderr=subprocess.DEVNULL, **pipes
+    ) as nodes:
         address = nodes.stdout.readline().strip()
         command = ['-m', 'anyshot_jax.sweep', file, f'--workdir={workdir}', '--engine=ray']
         with subprocess.Popen(
             [sys.executable, *map(str, command), f'--address={address}'],
-            env=env, cwd=ROOT, text=True, **pipes,
+            cwd=ROOT, stderr=subprocess.PIPE, **pipes,
         ) as sweep:  # fmt: skip
             until = time.monotonic() + 120
             while not all(map(saved, every)):
