@@ -39,7 +39,7 @@ CHECKED, TOLERANCE = 8, 1e-4  # items that an ONNX program is run on, and what i
 
 
 class Program(NamedTuple):
-    """What a classifier's program does."""
+    """Signature of a classifier's program."""
 
     embed: Callable[[Array], Array]  # [N, ...] -> features [N, D]
     answer: Callable[[Array], tuple[Array, ...]]  # features -> OUTPUTS
@@ -225,7 +225,7 @@ def reader_name(path: Path) -> str:
 
 
 def _meaning(model) -> dict[str, Any]:
-    """What stands beside a program."""
+    """Metadata stored beside a program."""
     if not hasattr(model, 'classes_'):
         from anyshot_jax.detect.program import answers
 

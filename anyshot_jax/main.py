@@ -1,10 +1,12 @@
 """python -m anyshot_jax.main --config=configs/quickstart.py [--config.field=value ...]
 
-Trains, evaluates and reports what the config says; the same command goes on after a stop.
+Trains, evaluates and reports what the config says; the same command goes on after a stop. With
+--config=... --help lists the variants and fields of that recipe.
 """
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from absl import flags, logging
@@ -32,6 +34,12 @@ _DETERMINISTIC = flags.DEFINE_boolean(
     'deterministic', False, 'On a GPU: the same bits in every run, by kernels that may be slower.'
 )
 _RECIPE = re.compile(r'^(--?config=)(.+)$', re.DOTALL)
+_HELP = ('--help', '-help', '-h', '--helpfull', '--helpshort')
+_EXPECTED = {  # by what the parser says
+    'invalid literal for int': 'a whole number',
+    'could not convert string to float': 'a number',
+    'Non-boolean argument': 'True or False',
+}
 _OURS = 'anyshot_jax.types.InputError: '
 
 
@@ -60,19 +68,29 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> list[str]:
     """absl's parser; a wrong config file or field becomes one line that says what to do."""
     argv = [_RECIPE.sub(lambda m: m[1] + configs.recipe_file(m[2]), arg) for arg in argv]
+    helps = [arg for arg in argv if arg in _HELP]
     try:
-        left = flags.FLAGS(argv)
+        left = flags.FLAGS([arg for arg in argv if not _config_given(argv) or arg not in helps])
         config = flags.FLAGS['config'].value
         _ = config is None or 'seed' in config  # a file that could not be read says so only now
     except InputError:
         raise
     except Exception as e:  # a config file is a program: it may raise anything
         raise InputError(_flag_error(e)) from e
+    if config is not None and helps:
+        from anyshot_jax.config.listing import listing
+
+        print(listing(config_flags.get_config_filename(flags.FLAGS['config']), config))
+        sys.exit(0)
     if config is None:
-        if any(arg.lstrip('-').startswith('config=') for arg in argv[1:]):
+        if _config_given(argv):
             raise InputError('get_config() of the config file returned None: return the config')
         raise InputError('--config=<file> is missing; configs/quickstart.py needs nothing else')
     return left
+
+
+def _config_given(argv: list[str]) -> bool:
+    return any(arg.lstrip('-').startswith('config=') for arg in argv[1:])
 
 
 def _flag_error(error: Exception) -> str:
@@ -81,6 +99,9 @@ def _flag_error(error: Exception) -> str:
     for old, new in configs.RENAMED.items():
         if re.search(rf'\b{old.split(".")[1]}\b', text):
             return f'config.{old} is called config.{new} now'
+    for words, expected in _EXPECTED.items():
+        if (flag := re.match(r'flag (--\S+?)=', text)) and words in text:
+            return f'{flag[1]} needs {expected}: {text.removeprefix("flag ").split(": ")[0]}'
     if meant := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
         return f"the config has no field '{meant[2]}'; did you mean '{meant[1]}'?"
     if unknown := re.search(r'Key "(\w+)" does not exist', text):

@@ -19,7 +19,7 @@ def platform() -> str:
 
 
 def on_cpu() -> bool:
-    """Whether the forms for CPUs are wanted; those for accelerators otherwise."""
+    """True if the forms for CPUs are wanted; those for accelerators otherwise."""
     return platform() == 'cpu'
 
 

@@ -114,7 +114,7 @@ class Episode(NamedTuple):
 
 @struct.dataclass
 class Data:
-    """What a loader returns, and what every function of a method gets as `data`."""
+    """The data of a run: returned by a loader, and given to every function of a method."""
 
     # By role: train, val, test (classes disjoint); base, web, good, ...
     roles: Mapping[str, Dataset] = struct.field(default_factory=dict)

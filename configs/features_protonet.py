@@ -9,6 +9,7 @@ from anyshot_jax.config import defaults, variant
 def get_config(arg: str = ''):
     variant(arg)
     config = defaults(method='protonet', data='features', net='mlp')
+    config.fit_tasks = True
     config.train.queries = 5
     config.eval.queries = 5
     config.batch_size = 16

@@ -29,6 +29,7 @@ def get_config(arg: str = ''):
     stages = {'embed': embed, 'ridge': ridge, 'refine': refine}
     for name, stage in stages.items():
         stage.num_steps = 0
+        stage.fit_tasks = True
         stage.data.size = 224
         stage.describe.update({'by': 'tfidf', 'colours': True})
         stage.eval.queries = 5

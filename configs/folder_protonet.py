@@ -11,6 +11,7 @@ from anyshot_jax.config import defaults, variant
 def get_config(arg: str = ''):
     variant(arg)
     config = defaults(method='protonet', data='folder', net='conv4')
+    config.fit_tasks = True
     config.train.ways = 5
     config.train.shots = 1
     config.train.queries = 5

@@ -2,8 +2,8 @@
 
 python -m anyshot_jax.main --config=configs/folder_simpleshot.py --config.data.dir=MY_IMAGES
 
-MY_IMAGES/<class>/<image>, at least 10 a class. Classes are split by fraction (val is unused);
---config.eval.tasks, .queries and .data.split fit it to fewer.
+MY_IMAGES/<class>/<image>. Classes are split by fraction (val is unused); with few classes or images
+the tasks become what these allow, and a line says so.
 """
 
 from anyshot_jax.config import defaults, variant
@@ -12,6 +12,7 @@ from anyshot_jax.config import defaults, variant
 def get_config(arg: str = ''):
     variant(arg)
     config = defaults(method='simpleshot', data='folder')
+    config.fit_tasks = True
     config.encoder = 'efficientnet_lite0'
     config.data.size = 224
     config.data.split = (0.4, 0.1, 0.5)

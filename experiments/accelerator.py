@@ -1,4 +1,4 @@
-"""What an accelerator does with this package, in eight minutes: python experiments/accelerator.py
+"""Measures this package on an accelerator in eight minutes: python experiments/accelerator.py
 
 A line of JSON a figure is printed and added to experiments/tables/accelerator_runs.jsonl as soon as
 it is there, so that a run that is cut off keeps what it has. Ten items in order of their worth,
@@ -43,7 +43,7 @@ Record = dict[str, Any]
 
 
 class Bench(NamedTuple):
-    """How things are measured: run, rehearsed or only compiled."""
+    """Mode of measuring: run, rehearsed or only compiled."""
 
     tenth: bool
     machine: str  # for which programs are only compiled; '': for this one, and they are run
@@ -52,7 +52,7 @@ class Bench(NamedTuple):
         return max(full // 10, least) if self.tenth else full
 
     def device(self):
-        """Where a program lies."""
+        """Folder of a program."""
         return ahead.devices(ahead.machine(self.machine))[0] if self.machine else jax.devices()[0]
 
     def time(self, function: Callable, *args: Any, count: float = 1, **jit: Any) -> Record:
@@ -76,7 +76,7 @@ class Bench(NamedTuple):
         return record if self.machine else record | self.repeat(lambda: program(*args), count)
 
     def repeat(self, call: Callable[[], Any], count: float = 1) -> Record:
-        """Of a call whose result is waited for: the median of five after two, or of one."""
+        """Seconds of a call whose result is waited for: the median of five after two, or of one."""
         warm, timed = (0, 1) if self.tenth else (2, 5)
         for _ in range(warm):
             jax.block_until_ready(call())

@@ -1,4 +1,4 @@
-"""What steps of full size are made of on an accelerator, by its compiler; no device is needed.
+"""Costs of full-size steps on an accelerator by its compiler; no device is needed.
 
     python experiments/accelerators_table.py --machine=v5e     # pip install -e '.[aot]'
     python experiments/accelerators_table.py --machine=h100    # pip install -e '.[cuda]', jax 0.11

@@ -1,4 +1,4 @@
-"""What choose_anyshot.py tries: items of some classes, and the values of settings on them.
+"""Trials of choose_anyshot.py: items of some classes, and the values of settings on them.
 
 All arrays of a kind have one shape (`MOST` items a class, those that are not there have label -1),
 so that a program is compiled once and not for every choice of classes.
@@ -120,7 +120,7 @@ def _space(x, x_val, label, label_val, shrink, num, sizes, power):
 
 
 def whitened(items: Items, fold: Fold, best: dict, held_out: bool = False) -> list[Dataset]:
-    """What trains, validates and is held out, as stage `embed` hands it on, with words."""
+    """Data that trains, validates and is held out, as stage `embed` hands it on, with words."""
     levels, power, shrink = best['embed']
     columns, sizes = select(items, levels, 'colours')
     parts = [dataset(items, fold.train, 'kept' if held_out else 'all'), dataset(items, fold.val)]
@@ -145,7 +145,7 @@ def _whitened(x, label, shrink, num, sizes, power):
 
 
 def _words(items: Items, names: Sequence[str]) -> list[dict]:
-    """What every class is said to be, a row of `extras` each."""
+    """Descriptions of the classes, a row of `extras` each."""
     ids = [items.names.index(n) for n in names]
     one_each = from_arrays(np.zeros((len(ids), 1)), np.arange(len(ids)), tuple(names))
     texts = tuple(items.texts[c] for c in ids)

@@ -91,7 +91,7 @@ def random_data(shape: list[int]) -> Data:
 
 
 def sgemm_gflop_per_s(size: int, seconds: float) -> float:
-    """What float32 matrix products [size, size] reach with all devices at work, best of many."""
+    """Rate of float32 matrix products [size, size] with all devices at work, best of many."""
     x = jnp.ones((jax.local_device_count(), size, size)) / size
     products = jax.pmap(lambda x: jax.lax.fori_loop(0, 4, lambda _, y: y @ x, x))
     products(x).block_until_ready()

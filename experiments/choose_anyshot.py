@@ -1,4 +1,4 @@
-"""How the any-shot recipe's settings are chosen: python experiments/choose_anyshot.py
+"""Chooses the any-shot recipe's settings: python experiments/choose_anyshot.py
 
 No new class is seen. Of MSD's twenty classes nine are new in one of the published sets A, B and D;
 the other eleven (`common`) are cut by val_seed, eight times, into five that validate and six that
@@ -53,7 +53,7 @@ EMBED = tuple(  # levels and power
 
 
 def folds(seen: Sequence[str], val_seeds: int) -> list[Fold]:
-    """As data/industrial.py draws them."""
+    """Draws classes as data/industrial.py does."""
     cut = []
     for seed in range(val_seeds):
         order = np.random.default_rng(seed).permutation(len(seen))

@@ -1,4 +1,4 @@
-"""What to see of images that are no squares: centred square, all of it stretched, or tiles.
+"""Compares crops of images that are no squares: centred square, all of it stretched, or tiles.
 
     python experiments/choose_crop.py
 

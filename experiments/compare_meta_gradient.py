@@ -105,7 +105,7 @@ def torch_net(params: dict):
 
 
 def torch_loop(net, batch):
-    """By torch.autograd.grad and functional_call, task by task."""
+    """Steps by torch.autograd.grad and functional_call, task by task."""
     import torch
     from torch.func import functional_call
 

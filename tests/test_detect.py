@@ -244,11 +244,11 @@ def test_what_normal_images_can_be(images, tmp_path):
     assert any('3 of 4 normal images are grey' in note for note in found.notes())
     assert any('loose' in note for note in found.notes())
     for wrong, says in (
-        ([], 'no image is there'),
-        ('a.png', r"give a list of images, not one: \['a.png'\]"),
+        ([], 'X is empty'),
+        ('none.png', 'none.png: there is no such file'),
         (['none.png'], 'none.png: there is no such file'),
-        (np.zeros((2, 8, 8, 3)), 'uint8 arrays'),
-        ([3], '#0 is no image'),
+        (np.zeros((2, 8)), r'normal images: give a folder, or .* got float64 \(2, 8\)'),
+        ([3], 'normal images: give a folder'),
         ([good[0]] * 5, 'all 5 normal images are the same'),
     ):
         with pytest.raises(InputError, match=says):
@@ -330,3 +330,51 @@ def test_an_exported_program_says_the_same(fitted, images, tmp_path):
     np.testing.assert_allclose(score, -fitted.score_samples(x), rtol=1e-5)
     assert defect.tolist() == [False] * 2 + [True] * 3
     np.testing.assert_allclose(maps[4], fitted._one(x[4], None)[0].dist, rtol=1e-4, atol=1e-5)
+
+
+def test_the_centre_alone_is_looked_at(images, tmp_path):
+    """As if the images had been cut by hand; places are those of the whole image."""
+    good, _, bad, masks = images
+    beside = lambda x: np.concatenate([x[:, :, :5] // 2, x, x[:, :, :5] // 3], 2)  # 16 x 26
+    by_hand, found = detector().fit(good[:12]), detector(crop='centre').fit(beside(good[:12]))
+    (want,), (said,) = by_hand.judge(bad[:1]), found.judge(beside(bad[:1]))
+    assert said.score == want.score and found.threshold_ == by_hand.threshold_
+    left, top, right, bottom = want.place
+    assert said.place == (left + 5, top, right + 5, bottom)
+    heat = found.heat_map(beside(bad[:1])[0])
+    np.testing.assert_array_equal(heat[:, 5:21], by_hand.heat_map(bad[0]))
+    assert heat.shape == (16, 26) and not heat[:, :5].any() and not heat[:, 21:].any()
+    wide = np.pad(masks[0], ((0, 0), (5, 5)))
+    z = lambda d, x, mask: d._vectors([x], None, [mask])
+    np.testing.assert_array_equal(z(found, beside(bad[:1])[0], wide), z(by_hand, bad[0], masks[0]))
+    with pytest.raises(InputError, match='the mask of #0 is empty'):  # what is outside counts not
+        z(found, beside(bad[:1])[0], np.pad(np.zeros((16, 16), bool), ((0, 0), (5, 5)),
+                                            constant_values=True))  # fmt: skip
+    found.save(tmp_path / 'm.safetensors')
+    again = AnomalyDetector.load(tmp_path / 'm.safetensors')
+    assert again.judge(beside(bad[:1]))[0].place == said.place
+    with pytest.raises(InputError, match='such as tile=256'):
+        detector(crop='tiles').fit(good[:2])
+
+
+def test_images_are_read_as_the_classifier_reads_them(images, tmp_path):
+    """A folder, floats, 16 bits by their range, a mask of ids: all are the same images."""
+    good, _, bad, masks = images
+    for i, x in enumerate(good[:6]):
+        Image.fromarray(x[..., 0]).save(tmp_path / f'{i}.png')
+    want = detector().fit(good[:6]).score_samples(bad[:1])
+    found = detector(range=(1000, 1255)).fit(tmp_path)
+    np.testing.assert_array_equal(found.score_samples(bad[:1]), want)
+    sixteen = bad[0, ..., 0].astype(np.uint16) + 1000
+    np.testing.assert_array_equal(found.score_samples([sixteen]), want)
+    found = detector().fit(good[:6] / 255)
+    np.testing.assert_array_equal(found.score_samples(bad[0] / 255), want)
+    Image.fromarray(masks[0].astype(np.uint8) * 3).save(tmp_path / 'mask.png')
+    by_id = found._vectors([bad[0]], None, [tmp_path / 'mask.png'])
+    np.testing.assert_array_equal(by_id, found._vectors([bad[0]], None, [masks[0]]))
+
+
+def test_images_of_one_colour_are_told(images, caplog):
+    with caplog.at_level('WARNING'):
+        detector().fit([*images[0][:3], np.full((16, 16), 9, np.uint8)])
+    assert 'among the normal images: 1 images of one colour (#3)' in caplog.text

@@ -114,6 +114,7 @@ def images(n, size, seed=0):
     return np.array(jax.image.resize(coarse.astype(np.float32), (n, *size, 3), 'cubic'))
 
 
+@pytest.mark.originals
 @pytest.mark.parametrize('size', [(64, 64), (45, 70)])
 def test_random_weights_match_pytorch(random_weights, size):
     torch = pytest.importorskip('torch', reason='the original')
@@ -122,6 +123,7 @@ def test_random_weights_match_pytorch(random_weights, size):
     assert worst(got, original(torch, random_weights, x)) < 1e-4
 
 
+@pytest.mark.originals
 def test_imagenet_weights_match_pytorch(weights):
     torch = pytest.importorskip('torch', reason='the original')
     x = images(2, (224, 224))
@@ -135,6 +137,7 @@ def test_imagenet_weights_match_pytorch(weights):
     ]  # fmt: skip
 
 
+@pytest.mark.originals
 @pytest.mark.parametrize(
     ('name', 'deeper', 'widths'),
     [('efficientnet_lite1', 1.1, (40, 112, 320)), ('efficientnet_lite2', 1.2, (48, 120, 352))],

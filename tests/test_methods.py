@@ -14,7 +14,8 @@ from anyshot_jax import methods
 from anyshot_jax.episodes import sampling
 from anyshot_jax.episodes.episodic import embed_dataset, episode_accuracies, task_name
 from anyshot_jax.runtime.devices import on_all_devices
-from anyshot_jax.training.step import make_step
+from anyshot_jax.training import population
+from anyshot_jax.training.step import check_used, make_step
 from anyshot_jax.types import Data, InputError, from_arrays
 
 KEY = jax.random.key(11)
@@ -181,6 +182,21 @@ def test_init_is_finite_and_of_step_zero(case):
 def test_same_key_same_init(case):
     other = jax.jit(case.method.init)(KEY, case.data)
     assert_close(other, case.init, rtol=0)
+
+
+def test_what_may_vary_is_only_computed_with(trained):
+    """Building, init and a step take the numbers of TRACED as traced ones: none decides by them."""
+    config = trained.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.num_steps = 1
+        own = [p for p in population.traced(config) if p.startswith('method.')]
+        config.vary = tuple((p, (float(config.method[p.partition('.')[2]]),)) for p in own)
+    everyone = population.build(config, jax.device_get(trained.data))  # on the host, as in a run
+    states = jax.tree.map(lambda a: a[None], trained.init)
+    try:
+        check_used(everyone, states, trained.data)
+    except InputError as e:  # of a loss that this case doesn't have
+        assert 'is not used by this run' in str(e)
 
 
 @pytest.mark.parametrize('mode', ['inductive', 'transductive'])

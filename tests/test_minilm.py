@@ -57,6 +57,7 @@ def states(torch, model, ids, mask):
         return model(input_ids=ids, attention_mask=mask).last_hidden_state.numpy()
 
 
+@pytest.mark.originals
 def test_small_net_equals_transformers(torch, transformers):
     config = transformers.BertConfig(
         vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
@@ -103,6 +104,7 @@ def test_a_missing_package_is_named(monkeypatch):
         minilm.installed()
 
 
+@pytest.mark.originals
 def test_tokens_equal_transformers(real, transformers):
     theirs = transformers.AutoTokenizer.from_pretrained(str(real))
     want = theirs(SENTENCES, truncation=True, max_length=256)['input_ids']
@@ -112,6 +114,7 @@ def test_tokens_equal_transformers(real, transformers):
     assert max(map(len, want)) == 256
 
 
+@pytest.mark.originals
 def test_real_vectors_equal_transformers(torch, transformers, real, encoder):
     model = transformers.BertModel.from_pretrained(str(real)).eval()
     tok = tokens.wordpiece_tokenizer(real)
@@ -123,6 +126,7 @@ def test_real_vectors_equal_transformers(torch, transformers, real, encoder):
     assert relative(got, np.stack(want)) < 1e-4
 
 
+@pytest.mark.originals
 def test_real_vectors_know_what_is_alike(encoder, real):
     tok = tokens.wordpiece_tokenizer(real)
     texts = ['a scratched surface', 'a cat on a mat', 'scratches on the metal']
@@ -152,6 +156,7 @@ def test_batches_have_few_shapes_and_keep_the_order():
         tokens.embed_texts(length, tok, [])
 
 
+@pytest.mark.originals
 def test_a_tokenizer_of_another_net_is_refused(real):
     with pytest.raises(InputError, match=r'tokenizer\.json has no token .*startoftext'):
         tokens.clip_tokenizer(real)

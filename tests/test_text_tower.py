@@ -70,6 +70,7 @@ def arrays(model):
     return {k: v.numpy() for k, v in model.state_dict().items()}
 
 
+@pytest.mark.originals
 def test_small_towers_equal_transformers(torch, small):
     model, (image, text) = small
     rng = np.random.default_rng(0)
@@ -93,6 +94,7 @@ def test_small_towers_equal_transformers(torch, small):
     assert relative(jax.jit(text.apply)(params, ids), want) < 1e-4
 
 
+@pytest.mark.originals
 def test_bfloat16_is_near_float32(torch, small):
     model, (image, text) = small
     x = np.random.default_rng(0).standard_normal((3, 24, 24, 3), np.float32)
@@ -107,6 +109,7 @@ def test_bfloat16_is_near_float32(torch, small):
     assert relative(got, text_features(torch, model, ids)) < 0.05
 
 
+@pytest.mark.originals
 def test_full_vit_b_32_equals_transformers(torch, transformers, tmp_path):
     """The defaults are those of openai/clip-vit-base-patch32, and its files are read."""
     from safetensors.torch import save_file
@@ -126,6 +129,7 @@ def test_full_vit_b_32_equals_transformers(torch, transformers, tmp_path):
     assert relative(got, text_features(torch, model, ids)) < 1e-4
 
 
+@pytest.mark.originals
 def test_convert_names_what_is_wrong(small):
     model, (image, text) = small
     tensors = arrays(model)
@@ -180,6 +184,7 @@ def test_tokens_of_words_by_hand(folder):
     assert long == [start, *[vocab['dog</w>']] * 75, end]
 
 
+@pytest.mark.originals
 def test_tokens_equal_transformers(folder, tmp_path, transformers):
     theirs = transformers.CLIPTokenizerFast.from_pretrained(str(folder))
     want = theirs(TEXTS, truncation=True, max_length=77)['input_ids']
@@ -248,6 +253,7 @@ def test_siglips_tokens_by_hand(siglips):
         tokens.siglip_tokenizer(path / 'two', plain=True)
 
 
+@pytest.mark.originals
 def test_siglip_2_tokens_equal_transformers(siglips, transformers):
     path, _, gemma = siglips
     theirs = transformers.Siglip2Tokenizer(vocab=gemma, merges=[('d', 'o')])

@@ -41,6 +41,7 @@ def check_sums(got, rows, columns, atol=3e-5):
     np.testing.assert_allclose(got.sum(0), columns, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.originals
 @pytest.mark.parametrize('columns', [(5, 5, 5), (1, 6, 8)], ids=str)
 @pytest.mark.parametrize('scale', [0.1, 2.0])
 def test_plan_is_pots(columns, scale):

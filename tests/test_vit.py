@@ -79,6 +79,7 @@ def answers(torch, model, net, family, x):
     return features.numpy(), patches.reshape(len(x), side, side, -1)
 
 
+@pytest.mark.originals
 @pytest.mark.parametrize('name', SMALL)
 def test_features_and_maps_equal_transformers(torch, transformers, name):
     """At 224 and at a size that positions must be brought to."""
@@ -99,6 +100,7 @@ def test_features_and_maps_equal_transformers(torch, transformers, name):
         assert relative(half['features'], features) < 0.1
 
 
+@pytest.mark.originals
 @pytest.mark.parametrize('name', sorted(set(VITS) - set(SMALL)))
 def test_every_size_takes_the_originals_tensors(torch, transformers, name):
     """Names and shapes of all layers; numbers of the first, where a whole net takes long."""
@@ -117,6 +119,7 @@ def test_every_size_takes_the_originals_tensors(torch, transformers, name):
     assert relative(got[f'stride{net.patch}'], patches) < 1e-4
 
 
+@pytest.mark.originals
 @pytest.mark.parametrize(('s', 'side'), [(37, 16), (14, 21), (7, 3)])
 @pytest.mark.parametrize('antialias', [False, True])
 def test_positions_are_resized_as_pytorch_does(torch, s, side, antialias):
@@ -179,6 +182,7 @@ def authors_dino(tensors, third):
     return found
 
 
+@pytest.mark.originals
 @pytest.mark.parametrize('name', ['dinov2_vits14_reg', 'dinov3_vits16'])
 def test_files_of_transformers_and_of_the_authors_are_known(torch, transformers, name, tmp_path):
     """Saved by the library itself; loaded by the net's name, by its tensors, by authors' names."""
@@ -290,6 +294,7 @@ def siglip(torch, transformers):
     return stirred(torch, transformers.SiglipModel(config)), net, tower
 
 
+@pytest.mark.originals
 @pytest.mark.parametrize('scan', [False, True])
 def test_siglip_of_big_vision_is_the_same(siglip, scan):
     model, net, tower = siglip
@@ -303,6 +308,7 @@ def test_siglip_of_big_vision_is_the_same(siglip, scan):
         jax.tree.map(np.testing.assert_array_equal, ours, same)
 
 
+@pytest.mark.originals
 def test_siglips_towers_equal_transformers(torch, siglip):
     """Both in one space: the cosines times the scale are the original's logits, less its bias."""
     model, net, tower = siglip

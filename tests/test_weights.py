@@ -178,6 +178,7 @@ def test_truncated_and_damaged_torch_file(tmp_path, write):
             assert 'cut.pth' in str(e)
 
 
+@pytest.mark.originals
 def test_torch_writes_we_read(tmp_path):
     torch = pytest.importorskip('torch', reason='compares with torch.load')
     torch.manual_seed(0)

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +24,22 @@ import numpy as np
 from absl import logging
 
 from anyshot_jax.classify.frozen import Frozen, frozen
-from anyshot_jax.classify.picture_input import READING, square, together
+from anyshot_jax.classify.picture_input import READING, square, thumbnail, together
+from anyshot_jax.classify.shard import (
+    HEAD,
+    KEY,
+    MAGIC,
+    SMALL,
+    Row,
+    Shard,
+    length,
+    open_shard,
+    read_odd,
+)
 from anyshot_jax.classify.trained import Trained
+from anyshot_jax.data.readers import copies
 from anyshot_jax.data.readers.images import (
-    FEW_LEVELS,
     MAX_FILE,
-    ONE_COLOUR,
-    PAGES,
     Reading,
     check_size,
 )
@@ -41,9 +49,7 @@ from anyshot_jax.types import Array, InputError
 
 CHUNK = 128  # images of a shard: what a killed run loses at most
 BATCH = 16  # images that are embedded at once
-KINDS, MAX_ODD = (ONE_COLOUR, FEW_LEVELS, PAGES), 1_000_000
-READ_BY = 3  # raised when images are brought to pixels in another way
-MAGIC, HEAD, KEY = b'anyshot1', struct.Struct('<8sQQ'), 16
+READ_BY = 4  # raised when images are brought to pixels in another way
 
 
 class Chunk(NamedTuple):
@@ -54,11 +60,7 @@ class Chunk(NamedTuple):
     errors: dict[int, InputError]  # row -> why the image has no features; names the file
     keys: list[bytes]  # of each file's bytes; b'' where they could not be read
     odd: dict[int, tuple[str, ...]]  # row -> what of the image is worth a word
-
-
-class _Shard(NamedTuple):
-    path: Path
-    checks: Array  # [n] uint32, crc32 of a row's key and features
+    small: Array  # [n, 8, 9] uint8, by which images are compared; 0 in rows of `errors`
 
 
 class FeatureStore:
@@ -84,13 +86,13 @@ class FeatureStore:
         self.folder = cache_dir() / 'images' / re.sub(r'[^\w.-]', '_', f'{name}-{digest}')
         self.dim, self.read, self.embed = dim, read, embed
         self.embedded = 0  # images that this object had to embed
-        self._places: dict[bytes, tuple[_Shard, int]] = {}
+        self._places: dict[bytes, tuple[Shard, int]] = {}
         self._odd: dict[bytes, tuple[str, ...]] = {}
         self._keeps = True
         for path in sorted(p for p in self.folder.glob('*.shard') if p.is_file()):
             try:
-                self._add(*_open(path, dim))
-                self._odd |= _read_odd(path)
+                self._add(*open_shard(path, dim))
+                self._odd |= read_odd(path)
             except PermissionError as e:
                 logging.warning('features of another user are not read: %s', e)
             except (OSError, ValueError) as e:
@@ -115,7 +117,8 @@ class FeatureStore:
         keys = [b'' if isinstance(key, InputError) else key for key in hashed]
         found = self._stored(set(keys))
         features = np.full((len(paths), self.dim), np.nan, np.float32)
-        fresh: dict[bytes, Array] = {}
+        small = np.zeros((len(paths), *SMALL), np.uint8)
+        fresh: dict[bytes, Row] = {}
         left = [i for i, key in enumerate(keys) if i not in errors and key not in found]
         while left:  # again only for copies of an image that failed: each is named
             first = {keys[i]: i for i in reversed(left)}
@@ -129,14 +132,14 @@ class FeatureStore:
             self._write(fresh)
         for i, key in enumerate(keys):
             if i not in errors:
-                features[i] = found[key]
+                features[i], small[i] = found[key]
         odd = {i: self._odd[k] for i, k in enumerate(keys) if i not in errors and k in self._odd}
-        return Chunk(paths, features, errors, keys, odd)
+        return Chunk(paths, features, errors, keys, odd, small)
 
     def _embedded(
         self, rows: Sequence[int], paths: Sequence[Path], pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[int, bytes, Array | InputError]]:
-        """(row, key of the bytes that were read, features or error)."""
+    ) -> Iterator[tuple[int, bytes, Row | InputError]]:
+        """(row, key of the bytes that were read, what is kept of it or error)."""
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
             whole = []
@@ -152,9 +155,9 @@ class FeatureStore:
                 continue
             z = np.asarray(self.embed(together([x for *_, x in whole])), np.float32)
             self.embedded += len(whole)
-            for (i, key, _), row in zip(whole, z, strict=True):
+            for (i, key, x), row in zip(whole, z, strict=True):
                 if np.isfinite(row).all():
-                    yield i, key, row
+                    yield i, key, Row(row, copies.small(thumbnail(x)))
                 else:
                     yield i, key, InputError(f'{paths[i]} has features that are not finite')
 
@@ -170,23 +173,26 @@ class FeatureStore:
         except OSError as e:
             return _unreadable(path, e)
 
-    def _stored(self, keys: set[bytes]) -> dict[bytes, Array]:
-        """key -> [D], of those that are stored and whole."""
+    def _stored(self, keys: set[bytes]) -> dict[bytes, Row]:
+        """The rows of those that are stored and whole."""
         wanted: dict[Path, list[bytes]] = {}
         for key in keys & self._places.keys():
             wanted.setdefault(self._places[key][0].path, []).append(key)
-        found: dict[bytes, Array] = {}
+        found: dict[bytes, Row] = {}
+        size = length(self.dim)
         for path, inside in wanted.items():
             try:
                 with path.open('rb') as f:
                     for key in inside:
                         shard, row = self._places[key]
                         start = HEAD.size + len(shard.checks) * (KEY + 4)
-                        f.seek(start + row * 4 * self.dim)
-                        content = f.read(4 * self.dim)
+                        f.seek(start + row * size)
+                        content = f.read(size)
                         if zlib.crc32(key + content) != shard.checks[row]:
                             raise ValueError(f'wrong checksum of row {row}')
-                        found[key] = np.frombuffer(content, '<f4')
+                        x = np.frombuffer(content, '<f4', self.dim)
+                        small = np.frombuffer(content, np.uint8, offset=4 * self.dim)
+                        found[key] = Row(x, small.reshape(SMALL))
             except (OSError, ValueError) as e:
                 _remove(path, e)
                 for key in inside:
@@ -194,9 +200,9 @@ class FeatureStore:
                 self._places = {k: p for k, p in self._places.items() if p[0].path != path}
         return found
 
-    def _write(self, rows: dict[bytes, Array]) -> None:
+    def _write(self, rows: dict[bytes, Row]) -> None:
         keys = sorted(rows)
-        z = [np.asarray(rows[key], '<f4').tobytes() for key in keys]
+        z = [rows[k].features.astype('<f4').tobytes() + rows[k].small.tobytes() for k in keys]
         checks = np.array([zlib.crc32(k + v) for k, v in zip(keys, z, strict=True)], '<u4')
         head = HEAD.pack(MAGIC, len(keys), self.dim)
         path = self.folder / f'{_digest(b"".join(keys)).hex()}.shard'
@@ -211,38 +217,11 @@ class FeatureStore:
                 logging.warning('could not keep features for the next run: %s', e)
             self._keeps = False
             return
-        self._add(_Shard(path, checks), keys)
+        self._add(Shard(path, checks), keys)
 
-    def _add(self, shard: _Shard, keys: Sequence[bytes]) -> None:
+    def _add(self, shard: Shard, keys: Sequence[bytes]) -> None:
         for row, key in enumerate(keys):
             self._places[key] = (shard, row)
-
-
-def _open(path: Path, dim: int) -> tuple[_Shard, list[bytes]]:
-    """A shard's rows; ValueError if it isn't whole."""
-    with path.open('rb') as f:
-        head = f.read(HEAD.size)
-        magic, num, width = HEAD.unpack(head) if len(head) == HEAD.size else (b'', 0, 0)
-        size = HEAD.size + num * (KEY + 4 + 4 * dim)
-        if magic != MAGIC or width != dim or os.fstat(f.fileno()).st_size != size:
-            raise ValueError('not a whole file of features')
-        keys = f.read(num * KEY)
-        checks = np.frombuffer(f.read(num * 4), '<u4')
-    return _Shard(path, checks), [keys[i : i + KEY] for i in range(0, len(keys), KEY)]
-
-
-def _read_odd(path: Path) -> dict[bytes, tuple[str, ...]]:
-    """What is worth a word of a shard's images; nothing where that is damaged or missing."""
-    beside = path.with_suffix('.odd')
-    try:
-        if not beside.exists() or beside.stat().st_size > MAX_ODD:
-            return {}
-        said = json.loads(beside.read_bytes())
-        return {
-            bytes.fromhex(key): tuple(k for k in kinds if k in KINDS) for key, kinds in said.items()
-        }
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-        return {}
 
 
 def _remove(path: Path, why: Exception) -> None:
@@ -274,7 +253,7 @@ def _unreadable(path: Path, why: OSError) -> InputError:
 
 
 def store_of(net: Frozen | Trained, how: Reading = READING) -> FeatureStore:
-    """Of the features that a classifier takes, of images that are read so."""
+    """Store of the features that a classifier takes, of images read with these settings."""
     if isinstance(net, Trained):
         how = net.reading(how)
     if isinstance(net, Trained) and net.encoder:

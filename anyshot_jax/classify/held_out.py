@@ -1,4 +1,4 @@
-"""What the support says of itself: each example's answer while it was held out."""
+"""Answers for the support itself: each example's while it was held out."""
 
 import numpy as np
 

@@ -33,7 +33,7 @@ ONE_SHOT_SHARE = 0.5  # where no example can be held out
 
 
 class Joint(NamedTuple):
-    """What words add to a `nearest_mean.Head`."""
+    """Text side of a joint classifier, beside its `nearest_mean.Head`."""
 
     texts: Array  # [C, T] of length 1; T first features of an item are of that space
     share: Array  # [C] of the head's score; 0 of a class without images
@@ -155,7 +155,7 @@ def _mixed(joint: Joint, score: Array, cosines: Array) -> Array:
 
 
 def _best_share(score, cosines, y, texts, bare, factor, offset) -> float:
-    """By which held-out items are likeliest, each at its own temperature; of equals the least."""
+    """Weight that makes held-out items likeliest, at its own temperature; of equals the least."""
     losses = []
     for share in SHARES:
         mixed = _mixed(_mixture(texts, bare, share, factor, offset), score, cosines)

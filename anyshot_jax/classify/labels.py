@@ -2,14 +2,12 @@
 
 import unicodedata
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 
-from anyshot_jax.data.splits import plain
 from anyshot_jax.types import Array, InputError
 
 
@@ -75,18 +73,6 @@ def check_descriptions(descriptions: Mapping[Any, Any]) -> None:
     for name, text in descriptions.items():
         if not isinstance(text, str):
             raise InputError(f'the description of class {name!r} is {text!r:.60}: give one text')
-
-
-def warn_alike(names: Iterable[Any]) -> None:
-    """Warns of classes whose names differ by case, blanks or Unicode form only."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        if isinstance(name, str):
-            alike[plain(name)].append(name)
-    for same in alike.values():
-        if len(same) > 1:
-            listed = ' and '.join(ascii(n) if not n.isascii() else repr(n) for n in same)
-            warnings.warn(f'nearly the same class name: {listed} are two classes', stacklevel=3)
 
 
 def known_as(name: Any, classes: Iterable[Any]) -> Any:

@@ -191,7 +191,7 @@ def _classes(path: Path, said: dict) -> np.ndarray:
 
 
 def _is_text(text: Any) -> bool:
-    """Whether it is Unicode, without the halves of characters that are none."""
+    """True for Unicode without lone surrogates."""
     try:
         return isinstance(text, str) and text.encode() is not None
     except UnicodeEncodeError:

@@ -87,8 +87,12 @@ def squares(
 
 
 def thumbnails(images: Array | list[Array]) -> Array:
-    """[N, THUMBNAIL, THUMBNAIL, 3] uint8 of squares [N, S, S, 3], or of the middle one of tiles."""
+    """[N, THUMBNAIL, THUMBNAIL, 3] uint8, `thumbnail` of all."""
     if not len(images):
         return np.zeros((0, THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    middle = [x if x.ndim == 3 else x[len(x) // 2] for x in images]
-    return np.stack([fit(Image.fromarray(x), THUMBNAIL) for x in middle])
+    return np.stack([thumbnail(x) for x in images])
+
+
+def thumbnail(x: Array) -> Array:
+    """[THUMBNAIL, THUMBNAIL, 3] uint8 of a square [S, S, 3], or of the middle one of tiles."""
+    return fit(Image.fromarray(x if x.ndim == 3 else x[len(x) // 2]), THUMBNAIL)

@@ -7,7 +7,7 @@ How classes are learnt from the support, and how queries are scored, say `AnySho
 import copy
 import os
 import warnings
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -20,11 +20,10 @@ except ImportError as e:
         "AnyShotClassifier is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
     ) from e
 
-from anyshot_jax.classify import held_out, nearest_mean, vectors
+from anyshot_jax.classify import alike, held_out, nearest_mean, vectors
 from anyshot_jax.classify.feature_store import FeatureStore, store_of
 from anyshot_jax.classify.fitting import Calibrated
 from anyshot_jax.classify.frozen import Frozen
-from anyshot_jax.classify.inputs import examples_of, images_of, is_folder, rows_of
 from anyshot_jax.classify.labels import (
     check_descriptions,
     check_labels,
@@ -32,12 +31,12 @@ from anyshot_jax.classify.labels import (
     known_as,
     labels_of,
     one_of_each,
-    warn_alike,
 )
 from anyshot_jax.classify.nearest_mean import Head
 from anyshot_jax.classify.picture_input import READING, THUMBNAIL, thumbnails
 from anyshot_jax.classify.trained import Trained
 from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.inputs import examples_of, images_of, is_folder, rows_of
 from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.data.readers.sources import name_of
 from anyshot_jax.ops.label_noise import LabelNoise
@@ -88,7 +87,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def reading_(self) -> Reading:
-        """How images are read."""
+        """Settings for reading images."""
         return READING
 
     def check_params(self) -> None:
@@ -98,7 +97,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         self.reading_.check()
 
     def _is_linear(self) -> bool:
-        """Whether feature vectors mean the same from any point and on any scale."""
+        """True if feature vectors mean the same from any point and on any scale."""
         return False
 
     def _needs_images(self) -> str:
@@ -170,8 +169,26 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = one_of_each([*labels, *self.descriptions_], y.dtype)
         self.support_labels_ = np.asarray(y, dtype=self.classes_.dtype)
         check_unknown(self.unknown, self.classes_.tolist())
-        warn_alike(self.classes_.tolist())
-        return self._learn()
+        return self._learn()._warned()
+
+    def _warned(self) -> Self:
+        """Itself; warns of classes and examples that are nearly the same."""
+        notes = self.alike(Notes())
+        if notes:
+            warnings.warn(f'among the images and classes: {notes}', stacklevel=4)
+        return self
+
+    def alike(self, notes: Notes, names: Sequence[str] = (), keys: Sequence[bytes] = ()) -> Notes:
+        """`notes` with the classes and examples that are nearly the same; see `alike.py`.
+
+        Args:
+          names: what the examples are called, instead of `support_names_`.
+        """
+        alike.note_names(self.classes_.tolist(), notes)
+        if self.of_images_:
+            small = alike.smalls(self.support_images_)
+            alike.note_examples(small, self._label(), names or self.support_names_, notes, keys)
+        return notes
 
     def _examples(self, X, y, features=None):
         if not self.of_images_:
@@ -260,8 +277,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             self.descriptions_ = {**self.descriptions_, name: description}
         self.classes_ = one_of_each([*self.classes_.tolist(), name], self.classes_.dtype)
         self.support_labels_ = np.array(labels, dtype=self.classes_.dtype)
-        warn_alike(self.classes_.tolist())
-        return self._learn()
+        return self._learn()._warned()
 
     def _become(self, other) -> Self:
         """Arrays are replaced and never written to, so that a copy that failed leaves no trace."""

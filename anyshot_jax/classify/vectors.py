@@ -12,14 +12,14 @@ FARTHEST = 1e15  # its square is a float32
 
 
 class Frame(NamedTuple):
-    """Where vectors are seen from."""
+    """Origin and scale that vectors are centred by."""
 
     centre: Array  # [D] float64
     scale: float
 
     @property
     def as_they_are(self) -> bool:
-        """Whether vectors are seen as they come."""
+        """True if vectors are taken as they come."""
         return self.scale == 1 and not self.centre.any()
 
 
@@ -27,7 +27,7 @@ AS_THEY_ARE = Frame(np.zeros(1), 1.0)
 
 
 def frame_of(x: Array) -> Frame:
-    """As vectors [N, D] float64 come, or centred and of spread 1 where float32 would lose them."""
+    """Frame of vectors [N, D] float64: as they come, or standardised where float32 loses them."""
     centre = x.mean(0)
     spread = float(np.abs(x - centre).max(initial=0))
     large = float(np.abs(centre).max(initial=0))

@@ -1,4 +1,4 @@
-"""Which encoder, which head, how many images: measured on the user's own images."""
+"""Comparison of encoders, heads and numbers of images on the user's own images."""
 
 from typing import Any
 

@@ -47,7 +47,7 @@ class Curve(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What was measured."""
+    """Measured accuracies, by encoder, head and shots."""
 
     rows: list[Row]  # the best first
     curves: list[Curve]
@@ -74,7 +74,7 @@ class Comparison(NamedTuple):
         return '\n'.join(lines)
 
     def advice(self) -> str:
-        """What to take, in sentences."""
+        """Advice on what to take, in sentences."""
         return ' '.join([self._which(), self.one_more()])
 
     def _which(self) -> str:
@@ -91,7 +91,7 @@ class Comparison(NamedTuple):
                f'{half * 100:.1f} points), so keep {DEFAULT}.'  # fmt: skip
 
     def one_more(self) -> str:
-        """What more images would bring, by the curve of the best row's encoder."""
+        """Gain expected of more images, by the curve of the best row's encoder."""
         curve = next((c for c in self.curves if c.encoder == self.best().encoder), None)
         if curve is None or len(curve.shots) < 2:
             return 'Too few images a class to say what one more would bring.'
@@ -242,14 +242,14 @@ def wilson(right: int, number: int) -> tuple[float, float]:
 
 
 def paired(a: Array, b: Array) -> tuple[float, float]:
-    """By how much a is right more often than b on the same images, and half the 95 % interval."""
+    """Difference in accuracy of a and b on the same images, and half the 95 % interval."""
     difference = a.astype(float) - b
     half = 1.96 * difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 1.0
     return float(difference.mean()), float(half)
 
 
 def _seconds(net: Frozen) -> float:
-    """Of one image, without reading it; the first call compiles and is not counted."""
+    """Seconds an image takes without reading it; the first call compiles and is not counted."""
     image = np.zeros((1, net.size, net.size, 3), np.uint8)
     net.of_squares(image)
     found = []

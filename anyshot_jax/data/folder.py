@@ -26,7 +26,9 @@ from anyshot_jax.types import Data, InputError
 DEFAULTS = {
     **FIELDS,
     'size': 84,  # images are cropped and resized to size x size
-    'crop': 'centre',  # the largest centred square | whole: all of it, sides stretched
+    # centre: the largest centred square | whole: all of it, sides stretched | auto: centre where
+    # the sides differ by a third at most, else whole
+    'crop': 'centre',
     'range': (),  # (low, high): what becomes 0 and 255 of 16 bits and floats; (): their own
     'follow_links': False,  # True: also out of the directory
     'channels': 3,  # 3 colour | 1 grey
@@ -36,6 +38,7 @@ DEFAULTS = {
     'turns_eval': 1,
 }
 
+CROPS = ('centre', 'whole', 'auto')
 LAYOUT = '<class>/<image>, or train/<class>/<image> and the same for val and test'
 
 
@@ -48,8 +51,12 @@ def load(config: ConfigDict) -> Data:
     """
     check_fields(config)
     Reading(span=tuple(config.range)).check()
-    if config.crop not in ('centre', 'whole'):
-        raise InputError(f'config.data.crop={config.crop!r}: need centre or whole')
+    if config.crop not in CROPS:
+        tiles = config.crop == 'tiles'
+        why = (
+            ' (a net takes one square of an image; predict and AnyShotClassifier see tiles)' * tiles
+        )
+        raise InputError(f'config.data.crop={config.crop!r}: need {", ".join(CROPS)}{why}')
     root = find_dir(config.dir, 'folder', LAYOUT)
     tree = find_tree(root, config.follow_links)
     if not tree.classes:

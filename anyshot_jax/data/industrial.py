@@ -154,7 +154,7 @@ def _drawn(names: list[str], num: int, seed: int) -> list[str]:
 def _held_out(
     files: Mapping[str, list[Path]], listed: Mapping[Path, str], config: ConfigDict
 ) -> dict[str, list[Path]]:
-    """Which of the files of every seen class are kept back, sorted; `listed` is for class set A."""
+    """Picks the files of each seen class to keep back, sorted; `listed` is for class set A."""
     if config.classes == 'A' and listed:
         strange = set(listed).difference(*files.values())
         if strange:

@@ -1,4 +1,4 @@
-"""Which classes are for training, validation and test, and the Data made of them."""
+"""Splits classes into training, validation and test, and makes Data of them."""
 
 import unicodedata
 from collections import defaultdict

@@ -113,7 +113,7 @@ def _far(web, test, config: ConfigDict):
 def far_from_test(
     web: Array, web_label: Array, test: Array, test_label: Array, *, distance: float, keep: int = 0
 ) -> Array:
-    """Which web items are far enough from every test item of their class.
+    """Picks web items that are far enough from every test item of their class.
 
     Args:
       web: [N, D], test: [M, D] features. web_label: [N], test_label: [M], the same classes.

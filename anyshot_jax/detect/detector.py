@@ -25,10 +25,12 @@ except ImportError as e:
         "AnomalyDetector is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
     ) from e
 
+from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.detect import defect_types, model_file, products, settings
 from anyshot_jax.detect.defect_types import UNKNOWN
 from anyshot_jax.detect.heat import Explanation, explain_worst, heat
-from anyshot_jax.detect.inputs import as_list
+from anyshot_jax.detect.inputs import MAX_PIXELS, items_of
 from anyshot_jax.detect.normal import Bank, Normal, bank_of
 from anyshot_jax.detect.notes import Strange, notes, strange
 from anyshot_jax.detect.scores import Comparison, Looks
@@ -42,7 +44,8 @@ TYPE_FALSE_ALARM = 0.05  # share of known types' images that may be called of an
 class AnomalyDetector(OutlierMixin, BaseEstimator):
     """Says which images have a defect and where, from normal images alone.
 
-    X is images: a list of paths, PIL images or uint8 arrays, of any sizes.
+    X is images of any sizes, one or a list: paths, bytes, open files, PIL images, RGB arrays; or a
+    folder of them (see `data/readers/inputs.py`).
 
     Args:
       encoder: as `encoders.load` takes it. layers: its maps that patches are made of; (): those of
@@ -59,6 +62,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
       cosine: compares patches by their angle, place by place, as AnomalyDINO does with transformers
         (with share=0.01).
       seed: of the random projection and the draws of the coreset.
+      crop: 'whole', or 'centre': only the largest centred square of an image is looked at; 'auto'
+        is whole. range: (low, high), the values of 16-bit and float images that become black and
+        white; None: each image's own. max_pixels: a larger image is refused.
 
     Attributes:
       threshold_ (of the score; None: one normal image gives none), promise_ (`Promise`, what the
@@ -81,6 +87,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         share: float = 0.0,
         cosine: bool = False,
         seed: int = 0,
+        crop: str = 'auto',
+        range: tuple[float, ...] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.encoder = encoder
         self.layers = layers
@@ -94,6 +103,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         self.share = share
         self.cosine = cosine
         self.seed = seed
+        self.crop = crop
+        self.range = range
+        self.max_pixels = max_pixels
+
+    @property
+    def reading_(self) -> Reading:
+        """How images are read."""
+        return settings.reading(self)
 
     # Learning.
 
@@ -108,9 +125,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
           InputError: no image, one that can't be read, all the same; says which.
         """
         settings.check(self)
-        items = as_list(X, 'normal images')
         self.encoder_digest_ = ''
-        known = products.learn(self._eye(), self._looks(), {}, items, groups, product)
+        known = self._learned({}, X, groups, product)
         self.types_of_: defect_types.Types = defect_types.NOTHING
         return self._limited(known)
 
@@ -121,11 +137,15 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         low, and so is the threshold.
         """
         check_is_fitted(self, 'normal_')
-        items = as_list(images, 'normal images')
-        before = self.normal_
-        return self._limited(
-            products.learn(self._eye(), self._looks(), before, items, groups, product)
-        )
+        return self._limited(self._learned(self.normal_, images, groups, product))
+
+    def _learned(self, before, images, groups, product):
+        looks, odd = self._looks(), Notes()
+        items = items_of(images, 'normal images', looks.reading)
+        known = products.learn(self._eye(), looks, before, items, groups, product, odd)
+        if odd:
+            logging.warning('among the normal images: %s', odd)
+        return known
 
     def _limited(self, known: dict[str, Normal]):
         """Takes over what is known; thresholds, and what can be said against the images."""
@@ -159,7 +179,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         said = []
         for name, known in self.normal_.items():
             of = f'{name}: ' if name else ''
-            own = notes(known, self.promise_of_[name], self.size, self.tile)
+            own = notes(known, self.promise_of_[name], self._looks().view)
             said += [of + note for note in own]
         return said
 
@@ -195,8 +215,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def fit_predict(self, X, y=None, **fields) -> Array:
         """[N] 1 or -1: whether each is like the others, which it was held out from."""
-        self.fit(X, y, **fields)
-        answer = np.ones(len(X), int)
+        items = items_of(X, 'normal images', self.reading_)
+        self.fit(items, y, **fields)
+        answer = np.ones(len(items), int)
         if len(self.normal_) > 1:
             raise InputError('fit_predict takes images of one product')
         ((name, known),) = self.normal_.items()
@@ -207,16 +228,23 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def judge(self, X, product=None) -> list[Verdict]:
         """`predict`, scores, places and types of images in one go."""
-        return [said for _, said, _ in self.each(self._items(X), product)]
+        odd = Notes()
+        found = [said for _, said, _ in self.each(X, product, notes=odd)]
+        if odd:
+            logging.warning('among the images: %s', odd)
+        return found
 
-    def each(self, X, product=None, errors=None) -> Iterator[tuple[int, Verdict, Comparison]]:
+    def each(
+        self, X, product=None, errors=None, notes=None
+    ) -> Iterator[tuple[int, Verdict, Comparison]]:
         """(number, verdict, map and nearest patches) of images one at a time, for many of them.
 
         Args:
           errors: a dict that takes the InputError of images that can't be read, by number; none:
-            the first is raised.
+            the first is raised. notes: `Notes` that take what is worth a word.
         """
-        for number, found, name, of_none in self._compare(self._items(X), product, errors=errors):
+        told = self._compare(self._items(X), product, errors=errors, notes=notes)
+        for number, found, name, of_none in told:
             yield number, self._said(found, name, of_none), found
 
     def _said(self, found: Comparison, name: str, of_none: bool) -> Verdict:
@@ -236,17 +264,19 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def _one(self, image, product):
         check_is_fitted(self, 'normal_')
-        ((_, found, name, _),) = self._compare([image], product)
+        ((_, found, name, _),) = self._compare(self._items([image]), product)
         return found, name
 
     def _items(self, X):
         check_is_fitted(self, 'normal_')
-        return as_list(X, 'images')
+        return items_of(X, 'images', self.reading_)
 
-    def _compare(self, items, product, masks=None, errors=None):
+    def _compare(self, items, product, masks=None, errors=None, notes=None):
         """See `products.compare`."""
         known = products.Known(self.normal_, self._banks)
-        return products.compare(self._eye(), self._looks(), known, items, product, masks, errors)
+        return products.compare(
+            self._eye(), self._looks(), known, items, product, masks, errors, notes
+        )
 
     # Types of defects.
 

@@ -24,15 +24,20 @@ class Explanation(NamedTuple):
 
 
 def heat(found: Comparison, view: View, cells: int) -> np.ndarray:
-    """[H, W] float32, the distances of an image's patches at its own size, smoothed a little."""
-    width, height = found.size
-    seen = views.seen_size(found.size, view) if view.tile else (view.size, view.size)
+    """[H, W] float32, the distances of an image's patches at its own size, smoothed a little.
+
+    0 where nothing is seen.
+    """
+    left, top, right, bottom = views.looked_at(found.size, view)
+    width, height = right - left, bottom - top
+    seen = views.seen_size((width, height), view) if view.tile else (view.size, view.size)
     step = view.side / cells
     # The last cells of a tiled image may reach beyond it.
     box = 0, 0, seen[0] / step, seen[1] / step
     small = Image.fromarray(found.dist.astype(np.float32))
     whole = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR, box=box))
-    return ndimage.gaussian_filter(whole, (SMOOTH * height / box[3], SMOOTH * width / box[2]))
+    smooth = ndimage.gaussian_filter(whole, (SMOOTH * height / box[3], SMOOTH * width / box[2]))
+    return np.pad(smooth, ((top, found.size[1] - bottom), (left, found.size[0] - right)))
 
 
 def explain_worst(found: Comparison, known: Normal, view: View, cells: int) -> Explanation:

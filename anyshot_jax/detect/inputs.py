@@ -1,92 +1,81 @@
-"""Images as people hand them over: paths, a folder's images, PIL images, uint8 arrays."""
+"""Images that a detector is handed, read ahead of their use, and the masks of defects in them."""
 
 import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from anyshot_jax.data.readers import masks
 from anyshot_jax.data.readers.images import Reading
-from anyshot_jax.data.readers.sources import image_of
+from anyshot_jax.data.readers.inputs import KINDS, images_of
+from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.data.readers.sources import array_of, image_of, path_of
 from anyshot_jax.types import InputError
 
 MAX_PIXELS = 200_000_000  # an image that unpacks to more is refused
-READING = Reading(max_pixels=MAX_PIXELS)
 AHEAD = 8  # images that are read while others are looked at
 
 
-def as_list(images: Any, what: str) -> Sequence[Any]:
-    """The images as a sequence; an array [N, H, W] or [N, H, W, C] is one of its rows.
+def items_of(images: Any, what: str, how: Reading) -> list[Any]:
+    """The images as a list, each as `sources.image_of` takes it; one is a list of one.
 
     Raises:
-      InputError: none, one image where a list is expected, or something else; says what to give.
+      InputError: none, or numbers that are no images; says what to give.
     """
-    if isinstance(images, (str, Path, Image.Image)):
-        raise InputError(f'{what}: give a list of images, not one: [{_shown(images)}]')
-    if isinstance(images, np.ndarray):
-        if images.dtype == np.uint8 and images.ndim == 2:
-            raise InputError(f'{what}: give a list of images, not one array {images.shape}')
-        if images.dtype != np.uint8 and images.dtype.kind not in 'UO':
-            raise InputError(
-                f'{what}: images are uint8 arrays [N, H, W, 3], paths or PIL images, got '
-                f'{images.dtype} {images.shape}'
-            )
-        if images.dtype == np.uint8 and images.ndim == 3 and images.shape[-1] in (3, 4):
-            raise InputError(
-                f'{what}: {images.shape} is one image or many grey ones: give [image], or grey '
-                'images as [N, H, W, 1]'
-            )
-    elif not isinstance(images, Sequence):
-        try:
-            images = list(images)
-        except TypeError as e:
-            raise InputError(
-                f'{what}: give a list of paths, PIL images or uint8 arrays, got '
-                f'{type(images).__name__}'
-            ) from e
-    if not len(images):
-        raise InputError(f'{what}: no image is there')
-    return images
+    items = images_of(images, how.span)
+    if items is None:
+        array = array_of(images)
+        given = type(images).__name__ if array is None else f'{array.dtype} {array.shape}'
+        raise InputError(f'{what}: give a folder, or one or more {KINDS}, got {given}')
+    return items
 
 
-def _shown(item: Any) -> str:
-    return repr(str(item)) if isinstance(item, (str, Path)) else 'image'
-
-
-def name_of(item: Any, number: int) -> str:
-    """Name in messages and answers: the path, or the number."""
-    return str(item) if isinstance(item, (str, Path)) else f'#{number}'
-
-
-def open_item(item: Any, name: str) -> tuple[Image.Image, bool]:
+def open_item(
+    item: Any, name: str, how: Reading, odd: list[str] | None = None
+) -> tuple[Image.Image, bool]:
     """The image in RGB, and whether it was grey.
 
+    Args:
+      odd: as for `images.open_image`.
     Raises:
       InputError: no image, damaged or too large; says which.
     """
-    image = image_of(item, name, READING)
+    image = image_of(item, name, how, odd)
     return image.convert('RGB'), image.mode == 'L'
 
 
 def in_order(
-    items: Sequence[Any], names: Sequence[str], errors: dict[int, InputError] | None = None
+    items: Sequence[Any],
+    names: Sequence[str],
+    how: Reading,
+    errors: dict[int, InputError] | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[tuple[int, Image.Image, bool]]:
     """(number, image, whether it was grey) of all, read by a few threads ahead of their use.
 
     Args:
       errors: takes the reasons of those that can't be read, by number; none: the first is raised.
+      notes: takes what of the images is worth a word.
     """
+
+    def one(i: int) -> tuple[Image.Image, bool]:
+        odd: list[str] = []
+        found = open_item(items[i], names[i], how, odd)
+        if notes is not None:
+            notes.add_all(odd, names[i])
+        return found
+
     # The decoders release the interpreter.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         waiting = deque[Any]()
         for i in range(len(items) + AHEAD):
             if i < len(items):
-                waiting.append(pool.submit(open_item, items[i], names[i]))
+                waiting.append(pool.submit(one, i))
             if i >= AHEAD and waiting:
                 try:
                     image = waiting.popleft().result()
@@ -98,23 +87,21 @@ def in_order(
                 yield i - AHEAD, *image
 
 
-def content(item: Any, name: str) -> str:
+def content(item: Any, name: str, how: Reading) -> str:
     """'#' and a digest of what an image is made of: equal where it was given twice.
 
     Raises:
-      InputError: a path where there is no file.
+      InputError: a path where there is no file, or what is no image.
     """
-    if isinstance(item, (str, Path)):
-        path = Path(item)
-        if not path.is_file():
-            raise InputError(f'{name}: there is no such file')
-        with path.open('rb') as f:
+    if isinstance(item, (str, os.PathLike)):
+        with path_of(item, name).open('rb') as f:
             return '#' + hashlib.file_digest(f, _hash).hexdigest()
-    h = _hash()
-    if isinstance(item, Image.Image):
-        h.update(f'{item.mode} {item.size}'.encode() + item.tobytes())
-    elif isinstance(item, np.ndarray):
-        h.update(f'{item.dtype} {item.shape}'.encode() + np.ascontiguousarray(item).tobytes())
+    h, array = _hash(), array_of(item)
+    if array is not None:
+        h.update(f'{array.dtype} {array.shape}'.encode() + np.ascontiguousarray(array).tobytes())
+    else:
+        image = item if isinstance(item, Image.Image) else image_of(item, name, how)
+        h.update(f'{image.mode} {image.size}'.encode() + image.tobytes())
     return '#' + h.hexdigest()
 
 
@@ -122,28 +109,44 @@ def _hash():
     return hashlib.blake2b(digest_size=8)
 
 
-def mask_cells(mask: Any, size: tuple[int, int], grid: tuple[int, int], name: str) -> np.ndarray:
+def mask_cells(
+    mask: Any,
+    size: tuple[int, int],
+    box: tuple[int, int, int, int],
+    grid: tuple[int, int],
+    name: str,
+) -> np.ndarray:
     """[rows, columns] float32 1 where a cell has some of a defect.
 
     Args:
-      mask: [H, W] bool or uint8, a path or a PIL image, bright where the defect is; None: all.
-      size: width and height of its image.
+      mask: [H, W] or [H, W, C], 0 where no defect is, a path or a PIL image as `masks.read` takes
+        them; None: all.
+      size: width and height of its image. box: left, top, right, bottom of what is seen of it.
     Raises:
       InputError: a mask of another size, or without anything in it.
     """
     if mask is None:
         return np.ones(grid, np.float32)
-    if isinstance(mask, np.ndarray) and mask.dtype == bool:
-        mask = mask.astype(np.uint8) * 255
-    image = open_item(mask, f'the mask of {name}')[0].convert('L')
-    if image.size != size:
+    inside = _inside(mask, f'the mask of {name}')
+    if inside.shape[::-1] != size:
         raise InputError(
-            f'the mask of {name} has {image.size[0]} x {image.size[1]} pixels, but its image '
+            f'the mask of {name} has {inside.shape[1]} x {inside.shape[0]} pixels, but its image '
             f'{size[0]} x {size[1]}'
         )
-    grey = np.asarray(image)
-    inside = Image.fromarray((grey > grey.max() // 2).astype(np.float32))
-    cells = np.asarray(inside.resize(grid[::-1], Image.Resampling.BOX)) > 1e-6
+    seen = Image.fromarray(inside.astype(np.float32)).crop(box)
+    cells = np.asarray(seen.resize(grid[::-1], Image.Resampling.BOX)) > 1e-6
     if not cells.any():
         raise InputError(f'the mask of {name} is empty: mark the defect, or give None')
     return cells.astype(np.float32)
+
+
+def _inside(mask: Any, name: str) -> np.ndarray:
+    """[H, W] bool, True where a mask shows a defect."""
+    if isinstance(mask, (str, os.PathLike)):
+        return masks.read([path_of(mask, name)], MAX_PIXELS)
+    if isinstance(mask, Image.Image):
+        return masks.shown(mask)
+    array = array_of(mask)
+    if array is None or array.ndim not in (2, 3) or array.dtype.kind not in 'buif':
+        raise InputError(f'{name}: give [H, W], a path or a PIL image, got {type(mask).__name__}')
+    return (array != 0) if array.ndim == 2 else (array != 0).any(-1)

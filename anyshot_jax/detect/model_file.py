@@ -114,6 +114,7 @@ def _restored(path: Path, cls: type) -> Any:
         arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
     params = said['params']
     found = cls(**{**params, 'layers': tuple(str(layer) for layer in params['layers'])})
+    found.range = None if found.range is None else tuple(float(v) for v in found.range)
     settings.check(found)
     found.encoder_digest_ = str(said['encoder'])
     known: dict[str, Normal] = {}

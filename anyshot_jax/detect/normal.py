@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.detect import memory, views
 from anyshot_jax.detect.inputs import content, in_order
 from anyshot_jax.detect.memory import Fold
@@ -96,6 +97,7 @@ def extend(
     names: Sequence[str],
     groups: Sequence[Any] | None,
     say: str,
+    notes: Notes | None = None,
 ) -> Normal:
     """Learns more normal images of a product.
 
@@ -103,13 +105,14 @@ def extend(
 
     Args:
       groups: of each image, equal for near copies; none: only images of equal content are.
+      notes: as `in_order` takes it.
     Raises:
       InputError: an image that can't be read; names it.
     """
     matrix = memory.projection(eye.dim, looks.seed)
     first = len(before.names)
     named = [f'={g}' for g in groups] if groups is not None else []
-    named = named or [content(x, name) for x, name in zip(items, names, strict=True)]
+    named = named or [content(x, name, looks.reading) for x, name in zip(items, names, strict=True)]
     fold_of = _folds_of(before, named)
     folds = list(before.folds)
     folds += [memory.empty(eye.dim) for _ in range(len(folds), int(fold_of.max()) + 1)]
@@ -118,7 +121,7 @@ def extend(
 
     def turned() -> Iterator[tuple[int, Image.Image]]:
         nonlocal num_grey
-        for i, image, grey in in_order(items, names):
+        for i, image, grey in in_order(items, names, looks.reading, notes=notes):
             sizes[i] = image.size
             num_grey += grey
             for copy in views.copies(image, looks.turns):

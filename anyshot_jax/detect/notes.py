@@ -6,6 +6,7 @@ import numpy as np
 
 from anyshot_jax.detect.normal import Normal
 from anyshot_jax.detect.threshold import Promise
+from anyshot_jax.detect.views import View
 
 FAR_OUT = 5.0  # robust deviations above the others from which on a normal image is a strange one
 MANY = 0.2  # share of strange images from which on they are no exceptions
@@ -37,12 +38,8 @@ def strange(known: Normal) -> list[Strange]:
     return [Strange(name(i), float(score[i]), usual) for i in order if out[i]]
 
 
-def notes(known: Normal, promise: Promise | None, size: int, tile: int) -> list[str]:
-    """One sentence each: few images, copies, mixed colours, details that are lost, strange ones.
-
-    Args:
-      size, tile: of the detector.
-    """
+def notes(known: Normal, promise: Promise | None, view: View) -> list[str]:
+    """One sentence each: few images, copies, mixed colours, details that are lost, strange ones."""
     said, num = [], len(known.names)
     if promise is None:
         said.append(
@@ -57,14 +54,15 @@ def notes(known: Normal, promise: Promise | None, size: int, tile: int) -> list[
     if 0 < known.num_grey < num:
         said.append(f'{known.num_grey} of {num} normal images are grey, the others in colour')
     largest = int(known.sizes.max())
-    if not tile and largest >= LARGE * size:
-        lost = round(8 * largest / size)
+    if not view.tile and largest >= LARGE * view.size:
+        lost = round(8 * largest / view.size)
         said.append(
-            f'images of up to {largest} pixels are seen at {size}: defects smaller than about '
+            f'images of up to {largest} pixels are seen at {view.size}: defects smaller than about '
             f'{lost} pixels are lost; tile=512, size=0 looks closer'
         )
     shape = known.sizes[:, 0] / known.sizes[:, 1]
-    if not tile and shape.max() > STRETCHED * shape.min():
+    whole = not view.tile and view.crop != 'centre'
+    if whole and shape.max() > STRETCHED * shape.min():
         said.append(
             f'normal images are {shape.min():.2g} to {shape.max():.2g} times as wide as high, and '
             'all are stretched to squares; size=256, tile=256 keeps their shapes'

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyshot_jax.detect import normal, threshold
-from anyshot_jax.detect.inputs import mask_cells, name_of
+from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.data.readers.sources import name_of
+from anyshot_jax.detect import normal, threshold, views
+from anyshot_jax.detect.inputs import mask_cells
 from anyshot_jax.detect.normal import Bank, Normal
 from anyshot_jax.detect.scores import Comparison, Looks, compare_images
 from anyshot_jax.detect.seeing import Eye
@@ -36,12 +38,13 @@ def learn(
     items: Sequence[Any],
     groups: Sequence[Any] | None,
     product: Sequence[str] | str | None,
+    notes: Notes,
 ) -> dict[str, Normal]:
     """Learns more normal images of one product or several; `before` stays as it is.
 
     Args:
       groups: of each image, equal for near copies. product: of each, or of all; none: of the only
-        one there is.
+        one there is. notes: takes what of the images is worth a word.
     Raises:
       InputError: other numbers of groups or products than images, no product where there are
         several, images that are all the same, or as `normal.extend`.
@@ -66,6 +69,7 @@ def learn(
             [names[i] for i in rows],
             None if groups is None else [groups[i] for i in rows],
             f'{name} images'.strip(),
+            notes,
         )
         if len(known.names) > 1 and len(set(known.group)) == 1 and known.group[0][0] == '#':
             of = f'product {name!r}: ' if name else ''
@@ -100,12 +104,13 @@ def compare(
     product: Sequence[str | None] | str | None,
     masks: Sequence[Any] | None = None,
     errors: dict[int, InputError] | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[tuple[int, Comparison, str, bool]]:
     """(number, what sets it apart, the product, whether it is like none) of each image.
 
     Args:
       product: of each image, or of all; None: the one that it is most like.
-      masks: where to look, as `mask_cells` takes them. errors: as `in_order` takes it.
+      masks: where to look, as `mask_cells` takes them. errors, notes: as `in_order` takes them.
     """
     names = [name_of(item, i) for i, item in enumerate(items)]
     told = [product] * len(items) if product is None or isinstance(product, str) else product
@@ -115,10 +120,12 @@ def compare(
         of_name(known.normal, name)
     counts_of = None
     if masks is not None:
-        counts_of = lambda i, image, grid: mask_cells(masks[i], image.size, grid, names[i])
+        counts_of = lambda i, size, grid: mask_cells(
+            masks[i], size, views.looked_at(size, looks.view), grid, names[i]
+        )
     banks = [bank.search for bank in known.banks.values()]
     products = list(known.banks)
-    for i, every in compare_images(eye, looks, items, names, banks, '', counts_of, errors):
+    for i, every in compare_images(eye, looks, items, names, banks, '', counts_of, errors, notes):
         far = [how_far(known.normal[n], f) for n, f in zip(products, every, strict=True)]
         own = told[i]
         at = int(np.argmin(far)) if own is None else products.index(own)

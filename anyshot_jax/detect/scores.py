@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.detect.inputs import in_order
 from anyshot_jax.detect.seeing import Contrast, Eye, Part, encode, parts, weights
 from anyshot_jax.detect.views import View
@@ -19,6 +21,7 @@ LOW = 0.1  # the quantile of an image's distances that says whether it shows the
 class Looks(NamedTuple):
     """Settings by which images are looked at."""
 
+    reading: Reading
     view: View
     turns: int  # turned copies of a normal image that are remembered with it
     foreground: str  # none, or how the object is found
@@ -49,15 +52,16 @@ def compare_images(
     say: str = '',
     counts_of: Callable | None = None,
     errors: dict[int, InputError] | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[tuple[int, list[Comparison]]]:
     """(number, what sets the image apart from each bank) of all that can be read.
 
     Args:
       banks: of each product.
       say: what the progress bar says; '': there is none. counts_of: as `seeing.parts` takes it.
-      errors: as `in_order` takes it.
+      errors, notes: as `in_order` takes them.
     """
-    images = ((i, image) for i, image, _ in in_order(items, names, errors))
+    images = ((i, image) for i, image, _ in in_order(items, names, looks.reading, errors, notes))
     gathered: _Image | None = None
     with tqdm(total=len(items), desc=say, disable=None if say else True) as bar:
         for batch, patches, head in encode(

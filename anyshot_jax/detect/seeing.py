@@ -133,23 +133,24 @@ def parts(
     view: View,
     cells: int,
     how: str,
-    counts_of: Callable[[int, Image.Image, tuple[int, int]], Array] | None = None,
+    counts_of: Callable[[int, tuple[int, int], tuple[int, int]], Array] | None = None,
 ) -> Iterator[Part]:
     """The squares of images, one at a time.
 
     Args:
       how: 'none', or how the foreground is found.
-      counts_of: (number, image, grid) -> [rows, columns] 1 where a cell counts; none: all do.
+      counts_of: (number, size, grid) -> [rows, columns] 1 where a cell counts; none: all do.
     """
-    for number, image in images:
+    for number, whole in images:
+        image = whole.crop(views.looked_at(whole.size, view))
         grid = views.grid(image, view, cells)
         counts = _foreground(image, grid, how)
         if counts_of:
-            counts = counts * counts_of(number, image, grid)
+            counts = counts * counts_of(number, whole.size, grid)
         for square in views.squares(image, view, cells):
             weight = np.zeros((cells, cells), np.float32)
             weight[square.own] = counts[square.at]
-            yield Part(number, image.size, grid, square, weight)
+            yield Part(number, whole.size, grid, square, weight)
 
 
 def _foreground(image: Image.Image, grid: tuple[int, int], how: str) -> np.ndarray:

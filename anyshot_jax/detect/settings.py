@@ -3,6 +3,7 @@
 from typing import Any
 
 from anyshot_jax.data.pseudo import foreground
+from anyshot_jax.data.readers.images import Reading
 from anyshot_jax.detect import memory, views
 from anyshot_jax.detect.scores import Looks
 from anyshot_jax.detect.seeing import Eye, eye
@@ -12,6 +13,7 @@ from anyshot_jax.types import InputError
 
 def check(detector: Any) -> None:
     """Refuses (InputError) arguments that can't be; names them."""
+    reading(detector).check()
     views.check(looks(detector).view)
     if not 0 < detector.false_alarm < 1:
         raise InputError(f'false_alarm={detector.false_alarm}: need a share between 0 and 1')
@@ -26,10 +28,16 @@ def check(detector: Any) -> None:
 
 def looks(detector: Any) -> Looks:
     """The detector's way to look at images."""
-    view = View(detector.size, detector.tile, detector.overlap)
+    view = View(detector.size, detector.tile, detector.overlap, detector.crop)
     return Looks(
-        view, detector.turns, detector.foreground, detector.memory, detector.share, detector.seed
-    )
+        reading(detector), view, detector.turns, detector.foreground, detector.memory,
+        detector.share, detector.seed,
+    )  # fmt: skip
+
+
+def reading(detector: Any) -> Reading:
+    """How its images are read; `views.py` crops them."""
+    return Reading(detector.crop, tuple(detector.range or ()), detector.max_pixels)
 
 
 def eye_of(detector: Any) -> Eye:

@@ -26,6 +26,7 @@ class View(NamedTuple):
     size: int
     tile: int
     overlap: int
+    crop: str = 'whole'  # or centre: the largest centred square
 
     @property
     def side(self) -> int:
@@ -42,6 +43,8 @@ class Square(NamedTuple):
 
 def check(view: View) -> None:
     """Refuses (InputError) settings that can't be; names the field."""
+    if view.crop == 'tiles':
+        raise InputError("crop='tiles': give the tiles' side in pixels instead, such as tile=256")
     if view.tile:
         if view.tile < 0 or view.tile % STEP:
             raise InputError(f'tile={view.tile}: need a multiple of {STEP}; 0: no tiles')
@@ -55,8 +58,18 @@ def check(view: View) -> None:
                          + (', or 0 for images as they are' if view.tile else ''))  # fmt: skip
 
 
+def looked_at(size: tuple[int, int], view: View) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of what is seen of an image of this size."""
+    width, height = size
+    if view.crop != 'centre':
+        return 0, 0, width, height
+    side = min(size)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
 def grid(image: Image.Image, view: View, cells: int) -> tuple[int, int]:
-    """Rows and columns of the image's map. cells: of a side of a square."""
+    """Rows and columns of the map of what is seen of an image. cells: of a side of a square."""
     if not view.tile:
         return cells, cells
     width, height = seen_size(image.size, view)
@@ -65,7 +78,7 @@ def grid(image: Image.Image, view: View, cells: int) -> tuple[int, int]:
 
 
 def squares(image: Image.Image, view: View, cells: int) -> Iterator[Square]:
-    """The squares of an RGB image, one at a time."""
+    """The squares of what is seen of an RGB image, one at a time."""
     if not view.tile:
         whole = slice(0, cells), slice(0, cells)
         x = np.asarray(image.resize((view.size, view.size), Image.Resampling.BICUBIC))
@@ -116,13 +129,15 @@ def box(
     Args:
       cells: of a side of a square. size: width and height of the image.
     """
+    left, top, right, bottom = looked_at(size, view)
+    size = right - left, bottom - top
     seen = seen_size(size, view) if view.tile else (view.size, view.size)
     step = view.side / cells
     ends = []
-    for at, length, pixels in zip((cell[1], cell[0]), size, seen, strict=True):
+    for at, length, pixels, start in zip(cell[::-1], size, seen, (left, top), strict=True):
         first = min(int(at * step * length / pixels), length - 1)
         end = min(max(round((at + 1) * step * length / pixels), first + 1), length)
-        ends.append((first, end))
+        ends.append((start + first, start + end))
     return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
 
 

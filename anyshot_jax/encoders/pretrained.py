@@ -189,7 +189,7 @@ def _partner(name: str, found, folder: Path, dtype: str) -> TextEncoder | None:
 
 
 def _image_encoder(name, apply, params, how, dtype, parts=(), text=None) -> ImageEncoder:
-    """By apply: (params, x) -> {'features': [N, D], and maps [N, H, W, C] by name}."""
+    """Wraps apply: (params, x) -> {'features': [N, D], and maps [N, H, W, C] by name}."""
     x = jax.ShapeDtypeStruct((1, how.size, how.size, 3), jnp.float32)
     channels = {k: v.shape[-1] for k, v in jax.eval_shape(apply, params, x).items()}
     dim = channels.pop('features')

@@ -6,6 +6,19 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.types import InputError
 
+# Of config.optim, what may differ between members of one program, by the rule that uses it.
+TRACED = {
+    'sgd': ('learning_rate', 'weight_decay', 'clip_norm', 'momentum'),
+    'adam': ('learning_rate', 'weight_decay', 'clip_norm', 'b1', 'b2'),
+    'adamw': ('learning_rate', 'weight_decay', 'clip_norm', 'b1', 'b2'),
+}
+OFF_AT_0 = ('clip_norm', 'momentum')  # another program than with any other number
+
+
+def _on(number) -> bool:
+    """True unless it is 0; a traced number never is (OFF_AT_0)."""
+    return isinstance(number, jax.core.Tracer) or bool(number)
+
 
 def schedule(optim: ConfigDict, num_steps: int) -> optax.Schedule:
     """Learning rate by step: warmup from 0, then constant, cosine or linear to 0, or halved."""
@@ -37,7 +50,7 @@ def build_optimizer(optim: ConfigDict, num_steps: int) -> optax.GradientTransfor
     """
     rate = schedule(optim, num_steps)
     if optim.name == 'sgd':
-        rule = optax.sgd(rate, momentum=optim.momentum or None)
+        rule = optax.sgd(rate, momentum=optim.momentum if _on(optim.momentum) else None)
         rule = optax.chain(_decay(optim), rule)
     elif optim.name in ('adam', 'adamw'):
         # adam: decay as L2 in the gradient; adamw: decoupled (Loshchilov & Hutter 2019).
@@ -46,7 +59,7 @@ def build_optimizer(optim: ConfigDict, num_steps: int) -> optax.GradientTransfor
         rule = optax.chain(*parts, optax.scale_by_learning_rate(rate))
     else:
         raise InputError(f'config.optim.name must be adam, adamw or sgd, got {optim.name!r}')
-    if optim.clip_norm:
+    if _on(optim.clip_norm):
         rule = optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule)
     if optim.layer_rates:
         rule = optax.chain(rule, _scaled(tuple(optim.layer_rates)))

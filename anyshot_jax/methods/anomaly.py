@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import optax
 from absl import logging
 
-from anyshot_jax.config import build_net, check_choices
+from anyshot_jax.config import build_net, check_above, check_choices
 from anyshot_jax.defects.draws import askable, real_types
-from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes import drawable, sampling
 from anyshot_jax.episodes.episodic import cross_entropy, episode_accuracies, forward, init_net
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
@@ -45,6 +45,7 @@ DEFAULTS = {
     'adapt_steps': 0,  # of Adam on each task's shots (the paper: 45)
     'adapt_lr': 1e-4,
 }
+TRACED = ('temperature',)
 
 BLOCK, PAIR_WIDTH = 1 << 26, 512  # numbers of pairs at once; of a pair at a place
 EXPORTED = 20  # of the test's draws, as rows of its items: '2-shot support' and '2-shot answers'
@@ -239,8 +240,7 @@ def queries_at_once(x_s) -> int:
 def _check(config, data) -> None:
     fields = config.method
     check_choices(fields, CHOICES)
-    if fields.temperature <= 0 or fields.draws < 1 or fields.adapt_steps < 0:
-        raise InputError('config.method: need temperature > 0, draws >= 1, adapt_steps >= 0')
+    check_above(fields, temperature=0, draws=0, adapt_steps=-1)
     if not fields.shots or min(fields.shots) < 1:
         raise InputError(f'config.method.shots={fields.shots}: need numbers >= 1, like (1, 2, 5)')
     if any(config.augment.values()) or config.eval.retrieval:
@@ -282,4 +282,4 @@ def _check(config, data) -> None:
         ('val', [(*task, config.eval.queries) for task in config.eval.tasks]),
     ):
         for ways, shots, queries in tasks:
-            sampling.check(data, role, ways=ways, shots=shots, queries=queries)
+            drawable.check(data, role, ways=ways, shots=shots, queries=queries)

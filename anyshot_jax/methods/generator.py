@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from anyshot_jax.config import check_above
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.nets.generator import Critic, Embedding, Generator
 from anyshot_jax.ops.adversarial import contrast, gradient_penalty
@@ -36,6 +37,7 @@ DEFAULTS = {
     'residual': True,
     'penalty': 1.0,  # of that ridge regression
 }
+TRACED = ('gradient_penalty', 'temperature', 'real_contrast', 'synthesised_contrast')
 
 
 class Items(NamedTuple):
@@ -185,9 +187,6 @@ def update(fields, nets: Nets, tx, state, batch: Items, key):
 
 def _check(config) -> None:
     fields = config.method
-    if min(fields.critic_steps, fields.noise_dim) < 1 or fields.temperature <= 0:
-        raise InputError(
-            'config.method.critic_steps and noise_dim must be >= 1 and temperature > 0'
-        )
+    check_above(fields, critic_steps=0, noise_dim=0, temperature=0)
     if config.num_steps and config.batch_size < 2:
         raise InputError('config.batch_size must be >= 2: a contrast needs several items')

@@ -7,10 +7,10 @@ doesn't depend on the inner steps; the gradient is right as far as they reach th
 import jax
 import jax.numpy as jnp
 
+from anyshot_jax.config import check_above
 from anyshot_jax.episodes import learner
 from anyshot_jax.episodes.episodic import cross_entropy, episodic
 from anyshot_jax.ops.innerloop import adapt_implicit
-from anyshot_jax.types import InputError
 
 DEFAULTS = {
     'batch_norm': 'inductive',  # inductive | transductive (the paper's); see learner.Learner
@@ -34,10 +34,7 @@ def build(config, data):
       InputError: a field that does not fit, or data that cannot give the episodes.
     """
     fields = config.method
-    if min(fields.inner_steps, fields.cg_steps) < 1 or fields.strength <= 0:
-        raise InputError(
-            'config.method.inner_steps and cg_steps must be >= 1 and strength must be > 0'
-        )
+    check_above(fields, inner_steps=0, cg_steps=0, strength=0)
     net = learner.build(config)
 
     def support_loss(task, x, y):

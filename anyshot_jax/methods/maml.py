@@ -34,6 +34,7 @@ DEFAULTS = {
     'second_order_from': 0,  # steps of training before which the order is first
     'remat': False,  # compute inner steps again for the outer gradient: less memory, more time
 }
+TRACED = ('inner_lr',)
 BATCH_NORMS = ('inductive', 'transductive', 'per_step')
 PARTS = {'all': ('net', 'head'), 'head': ('head',), 'body': ('net',)}
 CHOICES = {

@@ -18,6 +18,7 @@ DEFAULTS = {
     'scale': 10.0,
     'full_context': 0,  # steps of the query's attention LSTM (the paper's K); 0: no full context
 }
+TRACED = ('scale',)
 
 
 def build(config, data):

@@ -1,4 +1,4 @@
-"""Which images have a defect, and where: PatchCore beside a net that has learnt synthetic defects.
+"""PatchCore beside a net that has learnt synthetic defects: which images have one, and where.
 
 A small net on patches of a frozen encoder (`memory_bank.py`) learns to tell those in synthetic
 defects (`data/pseudo.py`) from all others. Defects on images are DRAEM's idea (Zavrtanik,
@@ -235,7 +235,7 @@ def summed(maps: dict[str, Array], usual: dict[str, tuple[float, float]]) -> dic
 
 
 def scorer(state: TrainState, data: Data, config) -> tuple[memory_bank.Patcher, Callable]:
-    """As `patchcore.scorer`."""
+    """`patchcore.scorer` for both detectors together."""
     near, fine = patchers(config.method)
     judge = judged(near, fine, MLP(tuple(config.method.hidden), features=1), state, config)
     held = np.asarray(data.roles['good'].x)[kept_and_held(data)[1]]

@@ -25,6 +25,7 @@ DEFAULTS = {
     'eval_steps': 50,
     'eval_batch': 5,
 }
+TRACED = ('inner_lr',)
 OPTIMIZERS = {'adam': lambda rate: optax.adam(rate, b1=0.0), 'sgd': optax.sgd}
 
 

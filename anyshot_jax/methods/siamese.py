@@ -13,7 +13,7 @@ support with the query of its class and with that of the next.
 import jax
 import jax.numpy as jnp
 
-from anyshot_jax.config import build_net, check_choices
+from anyshot_jax.config import build_net, check_above, check_choices
 from anyshot_jax.episodes.episodic import episodic, forward, init_net, join
 from anyshot_jax.ops.contrastive import MININGS, balanced_mean, contrastive, euclidean, triplet
 from anyshot_jax.ops.distance import squared_euclidean, unit
@@ -30,6 +30,7 @@ DEFAULTS = {
     'squared': False,  # the squared form of the contrastive loss
     'mining': 'batch_hard',  # batch_hard | semi_hard | random
 }
+TRACED = ('margin',)
 CHOICES = {
     'loss': ('bce', 'contrastive', 'triplet'),
     'squash': ('none', 'sigmoid', 'unit'),
@@ -50,8 +51,7 @@ def build(config, data):
     """
     fields, net = config.method, build_net(config.net)
     check_choices(fields, CHOICES)
-    if fields.margin <= 0:
-        raise InputError(f'config.method.margin={fields.margin} must be > 0')
+    check_above(fields, margin=0)
     if config.num_steps and config.train.ways < 2:
         raise InputError('config.train.ways must be >= 2: a batch of one class has no other')
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from anyshot_jax.config import check_above
 from anyshot_jax.episodes import augment, sampling
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.nets.pair_head import Judge, PairHead
@@ -41,6 +42,7 @@ DEFAULTS = {
     'eval_items': 10,  # of each of at most eval_ways classes, whose pairs are judged together
     'eval_ways': 10,
 }
+TRACED = ('positive_weight', 'judge_rate')
 
 
 ROLES = ('base', 'web')
@@ -118,7 +120,7 @@ def build(config, data):
 
 
 def build_optimisers(config) -> Optimisers:
-    """That of config.optim, and the discriminator's, whose learning rate is another one."""
+    """Optimisers of config.optim and of the discriminator, whose learning rate is another one."""
     slower = config.optim.copy_and_resolve_references()
     slower.update({'learning_rate': config.optim.learning_rate * config.method.judge_rate})
     slower.update({'layer_rates': (), 'frozen': ()})
@@ -293,7 +295,6 @@ def _check(config, data) -> None:
         raise InputError(
             'config.method.base_ways, eval_ways and batch_items must be >= 2 and web_ways >= 1'
         )
-    if fields.adversary < 0 or fields.positive_weight <= 0 or fields.eval_items < 1:
-        raise InputError(
-            'config.method.adversary must be >= 0, positive_weight > 0 and eval_items >= 1'
-        )
+    check_above(fields, positive_weight=0, eval_items=0)
+    if fields.adversary < 0:
+        raise InputError(f'config.method.adversary={fields.adversary} must be >= 0')

@@ -38,7 +38,7 @@ from anyshot_jax.stages.similarity import Backbone, Similarity, backbone, learnt
 from anyshot_jax.stages.web_set import take, training, web_weights
 from anyshot_jax.types import Array, InputError, Method, TrainState
 
-REPORT = 'weak'
+REPORT = 'ablation'
 DEFAULTS = {
     'batch_norm': 'inductive',
     'start_from': '',  # the stage that pretrained config.net; '': from random numbers
@@ -71,7 +71,7 @@ class Image(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Of a run: its config, what is trained, and what the graph comes from."""
+    """Parts of a run: its config, the nets that are trained, and the graph's source."""
 
     config: ConfigDict
     net: Backbone

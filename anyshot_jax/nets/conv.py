@@ -72,7 +72,7 @@ def conv(x: Array, w: Array, *, padding: str = 'SAME', stride: int = 1) -> Array
 
 
 def _few(kh: int, kw: int, c: int, o: int) -> bool:
-    """Whether there are so few input channels that all taps are less to move than rows."""
+    """True with so few input channels that all taps are less to move than rows."""
     return kh * kw * c <= kw * c + kh * o
 
 

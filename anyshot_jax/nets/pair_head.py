@@ -46,7 +46,7 @@ class PairHead(nn.Module):
 
 
 class Judge(nn.Module):
-    """Which domain relation features [..., d] come from: logits [..., 2], 0 base and 1 novel."""
+    """Domain classifier of relation features [..., d]: logits [..., 2], 0 base and 1 novel."""
 
     @nn.compact
     def __call__(self, relation: Array) -> Array:

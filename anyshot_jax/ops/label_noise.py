@@ -1,4 +1,4 @@
-"""Which labels are wrong, by scores of items that were held out.
+"""Finds wrong labels by scores of items that were held out.
 
 A label is that of the item's class or, with a small probability, any other one; scores give the
 class by a softmax. The probability and the temperature are fitted together (maximum likelihood),

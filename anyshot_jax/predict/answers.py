@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anyshot_jax.classify import alike
 from anyshot_jax.classify.feature_store import CHUNK, FeatureStore
 from anyshot_jax.data.readers.images import SUFFIXES, NotAnImage, NotRead
 from anyshot_jax.data.readers.notes import Notes, of_suffix
@@ -54,7 +55,7 @@ def answers(
     on_error: str = 'raise',
     seen: Callable[[int], object] = lambda n: None,
     notes: Notes | None = None,
-    examples: frozenset[bytes] = frozenset(),
+    examples: Sequence[bytes] = (),
 ) -> Iterator[list[Answer]]:
     """Answers in the order of `paths`, some at a time.
 
@@ -71,6 +72,8 @@ def answers(
     """
     names = [str(c) for c in classifier.classes_]
     notes = Notes() if notes is None else notes
+    known = set(examples)
+    looks: list[tuple[str, Array]] = []
 
     def of(rows: Array) -> Iterator[tuple[int, Answer]]:
         features, kept = [], []
@@ -90,8 +93,10 @@ def answers(
             for row in whole:
                 inside = _inside(chunk.paths[row], root)
                 notes.add_all(chunk.odd.get(row, ()), inside)
-                if chunk.keys[row] in examples:
+                if chunk.keys[row] in known:
                     notes.add('queries with the same bytes as an example', inside)
+                else:
+                    looks.append((inside, chunk.small[row]))
             features.append(chunk.features[whole])
             kept += [int(at[row]) for row in whole]
             seen(len(at))
@@ -114,14 +119,18 @@ def answers(
             )
 
     num = len(paths)
-    if not classifier.transductive:
+    if classifier.transductive:
+        mixed = np.random.default_rng(0).permutation(num)
+        found = [pair for part in np.array_split(mixed, -(-num // TOGETHER)) for pair in of(part)]
+        yield [answer for _, answer in sorted(found)]
+    else:
         for start in range(0, num, CHUNK):
             rows = np.arange(start, min(start + CHUNK, num))
             yield [answer for _, answer in sorted(of(rows))]
-        return
-    mixed = np.random.default_rng(0).permutation(num)
-    found = [pair for part in np.array_split(mixed, -(-num // TOGETHER)) for pair in of(part)]
-    yield [answer for _, answer in sorted(found)]
+    if looks:
+        inside, small = zip(*sorted(looks, key=lambda pair: pair[0]), strict=True)
+        shown = alike.smalls(classifier.support_images_)
+        alike.note_queries(np.stack(small), inside, shown, notes)
 
 
 def is_other_file(path: Path, error: InputError) -> bool:

@@ -32,6 +32,11 @@ def main(argv: list[str]) -> None:
     if defects.is_asked(value('good'), value('types'), value('model')):
         return _find_defects(defects)
     fields = run.Request._fields
+    for name in sorted({*defects.Request._fields} - {*fields}):
+        if flags.FLAGS[name].present:
+            raise InputError(
+                f'--{name} is about defects: give --good=DIR, a folder of normal images'
+            )
     given: dict[str, Any] = {name: flags.FLAGS[name].value for name in fields}
     ask = run.Request(**given)
     if ask.model and (flags.FLAGS['encoder'].present or flags.FLAGS['method'].present):
@@ -46,7 +51,7 @@ def main(argv: list[str]) -> None:
 
 
 def summary(done: dict[str, Any], unknown: str) -> str:
-    """What a call of `run` did, in a line or two.
+    """Summary of a call of `run`, in a line or two.
 
     Args:
       done: as `run.run` gives it. unknown: the answer to images of no class, '' for none.
@@ -70,28 +75,33 @@ def summary(done: dict[str, Any], unknown: str) -> str:
     elif done['strangers']:
         parts.append('no accuracy: no image lies in the folder of a known class')
     parts.append(f'{done["seconds"]:.1f} s')
-    lines = '; '.join(parts)
-    return lines + (f'\npassed over, or worth a word: {done["notes"]}' if done['notes'] else '')
+    return '; '.join(parts) + _worth_a_word(done['notes'])
 
 
 def _find_defects(defects: Any) -> None:
     from anyshot_jax.runtime import start
 
-    ask = defects.Request(**{name: flags.FLAGS[name].value for name in defects.Request._fields})
+    own = defects.Request._fields
+    ask = defects.Request(**{n: flags.FLAGS[n].value for n in own if flags.FLAGS[n].present})
     for name in ('support', 'descriptions', 'unknown', 'method'):
         if flags.FLAGS[name].present:
             raise InputError(f'--{name} is about classes, --good and --types about defects')
-    if ask.model and (given := [n for n in defects.OF_DETECTOR if flags.FLAGS[n].present]):
+    if ask.model and (given := [n for n in defects.FITTED if flags.FLAGS[n].present]):
         raise InputError(f'--model is fitted already: leave --{given[0]} out')
     logging.set_verbosity(logging.WARNING)
     start.keep_compiled()
     done = defects.run(ask)
     print(
         f'{done["images"]:,} images, {done["defects"]:,} with a defect, '
-        f'{done["unreadable"]:,} unreadable, {done["other"]:,} other files; '
-        f'{done["seconds"]:.1f} s\npredictions: {Path(ask.out) / "predictions.csv"}\n'
+        f'{done["unreadable"]:,} unreadable; {done["seconds"]:.1f} s'
+        f'{_worth_a_word(done["notes"])}\n'
+        f'predictions: {Path(ask.out) / "predictions.csv"}\n'
         f'report: {Path(ask.out) / "report.html"}'
     )
+
+
+def _worth_a_word(notes: str) -> str:
+    return f'\npassed over, or worth a word: {notes}' if notes else ''
 
 
 def _define_flags() -> None:
@@ -121,7 +131,7 @@ def _define_flags() -> None:
     flags.DEFINE_float('false_alarm', 0.01, 'Share of normal images that may be called defects.')
     flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'An image that cannot be read.')
     crops = ['auto', 'whole', 'centre', 'tiles']
-    said = 'What is seen of images that are no squares; auto: tiles of long ones.'
+    said = 'What is seen of images that are no squares; auto: tiles of long ones; with --good all.'
     flags.DEFINE_enum('crop', 'auto', crops, said)
     said = 'LOW,HIGH: what becomes black and white of 16 bits and floats. Default: their own range.'
     text('range', '', said)

@@ -14,10 +14,14 @@ from typing import Any, NamedTuple, TextIO
 
 from absl import logging
 
-from anyshot_jax.data.readers.folder_tree import find_classes, find_files
-from anyshot_jax.data.readers.images import SUFFIXES
+from anyshot_jax.data.readers import masks
+from anyshot_jax.data.readers.folder_tree import ROLE_OF, find_classes, find_files
+from anyshot_jax.data.readers.images import SUFFIXES, NotRead, span_of
+from anyshot_jax.data.readers.kinds import has_unread_suffix
+from anyshot_jax.data.readers.notes import Notes, of_suffix
 from anyshot_jax.detect import model_file, settings
 from anyshot_jax.detect.detector import AnomalyDetector
+from anyshot_jax.detect.inputs import MAX_PIXELS, content
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict
 from anyshot_jax.predict.defects_page import Answer, Tally, page
 from anyshot_jax.predict.table import Outputs, harmless
@@ -34,8 +38,8 @@ GOOD_NAMES = ('good', 'normal', 'ok')  # folders of the query that hold images w
 class Request(NamedTuple):
     """A request; the flags of the same names say more."""
 
-    query: str
-    out: str
+    query: str = ''
+    out: str = ''
     good: str = ''
     types: str = ''
     model: str = ''
@@ -52,11 +56,17 @@ class Request(NamedTuple):
     save: str = ''
     on_error: str = 'raise'
     overwrite: bool = False
+    crop: str = 'auto'
+    range: str = ''
+    max_pixels: int = MAX_PIXELS
+    follow_links: bool = False
 
 
 OF_DETECTOR = (
     'encoder', 'size', 'tile', 'turns', 'foreground', 'memory', 'false_alarm', 'share', 'cosine',
+    'crop',
 )  # fmt: skip
+FITTED = (*OF_DETECTOR, 'range')  # what a fitted detector has
 
 
 def is_asked(good: str, types: str, model: str) -> bool:
@@ -68,7 +78,7 @@ def run(ask: Request) -> dict[str, Any]:
     """Writes predictions.csv and report.html into ask.out.
 
     Returns:
-      counts: images, defects, unreadable, other (files that are no images); seconds.
+      counts: images, defects, unreadable; seconds; notes (what was passed over or looks odd).
     Raises:
       InputError: flags that don't go together, folders without images, an image that can't be
         read (unless on_error='skip'), a file in the way; says which.
@@ -76,57 +86,69 @@ def run(ask: Request) -> dict[str, Any]:
     start = time.monotonic()
     _check(ask)
     root, out = user_path(ask.query), user_path(ask.out)
-    paths, other = images_in(root)
+    notes = Notes()
+    paths = images_in(root, ask.follow_links, notes, unread=True)
     with Outputs(out, _settings(ask), ask.overwrite) as outputs:
-        return _judge(ask, root, paths, other, outputs, start)
+        return _judge(ask, root, paths, outputs, start, notes)
 
 
 def _judge(
-    ask: Request, root: Path, paths: Sequence[Path], other: int, outputs: Outputs, start: float
+    ask: Request, root: Path, paths: Sequence[Path], outputs: Outputs, start: float, notes: Notes
 ) -> dict[str, Any]:
     table, report = outputs.folder / 'predictions.csv', outputs.folder / 'report.html'
     for path in (table, report, *([user_path(ask.save)] if ask.save else [])):
         outputs.check(path)  # before any work
-    detector = _detector(ask)
+    detector = _detector(ask, notes)
     if ask.save:
         with outputs.replacing(model=user_path(ask.save)) as fresh:
             detector.save(fresh['model'])
-    tally = Tally(other)
+    tally = Tally()
     with outputs.replacing(table=table, report=report) as fresh:
         with fresh['table'].open('w', encoding='utf-8', errors='backslashreplace', newline='') as f:
             _writer(f).writerow(COLUMNS)
-            for one in judge_files(detector, root, paths, ask.on_error):
+            for one in judge_files(detector, root, paths, ask.on_error, notes):
                 _writer(f).writerow(row(one))
                 tally.add(one)
         if not tally.total:
             raise InputError(f'{root} holds no image that can be read')
         seconds = time.monotonic() - start
         shown = {k: str(v) for k, v in ask._asdict().items() if v and k != 'overwrite'}
-        text = page(tally, detector, root, shown, seconds)
+        text = page(tally, detector, root, shown, seconds, notes)
         fresh['report'].write_bytes(text.encode('utf-8'))
     return {
         'images': tally.total,
         'defects': tally.defects,
         'unreadable': len(tally.errors),
-        'other': other,
         'seconds': seconds,
-        'notes': detector.notes(),
+        'notes': str(notes),
     }
 
 
 def judge_files(
-    detector: AnomalyDetector, root: Path, paths: Sequence[Path], on_error: str
+    detector: AnomalyDetector, root: Path, paths: Sequence[Path], on_error: str, notes: Notes
 ) -> Iterator[Answer]:
-    """Yields the verdict on each image; of those that can't be read the reason, at the end."""
+    """Yields the verdict on each image; of those that can't be read the reason, at the end.
+
+    Raises:
+      InputError: a damaged one (unless on_error='skip').
+    """
     errors: dict[int, InputError] = {}
     labels = _labels(root, paths, detector.types_)
     inside = [path.relative_to(root).as_posix() for path in paths]
-    told = detector.each(paths, errors=errors if on_error == 'skip' else None)
-    try:
-        for i, said, found in told:
-            yield Answer(inside[i], labels[i], said, found)
-    except InputError as e:
-        raise InputError(f'{e} (--on_error=skip goes on without it)') from e
+    normal = {group for known in detector.normal_.values() for group in known.group}
+    how = detector.reading_
+
+    def check() -> None:
+        damaged = [e for e in errors.values() if not isinstance(e, NotRead)]
+        if damaged and on_error == 'raise':
+            raise InputError(f'{damaged[0]} (--on_error=skip goes on without it)')
+
+    for i, said, found in detector.each(paths, errors=errors, notes=notes):
+        check()
+        if content(paths[i], inside[i], how) in normal:
+            notes.add('queries with the same bytes as a normal image', inside[i])
+        yield Answer(inside[i], labels[i], said, found)
+    check()
     for i, error in sorted(errors.items()):
         yield Answer(inside[i], labels[i], error=str(error))
 
@@ -156,17 +178,31 @@ def _writer(file: TextIO) -> Any:
     return csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator='\n')
 
 
-def images_in(root: Path) -> tuple[list[Path], int]:
-    """Files that are called like images, and how many others there are.
+def images_in(root: Path, follow_links: bool, notes: Notes, unread: bool = False) -> list[Path]:
+    """Files that are called like images.
 
+    Args:
+      notes: takes the others. unread: takes images of kinds that are not read, too.
     Raises:
       InputError: no such folder, or no image in it.
     """
-    files, notes = find_files(root)
-    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
+    files, passed_over = find_files(root, follow_links)
+    notes.add_from(passed_over)
+    paths = images_of(root, files, notes, unread)
     if not paths:
         raise InputError(f'{root} holds no images ({", ".join(SUFFIXES[:4])}, ...)')
-    return paths, sum(notes.count.values()) + len(files) - len(paths)
+    return paths
+
+
+def images_of(root: Path, files: Sequence[Path], notes: Notes, unread: bool = False) -> list[Path]:
+    """Those of a folder's files that are called like images; see `images_in`."""
+    paths = []
+    for path in files:
+        if path.suffix.lower() in SUFFIXES or (unread and has_unread_suffix(path.name)):
+            paths.append(path)
+        else:
+            notes.add(of_suffix(path.name), path.relative_to(root).as_posix())
+    return paths
 
 
 def _labels(root: Path, paths: Sequence[Path], types: Sequence[str]) -> list[str | None]:
@@ -174,7 +210,8 @@ def _labels(root: Path, paths: Sequence[Path], types: Sequence[str]) -> list[str
     parts = [path.relative_to(root).parts for path in paths]
     labels = [p[0] if len(p) > 1 else None for p in parts]
     known = {*GOOD_NAMES, *types}
-    return labels if None not in labels and known & set(labels) else [None] * len(paths)
+    told = {label if label in known else (label or '').casefold() for label in labels}
+    return labels if None not in labels and known & told else [None] * len(paths)
 
 
 def _check(ask: Request) -> None:
@@ -196,37 +233,54 @@ def _settings(ask: Request) -> dict[str, Any]:
     made = {name: place(getattr(ask, name)) for name in ('query', 'good', 'types', 'model')}
     if ask.model:
         return made
-    return made | {name: getattr(ask, name) for name in (*OF_DETECTOR, 'products')}
+    return made | {name: getattr(ask, name) for name in (*FITTED, 'products')}
 
 
-def _detector(ask: Request) -> AnomalyDetector:
+def _check_good(root: Path, folders: set[str]) -> None:
+    """Refuses (InputError) a folder that has more in it than normal images, by its folders' names.
+
+    A data set's own folder would teach its defects as normal.
+    """
+    told = {name for name in folders if name.casefold() in (*GOOD_NAMES, *ROLE_OF, *masks.FOLDERS)}
+    if told and len(folders) > 1:
+        raise InputError(
+            f'{root} holds the folders {", ".join(sorted(folders))}: give the one of normal images '
+            f'only, such as {root / min(told)}, or say --products if each holds those of a product'
+        )
+
+
+def _detector(ask: Request, notes: Notes) -> AnomalyDetector:
     """Fitted, or read from its file; with the types."""
     if ask.model:
-        detector = AnomalyDetector.load(user_path(ask.model))
+        detector = AnomalyDetector.load(user_path(ask.model)).set_params(max_pixels=ask.max_pixels)
     else:
-        detector = AnomalyDetector(**{name: getattr(ask, name) for name in OF_DETECTOR})
+        span = span_of(ask.range) or None
+        fields = {name: getattr(ask, name) for name in OF_DETECTOR}
+        detector = AnomalyDetector(**fields, range=span, max_pixels=ask.max_pixels)
         settings.check(detector)
         root = user_path(ask.good)
-        paths, other = images_in(root)
-        if other:
-            logging.warning('%s: %d files are no images and were passed over', root, other)
+        paths = images_in(root, ask.follow_links, notes)
+        inside = [path.relative_to(root).parts for path in paths]
         labels = None
         if ask.products:
-            inside = [path.relative_to(root).parts for path in paths]
             if loose := [p for p in inside if len(p) < 2]:
                 raise InputError(
                     f'{root}: --products wants a folder for each product, {loose[0][0]!r} is in '
                     'none'
                 )
             labels = [p[0] for p in inside]
+        else:
+            _check_good(root, {p[0] for p in inside if len(p) > 1})
         detector.fit(paths, product=labels)
     if ask.types:
         root = user_path(ask.types)
-        for (_, name), files in find_classes(root).classes.items():
+        tree = find_classes(root, ask.follow_links)
+        notes.add_from(tree.notes)
+        for (_, name), files in tree.classes.items():
             if name.lower() in GOOD_NAMES:
                 logging.warning('%s/%s is no type of defect: passed over', root, name)
                 continue
-            images = [path for path in files if path.suffix.lower() in SUFFIXES]
+            images = images_of(root, files, notes)
             if not images:
                 raise InputError(f'{root}/{name} holds no image of that type of defect')
             detector.add_type(name, images)

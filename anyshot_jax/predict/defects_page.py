@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.detect.heat import explain_worst, heat
 from anyshot_jax.detect.inputs import open_item
 from anyshot_jax.detect.scores import Comparison
@@ -35,9 +36,8 @@ class Answer(NamedTuple):
 class Tally:
     """Counts of all answers, and the few that are shown."""
 
-    def __init__(self, other: int):
-        """other: files that are no images."""
-        self.other, self.total, self.defects, self.of_none = other, 0, 0, 0
+    def __init__(self) -> None:
+        self.total = self.defects = self.of_none = 0
         self.errors: list[Answer] = []
         self.types: Counter[str] = Counter()
         self.by_label: dict[str, Counter[str]] = {}
@@ -66,7 +66,7 @@ class Tally:
 
     @property
     def unsure(self) -> list[Answer]:
-        """Those whose score is nearest to the threshold first; without one the highest scores."""
+        """Answers nearest to the threshold first; without one, by falling score."""
         return [one for *_, one in sorted(self._unsure, reverse=True)]
 
     @property
@@ -85,7 +85,9 @@ def _keep(heap: list[Any], number: float, count: int, one: Answer) -> None:
         heapq.heappushpop(heap, entry)
 
 
-def page(tally: Tally, detector: Any, root: Path, settings: dict[str, str], seconds: float) -> str:
+def page(
+    tally: Tally, detector: Any, root: Path, settings: dict[str, str], seconds: float, notes: Notes
+) -> str:
     """The whole page. root: where the images are; those that are shown are read again."""
     title = f'Defects in {root.name or root}'
     tiles = [
@@ -97,8 +99,10 @@ def page(tally: Tally, detector: Any, root: Path, settings: dict[str, str], seco
     ]
     said = [str(p) + '.' for p in detector.promise_of_.values() if p is not None]
     said += [f'{t[:1].upper()}{t[1:]}.' for t in detector.notes() if t + '.' not in said]
-    if tally.other:
-        said.append(f'Passed over: {tally.other:,} files that are no images.')
+    if detector.crop == 'centre':
+        said.append('The largest centred square of an image is all that is seen of it.')
+    if notes:
+        said.append(f'Passed over, or worth a word: {notes}.')
     errors = [html('<li><bdi>{{ error }}</bdi></li>', error=a.error) for a in tally.errors]
     unsure = 'The score nearest to the threshold first.'
     parts = [
@@ -165,7 +169,7 @@ def _card(one: Answer, detector: Any, root: Path) -> Markup:
     v = one.said
     assert v is not None and one.found is not None
     try:
-        x = np.asarray(open_item(root / one.path, one.path)[0])
+        x = np.asarray(open_item(root / one.path, one.path, detector.reading_)[0])
     except InputError:  # gone since it was judged
         return html('<figure class="find"><figcaption>{{ p }}</figcaption></figure>', p=one.path)
     view, cells = detector._looks().view, detector._eye().cells
@@ -178,7 +182,7 @@ def _card(one: Answer, detector: Any, root: Path) -> Markup:
     patches = [overlay.img(_around(x, v.place), 'the worst patch')]
     if v.product is not None:
         near = explain_worst(one.found, detector.normal_[v.product], view, cells)
-        patches += _normal_patch(near.normal, near.normal_place)
+        patches += _normal_patch(near.normal, near.normal_place, detector)
     lines = [f'score {v.score:.3g}' + (f' of {v.threshold:.3g}' if v.threshold else '')]
     if v.p_value is not None:
         lines.append(f'{v.p_value * 100:.1f} % of normal images score as high')
@@ -200,12 +204,12 @@ def _card(one: Answer, detector: Any, root: Path) -> Markup:
     )  # fmt: skip
 
 
-def _normal_patch(path: str, place: tuple[int, int, int, int]) -> list[Markup]:
+def _normal_patch(path: str, place: tuple[int, int, int, int], detector: Any) -> list[Markup]:
     """The nearest normal patch, where its image is still there."""
     if not Path(path).is_file():
         return []
     try:
-        x = np.asarray(open_item(path, path)[0])
+        x = np.asarray(open_item(path, path, detector.reading_)[0])
     except InputError:
         return []
     return [overlay.img(_around(x, place), 'the nearest normal patch')]

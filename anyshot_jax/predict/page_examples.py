@@ -19,7 +19,7 @@ def accuracy(classifier: Any) -> float | None:
 
 
 def held_out(classifier: Any, support: Support) -> Markup:
-    """How right the examples themselves are, each held out: the first thing to look at."""
+    """Held-out accuracy of the examples themselves: the first thing to look at."""
     right = accuracy(classifier)
     if right is None:
         return Markup()
@@ -45,7 +45,7 @@ def held_out(classifier: Any, support: Support) -> Markup:
 
 
 def limit_of_the_unknown(classifier: Any) -> str:
-    """What the rejection threshold is worth, in a sentence."""
+    """A sentence on what the rejection threshold is worth."""
     if classifier.threshold_ is None:
         return 'No class has two examples, so nothing tells what is of no known class.'
     if classifier.false_alarm_ is None:

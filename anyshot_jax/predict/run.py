@@ -3,6 +3,7 @@
 import os
 import time
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.classify.trained import import_code
 from anyshot_jax.data.readers import descriptions as texts
 from anyshot_jax.data.readers.folder_tree import find_files
-from anyshot_jax.data.readers.images import MAX_PIXELS, SUFFIXES, Reading
+from anyshot_jax.data.readers.images import MAX_PIXELS, SUFFIXES, Reading, span_of
 from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.data.splits import plain
 from anyshot_jax.predict.answers import Tally, answers
@@ -169,11 +170,7 @@ def _save(classifier: AnyShotClassifier, outputs: Outputs, path: Path) -> None:
 
 
 def _reading(ask: Request) -> Reading:
-    try:
-        span = tuple(float(v) for v in ask.range.split(',')) if ask.range else ()
-    except ValueError:
-        raise InputError(f'--range={ask.range}: need two numbers, as --range=0,4095') from None
-    return Reading(ask.crop, span, ask.max_pixels).check()
+    return Reading(ask.crop, span_of(ask.range), ask.max_pixels).check()
 
 
 def _settings(ask: Request) -> dict[str, Any]:
@@ -203,12 +200,10 @@ def _shown(ask: Request) -> dict[str, str]:
 # What is learnt from.
 
 
-def _classifier(
-    ask: Request, notes: Notes
-) -> tuple[AnyShotClassifier, FeatureStore, frozenset[bytes]]:
+def _classifier(ask: Request, notes: Notes) -> tuple[AnyShotClassifier, FeatureStore, list[bytes]]:
     """Fitted, or read from its file; the features that it takes; the examples' digests."""
     if ask.model:
-        return *_loaded(user_path(ask.model), ask.max_pixels), frozenset()
+        return *_loaded(user_path(ask.model), ask.max_pixels), []
     described = {}
     if ask.descriptions:
         file = user_path(ask.descriptions)
@@ -225,18 +220,23 @@ def _classifier(
     )  # fmt: skip
     classifier.check_params()
     store = classifier.feature_store()
-    found = Found([], [], None, described, frozenset())
+    found = Found([], [], None, described, [])
     if ask.support:
         found = read_support(ask, described, store, notes)
     try:
-        classifier.fit(
-            found.files, found.labels, descriptions=found.described, features=found.features
-        )
+        with warnings.catch_warnings():  # it goes to the closing line instead
+            warnings.filterwarnings('ignore', message='among the images and classes')
+            classifier.fit(
+                found.files, found.labels, descriptions=found.described, features=found.features
+            )
     except InputError:
         raise
     except ValueError as e:  # scikit-learn's
         raise InputError(f'{ask.support or ask.descriptions}: {e}') from e
-    return classifier, store, found.digests
+    root = user_path(ask.support)
+    inside = [f.relative_to(root).as_posix() for f in found.files]
+    classifier.alike(notes, inside, found.keys)
+    return classifier, store, found.keys
 
 
 def _loaded(path: Path, max_pixels: int) -> tuple[AnyShotClassifier, FeatureStore]:

@@ -27,7 +27,7 @@ class Found(NamedTuple):
     labels: list[str]
     features: np.ndarray | None
     described: dict[str, str]
-    digests: frozenset[bytes]  # of the examples' bytes
+    keys: list[bytes]  # digests of the examples' bytes
 
 
 def read_support(ask: Any, described: dict[str, str], store: FeatureStore, notes: Notes) -> Found:
@@ -42,6 +42,7 @@ def read_support(ask: Any, described: dict[str, str], store: FeatureStore, notes
     names = [name for (_, name), inside in tree.classes.items() for _ in inside]
     files = [file for inside in tree.classes.values() for file in inside]
     kept: list[int] = []
+    keys: list[bytes] = []
     features = [np.zeros((0, store.dim), np.float32)]
     first: dict[bytes, int] = {}
     why: dict[str, list[str]] = {}  # class -> what was passed over of it
@@ -65,6 +66,7 @@ def read_support(ask: Any, described: dict[str, str], store: FeatureStore, notes
                 if row in chunk.errors:
                     continue
                 kept.append(seen + row)
+                keys.append(chunk.keys[row])
                 inside = _inside(chunk.paths[row], root)
                 notes.add_all(chunk.odd.get(row, ()), inside)
                 before = first.setdefault(chunk.keys[row], seen + row)
@@ -90,7 +92,7 @@ def read_support(ask: Any, described: dict[str, str], store: FeatureStore, notes
         raise InputError(f'{root} holds no class folder with images in it; expected {LAYOUT}')
     return Found(
         [files[i] for i in kept], [names[i] for i in kept], np.concatenate(features), described,
-        frozenset(first),
+        keys,
     )  # fmt: skip
 
 

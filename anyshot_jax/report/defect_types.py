@@ -51,7 +51,7 @@ def count(answers: Array, label: Array, kept: Array) -> np.ndarray:
 
 
 def some_of(right: Array, group: Array, most: int) -> np.ndarray:
-    """Which of [n] queries are shown, wrong ones first.
+    """Picks the queries [n] to show, wrong ones first.
 
     Half of each kind, or more of the one where the other has too few; of as many groups as there
     are.

@@ -74,7 +74,7 @@ def parts(subject: Subject) -> list[Markup]:
 
 
 def choose(score: Array, rng: np.random.Generator) -> list[tuple[int, str]]:
-    """Which of [n] scored images are drawn, and why: the lowest, the highest, DRAWN others."""
+    """Picks the scored images [n] to draw, and says why: the lowest, the highest, DRAWN others."""
     order = np.argsort(score, kind='stable').tolist()
     others = rng.permutation(order[1:-1])[:DRAWN]
     ends = [(order[0], 'lowest'), (order[-1], 'highest')] if len(order) > 1 else [(order[0], '')]

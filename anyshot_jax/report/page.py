@@ -79,7 +79,7 @@ def fields(rows: Iterable[tuple[str, object]]) -> Markup:
 
 
 def details(summary: str, body: object) -> Markup:
-    """What is folded away until it is asked for."""
+    """A part that is folded away until it is asked for."""
     return html(
         '<details><summary>{{ summary }}</summary>{{ body }}</details>', summary=summary, body=body
     )

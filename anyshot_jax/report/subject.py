@@ -1,4 +1,4 @@
-"""What a run's page is about."""
+"""Subject of a run's page."""
 
 from pathlib import Path
 from typing import NamedTuple

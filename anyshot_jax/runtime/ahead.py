@@ -96,6 +96,6 @@ def devices(machine: Machine) -> list[jax.Device]:
 
 
 def shapes(tree: Any, devices: list[jax.Device]) -> Any:
-    """What stands for arrays that lie whole on each of the devices."""
+    """Shapes and dtypes of arrays that lie whole on each of the devices."""
     whole = replicated(devices)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), tree)

@@ -8,14 +8,14 @@ from tqdm.auto import tqdm as any_tqdm
 
 
 def in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this process; its stderr is no terminal, yet a bar moves."""
+    """True in a Jupyter kernel: its stderr is no terminal, yet a bar moves."""
     shell = sys.modules.get('IPython')
     kernel = shell.get_ipython() if shell else None
     return kernel is not None and 'IPKernelApp' in getattr(kernel, 'config', {})
 
 
 def moves() -> bool:
-    """Whether bars are drawn: on a terminal or in a notebook."""
+    """True where bars are drawn: on a terminal or in a notebook."""
     return sys.stderr.isatty() or in_notebook()
 
 

@@ -23,7 +23,7 @@ def count(function: Callable, *args: Any) -> float:
 
 
 def of_jaxpr(jaxpr: Any) -> float:
-    """As `count`, of a program that is traced already."""
+    """`count` of a program that is traced already."""
     total = 0.0
     used = {v for v in jaxpr.outvars if isinstance(v, Var)}
     for eqn in reversed(jaxpr.eqns):

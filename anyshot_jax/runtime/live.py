@@ -20,7 +20,7 @@ def peak(function: Callable, *args: Any) -> int:
 
 
 def of_jaxpr(jaxpr: Any) -> int:
-    """As `peak`, of a program that is traced already."""
+    """`peak` of a program that is traced already."""
     last = {v: len(jaxpr.eqns) for v in jaxpr.outvars if isinstance(v, Var)}
     for i, eqn in reversed(list(enumerate(jaxpr.eqns))):
         for v in eqn.invars:

@@ -54,7 +54,7 @@ class Lock:
 
 
 def is_held(file: Path) -> bool:
-    """Whether another process holds this lock."""
+    """True if another process holds this lock."""
     if not file.exists():
         return False
     try:

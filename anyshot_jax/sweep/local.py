@@ -117,7 +117,7 @@ def run(trials: Sequence[Trial], jobs: int, ended: Callable[[Trial, str], None])
 
 
 def _busy(trial: Trial) -> bool:
-    """Whether another process runs one of its runs."""
+    """True if another process runs one of its runs."""
     return any(is_held(lock) for run in trial.runs for lock in run.locks)
 
 

@@ -20,7 +20,7 @@ from anyshot_jax.config import config_hash
 from anyshot_jax.storage import files
 from anyshot_jax.sweep import recipes
 from anyshot_jax.training import checks
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, nearest
 
 Setting = dict[str, Any]  # field -> value
 RANGES = ('uniform', 'loguniform')
@@ -120,7 +120,7 @@ def load(path: Path) -> Sweep:
     known = [f for f in Sweep._fields if f != 'name']
     for name in given:
         if name not in known:
-            hint = configs.nearest(name.upper(), [k.upper() for k in known])
+            hint = nearest(name.upper(), [k.upper() for k in known])
             raise InputError(f'{path}: unknown constant {name.upper()}{hint}')
     for name in ('config', 'fields'):
         if not given.get(name):
@@ -134,7 +134,7 @@ def load(path: Path) -> Sweep:
 def _wrong(sweep: Sweep) -> Iterator[str]:
     """Faults of the file, before any config is read."""
     if sweep.search not in SEARCHES:
-        yield f'SEARCH={sweep.search!r}{configs.nearest(str(sweep.search), SEARCHES)}'
+        yield f'SEARCH={sweep.search!r}{nearest(str(sweep.search), SEARCHES)}'
     if sweep.mode not in ('max', 'min'):
         yield f'MODE={sweep.mode!r} must be max or min'
     if not isinstance(sweep.fields, dict):
@@ -252,7 +252,7 @@ def _check_field(config: ConfigDict, field: str, name: str) -> None:
         if not isinstance(section, ConfigDict):
             raise InputError(f'{name}: {path} has no fields of its own, so no {field}')
         if part not in section:
-            hint = configs.nearest(part, section.keys())
+            hint = nearest(part, section.keys())
             raise InputError(f'{name}: unknown field {path}.{part}{hint}')
         section, path = section[part], f'{path}.{part}'
     if isinstance(section, ConfigDict):

@@ -3,11 +3,10 @@
 import jax
 from ml_collections import ConfigDict
 
-from anyshot_jax import config as configs
 from anyshot_jax.episodes import retrieval
 from anyshot_jax.episodes.episodic import task_name
 from anyshot_jax.training import population
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, nearest
 
 
 def check(config: ConfigDict, *, in_stages: bool) -> None:
@@ -40,7 +39,7 @@ def check(config: ConfigDict, *, in_stages: bool) -> None:
         if value < 0 or value % config.steps_per_call:
             raise InputError(
                 f'config.{name}={value} must be a multiple of '
-                f'config.steps_per_call={config.steps_per_call}'
+                f'config.steps_per_call={config.steps_per_call}, 0 or more'
             )
     if min(config.eval.retrieval_at, default=1) < 1:
         raise InputError(f'config.eval.retrieval_at={config.eval.retrieval_at} must be >= 1')
@@ -50,7 +49,7 @@ def check(config: ConfigDict, *, in_stages: bool) -> None:
         names += retrieval.names(tuple(config.eval.retrieval_at))
     if config.eval.select and config.eval.select not in names:
         raise InputError(
-            f'config.eval.select={config.eval.select!r}{configs.nearest(config.eval.select, names)}'
+            f'config.eval.select={config.eval.select!r}{nearest(config.eval.select, names)}'
         )
     if config.plan and jax.process_count() > 1:
         raise InputError('config.plan=True is for one process: it shows what each will need')

@@ -1,4 +1,4 @@
-"""How many units and members an accelerator is given at once: as many as its memory holds."""
+"""Fits units and members computed at once to an accelerator's memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -81,7 +81,7 @@ def largest(measure: Callable, sizes: dict[str, int], limit: float) -> tuple[dic
 
 
 def devices_line(batch_size: int, devices) -> str:
-    """What is to be said where a batch leaves devices idle, or ''."""
+    """A line to print where a batch leaves devices idle, else ''."""
     there = jax.device_count()
     if len(devices) == there:
         return ''

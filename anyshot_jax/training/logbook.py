@@ -160,7 +160,7 @@ class Logbook:
             self._board.flush()
 
     def _say(self, step: int, kind: str, values: dict) -> None:
-        """Where no bar moves, as in a log file, a line says how far the run is."""
+        """Prints how far the run is where no bar moves, as in a log file."""
         if not moves():
             numbers = ', '.join(f'{k} {v:.4g}' for k, v in values.items() if '/ci95' not in k)
             say(f'step {step} of {self._num_steps}, {kind}: {numbers}')

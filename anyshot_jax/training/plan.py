@@ -180,7 +180,7 @@ def _where_line_ends(points: dict[int, int], free: float, devices: int) -> tuple
 
 
 def bytes_of(tree) -> int:
-    """Of all arrays of a tree, or of what stands for them."""
+    """Bytes of all arrays of a tree, or of their shapes and dtypes."""
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
 

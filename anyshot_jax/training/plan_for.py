@@ -1,4 +1,4 @@
-"""What a run needs on an accelerator that isn't there: --config.plan=True --config.plan_for=v5e."""
+"""Plans a run for an accelerator that isn't there: --config.plan=True --config.plan_for=v5e."""
 
 import jax
 from ml_collections import ConfigDict

@@ -17,11 +17,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
+from anyshot_jax.episodes import optim
 from anyshot_jax.episodes.update import chunk_size
-from anyshot_jax.training.varied import Varied
-from anyshot_jax.types import Array, Data, InputError, Method
+from anyshot_jax.types import Array, Data, InputError, Method, nearest
 
-SECTIONS = ('method', 'optim')  # of the fields that may vary: what a program only computes with
 PHASES = ('init', 'step', 'val', 'test')
 
 
@@ -48,7 +47,6 @@ class Population(NamedTuple):
     keys: Mapping[str, Array]  # of PHASES -> [M]
     values: Mapping[str, Array]  # of the fields that vary -> [M] float32
     chunk: int  # members that are computed at once
-    read: set[str]  # of the fields that vary, those that a program traced so far has used
 
     def init(self, data) -> Any:
         """States [M, ...]."""
@@ -68,17 +66,16 @@ class Population(NamedTuple):
 
     @contextlib.contextmanager
     def told_what_can_not_vary(self):
-        """Turns JAX's error about a varied value that needs to be a plain number into ours."""
+        """Turns JAX's error about a traced value that needs to be a plain number into ours."""
         try:
             yield
-        except (TypeError, ValueError) as e:
-            plain = isinstance(e, jax.errors.JAXTypeError) or Varied.__name__ in str(e)
-            if not self.values or not (plain or '__jax_array__' in str(e)):
+        except jax.errors.JAXTypeError as e:
+            if not self.values:
                 raise
             raise InputError(
-                f'config.vary: the method takes one of {", ".join(self.values)} for a plain number '
-                '(in code of your own: jnp.asarray(config.method.x) before JAX gets it); vary it '
-                'with python -m anyshot_jax.sweep'
+                f'config.vary: the method decides in Python by one of {", ".join(self.values)}: '
+                'take it out of the TRACED of its file, and vary it with python -m '
+                'anyshot_jax.sweep'
             ) from e
 
 
@@ -98,13 +95,10 @@ def build(config: ConfigDict, data: Data) -> Population:
         if setting not in made:
             made[setting] = build_method(member.config(config), data)
     alike = made[()] if not config.vary else None
-    every = {path: tuple(map(float, found)) for path, found in config.vary}
-    read: set[str] = set()
-    varied = lambda values: {p: Varied(v, p, every[p], read) for p, v in values.items()}
     keys = [jax.random.split(jax.random.key(m.seed), len(PHASES)) for m in every_member]
     return Population(
         members=every_member,
-        method=lambda values: alike or build_method(_assigned(config, varied(values)), data),
+        method=lambda values: alike or build_method(_assigned(config, values), data),
         methods=tuple(made[tuple(m.setting.values())] for m in every_member),
         keys=dict(zip(PHASES, jnp.stack(keys, 1), strict=True)),
         values={
@@ -112,7 +106,6 @@ def build(config: ConfigDict, data: Data) -> Population:
             for path, _ in config.vary
         },
         chunk=chunk_size(len(every_member), config.member_chunk),
-        read=read,
     )
 
 
@@ -158,15 +151,30 @@ def members(config: ConfigDict) -> tuple[Member, ...]:
 
 
 def _check_field(config: ConfigDict, path: str, values: tuple[float, ...]) -> None:
-    section, _, name = path.partition('.')
-    fields = config[section] if section in SECTIONS else {}
-    floats = [f'{s}.{k}' for s in SECTIONS for k, v in config[s].items() if isinstance(v, float)]
-    if not isinstance(fields.get(name), float):
+    can = traced(config)
+    if path not in can:
         raise InputError(
-            f'config.vary: {path!r} is no continuous field{configs.nearest(path, floats)}'
+            f'config.vary: {path!r} cannot vary within one program{nearest(path, can)}; '
+            f'these can: {", ".join(can)}; every field can with python -m anyshot_jax.sweep'
+        )
+    if path.removeprefix('optim.') in optim.OFF_AT_0 and 0 in values and len(values) > 1:
+        raise InputError(
+            f'config.vary: {path} = 0 switches it off, which is another program than '
+            f'{max(values):g}; run it on its own'
         )
     if not values or not np.isfinite(values).all() or len(set(values)) < len(values):
         raise InputError(f'config.vary: {path!r} needs finite and different values, got {values}')
+
+
+def traced(config: ConfigDict) -> tuple[str, ...]:
+    """The fields that may vary within one program: TRACED of the method's file and of the rule.
+
+    A program only computes with them; by every other field it may be another one.
+    """
+    method = configs.find('methods', config.method.name)
+    own = getattr(method, 'TRACED', ())
+    rule = optim.TRACED.get(config.optim.name, ())
+    return *(f'method.{name}' for name in own), *(f'optim.{name}' for name in rule)
 
 
 def _assigned(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:

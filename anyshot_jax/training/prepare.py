@@ -10,25 +10,28 @@ from anyshot_jax import config as configs
 from anyshot_jax.config import under
 from anyshot_jax.defects import residual
 from anyshot_jax.encoders import describe, embedding
+from anyshot_jax.episodes import fitting
 from anyshot_jax.episodes.sampling import expand_turns
-from anyshot_jax.types import Array, Data, Dataset, InputError
+from anyshot_jax.training import processes
+from anyshot_jax.types import Array, Data, Dataset, InputError, nearest
 
 
 class Step(NamedTuple):
-    """What is done to the data if its field is set."""
+    """Preparation of the data that a field of the config asks for."""
 
     field: str
     function: Callable  # (config, data, exported) -> data
     hides_images: bool  # the report then needs the images beside the items
 
 
-def load(config: ConfigDict, exported: Mapping | None) -> tuple[Data, dict[str, Array]]:
+def load(config: ConfigDict, exported: Mapping | None) -> tuple[ConfigDict, Data, dict[str, Array]]:
     """The data of a run, on the host.
 
     Args:
       exported: stage -> what it exported, of the earlier stages.
     Returns:
-      The data, and what `report.write` shows in place of features: images of the items.
+      The config, its tasks fitted to the data if it says so; the data; and what `report.write`
+      shows in place of features: images of the items.
     Raises:
       InputError: it can't be loaded, or not be made into what the config asks for.
     """
@@ -46,11 +49,15 @@ def load(config: ConfigDict, exported: Mapping | None) -> tuple[Data, dict[str, 
         shown = {to: expand_turns(data.roles[r]).x for to, r in roles.items() if r in data.roles}
     for step in steps:
         data = step.function(config, data, exported)
-    return dataclasses.replace(data, stages=exported or {}), shown
+    if config.fit_tasks:
+        config, line = fitting.that_fit(config, data)
+        if line:
+            processes.say(line)
+    return config, dataclasses.replace(data, stages=exported or {}), shown
 
 
 def load_roles(config: ConfigDict) -> Data:
-    """What the loader gives.
+    """Loads the data of a config.
 
     Raises:
       InputError: as the loader, or one of the user's own breaks its contract.
@@ -81,7 +88,7 @@ def _value(config: ConfigDict, field: str):
 def _with_features(data, stage: str, exported):
     """The same classes, each role's items replaced by the features a stage exported for them."""
     if stage not in (exported or {}):
-        hint = configs.nearest(stage, exported or ())
+        hint = nearest(stage, exported or ())
         raise InputError(f'config.features_from={stage!r} is no earlier stage{hint}')
     return Data(
         {

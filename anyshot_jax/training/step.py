@@ -45,15 +45,44 @@ def make_population_step(
 
     def call(states, data):
         with population.told_what_can_not_vary():
-            result = step(states, data, drawn)
-        if unread := set(population.values) - population.read:
-            raise InputError(
-                f'config.vary: {", ".join(sorted(unread))} makes no difference, for nothing in '
-                'this run uses it'
-            )
-        return result
+            return step(states, data, drawn)
 
     return call
+
+
+def check_used(population: Population, states, data) -> None:
+    """Refuses a field of the method that is to vary, but that neither its init nor its step reads.
+
+    Raises:
+      InputError: names it.
+    """
+    state, key = jax.tree.map(lambda a: a[0], (states, population.keys['step']))
+    units = jnp.zeros(1, jnp.int32)
+
+    def init(values, state, data):
+        return population.method(values).init(key, data)
+
+    def step(values, state, data):
+        return _steps(population.method(values), state, data, key, units, 1)
+
+    unread = {path for path in population.values if path.startswith('method.')}
+    for function in init, step:
+        if unread:
+            with population.told_what_can_not_vary():
+                values = {path: v[0] for path, v in population.values.items()}
+                unread -= _reads(function, values, state, data)
+    if unread:
+        raise InputError(
+            f'config.vary: {", ".join(sorted(unread))} is not used by this run, so varying it has '
+            'no effect'
+        )
+
+
+def _reads(function: Callable, values: dict, *args) -> set[str]:
+    """The names of those values that any operation of function(values, *args) takes."""
+    jaxpr = jax.make_jaxpr(function, axis_env=[(AXIS, 1)])(values, *args).jaxpr
+    taken = {id(v) for equation in jaxpr.eqns for v in equation.invars}
+    return {name for name, v in zip(sorted(values), jaxpr.invars, strict=False) if id(v) in taken}
 
 
 def _steps(method, state, data, key, units, count):

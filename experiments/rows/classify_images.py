@@ -49,7 +49,7 @@ def interval(values) -> str:
 
 
 def said(name: str, lines) -> str:
-    """What else was measured of a set, in a sentence or two."""
+    """A sentence or two on what else was measured of a set."""
     of = {x['what']: x for x in lines if x['set'] == name}
     found = []
     if x := of.get('5 a class, words of a quarter'):

@@ -87,7 +87,7 @@ def cell(values) -> str:
 
 
 def recovered(values) -> str:
-    """By the means: (method - CE) / (oracle - CE)."""
+    """Share of the gap that is closed, by the means: (method - CE) / (oracle - CE)."""
     mean = lambda stage: statistics.mean(v[stage]['accuracy'] for v in values)
     gap = mean('oracle') - mean('ce')
     return f'{100 * (mean("classify") - mean("ce")) / gap:.0f}' if gap > 0 else tables.NO_VALUE

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from anyshot_jax.data.readers import copies, kinds
+from anyshot_jax.data.readers import copies
 from anyshot_jax.data.readers.images import (
     SUFFIXES,
     NotAnImage,
@@ -23,6 +23,7 @@ from anyshot_jax.types import Array, InputError
 
 Classes = Mapping[tuple[str, str], list[Path]]  # (role or '', class) -> its files
 CUT, COPY = 'images of which the centred square is all that is seen', 'copies within a class'
+SHOWN = ", unless config.data.crop='auto'"
 NEAR = 'images nearly alike in different roles'
 
 
@@ -77,7 +78,7 @@ def read_classes(
             x[len(label)], odd, digest, tiny, (width, height) = found
             notes.add_all(odd, name)
             if reading.crop == 'centre' and is_long((width, height)):
-                notes.add(CUT, name)
+                notes.add(CUT + SHOWN * ('crop' in config), name)
             before, other = first.setdefault(digest, (file, c))
             if other != c and refuse_copies:
                 raise InputError(
@@ -121,7 +122,4 @@ def _passed_over(file: Path, name: str, error: InputError, on_error: str, notes:
 
 def why_not(name: str, error: InputError) -> str:
     """The kind of an image that is whole but not read, and what to do."""
-    what = kinds.BY_SUFFIX.get(Path(name).suffix.lower(), '')
-    if 'max_pixels' in str(error):
-        return 'images larger than max_pixels'
-    return f'{Path(name).suffix.lower() or "other"} files not read, {what or "convert them"}'
+    return 'images larger than max_pixels' if 'max_pixels' in str(error) else of_suffix(name)

@@ -49,7 +49,7 @@ PAGES = 'files of several images, of which the first counts'
 
 
 class Reading(NamedTuple):
-    """How images are read."""
+    """Settings for reading images."""
 
     crop: str = 'auto'  # auto | whole | centre | tiles, see `pixels.fit`
     span: tuple[float, ...] = ()  # the values of 16 bits and floats that become 0 and 255
@@ -75,6 +75,14 @@ def file_content(path: Path) -> bytes:
     """
     check_size(path, path.stat().st_size)
     return read_whole(path, MAX_FILE)
+
+
+def span_of(text: str) -> tuple[float, ...]:
+    """(low, high) of 'LOW,HIGH', as --range has it; () of ''."""
+    try:
+        return tuple(float(v) for v in text.split(',')) if text else ()
+    except ValueError:
+        raise InputError(f'--range={text}: need two numbers, as --range=0,4095') from None
 
 
 def check_size(path: Path, size: int) -> None:

@@ -42,7 +42,7 @@ HEIC_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'
 
 
 def unread_kind(name: str, head: bytes = b'') -> str:
-    """What the image is and what to do, by its first bytes or its suffix; '' of other files."""
+    """Names the kind of image and what to do, by first bytes or suffix; '' for other files."""
     if head[4:8] == b'ftyp' and head[8:12] in HEIC_BRANDS:
         return HEIC
     if head[128:132] == b'DICM':
@@ -55,5 +55,5 @@ def unread_kind(name: str, head: bytes = b'') -> str:
 
 
 def has_unread_suffix(name: str) -> bool:
-    """Whether a file of that name would be such an image."""
+    """True if a file of that name would be such an image."""
     return PurePath(name).suffix.lower() in BY_SUFFIX

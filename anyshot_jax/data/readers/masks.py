@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from anyshot_jax.data.readers.images import NotRead, decoding
 from anyshot_jax.types import Array, InputError
@@ -76,20 +76,25 @@ def _of_array(path: Path, max_pixels: int) -> Array:
 
 def _of_image(path: Path, max_pixels: int) -> Array:
     with path.open('rb') as f, decoding(f, max_pixels, f'the mask {path}') as image:
-        lossy = image.format in LOSSY
-        image = ImageOps.exif_transpose(image)
-        if 'transparency' in image.info or image.has_transparency_data:
-            drawn = np.asarray(image.convert('RGBA'))
-            if (drawn[..., 3] == 0).any():
-                shown, coloured = drawn[..., 3] > 0, drawn[..., :3].any(-1)
-                return shown & coloured if (shown & coloured).any() else shown
-        if image.mode == 'P':
-            index, colour = np.asarray(image), np.asarray(image.convert('RGB')).any(-1)
-            return colour if not colour.all() else index != 0
-        if image.mode in ('L', 'I', 'F', '1') or image.mode.startswith('I;'):
-            grey = np.asarray(image)
-        else:
-            grey = np.asarray(image.convert('RGB')).max(-1)
+        return shown(image)
+
+
+def shown(image: Image.Image) -> Array:
+    """[H, W] bool, True where a mask that is open as an image shows a defect."""
+    lossy = image.format in LOSSY
+    image = ImageOps.exif_transpose(image)
+    if 'transparency' in image.info or image.has_transparency_data:
+        drawn = np.asarray(image.convert('RGBA'))
+        if (drawn[..., 3] == 0).any():
+            visible, coloured = drawn[..., 3] > 0, drawn[..., :3].any(-1)
+            return visible & coloured if (visible & coloured).any() else visible
+    if image.mode == 'P':
+        index, colour = np.asarray(image), np.asarray(image.convert('RGB')).any(-1)
+        return colour if not colour.all() else index != 0
+    if image.mode in ('L', 'I', 'F', '1') or image.mode.startswith('I;'):
+        grey = np.asarray(image)
+    else:
+        grey = np.asarray(image.convert('RGB')).max(-1)
     grey = grey.astype(np.uint8) if grey.dtype == bool else grey
     if lossy or (grey != 0).all():
         return grey > grey.max() // 2 if grey.max() > 0 else grey != 0
@@ -115,7 +120,7 @@ def match(images: Iterable[str], masks: Iterable[str]) -> tuple[dict[str, list[s
 
 
 def _names(mask: str) -> Iterable[str]:
-    """What the image of a mask may be called, the likeliest first."""
+    """Names that the image of a mask may have, the likeliest first."""
     folder, _, name = mask.casefold().rpartition('/')
     inside = f'{folder}/' if folder else ''
     yield inside + name

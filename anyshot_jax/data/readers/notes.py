@@ -1,7 +1,9 @@
-"""What was passed over or looks odd of the files that were read, counted for a closing line."""
+"""Counts of files that were passed over or look odd, for a closing line."""
 
 import threading
 from collections.abc import Iterable
+
+from anyshot_jax.data.readers.kinds import BY_SUFFIX
 
 SHOWN = 3  # names beside a count
 KEPT = 64
@@ -66,7 +68,8 @@ def _printable(name: str) -> str:
 
 
 def of_suffix(name: str) -> str:
-    """The kind of a file that is not read, by its suffix."""
+    """The kind of a file that is not read, by its suffix, and what to do with an image."""
     stem, dot, suffix = name.rpartition('.')
     kind = f'.{suffix.lower()}' if dot and stem and len(suffix) <= 10 else 'other'
-    return f'{kind} files not read'
+    what = BY_SUFFIX.get(kind, '')
+    return f'{kind} files not read' + (f', {what}' if what else '')

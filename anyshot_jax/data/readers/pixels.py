@@ -186,12 +186,12 @@ def fit(image: Image.Image, size: int, crop: str = 'centre') -> Any:
 
 
 def is_long(size: tuple[int, int]) -> bool:
-    """Whether a centred square would leave out more than a quarter of an image."""
+    """True if a centred square would leave out more than a quarter of an image."""
     return max(size) > SQUARISH * min(size)
 
 
 def seen(size: tuple[int, int], crop: str) -> str:
-    """What `crop` comes to for an image of that width and height: whole or centre."""
+    """Resolves `crop` for an image of that width and height: whole or centre."""
     if crop != 'auto':
         return 'centre' if crop == 'centre' else 'whole'
     return 'whole' if is_long(size) else 'centre'

@@ -1,4 +1,4 @@
-"""What people hand over as an image: a path, a file's bytes, an open or uploaded file, a PIL image,
+"""Images as people hand them over: a path, a file's bytes, an open or uploaded file, a PIL image,
 an array or a tensor.
 
 Arrays are RGB (not OpenCV's BGR): [H, W], [H, W, 1], [H, W, 3], [H, W, 4] with alpha, or with the
@@ -23,7 +23,7 @@ CHANNELS = (1, 3, 4)
 
 
 def is_image(item: Any) -> bool:
-    """Whether an item is an image rather than a vector of numbers."""
+    """True if an item is an image rather than a vector of numbers."""
     if isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)):
         return True
     if _file_of(item) is not None:
@@ -48,7 +48,7 @@ def array_of(item: Any) -> Array | None:
 
 
 def name_of(item: Any, row: int) -> str:
-    """What messages and answers call it: its path or file name, or its row."""
+    """Name of an item in messages and answers: its path or file name, or its row."""
     if isinstance(item, (str, os.PathLike)):
         return str(item)
     name = getattr(item, 'filename', None) or getattr(item, 'name', None)

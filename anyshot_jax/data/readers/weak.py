@@ -1,4 +1,4 @@
-"""Which images are base, web and test: folders, or the official lists of three data sets.
+"""Base, web and test images: folders, or the official lists of three data sets.
 
 The splits are those of the SimTrans paper: Chen, Niu, Liu, Zhang, "Weak-shot fine-grained
 classification via similarity transfer", NeurIPS 2021. None of these sets was at hand: the readers

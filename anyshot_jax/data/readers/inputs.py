@@ -1,4 +1,4 @@
-"""What `fit`, `predict` and their kin are handed: images of any kind, or feature vectors.
+"""Inputs of `fit`, `predict` and their kin: images of any kind, or feature vectors.
 
 One image is a list of one. Of arrays, [N, H, W], [N, H, W, C] and [N, C, H, W] are N images and
 [H, W, C] is one, C of 1, 3 (RGB) or 4; a tensor [3, H, W] is one, too. Numbers in one or two
@@ -72,7 +72,7 @@ def rows_of(X: Any) -> Any:
 
 
 def is_folder(X: Any) -> bool:
-    """Whether X names a folder of class folders."""
+    """True if X names a folder of class folders."""
     return isinstance(X, (str, os.PathLike)) and _is_folder(Path(os.fsdecode(X)))
 
 
