@@ -206,9 +206,9 @@ def litter(folder: Path, clean: set[str]) -> list[str]:
 def attack(name: str, target: Target, count: int, rng: np.random.Generator, root: Path) -> dict:
     """`count` signals, one to five in a row before each last start; what came of them."""
     root.mkdir(parents=True)
-    for first in ('cold', 'whole'):  # programs are compiled in the first
+    for once in ('cold', 'whole'):  # programs are compiled in the first
         begun = time.monotonic()
-        process = start(target, root / first)
+        process = start(target, root / once)
         _, said = process.communicate()
         if process.returncode:
             sys.exit(f'{name}: {said}')

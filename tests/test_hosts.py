@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -151,6 +152,46 @@ def test_nobody_answers(monkeypatch):
         address = f'127.0.0.1:{s.getsockname()[1]}'
         with pytest.raises(InputError, match=f'answers at --coordinator={address}'):
             processes.join(address, 2, 1)
+
+
+JOIN = """
+import sys
+from anyshot_jax.training import processes
+processes.join(sys.argv[1], 2, int(sys.argv[2]))
+print('joined', flush=True)
+sys.stdin.read()
+"""
+
+
+def listening(port):
+    """Addresses, as Linux writes them, at which this machine listens on a port."""
+    lines = [
+        line.split()
+        for name in ('tcp', 'tcp6')
+        for line in Path(f'/proc/net/{name}').read_text().splitlines()[1:]
+    ]
+    ends = [(*line[1].split(':'), line[3]) for line in lines]
+    return [address for address, at, state in ends if state == '0A' and int(at, 16) == port]
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='what listens is read from /proc')
+def test_the_coordinator_listens_nowhere_else():
+    with socket.socket() as s:
+        s.bind(('127.0.0.2', 0))
+        port = s.getsockname()[1]
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+    call = [sys.executable, '-c', JOIN, f'127.0.0.2:{port}']
+    both = [subprocess.Popen([*call, str(i)], **pipes) for i in (0, 1)]
+    try:
+        assert [p.stdout.readline() for p in both] == ['joined\n'] * 2
+        [address] = listening(port)
+        assert address in ('0200007F', f'{"FFFF0000":0>24}0200007F')  # the second: ::ffff:127.0.0.2
+    finally:
+        for p in both:  # each waits for the other's end
+            p.stdin.close()
+        for p in both:
+            p.wait(60)
+            p.stdout.close()
 
 
 def test_alone_nothing_changes(monkeypatch):
