@@ -8,7 +8,7 @@ __all__ = ['AnomalyDetector', 'AnyShotClassifier', 'TrainedClassifier', '__versi
 
 
 def load(workdir: str | Path) -> Any:
-    """Reads a run back as a `training.workdir.TrainedRun`: config, params, embed, predict, ...
+    """Reads a run back as a `training.trained_run.TrainedRun`: config, params, embed, predict, ...
 
     The data are loaded again. A run with a method, net or loader of your own: import those first.
 
@@ -16,7 +16,8 @@ def load(workdir: str | Path) -> Any:
       InputError: there is no run in that folder, or its config names code that is not imported.
     """
     from anyshot_jax.storage.folders import user_path
-    from anyshot_jax.training.workdir import TrainedRun, read_config
+    from anyshot_jax.training.trained_run import TrainedRun
+    from anyshot_jax.training.workdir import read_config
 
     run = TrainedRun(user_path(str(workdir)) if '://' not in str(workdir) else workdir)
     read_config(run.workdir)

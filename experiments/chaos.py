@@ -1,14 +1,16 @@
 """Ends commands at random moments and starts them again: python experiments/chaos.py [--count=50]
 
-TERM, INT and KILL hit `main` (one device, two, a population), `predict` with its feature store,
-and a sweep. After the last start every result has to be that of a call that nobody ended, bit by
-bit, and no file may be left but named temporaries. A kill of a sweep has to end its trials.
-Prints a table; exit code 1 if anything differs. CPU; needs the extra `app` for predict.
+TERM, INT and KILL hit `main` (one device, two, a population), a sweep (one device, two), `predict`,
+and the writer of its feature store. After the last start every result has to be that of a call that
+nobody ended, bit by bit, and no file may be left but named temporaries. A kill of a sweep has to
+end its trials. Writes results/interrupted.jsonl, a line a target; exit code 1 if anything differs.
+CPU; predict needs the extra `app`.
 """
 
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
 import signal
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import tables
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,22 +48,45 @@ def get_config(arg=''):
 """
 
 
+# Many small shards, so that most signals hit one that is being written.
+STORE = """
+import sys
+from pathlib import Path
+import numpy as np
+from anyshot_jax.classify import feature_store
+from anyshot_jax.data.readers.images import read_image
+
+feature_store.CHUNK = 2
+read = lambda content, name, odd: read_image(content, 8, 3, 10_000, name)
+embed = lambda x: x.astype(np.float32).reshape(len(x), -1)
+store = feature_store.FeatureStore('pixels', 'ab', 192, read, embed)
+paths = sorted(Path(sys.argv[1]).iterdir())
+found = [c.features for c in store.chunks(paths)]
+np.save(sys.argv[2], np.concatenate(found))
+"""
+
+
 class Target(NamedTuple):
     """A command that writes into a folder, and what of it has to be the same."""
 
-    command: Callable[[Path], list[str]]
+    share: float  # of the signals that each command gets
+    command: Callable[[Path], list[str]]  # the arguments of Python
     outcome: Callable[[Path], object]
     env: dict[str, str] = {}  # noqa: RUF012 (never changed)
 
 
-def main_job(*flags: str, devices: int = 1) -> Target:
+def devices(number: int) -> dict[str, str]:
+    return {'XLA_FLAGS': f'--xla_force_host_platform_device_count={number}'}
+
+
+def main_job(*flags: str, on: int = 1) -> Target:
     def command(folder: Path) -> list[str]:
         recipe = folder.parent / 'recipe.py'
         recipe.write_text(RECIPE)
-        return ['anyshot_jax.main', f'--config={recipe}', *flags, f'--workdir={folder / "run"}']
+        job = ['-m', 'anyshot_jax.main', f'--config={recipe}', *flags]
+        return [*job, f'--workdir={folder / "run"}']
 
-    xla = f'--xla_force_host_platform_device_count={devices}'
-    return Target(command, lambda folder: run_outcome(folder / 'run'), {'XLA_FLAGS': xla})
+    return Target(1 / 3, command, lambda folder: run_outcome(folder / 'run'), devices(on))
 
 
 def run_outcome(workdir: Path) -> object:
@@ -75,46 +101,64 @@ def run_outcome(workdir: Path) -> object:
     return result['values'], digests, losses
 
 
+def images_in(folder: Path) -> Path:
+    """A folder of images, the same at each call."""
+    images = folder / 'images'
+    if not images.exists():
+        rng = np.random.default_rng(0)
+        for i in range(IMAGES + 6):
+            path = images / ('query' if i >= 6 else f'support/{"ab"[i % 2]}') / f'{i}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            x = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8) // (1 + i % 2)
+            Image.fromarray(x).save(path)
+    return images
+
+
 def predict_job() -> Target:
     def command(folder: Path) -> list[str]:
-        images = folder.parent / 'images'
-        if not images.exists():
-            rng = np.random.default_rng(0)
-            for i in range(IMAGES + 6):
-                path = images / ('query' if i >= 6 else f'support/{"ab"[i % 2]}') / f'{i}.png'
-                path.parent.mkdir(parents=True, exist_ok=True)
-                x = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8) // (1 + i % 2)
-                Image.fromarray(x).save(path)
+        images = images_in(folder.parent)
         flags = [f'--support={images / "support"}', f'--query={images / "query"}']
-        return ['anyshot_jax.predict', *flags, f'--out={folder / "out"}']
+        return ['-m', 'anyshot_jax.predict', *flags, f'--out={folder / "out"}']
 
-    def outcome(folder: Path) -> object:
-        return hashlib.sha256((folder / 'out' / 'predictions.csv').read_bytes()).hexdigest()
-
-    return Target(command, outcome)
+    return Target(1, command, lambda folder: digest(folder / 'out' / 'predictions.csv'))
 
 
-def sweep_job() -> Target:
+def store_job() -> Target:
+    def command(folder: Path) -> list[str]:
+        query = images_in(folder.parent) / 'query'
+        return ['-c', STORE, str(query), str(folder / 'features.npy')]
+
+    return Target(1, command, lambda folder: digest(folder / 'features.npy'))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def sweep_job(on: int = 1) -> Target:
     def command(folder: Path) -> list[str]:
         recipe, file = folder.parent / 'recipe.py', folder.parent / 'sweep.py'
         recipe.write_text(RECIPE)
         fields = "{'optim.learning_rate': (0.01, 0.1)}"
         file.write_text(f'CONFIG = {str(recipe)!r}\nFIELDS = {fields}\n')
-        return ['anyshot_jax.sweep', str(file), f'--workdir={folder / "sweep"}', '--jobs=1']
+        flags = [f'--workdir={folder / "sweep"}', '--jobs=1']
+        return ['-m', 'anyshot_jax.sweep', str(file), *flags]
 
     def outcome(folder: Path) -> object:
         trials = sorted((folder / 'sweep' / 'trials').iterdir())
         return {t.name: run_outcome(t) for t in trials if not LEFT.search(t.name)}
 
-    return Target(command, outcome)
+    return Target(1 / 2, command, outcome, devices(on))
 
 
 TARGETS = {
+    'sweep': sweep_job(),
+    'sweep, 2 devices': sweep_job(on=2),
     'main': main_job(),
-    'main, 2 devices': main_job(devices=2),
+    'main, 2 devices': main_job(on=2),
     'main, population': main_job('--config.num_seeds=2'),
     'predict': predict_job(),
-    'sweep': sweep_job(),
+    'feature store': store_job(),
 }
 
 
@@ -130,7 +174,7 @@ def start(target: Target, folder: Path) -> subprocess.Popen:
         **target.env,
     }
     return subprocess.Popen(
-        [sys.executable, '-m', *target.command(folder)], env=env, cwd=folder,
+        [sys.executable, *target.command(folder)], env=env, cwd=folder,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -160,14 +204,15 @@ def litter(folder: Path, clean: set[str]) -> list[str]:
 
 
 def attack(name: str, target: Target, count: int, rng: np.random.Generator, root: Path) -> dict:
-    """`count` signals, one to three in a row before each last start; what came of them."""
+    """`count` signals, one to five in a row before each last start; what came of them."""
     root.mkdir(parents=True)
-    begun = time.monotonic()
-    first = start(target, root / 'whole')
-    _, said = first.communicate()
-    if first.returncode:
-        sys.exit(f'{name}: {said}')
-    cold = time.monotonic() - begun
+    for first in ('cold', 'whole'):  # programs are compiled in the first
+        begun = time.monotonic()
+        process = start(target, root / first)
+        _, said = process.communicate()
+        if process.returncode:
+            sys.exit(f'{name}: {said}')
+    seconds = time.monotonic() - begun
     wanted = target.outcome(root / 'whole')
     clean = {str(p.relative_to(root / 'whole')) for p in (root / 'whole').rglob('*')}
     sent: dict[str, int] = {s.name: 0 for s in SIGNALS}
@@ -175,9 +220,9 @@ def attack(name: str, target: Target, count: int, rng: np.random.Generator, root
     over, number = 0, 0
     while sum(sent.values()) < count:
         folder, number = root / str(number), number + 1
-        for _ in range(min(int(rng.integers(1, 4)), count - sum(sent.values()))):
+        for _ in range(min(int(rng.integers(1, 6)), count - sum(sent.values()))):
             process = start(target, folder)
-            time.sleep(float(rng.uniform(0, cold)))
+            time.sleep(float(rng.uniform(0, seconds)))
             kind = SIGNALS[rng.integers(len(SIGNALS))]
             over += process.poll() is not None
             process.send_signal(kind)
@@ -203,22 +248,26 @@ def attack(name: str, target: Target, count: int, rng: np.random.Generator, root
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
-    parser.add_argument('--count', type=int, default=50, help='signals to each target')
+    parser.add_argument('--count', type=int, default=50, help='signals to each command')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', default='', help=f'of {"; ".join(TARGETS)}, with ; between')
+    parser.add_argument('--out', type=Path, default=ROOT / 'experiments/results/interrupted.jsonl')
     args = parser.parse_args()
     chosen = {k: t for k, t in TARGETS.items() if not args.only or k in args.only.split(';')}
-    print('| target | TERM | INT | KILL | after its end | same in the end | wrong |')
-    print('| --- | --- | --- | --- | --- | --- | --- |')
+    lines = [x for x in tables.read_lines(args.out) if x['target'] not in chosen]
     failed: list[str] = []
+    # Where a shell has it ignored, in its background, so would the commands.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as scratch:
         for i, (name, target) in enumerate(chosen.items()):
             rng = np.random.default_rng([args.seed, i])
-            found = attack(name, target, args.count, rng, Path(scratch) / str(i))
-            cells = [name, *found['sent'].values(), found['over']]
-            cells += [f'{found["folders"]} folders', len(found['wrong'])]
-            print('| ' + ' | '.join(map(str, cells)) + ' |', flush=True)
-            failed += [f'{name}: {text}' for text in found['wrong']]
+            count = math.ceil(args.count * target.share)
+            found = attack(name, target, count, rng, Path(scratch) / str(i))
+            failed += [f'{name}: {text}' for text in found.pop('wrong')]
+            if not failed:
+                lines.append({'target': name, **found, 'seed': args.seed})
+                tables.write_lines(args.out, lines)
+            print(name, found, failed, flush=True)
     if failed:
         sys.exit('\n'.join(failed))
 

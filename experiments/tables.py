@@ -25,7 +25,7 @@ from anyshot_jax.config import NOT_HASHED, config_hash
 from anyshot_jax.storage import files
 from anyshot_jax.sweep.recipes import load_config, load_module
 from anyshot_jax.training.intervals import interval_over_seeds
-from anyshot_jax.types import ACCURACY, InputError, Measure
+from anyshot_jax.types import ACCURACY, InputError, Measure, nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path('experiments')  # inside a root: tests have roots of their own
@@ -119,9 +119,7 @@ def check_lines(name: str, lines: list[Line], rows: Sequence[Row], root: Path = 
         where = f'{name}.jsonl:{number} ({line.get("row")}, seed {line.get("seed")})'
         row = by_name.get(line.get('row', ''))
         if row is None:
-            raise InputError(
-                f'{where}: no such row{configs.nearest(str(line.get("row")), by_name)}'
-            )
+            raise InputError(f'{where}: no such row{nearest(str(line.get("row")), by_name)}')
         if (line['row'], line['seed']) in seen:
             raise InputError(f'{where}: this row and seed stands there twice')
         seen.add((line['row'], line['seed']))

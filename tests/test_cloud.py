@@ -19,6 +19,7 @@ def get_config(arg=''):
     config = defaults('protonet' if arg else 'knn', 'synthetic', 'mlp' if arg else '')
     config.data.update({'kind': 'features', 'dim': 6, 'per_class': (6, 9)})
     config.update({'num_steps': 40 if arg else 0, 'steps_per_call': 2, 'batch_size': 2})
+    config.train.update({'ways': 3, 'queries': 2} if arg else {})
     config.update({'log_every': 10, 'eval_every': 20, 'save_every': 20})
     config.eval.update({'tasks': ((3, 1),), 'queries': 3, 'episodes': 20, 'val_episodes': 10})
     return config
@@ -44,12 +45,17 @@ def s3():
         'AWS_EC2_METADATA_DISABLED': 'true', 'FSSPEC_S3_ENDPOINT_URL': at,
     }  # fmt: skip
     with server:
-        while socket.socket().connect_ex(('127.0.0.1', port)):
+        while not answers(port):
             assert time.monotonic() < until and server.poll() is None
             time.sleep(0.2)
         python(env, '-c', 'import fsspec; fsspec.filesystem("s3").mkdir("bucket")')
         yield env
         server.kill()
+
+
+def answers(port):
+    with socket.socket() as s:
+        return not s.connect_ex(('127.0.0.1', port))
 
 
 def python(env, *args):

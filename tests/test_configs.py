@@ -294,6 +294,13 @@ def test_stages_share_their_seed_and_directory():
     assert (config.a.eval.queries, config.b.eval.queries) == (15, 7)
 
 
+@pytest.mark.parametrize(('name', 'what'), [('test', 'a role of the data'), ('seed', 'a field')])
+def test_a_stage_is_not_called_like_something_else(name, what):
+    stage = configs.defaults('knn', 'synthetic')
+    with pytest.raises(InputError, match=f'a stage cannot be called {name!r}, which is {what}'):
+        configs.in_stages(**{name: stage})
+
+
 def test_defaults_name_the_nearest():
     for args, hint in [
         (

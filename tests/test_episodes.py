@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes import drawable, sampling
 from anyshot_jax.types import Data, Episode, InputError, from_arrays
 
 SIZE = 3  # of the images
@@ -173,7 +173,7 @@ def check(counts=(5, 6, 7), role='train', turns=1, shape=(2,), **size):
     names = tuple(f'class {c}' for c in range(len(counts)))
     label = np.repeat(np.arange(len(counts)), counts)
     data = Data({'train': from_arrays(x, label, names, turns=turns)})
-    sampling.check(data, role, **{'ways': 2, 'shots': 1, 'queries': 4, **size})
+    drawable.check(data, role, **{'ways': 2, 'shots': 1, 'queries': 4, **size})
 
 
 def test_check_lets_pass_what_can_be_drawn():

@@ -52,7 +52,7 @@ def test_tasks_that_fit(counts, num_steps, train, tasks, queries):
 
 
 def test_a_run_whose_tasks_fit(tmp_path, capsys):
-    """Values are those of the same tasks asked for; it goes on as finished, and can be read."""
+    """The values of the same tasks asked for; it can be run again, and read."""
     config = configs.defaults('knn', 'synthetic')
     config.data.update(
         {'kind': 'features', 'dim': 6, 'num_classes': (3, 3, 4), 'per_class': (9, 9)}

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 
 from anyshot_jax import config as configs
 from anyshot_jax.data.readers.one_shot_runs import load_runs
-from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes import drawable, sampling
 from anyshot_jax.episodes.episodic import episodic
 from anyshot_jax.methods.hausdorff import modified_hausdorff
 from anyshot_jax.nets.koch import Koch
@@ -190,7 +190,7 @@ def test_tasks_stay_within_an_alphabet_and_turn_as_a_whole(turns):
 def test_what_can_not_be_drawn_within_is_said(fields, message):
     size = {'ways': 3, 'shots': 1, 'queries': 1, 'within': 'alphabet', **fields}
     with pytest.raises(InputError, match=message):
-        sampling.check(Data({'train': alphabets()}), 'train', **size)
+        drawable.check(Data({'train': alphabets()}), 'train', **size)
 
 
 @pytest.mark.parametrize('shape', [(9, 7), (20, 20), (6, 31)])

@@ -9,8 +9,11 @@ from scipy.special import logsumexp
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
+from anyshot_jax.ops.contrastive import contrastive
 from anyshot_jax.ops.distance import cosine, squared_euclidean
+from anyshot_jax.ops.graph import cosine_graph
 from anyshot_jax.ops.prototype import attention, class_means, nearest_per_class
+from anyshot_jax.ops.transport import sinkhorn
 
 
 def normal(*shape, seed=0):
@@ -105,3 +108,20 @@ def test_attention_is_that_of_a_loop(counts, seed):
 def test_attention_on_an_absent_class_has_finite_gradients():
     grad = jax.grad(lambda s: attention(s, jnp.array([0, 2]), 3)[:, 0].sum())
     assert np.isfinite(grad(jnp.array([[1.0, 2.0]]))).all()
+
+
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda: class_means(np.ones((4, 2)), np.zeros((4, 1), int), 2),
+        lambda: nearest_per_class(np.ones((3, 4)), np.zeros(3, int), 2),
+        lambda: attention(np.ones((3, 4)), np.zeros(3, int), 2),
+        lambda: sinkhorn(np.ones((3, 2)), np.ones((3, 1)), np.ones(2)),
+        lambda: contrastive(np.ones((3, 3)), np.ones((3, 1), bool), 0.5),
+        lambda: cosine_graph(np.ones((1, 3)), neighbours=1, power=1, self_weight=1.0),
+    ],
+    ids=['class_means', 'nearest', 'attention', 'sinkhorn', 'contrastive', 'graph'],
+)
+def test_shapes_that_would_be_broadcast_are_refused(call):
+    with pytest.raises(AssertionError, match=r'shape'):
+        call()

@@ -15,7 +15,7 @@ from scipy import stats
 
 from anyshot_jax import config as configs
 from anyshot_jax import methods
-from anyshot_jax.training import checkpoint, intervals, loop, population, result
+from anyshot_jax.training import checkpoint, chunks, intervals, loop, population, result
 from anyshot_jax.training.progress import Progress
 from anyshot_jax.types import InputError
 
@@ -163,13 +163,13 @@ def test_what_was_best_goes_only_when_the_new_is_whole(tmp_path, monkeypatch):
     progress = Progress.resumed(2, 1, {})
     state = lambda a, b: {'w': jnp.array([a, b])}
     with contextlib.closing(checkpoint.open_manager(tmp_path, keep=1)) as best:
-        loop._keep(best, 2, state(1.0, 1.0), np.array([True, True]), progress)
-        loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), progress)
+        chunks.keep_best(best, 2, state(1.0, 1.0), np.array([True, True]), progress)
+        chunks.keep_best(best, 6, state(5.0, 7.0), np.array([False, True]), progress)
         with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
             m.setattr(best, 'save', lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-            loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), progress)
+            chunks.keep_best(best, 6, state(5.0, 7.0), np.array([False, True]), progress)
         assert checkpoint.restore_or_init(best, state(0.0, 0.0))[0]['w'].tolist() == [1.0, 7.0]
-        loop._keep(best, 6, state(5.0, 7.0), np.array([False, True]), progress)
+        chunks.keep_best(best, 6, state(5.0, 7.0), np.array([False, True]), progress)
         assert checkpoint.restore_or_init(best, state(0.0, 0.0))[0]['w'].tolist() == [1.0, 7.0]
 
 

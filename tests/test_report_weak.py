@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from anyshot_jax import config as configs
-from anyshot_jax.report import charts, weak
+from anyshot_jax.report import ablation, charts, web_weights
 from anyshot_jax.types import Data, from_arrays
 
 EVIL = '<b onclick="x">&'
@@ -26,20 +26,20 @@ def data_of(clean=True, num=9):
     return jax.device_put(Data({'base': test, 'web': web, 'test': test}))
 
 
-def sections(data, workdir, shown=None):
+def sections(data, shown=None):
     config = configs.defaults('weigh', 'noisy')
     config.num_steps = 0
     method = configs.find('methods', 'weigh').build(config, data)
     state = method.init(jax.random.key(0), data)
-    html = ''.join(weak.sections(method, state, data, config, workdir, shown))
+    html = ''.join(web_weights.sections(method, state, data, shown))
     assert EVIL not in html
     found = dict(re.findall(r'<section id="([\w-]+)">(.*?)</section>', html, re.DOTALL))
     return found, np.asarray(method.export(state, data, None)['weight'])
 
 
-def test_histogram_counts_every_image(tmp_path):
+def test_histogram_counts_every_image():
     data = data_of()
-    found, weight = sections(data, tmp_path)
+    found, weight = sections(data)
     assert list(found) == ['weights', 'best-worst', 'similarities']
     clean = np.asarray(data.roles['web'].clean)
     means = re.findall(r'mean weight is ([\d.]+), that of the others (\d+\.\d+)', found['weights'])[
@@ -54,15 +54,15 @@ def test_histogram_counts_every_image(tmp_path):
             float(h)
             for h in re.findall(rf'class="bar {kind}".*?height="([\d.]+)"', found['weights'])
         ]
-        most = max(np.histogram(weight[c], np.linspace(0, weight.max(), weak.BINS + 1))[0].max()
-                   for c in (clean, ~clean))  # fmt: skip
+        edges = np.linspace(0, weight.max(), web_weights.BINS + 1)
+        most = max(np.histogram(weight[c], edges)[0].max() for c in (clean, ~clean))
         count = np.array(high) * most / (charts.BARS_HIGH - charts.BELOW - charts.TOP)
         np.testing.assert_allclose(count.sum(), chosen.sum(), atol=0.1)
 
 
-def test_best_and_worst_are_in_order(tmp_path):
+def test_best_and_worst_are_in_order():
     data = data_of()
-    found, weight = sections(data, tmp_path)
+    found, weight = sections(data)
     html, clean = found['best-worst'], np.asarray(data.roles['web'].clean)
     ways = html.split('<div class="way">')[1:]
     assert len(ways) == 3
@@ -74,21 +74,21 @@ def test_best_and_worst_are_in_order(tmp_path):
     assert html.count('✗ ') == (~clean).sum() + 1  # and the line that says what it is
 
 
-def test_unknown_truth_is_said_and_not_drawn(tmp_path):
-    found, _ = sections(data_of(clean=False), tmp_path)
+def test_unknown_truth_is_said_and_not_drawn():
+    found, _ = sections(data_of(clean=False))
     assert 'not known here' in found['weights'] and 'wrong' not in found['best-worst']
     assert 'labels are right' not in found['similarities']
 
 
-def test_images_stand_for_features(tmp_path):
+def test_images_stand_for_features():
     shown = np.zeros((27, 4, 4, 3), np.uint8)
-    found, _ = sections(data_of(), tmp_path, shown)
+    found, _ = sections(data_of(), shown)
     assert found['best-worst'].count('<img') == 27 and '<svg' not in found['best-worst']
 
 
 def test_matrix_is_drawn_to_scale():
     sim = np.array([[1.0, 0.5], [0.0, 1.0]])
-    html = weak._matrix('title', sim)
+    html = web_weights._matrix('title', sim)
     assert 'title, 0.00 to 1.00' in html and html.count('data:image/png') == 1
 
 
@@ -105,11 +105,11 @@ def test_rungs_are_the_finished_classifiers(tmp_path):
             result = {'values': {'accuracy': {'mean': 0.5 + i / 10, 'ci95': 0.1, 'n': 3}}}
             (place / 'result.json').write_text(json.dumps(result))
     (tmp_path / 'ce' / 'broken').mkdir()
-    html = weak._rungs(tmp_path / 'full')
+    html = ablation.ablation(tmp_path / 'full', 'weakshot')
     rows = re.findall(r'<tr><td>(.*?)</tr>', html)
     assert len(rows) == 2 and '(this page)' in rows[1]
     assert 'none' in rows[0] and '50.00' in rows[0] and '60.00' in rows[1] and '0.1' in rows[1]
     (tmp_path / 'full' / 'result.json').write_text('{')
-    assert len(re.findall(r'<tr><td>', weak._rungs(tmp_path / 'full'))) == 1
+    assert len(re.findall(r'<tr><td>', ablation.ablation(tmp_path / 'full', 'weakshot'))) == 1
     (tmp_path / 'ce' / 'result.json').unlink()
-    assert 'No stage of this recipe is finished' in weak._rungs(tmp_path / 'full')
+    assert 'No stage of this recipe is finished' in ablation.ablation(tmp_path / 'full', 'weakshot')

@@ -15,8 +15,10 @@ from local_server import dots, png, served, stripes
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.data.readers.sources import image_of
-from anyshot_jax.serve import command, connection, session
-from anyshot_jax.serve.session import Limits
+from anyshot_jax.serve import command, connection, teaching
+from anyshot_jax.serve import uploads as reading
+from anyshot_jax.serve.app import FILES
+from anyshot_jax.serve.uploads import Limits
 from anyshot_jax.types import InputError
 
 LIMITS = Limits(bytes=100_000, images=3, pixels=100_000, name=30, description=200, classes=4)
@@ -69,9 +71,11 @@ def test_page_loads_nothing_from_elsewhere(client):
     assert 'unsafe' not in page.headers['content-security-policy']
     linked = re.findall(r'(?:src|href)="([^"#]+)"', page.text)
     assert sorted(linked) == ['/page.css', '/page.js', 'data:,']
-    for address in ('/page.css', '/page.js', '/parts.js'):
+    for address in FILES:
         text = client.get(address).text
         assert len(text) > 1000
+        for module in re.findall(r"from '([^']+)'", text):
+            assert module in FILES
         assert not re.search(r'https?:|innerHTML|outerHTML|insertAdjacent|\beval\b|url\(', text)
     for address in ('/docs', '/redoc', '/openapi.json'):  # these load from elsewhere
         error(client.get(address), 404)
@@ -105,7 +109,8 @@ def test_answers_are_the_classifiers(client, fitted):
         assert [n['name'] for n in answer['nearest']] == [n.name for n in nearest[i]]
         assert all(n['image'] in images[n['label']] for n in answer['nearest'])
         assert answer['heat'].startswith('data:image/jpeg;base64,')
-        assert answer['heat'] != answer['image']
+        assert answer['heat'] != answer['image'] and answer['grid'] == [7, 7]
+        assert answer['copy'] is False
     assert {a['label'] for a in answers} == {'dots', 'stripes'}
 
 
@@ -268,7 +273,7 @@ def test_others_are_answered_while_an_image_is_unpacked(fitted, monkeypatch):
         assert go_on.wait(60)
         return image_of(*args)
 
-    monkeypatch.setattr(session, 'image_of', slow)
+    monkeypatch.setattr(reading, 'image_of', slow)
     with served(fitted, limits=LIMITS) as client, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(client.post, '/predict', files=files(dots(1)))
         try:
@@ -360,6 +365,81 @@ def test_many_at_once():
             assert set(pool.map(one, range(12))) == {200}
         counts = {c['name']: len(c['images']) for c in client.get('/state').json()['classes']}
         assert counts == {'dots': 2, 'stripes': 3 + 6}
+
+
+def test_an_example_is_forgotten():
+    """The model is as if it had never been given; a class ends with its last one."""
+    forget = lambda i, name: client.post('/forget', files=form(name=name, image=rows[i]))
+    with served(two_classes(), limits=LIMITS) as client:
+        state = client.get('/state').json()
+        rows = [d for name in ('stripes', 'dots') for c in state['classes'] if c['name'] == name
+                for d in c['images']]  # fmt: skip
+        state = forget(1, 'stripes').json()
+        assert [(c['name'], len(c['images'])) for c in state['classes']] == [
+            ('dots', 2), ('stripes', 2)
+        ]  # fmt: skip
+        assert state['unsaved'] and rows[1] not in state['classes'][1]['images']
+        left = AnyShotClassifier().fit(
+            [x for i, x in enumerate(EXAMPLES) if i != 1], ['stripes'] * 2 + ['dots'] * 2
+        )
+        [answer] = client.post('/predict', files=files(stripes(9, True))).json()
+        shares = dict(answer['shares'])
+        expected = left.predict_proba([stripes(9, True)])[0]
+        np.testing.assert_allclose([shares['dots'], shares['stripes']], expected, atol=1e-4)
+        assert 'no such example' in error(forget(1, 'stripes'), 400)
+        assert 'no such example' in error(forget(0, 'dots'), 400)
+        forget(3, 'dots')
+        assert [c['name'] for c in forget(4, 'dots').json()['classes']] == ['stripes']
+        forget(0, 'stripes')
+        assert forget(2, 'stripes').json()['classes'] == []
+        assert 'no such example' in error(forget(2, 'stripes'), 400)
+
+
+@pytest.mark.filterwarnings('ignore:nearly the same class name', 'ignore:among the images')
+def test_what_looks_odd_is_counted_and_named(fitted):
+    with served(two_classes(), limits=LIMITS) as client:
+        assert client.get('/state').json()['notes'] == []
+        brighter = np.clip(stripes(1, False).astype(int) + 2, 0, 255).astype(np.uint8)
+        plain = np.full((64, 64, 3), 90, np.uint8)
+        sent = files(brighter, plain, plain, names=['like.png', 'plain.png', 'again.png'])
+        found = client.post('/classes', files=[*form(name='Dots'), *sent]).json()
+        assert {n['kind']: (n['number'], n['names']) for n in found['notes']} == {
+            'classes of nearly the same name': (1, ["'Dots' and 'dots'"]),
+            'copies within a class': (1, ['plain.png and again.png']),
+            'examples nearly alike in different classes': (1, ['#1 and like.png']),
+        }
+        one_colour = [name for kind, name in found['odd'] if 'one colour' in kind]
+        assert one_colour == ['plain.png', 'again.png']
+        state = client.get('/state').json()
+        assert state['notes'] == found['notes'] and 'odd' not in state
+        answers = client.post('/predict', files=files(plain, brighter, dots(7))).json()
+        assert [a['copy'] for a in answers] == [True, True, False]
+        assert 'one colour' in answers[0]['odd'][0] and answers[2]['odd'] == []
+
+
+def test_examples_are_judged_by_the_others(client, fitted):
+    count = fitted.held_out_confusion()
+    assert client.get('/state').json()['held_out'] == [np.trace(count), count.sum()]
+
+
+def test_the_state_is_told_while_a_change_is_made(fitted, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*args):
+        begun.set()
+        assert go_on.wait(60)
+        raise InputError('in the end it failed')
+
+    monkeypatch.setattr(teaching, 'without', slow)
+    with served(fitted, limits=LIMITS) as client, ThreadPoolExecutor(1) as pool:
+        before = client.get('/state').json()
+        answer = pool.submit(client.post, '/remove', files=form(name='dots'))
+        try:
+            assert begun.wait(60) and client.get('/state', timeout=20).json() == before
+        finally:
+            go_on.set()
+        assert 'in the end' in error(answer.result(), 400)
+        assert client.get('/state').json() == before
 
 
 def test_numbers_as_classes():

@@ -2,49 +2,26 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
-from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from conftest import ROOT
-from local_server import dots, png, served, stripes
-from playwright.sync_api import expect, sync_playwright
+from local_browser import DROP, browser, dropped, uploads
+from local_server import dots, served, stripes
+from playwright.sync_api import expect
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
 
 HOSTILE = '<img src=x onerror=alert(1)>'
-QUIET = (  # the last: nothing looks for other hosts
-    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync',
-    '--disable-component-update', '--disable-background-networking',
-)  # fmt: skip
-# A file dropped on an element, as the browser makes it of one from the desktop.
-DROP = """(zone, files) => {
-  const data = new DataTransfer();
-  for (const [name, text] of files) {
-    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    data.items.add(new File([bytes], name, { type: 'image/png' }));
-  }
-  for (const kind of ['dragover', 'drop']) {
-    const event = { dataTransfer: data, bubbles: true, cancelable: true };
-    zone.dispatchEvent(new DragEvent(kind, event));
-  }
-}"""
 
 
 @pytest.fixture(scope='module')
 def chromium():
-    found = map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))
-    path = next(filter(None, found), None)
-    if path is None:
-        pytest.skip('no Chromium on this machine')
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=[*QUIET])
-        yield browser
-        browser.close()
+    with browser() as found:
+        yield found
 
 
 def fitted() -> AnyShotClassifier:
@@ -75,17 +52,6 @@ def address(model):
             server.wait(20)
 
 
-def uploads(*images):
-    return [
-        {'name': f'{i}.png', 'mimeType': 'image/png', 'buffer': png(x)}
-        for i, x in enumerate(images)
-    ]
-
-
-def dropped(**images):
-    return [[f'{name}.png', b64encode(png(x)).decode()] for name, x in images.items()]
-
-
 def test_teach_and_ask(chromium, address, model):
     page = chromium.new_page(viewport={'width': 1280, 'height': 900})
     page.set_default_timeout(60_000)
@@ -99,13 +65,13 @@ def test_teach_and_ask(chromium, address, model):
     names = page.locator('#cards h3')
     expect(names).to_have_text(['noise', 'stripes'])
     card = lambda name: page.locator('.card').filter(has=page.get_by_text(name, exact=True))
-    expect(card('noise').locator('img')).to_have_count(2)
+    expect(card('noise').locator('.item')).to_have_count(2)
 
     expect(page.locator('#save')).to_be_disabled()  # nothing is new
 
     # Examples into a class that is there, dropped.
     card('noise').locator('.drop').evaluate(DROP, dropped(a=dots(5), b=dots(6)))
-    expect(card('noise').locator('img')).to_have_count(4)
+    expect(card('noise').locator('.item')).to_have_count(4)
     # A class that is only said.
     page.fill('#name', 'scratch')
     page.fill('#description', 'a thin bright line')
@@ -114,23 +80,27 @@ def test_teach_and_ask(chromium, address, model):
     expect(card('scratch')).to_contain_text('a thin bright line')
 
     # Images to classify.
-    page.locator('#ask').evaluate(DROP, dropped(first=dots(7), second=stripes(8, True)))
+    page.locator('#asking .drop').evaluate(DROP, dropped(first=dots(7), second=stripes(8, True)))
     labels = page.locator('.answer .shares .who:first-child')
     expect(labels).to_have_text(['noise', re.compile('noise|scratch|stripes')])
     # Answers follow the model: a new class, its examples chosen.
     page.fill('#name', HOSTILE)
-    page.set_input_files('#examples input', uploads(*(stripes(i, True) for i in range(2))))
-    expect(page.locator('#examples')).to_contain_text('2 examples chosen')
+    page.get_by_label('Examples of the new class', exact=True).set_input_files(
+        uploads(*(stripes(i, True) for i in range(2)))
+    )
+    expect(page.locator('#chosen-count')).to_have_text('2 examples chosen')
+    expect(page.locator('#chosen img')).to_have_count(2)
     page.click('text=Add class')
     expect(names).to_have_text([HOSTILE, 'noise', 'scratch', 'stripes'])
     expect(labels).to_have_text(['noise', HOSTILE])
+    expect(page.locator('#chosen img')).to_have_count(0)
     first = page.locator('.answer').first
     shares = [float(t.split()[0]) for t in first.locator('.part').all_inner_texts()]
     assert len(shares) == 3
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) <= 100.2
     expect(first.locator('.near li')).to_have_count(3)
-    for image in page.locator('img').all():
+    for image in page.locator('main img').all():
         assert image.evaluate('(e) => e.decode().then(() => e.naturalWidth > 0)')
     heat = first.locator('.heat img')
     assert heat.get_attribute('src') != first.locator('.seen img').first.get_attribute('src')
@@ -151,7 +121,11 @@ def test_teach_and_ask(chromium, address, model):
         page.set_viewport_size({'width': 400, 'height': 800})
         assert page.evaluate('() => document.documentElement.scrollWidth') == 400
     assert said == []
-    assert {re.match(r'data:|http://[^/]+', url)[0] for url in asked} <= {'data:', address}
+    assert {re.match(r'data:|blob:|http://[^/]+', url)[0] for url in asked} <= {
+        'data:',
+        'blob:',
+        address,
+    }
 
 
 @pytest.fixture
@@ -167,11 +141,13 @@ def test_what_is_wrong_is_said(chromium, here):
     page.goto(here)
     noise = page.locator('.card').filter(has_text='noise')
     bad = {'name': '<b>.png', 'mimeType': 'image/png', 'buffer': b'no image'}
-    noise.locator('input').set_input_files([bad, *uploads(dots(5))])
+    noise.get_by_label('Examples of noise', exact=True).set_input_files([bad, *uploads(dots(5))])
     expect(page.locator('#message.error')).to_contain_text('<b>.png is not an image')
-    expect(noise.locator('img')).to_have_count(3)  # the normal one came in
-    page.set_input_files('#ask input', [bad])
+    expect(noise.locator('.item')).to_have_count(3)  # the normal one came in
+    page.get_by_label('Images to classify', exact=True).set_input_files([bad])
     expect(page.locator('.answer')).to_contain_text('<b>.png is not an image')
+    expect(page.locator('#counts')).to_contain_text('1 files that could not be taken (<b>.png)')
+    expect(page.locator('#counts')).to_contain_text('1 files that could not be read (<b>.png)')
 
 
 def test_files_dropped_while_the_model_loads_are_kept(chromium, here):
@@ -183,7 +159,7 @@ def test_files_dropped_while_the_model_loads_are_kept(chromium, here):
     page.route('**/state', lambda route: held.append(route))
     with page.expect_request('**/state'):
         page.goto(here)
-    page.locator('#ask').evaluate(DROP, dropped(first=dots(7)))
+    page.locator('#asking .drop').evaluate(DROP, dropped(first=dots(7)))
     expect(page.locator('#message')).to_contain_text('still loading')
     held[0].continue_()
     expect(page.locator('.answer .who').first).to_have_text('noise')

@@ -78,7 +78,7 @@ def test_an_evaluation(name, chips):
     def accuracies(state, dataset, key):
         return episode_accuracies(found.method.predict, state, dataset, key, **shape)
 
-    args = ahead.shapes((found.init, found.data['test'], jax.random.key(0)), chips)
+    args = ahead.shapes((found.init, found.data.roles['test'], jax.random.key(0)), chips)
     text, _ = text_of(accuracies, *args, most=64 * MB)
     assert sums(text) == 0
 
@@ -119,7 +119,7 @@ def test_a_plan(tiny_config, tmp_path, capsys, monkeypatch):
     """Of 16 GiB; on a chip of 1 MiB the largest part that fits, and of less an error."""
     fields = {'plan_for': 'v5e', 'batch_size': 8, 'task_chunk': 0}
     config = lambda **more: tiny_config('protonet', 'conv4', **fields, **more)
-    assert loop.run(config(), tmp_path / 'run') == {}
+    assert loop.run(config(), tmp_path / 'run').means == {}
     printed = capsys.readouterr().out
     assert 'for one v5e: compiled for it' in printed and 'all at once' in printed
     assert 'largest meta-batch' in printed and not (tmp_path / 'run').exists()

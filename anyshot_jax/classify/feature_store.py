@@ -39,13 +39,10 @@ from anyshot_jax.classify.shard import (
 from anyshot_jax.classify.trained import Trained
 from anyshot_jax.data.readers import copies
 from anyshot_jax.data.readers.images import (
-    SUFFIXES,
-    NotAnImage,
-    NotRead,
+    MAX_FILE,
     Reading,
+    check_size,
 )
-from anyshot_jax.data.readers.kinds import BY_SUFFIX
-from anyshot_jax.data.readers.sources import MAX_FILE
 from anyshot_jax.storage.files import replacing, write_bytes
 from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import Array, InputError
@@ -92,7 +89,7 @@ class FeatureStore:
         self._places: dict[bytes, tuple[Shard, int]] = {}
         self._odd: dict[bytes, tuple[str, ...]] = {}
         self._keeps = True
-        for path in sorted(self.folder.glob('*.shard')):
+        for path in sorted(p for p in self.folder.glob('*.shard') if p.is_file()):
             try:
                 self._add(*open_shard(path, dim))
                 self._odd |= read_odd(path)
@@ -239,12 +236,10 @@ def _key(path: Path) -> bytes | InputError:
     """Digest of a file's bytes, read in pieces: it may be something huge that is no image."""
     try:
         with path.open('rb') as f:
-            size = os.fstat(f.fileno()).st_size
-            if size >= MAX_FILE:
-                image = path.suffix.lower() in (*SUFFIXES, *BY_SUFFIX)
-                kind = NotRead if image else NotAnImage
-                return kind(f'{path} has {size:,} bytes: {MAX_FILE:,} are too many')
+            check_size(path, os.fstat(f.fileno()).st_size)
             return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=KEY)).digest()  # type: ignore[arg-type, return-value]
+    except InputError as e:
+        return e
     except OSError as e:
         return _unreadable(path, e)
 

@@ -25,6 +25,7 @@ from anyshot_jax.runtime.devices import map_rows
 from anyshot_jax.storage import files
 from anyshot_jax.storage.folders import user_path
 from anyshot_jax.training import workdir as workdirs
+from anyshot_jax.training.trained_run import embed_in_chunks
 from anyshot_jax.types import Array, Data, Episode, InputError, from_arrays
 
 QUERIES = 128  # answered at once where there are many: a method may adapt anew for every batch
@@ -103,7 +104,7 @@ class Trained(NamedTuple):
         """
         if self.embed_items is None:
             raise InputError("this run's method has no embedding of single items")
-        return workdirs.embed_in_chunks(partial(self.embed_items, self.state), self.items(x))
+        return embed_in_chunks(partial(self.embed_items, self.state), self.items(x))
 
     def scores(self, x_s: Array, label: Array, num_classes: int, x_q: Array) -> Array:
         """[Q, C] of flat features, a batch of queries at a time.

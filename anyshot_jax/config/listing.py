@@ -116,7 +116,7 @@ def _of_literal(
     for key, value in zip(node.keys, node.values, strict=True):
         if key is None and isinstance(value, ast.Name):  # **FIELDS of this file or of another
             yield from _of_dict(*_origin(module, value.id)).items()
-        elif isinstance(key, ast.Constant):
+        elif isinstance(key, ast.Constant) and isinstance(key.value, str):
             yield f'{prefix}{key.value}', _at(told, key.lineno)
             if isinstance(value, ast.Dict):
                 yield from _of_literal(module, value, told, f'{prefix}{key.value}.')

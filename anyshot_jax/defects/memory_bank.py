@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anyshot_jax.encoders import TextEncoder, load
 from anyshot_jax.encoders.pretrained import digest
@@ -26,7 +25,7 @@ from anyshot_jax.ops.neighbours import nearest
 from anyshot_jax.ops.patches import locally_aware
 from anyshot_jax.ops.product import product
 from anyshot_jax.runtime.bars import bar
-from anyshot_jax.runtime.devices import AXIS, one_ahead
+from anyshot_jax.runtime.devices import stream_rows
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.target import on_cpu
 from anyshot_jax.types import ArgumentError, Array
@@ -192,52 +191,33 @@ def anomaly_maps(patcher: Patcher, bank: Array, images: Array, k: int = 1) -> Ar
 
 
 def over_images(
-    patcher: Patcher, function: Callable, images: Array, *args: Array, what: str = ''
+    patcher: Patcher, function: Callable, images: Any, *args: Array, what: str = ''
 ) -> Any:
     """function(params, images, *args) -> arrays [N, ...], a few images at a time.
 
     Args:
-      function: jittable and image by image; args: what else it needs, whole on every device.
+      function: jittable and image by image. images: [N, H, W, C], or a tree of such arrays.
+      args: what else it needs, whole on every device.
       what: the verb of the progress bar.
     """
     result: Any = None
+    num = len(jax.tree.leaves(images)[0])
     for rows, found in _over(patcher, function, images, args, what):
         if result is None:
-            full = lambda a: np.empty((len(images), *a.shape[1:]), a.dtype)
+            full = lambda a: np.empty((num, *a.shape[1:]), a.dtype)
             result = jax.tree.map(full, found)
         for whole, part in zip(*map(jax.tree.leaves, (result, found)), strict=True):
             whole[rows] = part
     return result
 
 
-def _over(patcher: Patcher, function: Callable, images: Array, args: tuple, what: str, rows=None):
+def _over(patcher: Patcher, function: Callable, images: Any, args: tuple, what: str, rows=None):
     """Rows and results of chunks of images (those of `rows`, or all), split over the devices."""
-    rows = np.arange(len(images)) if rows is None else rows
-    devices = jax.local_devices()
-    mesh = Mesh(np.array(devices), (AXIS,))
-    whole, shared = PartitionSpec(), PartitionSpec(AXIS)
-    params, args = jax.device_put((patcher.params, args), NamedSharding(mesh, whole))
-    # Not jit alone: a net that loops over its batch would run all of it on every device.
-    apply = jax.jit(
-        jax.shard_map(
-            function,
-            mesh=mesh,
-            in_specs=(whole, shared, *(whole for _ in args)),
-            out_specs=shared,
-            check_vma=False,
-        )
-    )
-    size = (CHUNK_CPU if on_cpu() else CHUNK) * len(devices)
-
-    def started():
-        for start in range(0, len(rows), size):
-            # Filled up from the start: there is one shape only.
-            filled = rows[np.arange(start, start + size) % len(rows)]
-            x = jax.device_put(np.asarray(images[filled]), NamedSharding(mesh, shared))
-            yield filled[: len(rows) - start], apply(params, x, *args)
-
-    with bar(total=len(rows), desc=f'{what} images') as shown:
-        for own, found in one_ahead(started()):
-            count = len(own)
-            yield own, jax.tree.map(lambda a, count=count: a[:count], jax.device_get(found))
-            shown.update(count)
+    size = CHUNK_CPU if on_cpu() else CHUNK
+    num = len(jax.tree.leaves(images)[0] if rows is None else rows)
+    with bar(total=num, desc=f'{what} images') as shown:
+        for own, found in stream_rows(
+            function, patcher.params, images, *args, size=size, rows=rows
+        ):
+            yield own, found
+            shown.update(len(own))

@@ -12,7 +12,6 @@ The paper's prototypes are made of mean images: data.averaged has them for drawn
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,22 +61,22 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
     key = [patcher.digest, digest(bank, ()), repr(sorted(settings))]
     describe = (_peak if fields.output == 'peak' else _map)(patcher, fields)
 
-    def seen(x: Array, source: Array | None, what: str) -> Any:
-        given = x if source is None else np.concatenate([x, good[source]], -1)
+    def described(x: Array, source: Array | None, what: str) -> list[Array]:
+        images = x if source is None else (x, good[source])
 
-        def found():
-            parts = memory_bank.over_images(patcher, describe, given, bank, what=what)
+        def compute():
+            parts = memory_bank.over_images(patcher, describe, images, bank, what=what)
             return {str(i): part for i, part in enumerate(parts)}
 
-        kept = cached('residual', [*key, digest(given, ())], found)
-        return [kept[str(i)] for i in range(len(kept))]
+        parts = cached('residual', [*key, digest(images, ())], compute)
+        return [parts[str(i)] for i in range(len(parts))]
 
-    usual = seen(good, None, 'see good') if fields.output == 'peak' else None
+    normal = described(good, None, 'see good') if fields.output == 'peak' else None
 
     def features(parts):
-        if usual is None:
+        if normal is None:
             return parts[0]
-        return np.concatenate([_relative(p, u) for p, u in zip(parts, usual, strict=True)], -1)
+        return np.concatenate([_relative(p, n) for p, n in zip(parts, normal, strict=True)], -1)
 
     roles, averaged = {}, {}
     for role, dataset in data.roles.items():
@@ -89,8 +88,8 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
                 f"config.residual.synthetic_against='source': nothing says which normal image an "
                 f"item of {role} was made on (its group); use 'nearest'"
             )
-        parts = seen(dataset.x, dataset.group if by_source else None, f'see {role}')
-        sizes = () if usual is None else tuple(p.shape[1] for p in parts)
+        parts = described(dataset.x, dataset.group if by_source else None, f'see {role}')
+        sizes = () if normal is None else tuple(p.shape[1] for p in parts)
         roles[role] = dataclasses.replace(dataset, x=features(parts), parts=sizes)
     if fields.average_shots:
         test, shots = data.roles['test'], fields.average_shots
@@ -98,8 +97,8 @@ def embed(data: Data, fields: ConfigDict, seed: int = 0) -> Data:
         averaged['support'] = support
         for k in shots:
             x = mean_images(test.x, support[:, :, :k])
-            found = features(seen(x.reshape(-1, *x.shape[2:]), None, f'see means of {k}'))
-            averaged[f'{k}-shot'] = found.reshape(*x.shape[:2], *found.shape[1:])
+            of_means = features(described(x.reshape(-1, *x.shape[2:]), None, f'see means of {k}'))
+            averaged[f'{k}-shot'] = of_means.reshape(*x.shape[:2], *of_means.shape[1:])
     return dataclasses.replace(data, roles=roles, averaged=averaged)
 
 
@@ -122,17 +121,21 @@ def mean_images(x: Array, support: Array) -> Array:
     return np.stack([one(rows) for rows in support])
 
 
-def _relative(x: Array, usual: Array) -> Array:
-    """[N, D] around the mean of the usual ones [M, D], in units of how far those are from it."""
-    mean = usual.mean(0)
-    far = np.linalg.norm(usual - mean, axis=1).mean()
+def _relative(x: Array, normal: Array) -> Array:
+    """[N, D] around the mean of the normal ones [M, D], in units of their mean distance from it."""
+    mean = normal.mean(0)
+    far = np.linalg.norm(normal - mean, axis=1).mean()
     # Normal images that are remembered whole have residual 0, which says nothing of a unit.
     return (x - mean) / (far if far > 1e-6 else 1)
 
 
-def _compare(patcher, fields, params, x, bank):
-    """(the encoder's maps, patches or residuals [N, h, w, D], distances from normal [N, h, w])."""
-    x, *source = jnp.split(x, 2, -1) if x.shape[-1] in (2, 6) else (x,)
+def _compare(patcher, fields, params, images, bank):
+    """(the encoder's maps, patches or residuals [N, h, w, D], distances from normal [N, h, w]).
+
+    Args:
+      images: [N, H, W, C], or those and the images that they are compared with.
+    """
+    x, *source = images if isinstance(images, tuple) else (images,)
     maps = patcher.maps(params, x)
     patches = patcher.patches(maps)
     if source:

@@ -1,17 +1,15 @@
 """A dataset seen through a frozen encoder: every image embedded once, kept for later runs."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anyshot_jax.encoders import ImageEncoder, TextEncoder, load
 from anyshot_jax.encoders.pretrained import digest
 from anyshot_jax.episodes.sampling import expand_turns
 from anyshot_jax.runtime.bars import bar
-from anyshot_jax.runtime.devices import AXIS, one_ahead
+from anyshot_jax.runtime.devices import stream_rows
 from anyshot_jax.storage.cache import cached
 from anyshot_jax.target import on_cpu
 from anyshot_jax.types import ArgumentError, Array, Data, Dataset, Episode
@@ -68,36 +66,11 @@ def _embedded_tasks(tasks: Episode, encoder: ImageEncoder, name: str) -> Episode
 
 def features(encoder: ImageEncoder, x: Array, what: str = '') -> Array:
     """[N, dim] float32 of images [N, H, W, C] uint8, a few at a time on every device."""
-    devices = jax.local_devices()
-    mesh = Mesh(np.array(devices), (AXIS,))
-    whole, shared = PartitionSpec(), PartitionSpec(AXIS)
-    params = jax.device_put(encoder.params, NamedSharding(mesh, whole))
-    split = NamedSharding(mesh, shared)
-    # Not jit alone: a net that loops over its batch would run all of it on every device.
-    apply = jax.jit(
-        jax.shard_map(
-            lambda params, x: encoder.apply(params, encoder.preprocess(x)),
-            mesh=mesh,
-            in_specs=(whole, shared),
-            out_specs=shared,
-            check_vma=False,
-        )
-    )
-    chunk = CHUNK_CPU if on_cpu() else CHUNK
     result = np.empty((len(x), encoder.dim), np.float32)
+    function = lambda params, x: encoder.apply(params, encoder.preprocess(x))
+    size = CHUNK_CPU if on_cpu() else CHUNK
     with bar(total=len(x), desc=f'embed {what} images') as shown:
-        started = (
-            (rows, apply(params, jax.device_put(np.asarray(x[filled]), split)))
-            for rows, filled in _chunks(len(x), chunk * len(devices))
-        )
-        for rows, z in one_ahead(started):
-            result[rows] = np.asarray(z)[: len(rows)]
+        for rows, z in stream_rows(function, encoder.params, x, size=size):
+            result[rows] = z
             shown.update(len(rows))
     return result
-
-
-def _chunks(total: int, size: int) -> Iterator[tuple[Array, Array]]:
-    """Row numbers, and the same filled up to `size` from the start: there is one shape only."""
-    for start in range(0, total, size):
-        filled = np.arange(start, start + size)
-        yield filled[filled < total], filled % total

@@ -8,6 +8,7 @@ called. Both forms are read: the zip (torch >= 1.6) and the one before it.
 
 import io
 import math
+import pickle
 import pickletools
 import reprlib
 import struct
@@ -37,6 +38,7 @@ _DICT, _TENSOR = 'collections OrderedDict', 'torch._utils _rebuild_tensor_v2'
 _Bytes = bytes | memoryview
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what torch < 1.6 writes first, as a pickled integer
 _MAX_STEPS = 1_000_000  # instructions of a pickle; each tensor takes some forty
+_MAX_BYTES = 16 << 30  # of a file that is read as a whole
 _MAX_DIMS = 64  # numpy's
 
 
@@ -79,6 +81,9 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
             if f.read(4) == b'PK\x03\x04':
                 tree, block = _read_zip(f, path.stat().st_size)
             else:
+                f.seek(0)
+                if f.read(1) != pickle.PROTO or path.stat().st_size > _MAX_BYTES:
+                    raise ValueError('it does not start as a PyTorch file does, or is too large')
                 f.seek(0)
                 tree, block = _read_legacy(f.read())
         if not isinstance(tree, dict):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 import jax
 from ml_collections import ConfigDict
 
-from anyshot_jax.episodes import augment, retrieval, sampling
+from anyshot_jax.episodes import augment, drawable, retrieval, sampling
 from anyshot_jax.types import Array, Data, InputError
 
 
@@ -38,7 +38,7 @@ def check_episodes(
         if 'train' in data.roles:
             classes = training_classes(config, data, skip_small)(data)
             train = dataclasses.replace(data, roles={**data.roles, 'train': classes})
-        sampling.check(train, 'train', **config.train)
+        drawable.check(train, 'train', **config.train)
     for role in ('val', 'test') if config.num_steps else ('test',):
         if config.eval.retrieval:
             retrieval.check(data, role)
@@ -46,7 +46,7 @@ def check_episodes(
             for within in ('', config.eval.within):
                 least = max(shots, 1) if zero_shot else shots
                 task = {'ways': ways, 'shots': least, 'queries': config.eval.queries}
-                sampling.check(data, role, **task, within=within)
+                drawable.check(data, role, **task, within=within)
     if any(config.augment.values()) and some_items(data).ndim != 4:
         raise InputError(
             'config.augment needs images, but the data are feature vectors: set its fields to 0'
@@ -63,7 +63,7 @@ def training_classes(config: ConfigDict, data: Data, skip_small: bool) -> Callab
     if not config.num_steps or not skip_small or 'train' not in data.roles:
         return lambda data: data.roles['train']
     least = config.train.shots + config.train.queries
-    classes = sampling.with_items(data.roles['train'], 'train', least)
+    classes = drawable.with_items(data.roles['train'], 'train', least)
     return lambda data: sampling.restrict(data.roles['train'], classes)
 
 

@@ -25,7 +25,7 @@ from absl import logging
 
 from anyshot_jax.config import build_net, check_above, check_choices
 from anyshot_jax.defects.draws import askable, real_types
-from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes import drawable, sampling
 from anyshot_jax.episodes.episodic import cross_entropy, episode_accuracies, forward, init_net
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
@@ -282,4 +282,4 @@ def _check(config, data) -> None:
         ('val', [(*task, config.eval.queries) for task in config.eval.tasks]),
     ):
         for ways, shots, queries in tasks:
-            sampling.check(data, role, ways=ways, shots=shots, queries=queries)
+            drawable.check(data, role, ways=ways, shots=shots, queries=queries)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from anyshot_jax.config import build_net, check_choices
-from anyshot_jax.episodes import sampling
+from anyshot_jax.episodes import drawable, sampling
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.ops.innerloop import adapt
@@ -45,7 +45,7 @@ def build(config, data):
     if fields.inner_steps < 0 or not fields.eval_steps or min(fields.eval_steps) < 0:
         raise InputError('config.method.inner_steps and eval_steps must be >= 0')
     for role in ('train', 'val', 'test'):
-        sampling.check_functions(data, role, config.eval.tasks)
+        drawable.check_functions(data, role, config.eval.tasks)
     net, tx = build_net(config.net), build_optimizer(config.optim, config.num_steps)
 
     def error(params, x, y):

@@ -38,7 +38,7 @@ from anyshot_jax.stages.similarity import Backbone, Similarity, backbone, learnt
 from anyshot_jax.stages.web_set import take, training, web_weights
 from anyshot_jax.types import Array, InputError, Method, TrainState
 
-REPORT = 'weak'
+REPORT = 'ablation'
 DEFAULTS = {
     'batch_norm': 'inductive',
     'start_from': '',  # the stage that pretrained config.net; '': from random numbers

@@ -19,7 +19,7 @@ from anyshot_jax.ops import weighting
 from anyshot_jax.stages.similarity import Similarity, all_pairs, features_of, novel
 from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState
 
-REPORT = 'weak'
+REPORT = 'web_weights'
 DEFAULTS = {
     'simnet_from': '',  # the stage that learnt the similarity; '': cosine of the items' features
     'kind': 'mean',  # mean | rows | top | density | votes

@@ -1,5 +1,6 @@
 """Losses that pull items of a class together and push others apart, on all pairs of a batch."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -38,6 +39,7 @@ def contrastive(
     Returns:
       [N, N].
     """
+    chex.assert_equal_shape([dist, same])
     apart = jnp.maximum(margin - dist, 0)
     pull, push = (dist**2, apart**2) if squared else (dist, apart)
     return jnp.where(same, pull, push)

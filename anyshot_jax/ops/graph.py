@@ -1,5 +1,6 @@
 """A sample described by its place in the graph of all samples of an episode."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -51,6 +52,7 @@ def cosine_graph(
       Hu, Gripon, Pateux, "Graph-based interpolation of feature vectors for accurate few-shot
       classification", ICPR 2020; the softmax is GTnet's (IEEE 9761830).
     """
+    chex.assert_shape(sim, (len(sim), len(sim)))
     own = jnp.eye(len(sim), dtype=bool)
     both = jnp.ones_like(own) if valid is None else valid[:, None] & valid[None, :]
     sim = jnp.where(own, 0, sim)

@@ -1,5 +1,6 @@
 """Prototypes of classes: means of their support."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +18,7 @@ def class_means(x: jax.Array, y: jax.Array, ways: int) -> jax.Array:
     Reference:
       Snell, Swersky, Zemel, "Prototypical networks for few-shot learning", 2017, eq. 1.
     """
+    chex.assert_shape(y, x.shape[:1])
     member = jax.nn.one_hot(y, ways, axis=0, dtype=x.dtype)  # [W, N]
     share = member / jnp.maximum(member.sum(1, keepdims=True), 1)
     return product(share, x.reshape(x.shape[0], -1)).reshape(ways, *x.shape[1:])
@@ -30,6 +32,7 @@ def nearest_per_class(sim: jax.Array, y: jax.Array, ways: int) -> jax.Array:
     Returns:
       [Q, W]; -inf for a class without items.
     """
+    chex.assert_shape(y, sim.shape[1:])
     member = jax.nn.one_hot(y, ways, dtype=bool)  # [N, W]
     return jnp.max(jnp.where(member[None], sim[:, :, None], -jnp.inf), axis=1)
 
@@ -44,6 +47,7 @@ def attention(sim: jax.Array, y: jax.Array, ways: int) -> jax.Array:
     Reference:
       Vinyals et al., "Matching networks for one shot learning", 2016, eq. 1.
     """
+    chex.assert_shape(y, sim.shape[1:])
     member = jax.nn.one_hot(y, ways, dtype=bool)  # [N, W]
     weight = jax.nn.log_softmax(sim, axis=1)
     return jax.nn.logsumexp(jnp.where(member[None], weight[:, :, None], -1e30), axis=1)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.nn import logsumexp
@@ -38,6 +39,8 @@ def sinkhorn(
       algorithm 1; Schmitzer, "Stabilized sparse scaling algorithms for entropy regularized
       transport problems", SIAM Journal on Scientific Computing, 2019.
     """
+    # Others would be broadcast, to another plan.
+    chex.assert_shape([rows, columns], [cost.shape[:1], cost.shape[1:]])
     # [W, Q] inside: few long rows are what a processor multiplies fastest.
     rows, columns = rows[None, :], columns[:, None]
     columns = columns * (rows.sum() / jnp.maximum(columns.sum(), 1e-30))

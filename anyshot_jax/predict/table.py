@@ -184,9 +184,7 @@ _ELSE = 'choose another --out, or give --overwrite to replace it'
 def _read_record(path: Path) -> dict[str, Any] | None:
     """The record, or None if it isn't one."""
     try:
-        if path.stat().st_size > MAX_RECORD:
-            return None
-        said = json.loads(path.read_text())
+        said = json.loads(files.read_whole(path, MAX_RECORD))
     except (OSError, ValueError, RecursionError):
         return None
     own = isinstance(said, dict) and said.get('made_by') == MADE_BY

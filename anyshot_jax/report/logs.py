@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from anyshot_jax.config import renamed
+from anyshot_jax.storage.files import MAX_JSON, MAX_LOG, read_whole
 from anyshot_jax.types import ACCURACY, Measure
 
 
@@ -77,8 +78,8 @@ def metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The train and val records by step. A resumed run repeats steps: the last record counts."""
     kinds: dict[str, dict[int, dict[str, Any]]] = {'train': {}, 'val': {}}
     try:
-        lines = path.read_bytes().decode(errors='replace').splitlines()
-    except OSError:
+        lines = read_whole(path, MAX_LOG).decode(errors='replace').splitlines()
+    except FileNotFoundError:
         lines = []
     for line in lines:
         try:
@@ -135,7 +136,7 @@ def _objects(found: Any) -> list[dict[str, Any]]:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes().decode(errors='replace'))
-    except (OSError, ValueError, RecursionError):
+        found = json.loads(read_whole(path, MAX_JSON).decode(errors='replace'))
+    except (OSError, ValueError, RecursionError):  # InputError is a ValueError, too
         return {}
     return found if isinstance(found, dict) else {}

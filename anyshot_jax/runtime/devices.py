@@ -133,3 +133,45 @@ def one_ahead(results: Iterable) -> Iterator:
         if len(waiting) > 1:
             yield waiting.popleft()
     yield from waiting
+
+
+def stream_rows(
+    function: Callable, params, x, *args, size: int, rows: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """function(params, x, *args) of rows on the host, in chunks split over this process's devices.
+
+    On an accelerator the next chunk is under way while one is read.
+
+    Args:
+      function: jittable and row by row, x [n, ...] -> a tree of [n, ...].
+      params, args: trees of arrays, whole on every device.
+      x: an array or tree of arrays [N, ...] of any length. size: rows that a device gets at once.
+      rows: numbers of those that are wanted; None: all.
+    Yields:
+      The numbers of the chunk's rows [n], and the tree of [n, ...] on the host.
+    """
+    rows = np.arange(len(jax.tree.leaves(x)[0])) if rows is None else rows
+    devices = jax.local_devices()
+    whole = replicated(devices)
+    shared = NamedSharding(whole.mesh, PartitionSpec(AXIS))
+    params, args = jax.device_put((params, args), whole)
+    # Not jit alone: a net that loops over its batch would run all of it on every device.
+    apply = jax.jit(
+        jax.shard_map(
+            function,
+            mesh=whole.mesh,
+            in_specs=(whole.spec, shared.spec, *(whole.spec for _ in args)),
+            out_specs=shared.spec,
+            check_vma=False,
+        )
+    )
+
+    def started():
+        for count, index in chunks(len(rows), size * len(devices)):
+            own = rows[index]
+            chunk = jax.tree.map(lambda a, own=own: np.asarray(a[own]), x)
+            yield own[:count], apply(params, jax.device_put(chunk, shared), *args)
+
+    for own, found in one_ahead(started()):
+        num = len(own)
+        yield own, jax.tree.map(lambda a, num=num: a[:num], jax.device_get(found))

@@ -12,41 +12,54 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
+from anyshot_jax.data.readers.folder_tree import SYSTEM_FILES, SYSTEM_FOLDERS
+from anyshot_jax.data.readers.images import SUFFIXES
+from anyshot_jax.detect.detector import AnomalyDetector
 from anyshot_jax.report.page import style
+from anyshot_jax.serve import classes, defects, teaching
 from anyshot_jax.serve.guard import Guard
-from anyshot_jax.serve.session import Limits, Served, Upload
+from anyshot_jax.serve.session import Session
+from anyshot_jax.serve.uploads import Limits, Seen, Upload
 from anyshot_jax.types import InputError
 
+SCRIPTS = (
+    'page', 'classes', 'answers', 'defects', 'verdicts', 'queries', 'drops', 'images', 'csv',
+    'sending', 'work', 'parts',
+)  # fmt: skip
 FILES = {  # all that is served from the package
     '/': ('page.html', 'text/html'),
     '/page.css': ('page.css', 'text/css'),
-    '/page.js': ('page.js', 'text/javascript'),
-    '/parts.js': ('parts.js', 'text/javascript'),
+    **{f'/{name}.js': (f'{name}.js', 'text/javascript') for name in SCRIPTS},
 }
+READS = {'suffixes': SUFFIXES, 'system': sorted(SYSTEM_FILES | SYSTEM_FOLDERS)}
 
 
 def create_app(
     classifier: AnyShotClassifier,
     *,
     port: int,
+    detector: AnomalyDetector | None = None,
     save_to: Path | None = None,
     limits: Limits | None = None,
 ) -> FastAPI:
-    """The app for one model.
+    """The app for one model of classes, and one of defects.
 
-    GET / the page; /state the model as JSON; /thumbnails/DIGEST a support image as PNG.
-    POST, as multipart forms: /classes (name, description, images) adds to a class, new or not;
-    /remove (name); /predict (images); /save. They give the new state, or the predictions.
+    GET / the page; /state and /defects the models as JSON; /thumbnails/DIGEST a support image as
+    PNG, /defects/images/DIGEST one of the detector's as JPEG. POST, as multipart forms:
+    /classes (name, description, images) adds to a class, new or not; /remove (name); /forget (name,
+    image) one example; /predict (images); /save. /defects/normal (images), /defects/types (name,
+    images), /defects/remove (name of a type), /defects/clear, /defects/judge (images),
+    /defects/save. They give the new state, or the predictions.
     What can't be done gives {"error": what to do} with 400, 403 (`guard.Guard`), 404, 405 or 413.
 
     Args:
-      classifier: fitted, or new (then the first class fits it). The app changes it.
+      classifier: fitted, or new (then the first class fits it); it stays as it is.
       port: that the server is asked at; requests to any other are refused.
+      detector: fitted, or new. If it is given, it is what the page begins with and saves.
       save_to: the only file that is ever written; None: none is.
       limits: of one request.
     """
     limits = limits or Limits()
-    served = Served(classifier, save_to, limits)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     def file_of(name: str, kind: str) -> Callable[[], Response]:
@@ -57,41 +70,9 @@ def create_app(
 
     for address, (name, kind) in FILES.items():
         app.add_api_route(address, file_of(name, kind), methods=['GET'])
-
-    @app.get('/state')
-    def state() -> Any:
-        return _json(served.state())
-
-    @app.get('/thumbnails/{digest}')
-    def thumbnail(digest: str) -> Response:
-        found = served.thumbnail(digest)
-        if found is None:
-            raise HTTPException(404, 'the model has no such support image: load the page again')
-        # The address is the content's digest, so that it never changes.
-        forever = {'cache-control': 'private, max-age=31536000, immutable'}
-        return Response(found, media_type='image/png', headers=forever)
-
-    @app.post('/classes')
-    async def classes(request: Request) -> Any:
-        fields, uploads = await _form(request, limits)
-        name, description = fields.get('name', ''), fields.get('description', '')
-        return _json(await run_in_threadpool(served.add, name, description, uploads))
-
-    @app.post('/remove')
-    async def remove(request: Request) -> Any:
-        fields, _ = await _form(request, limits)
-        return _json(await run_in_threadpool(served.remove, fields.get('name', '')))
-
-    @app.post('/predict')
-    async def predict(request: Request) -> Any:
-        _, uploads = await _form(request, limits)
-        if not uploads:
-            raise InputError('no image came: send files as "images"')
-        return _json(await run_in_threadpool(served.predict, uploads))
-
-    @app.post('/save')
-    def save() -> Any:
-        return _json(served.save())
+    first = 'classes' if detector is None else 'defects'
+    _classes(app, classifier, save_to if first == 'classes' else None, limits, first)
+    _defects(app, detector or AnomalyDetector(), save_to if first == 'defects' else None, limits)
 
     @app.exception_handler(InputError)
     async def refused(request: Request, e: InputError) -> Response:
@@ -107,6 +88,142 @@ def create_app(
 
     app.add_middleware(Guard, port=port, max_bytes=limits.bytes, seconds=limits.seconds)
     return app
+
+
+def _classes(
+    app: FastAPI, classifier: Any, save_to: Path | None, limits: Limits, first: str
+) -> None:
+    """The addresses of the classifier."""
+    sight = classes.sight(classifier)
+    view = lambda model: {
+        **classes.state(model, sight.cells is not None),
+        'limits': limits._asdict(),
+        'reads': READS,
+        'first': first,
+    }
+    session = Session(classes.taught(classifier), save_to, view, classes.save)
+
+    def add(name: str, description: str, uploads: list[Upload]) -> dict[str, Any]:
+        name, text = teaching.checked(name, description, uploads, limits)
+        squares, seen = classes.squares_of(classifier, sight.side, uploads, limits)
+        make = lambda m: teaching.added(m, name, text, uploads, squares, limits)
+        return {**session.change(make), 'odd': _odd(seen)}
+
+    def predict(uploads: list[Upload]) -> list[dict[str, Any]]:
+        session.ask(classes.check)
+        squares, seen = classes.squares_of(classifier, sight.side, uploads, limits)
+        found = session.ask(lambda m: classes.answers(m, sight, uploads, squares))
+        return [{**answer, 'odd': one.odd} for answer, one in zip(found, seen, strict=True)]
+
+    @app.get('/state')
+    def state() -> Any:
+        return _json(session.state())
+
+    @app.get('/thumbnails/{digest}')
+    def thumbnail(digest: str) -> Response:
+        return _image(classes.thumbnail(session.model, digest), 'png')
+
+    @app.post('/classes')
+    async def to_class(request: Request) -> Any:
+        fields, uploads = await _form(request, limits)
+        name, description = fields.get('name', ''), fields.get('description', '')
+        return _json(await run_in_threadpool(add, name, description, uploads))
+
+    @app.post('/remove')
+    async def remove(request: Request) -> Any:
+        fields, _ = await _form(request, limits)
+        make = lambda m: teaching.without(m, fields.get('name', ''))
+        return _json(await run_in_threadpool(session.change, make))
+
+    @app.post('/forget')
+    async def forget(request: Request) -> Any:
+        fields, _ = await _form(request, limits)
+        name, image = fields.get('name', ''), fields.get('image', '')
+        make = lambda m: teaching.without_example(m, name, image)
+        return _json(await run_in_threadpool(session.change, make))
+
+    @app.post('/predict')
+    async def answer(request: Request) -> Any:
+        return _json(await run_in_threadpool(predict, await _images(request, limits)))
+
+    @app.post('/save')
+    def save() -> Any:
+        return _json(session.save())
+
+
+def _defects(app: FastAPI, detector: AnomalyDetector, save_to: Path | None, limits: Limits) -> None:
+    """The addresses of the detector; its encoder is loaded when it is first asked for."""
+    session = Session(defects.known(detector), save_to, defects.state, defects.save)
+
+    def change(uploads: list[Upload], make: Callable[[Any, list[Seen]], Any]) -> dict[str, Any]:
+        seen = defects.read(uploads, limits)
+        return {**session.change(lambda m: make(m, seen)), 'odd': _odd(seen)}
+
+    def verdicts(uploads: list[Upload]) -> list[dict[str, Any]]:
+        session.ask(defects.check)
+        seen = defects.read(uploads, limits)
+        found = session.ask(lambda m: defects.verdicts(m, seen))
+        return [{**said, 'odd': one.odd} for said, one in zip(found, seen, strict=True)]
+
+    @app.get('/defects')
+    def state() -> Any:
+        return _json(session.state())
+
+    @app.get('/defects/images/{digest}')
+    def image(digest: str) -> Response:
+        return _image(session.model.images.get(digest), 'jpeg')
+
+    @app.post('/defects/normal')
+    async def normal(request: Request) -> Any:
+        make = lambda m, seen: defects.with_normal(m, seen, limits)
+        return _json(await run_in_threadpool(change, await _images(request, limits), make))
+
+    @app.post('/defects/types')
+    async def to_type(request: Request) -> Any:
+        fields, uploads = await _form(request, limits)
+        make = lambda m, seen: defects.with_type(m, fields.get('name', ''), seen, limits)
+        return _json(await run_in_threadpool(change, _some(uploads), make))
+
+    @app.post('/defects/remove')
+    async def remove(request: Request) -> Any:
+        fields, _ = await _form(request, limits)
+        make = lambda m: defects.without_type(m, fields.get('name', ''))
+        return _json(await run_in_threadpool(session.change, make))
+
+    @app.post('/defects/clear')
+    def clear() -> Any:
+        return _json(session.change(defects.emptied))
+
+    @app.post('/defects/judge')
+    async def judge(request: Request) -> Any:
+        return _json(await run_in_threadpool(verdicts, await _images(request, limits)))
+
+    @app.post('/defects/save')
+    def save() -> Any:
+        return _json(session.save())
+
+
+def _odd(seen: list[Seen]) -> list[list[str]]:
+    """(what is worth a word, the file's name) of a request's images."""
+    return [[kind, one.name] for one in seen for kind in one.odd]
+
+
+def _image(found: bytes | None, kind: str) -> Response:
+    if found is None:
+        raise HTTPException(404, 'the model has no such image: load the page again')
+    # The address is the content's digest, so that it never changes.
+    forever = {'cache-control': 'private, max-age=31536000, immutable'}
+    return Response(found, media_type=f'image/{kind}', headers=forever)
+
+
+async def _images(request: Request, limits: Limits) -> list[Upload]:
+    return _some((await _form(request, limits))[1])
+
+
+def _some(uploads: list[Upload]) -> list[Upload]:
+    if not uploads:
+        raise InputError('no image came: send files as "images"')
+    return uploads
 
 
 async def _form(request: Request, limits: Limits) -> tuple[dict[str, str], list[Upload]]:

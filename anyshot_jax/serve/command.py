@@ -1,7 +1,8 @@
-"""python -m anyshot_jax.serve --model=FILE [--port=8000] [--save]
+"""python -m anyshot_jax.serve --model=FILE [--port=8000] [--save] [--defects]
 
 A page on this machine's own address (127.0.0.1) that shows a classifier, answers about images
-dropped on it, and takes new classes, examples and descriptions.
+dropped on it, and takes new classes, examples and descriptions. On the same page a detector of
+defects learns from normal images and judges others.
 """
 
 import os
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> None:
             import uvicorn
 
             from anyshot_jax.serve.app import create_app
-            from anyshot_jax.serve.session import Limits
+            from anyshot_jax.serve.uploads import Limits
         except ImportError as e:
             raise InputError(f"the page needs more ({e}): pip install 'anyshot-jax[app]'") from e
         from anyshot_jax.runtime import start
@@ -38,9 +39,12 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         start.keep_compiled()
         port = server.getsockname()[1]
+        found = detector(path, given.encoder, may_be_new=given.save, wanted=given.defects)
+        own = None if found else path
         page = create_app(
-            classifier(path, given.encoder, may_be_new=given.save, crop=given.crop),
+            classifier(own, given.encoder, may_be_new=given.save, crop=given.crop),
             port=port,
+            detector=found,
             save_to=path if given.save else None,
             limits=Limits(pixels=given.max_pixels),
         )
@@ -104,10 +108,33 @@ def classifier(path: Path | None, encoder: str, may_be_new: bool, crop: str = 'a
     return found
 
 
+def detector(path: Path | None, encoder: str, may_be_new: bool, wanted: bool):
+    """The detector of a file, or a new one if it is wanted; None where the page is of classes.
+
+    Args:
+      path: the file, or None. encoder: of a new one; '' for the default.
+      may_be_new: whether the file may be missing. wanted: whether it is to be a detector.
+    Raises:
+      InputError: the file is missing, damaged, of a classifier, or has its own encoder.
+    """
+    from anyshot_jax.detect import model_file
+    from anyshot_jax.detect.detector import AnomalyDetector
+
+    if not wanted and not (path and path.exists() and model_file.is_detector(path)):
+        return None
+    if path is None or (may_be_new and not path.exists()):
+        return AnomalyDetector(encoder=encoder or 'efficientnet_lite0')
+    if encoder:
+        raise InputError(f'{path} says which encoder it has: leave out --encoder')
+    return AnomalyDetector.load(path)
+
+
 def _define_flags() -> None:
     """Here, so that whoever imports this module has flags of its own."""
-    flags.DEFINE_string('model', '', 'A classifier that was saved. Default: one without classes.')
-    said = 'Of a classifier without classes. Default: efficientnet_lite0.'
+    flags.DEFINE_string(
+        'model', '', 'A classifier or a detector that was saved. Default: new ones.'
+    )
+    said = 'Of a model that is new. Default: efficientnet_lite0.'
     flags.DEFINE_string('encoder', '', said)
     crops = ['auto', 'whole', 'centre', 'tiles']
     said = 'Of a classifier without classes: what is seen of images that are no squares.'
@@ -115,6 +142,8 @@ def _define_flags() -> None:
     said = 'An image of more pixels is refused.'
     flags.DEFINE_integer('max_pixels', 50_000_000, said)
     flags.DEFINE_integer('port', 8000, 'Where the page is; 0: any free port.')
+    said = 'The page begins with defects; the file of --model is a detector.'
+    flags.DEFINE_bool('defects', False, said)
     said = 'The page may write the model to the file of --model, made if it is missing.'
     flags.DEFINE_bool('save', False, said)
 

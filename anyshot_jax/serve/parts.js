@@ -1,20 +1,24 @@
-// Pieces of the page that know nothing of the model.
+// Pieces of the page that know nothing of the models.
 
 // An element; children that are texts stay texts: nothing is ever read as HTML.
 export function make(tag, settings = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(settings)) {
+    if (value === null || value === undefined) continue;
     if (key.startsWith('on')) element.addEventListener(key.slice(2), value);
     else if (key === 'class') element.className = value;
     else element.setAttribute(key, value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
   return element;
 }
 
+export const by = (id) => document.getElementById(id);
+
 // A user's text, which may be read from right to left.
 export const name = (text) => make('bdi', {}, text);
-export const plural = (n, what) => `${n} ${what}${n === 1 ? '' : 's'}`;
+export const plural = (n, what) => `${n.toLocaleString('en')} ${what}${n === 1 ? '' : 's'}`;
+export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} %`;
 
 // What the server answers, as JSON; an Error with words for people.
 export async function ask(address, fields) {
@@ -34,41 +38,17 @@ export async function ask(address, fields) {
   return found;
 }
 
-// Files in groups of at most so many images and bytes.
-export function groups(files, most, mostBytes) {
+// Things with a file each, in groups of at most so many images and bytes.
+export function groups(items, most, mostBytes) {
   const found = [];
   let bytes = Infinity;
-  for (const file of files) {
+  for (const item of items) {
     const group = found.at(-1);
-    bytes += file.size;
+    bytes += item.file.size;
     if (!group || group.length >= most || bytes > mostBytes) {
-      found.push([file]);
-      bytes = file.size;
-    } else group.push(file);
+      found.push([item]);
+      bytes = item.file.size;
+    } else group.push(item);
   }
   return found;
-}
-
-// A label with a file input: files dropped on it or chosen are taken, folders are refused.
-export function dropZone(zone, take, refuse) {
-  const input = zone.querySelector('input');
-  const use = (list) => {
-    const files = [...list].filter((file) => file.size);
-    if (files.length) take(files);
-  };
-  input.addEventListener('change', () => { use(input.files); input.value = ''; });
-  zone.addEventListener('dragover', (event) => {
-    event.preventDefault();
-    zone.classList.add('over');
-  });
-  zone.addEventListener('dragleave', () => zone.classList.remove('over'));
-  zone.addEventListener('drop', (event) => {
-    event.preventDefault();
-    zone.classList.remove('over');
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.());
-    if (entries.some((entry) => entry?.isDirectory)) {
-      refuse('A folder cannot be dropped: open it and drop the images in it.');
-    } else use(event.dataTransfer.files);
-  });
-  return zone;
 }

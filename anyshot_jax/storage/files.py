@@ -17,6 +17,7 @@ from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import InputError
 
 MAX_JSON = 200_000_000  # bytes of a JSON file
+MAX_LOG = 1 << 30  # bytes of metrics.jsonl
 MAX_ARTIFACTS = 64 << 30  # bytes of what a stage exported, unpacked
 
 
@@ -117,9 +118,10 @@ def append_to(path: Path) -> Any:
     """A text file open for appending, a line at a time, made if need be; never through a link.
 
     Raises:
-      OSError: it is a link, or can't be opened.
+      OSError: it is a link, a pipe that nobody reads, or can't be opened.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    flags |= getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0)
     return os.fdopen(os.open(path, flags, 0o666), 'a', buffering=1, encoding='utf-8')
 
 
@@ -141,6 +143,21 @@ def load_artifacts(path: Path) -> dict[str, np.ndarray]:
     return read_npz(path, MAX_ARTIFACTS)
 
 
+def read_whole(path: Path, most: int) -> bytes:
+    """The bytes of a file; a pipe or a device, which may never end, is not waited for.
+
+    Raises:
+      InputError: no regular file, or larger than `most` bytes. OSError: not there, or unreadable.
+    """
+    if not path.is_file() and path.exists():
+        raise InputError(f'{path} is no file, but a folder, a pipe or a device: remove it')
+    with path.open('rb') as f:
+        content = f.read(most + 1)
+    if len(content) > most:
+        raise InputError(f'{path} is larger than {most:,} bytes: restore or remove it')
+    return content
+
+
 def read_json(path: Path) -> Any:
     """The file's content, or None if there is no such file.
 
@@ -148,14 +165,10 @@ def read_json(path: Path) -> Any:
       InputError: it is not JSON, too large or too deep.
     """
     try:
-        with path.open('rb') as f:
-            content = f.read(MAX_JSON + 1)
-        if len(content) > MAX_JSON:
-            raise InputError(f'{path} is larger than {MAX_JSON:,} bytes: restore or remove it')
-        return json.loads(content)
+        return json.loads(read_whole(path, MAX_JSON))
     except FileNotFoundError:
         return None
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError) as e:
-        if isinstance(e, InputError):
-            raise
         raise InputError(f'{path} is damaged ({e}): restore or remove it') from e

@@ -183,7 +183,7 @@ def _mean(values: np.ndarray) -> float:
 def _lines(path: Path):
     """The whole records of metrics.jsonl; a kill may have cut the last one."""
     if path.exists():
-        for line in path.read_bytes().decode(errors='replace').splitlines():
+        for line in files.read_whole(path, files.MAX_LOG).decode(errors='replace').splitlines():
             with contextlib.suppress(ValueError, RecursionError):
                 record = json.loads(line)
                 if isinstance(record, dict) and isinstance(record.get('step'), int):

@@ -2,15 +2,10 @@
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
-from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
@@ -18,12 +13,10 @@ from anyshot_jax import report
 from anyshot_jax.runtime import ahead
 from anyshot_jax.runtime.devices import for_batch, on_all_devices
 from anyshot_jax.storage import files
-from anyshot_jax.target import on_cpu
 from anyshot_jax.training import (
     checkpoint,
     checks,
     fit,
-    intervals,
     logbook,
     plan,
     plan_for,
@@ -33,30 +26,12 @@ from anyshot_jax.training import (
     result,
     workdir,
 )
+from anyshot_jax.training.chunks import OnValidation, Run, evaluate, step_of, train
 from anyshot_jax.training.population import Population
 from anyshot_jax.training.progress import Progress
-from anyshot_jax.training.step import check_used, make_population_step
+from anyshot_jax.training.step import check_used
+from anyshot_jax.training.trained_run import TrainedRun
 from anyshot_jax.types import Array, Data, InputError, nearest
-
-OnValidation = Callable[[int, intervals.Values], None]
-OVER_NUM_STEPS = ('cosine', 'linear')  # schedules that end with the run
-
-
-class Run(NamedTuple):
-    """One run of one stage: the record that its parts share."""
-
-    config: ConfigDict
-    folder: Path
-    config_file: str
-    stages: Mapping[str, Any] | None  # what earlier stages exported; None: the run has no stages
-    on_validation: OnValidation | None
-    population: Population
-    host: Data  # as it is prepared, on the host
-    data: Data  # on all of this process's devices
-    devices: list[jax.Device]  # of all processes
-    shown: dict[str, Array]  # images that the report shows in place of features
-    recent: ocp.CheckpointManager
-    best: ocp.CheckpointManager
 
 
 def run(
@@ -65,7 +40,7 @@ def run(
     *,
     config_file: str = '',
     on_validation: OnValidation | None = None,
-) -> workdir.TrainedRun:
+) -> TrainedRun:
     """Does what the config says, or what is left of it, in a workdir.
 
     Args:
@@ -87,7 +62,7 @@ def run(
     folder = files.folder(folder)
     if 'stages' not in config:
         means = _run_stage(config, folder, None, config_file, on_validation)
-        return workdir.TrainedRun(folder, means)
+        return TrainedRun(folder, means)
     exported: dict[str, dict] = {}
     means, own = {}, folder
     for number, name in enumerate(config.stages, 1):
@@ -103,9 +78,9 @@ def run(
             planned = config[name].get('plan') or config[name].get('plan_for')
             if planned and name != config.stages[-1]:
                 print(f'The later stages need what {name!r} exports: run it, then plan again.')
-            return workdir.TrainedRun(own, {})
+            return TrainedRun(own, {})
         exported[name] = files.load_artifacts(own / 'artifacts.npz')
-    return workdir.TrainedRun(own, means)
+    return TrainedRun(own, means)
 
 
 def _run_stage(config, folder, stages, config_file, on_validation) -> dict[str, float]:
@@ -181,10 +156,10 @@ def _restore_train_test(run: Run, states: Any) -> dict[str, float]:
         if config.num_steps and not run.best.all_steps() and not run.recent.all_steps():
             raise InputError(f'{run.folder} holds no checkpoint to evaluate: train first')
     elif config.num_steps:
-        states, stopped = _train(run, states, progress, record.get('pending', {}))
+        states, stopped = train(run, states, progress, record.get('pending', {}))
         if stopped:
             if processes.first():
-                done = f'stopped and saved at step {_step(states)}'
+                done = f'stopped and saved at step {step_of(states)}'
                 print(f'{done}; the same command goes on from there')
             return {}
 
@@ -196,7 +171,7 @@ def _restore_train_test(run: Run, states: Any) -> dict[str, float]:
                 f'no checkpoint of {run.folder} can be used: train in another --workdir'
             )
         progress = Progress.resumed(len(members), sign, record, of_best)
-    values = _evaluate(run, states, progress, 'test', config.eval.role)
+    values = evaluate(run, states, progress, 'test', config.eval.role)
     return _write(run, states, progress, values)
 
 
@@ -226,125 +201,3 @@ def _write(run: Run, states: Any, progress: Progress, values: list) -> dict[str,
 
     processes.on_process_0(write)
     return result.show(record, folder)
-
-
-def _train(run: Run, states: Any, progress: Progress, pending: dict) -> tuple[Any, bool]:
-    """Chunks of steps until the last, the early stop or SIGTERM (then the second value is true)."""
-    config, step, stopped = run.config, _step(states), False
-    params = population.take(states, 0).params
-    overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-    processes.on_process_0(lambda: files.write_text(run.folder / 'parameters.txt', overview + '\n'))
-    sizes = {'batch_size': config.batch_size, 'steps_per_call': config.steps_per_call}
-    build = lambda config: population.build(config, run.host)
-    compiled = fit.fitted(config, build, run.data, states, run.devices)[1]
-    compiled = compiled or make_population_step(run.population, **sizes, devices=run.devices)
-    if 0 < step < config.num_steps:
-        processes.say(f'goes on from step {step} of {config.num_steps}')
-        if config.optim.schedule in OVER_NUM_STEPS:
-            processes.say(
-                f'the learning rate is that of a {config.optim.schedule} schedule over '
-                f'{config.num_steps} steps'
-            )
-    if step < config.num_steps:
-        processes.say('compiles the training step; the first call takes longest')
-    due = lambda every: every > 0 and (step % every == 0 or step >= config.num_steps)
-    log = logbook.Logbook(run.folder, step, config.num_steps, pending)
-    periods = config.log_every, config.eval_every, config.save_every
-    calls: list[tuple[int, Any]] = []  # whose metrics have not been read yet
-    clock = time.monotonic()
-
-    def read() -> None:
-        """Takes in the metrics of the calls so far: waits for the last one."""
-        nonlocal clock
-        while calls:
-            last, metrics = calls.pop(0)
-            metrics = jax.device_get(metrics)
-            _go_on_without(progress.note_metrics(metrics, last), run, progress)
-            log.add(metrics, time.monotonic() - clock)
-            clock = time.monotonic()
-
-    progress.tick()
-    with log, logbook.Sigterm() as sigterm:
-        while step < config.num_steps and not progress.ended(config).all():
-            clock = clock if calls else time.monotonic()
-            states, metrics = compiled(states, run.data)
-            step += config.steps_per_call
-            read()  # only now, so that an accelerator has work while we wait and write
-            calls.append((step, metrics))
-            if on_cpu() or any(map(due, periods)):
-                read()
-            if due(config.log_every):
-                log.train(step)
-            if due(config.eval_every):
-                _validate(run, states, progress, step, log)
-            progress.tick()
-            stopped = processes.any_process(sigterm.came)
-            if due(config.save_every) or stopped:
-                read()
-                _go_on_without(progress.note_state(states, step), run, progress)
-                record = {**progress.record(), 'pending': log.pending()}
-                checkpoint.save(run.recent, step, states, record)
-                log.flush()
-            if stopped:
-                break
-        read()
-    return states, stopped
-
-
-def _validate(run: Run, states: Any, progress: Progress, step: int, log) -> None:
-    values = _evaluate(run, states, progress, 'val', 'val')
-    mean = intervals.over_members(values)
-    log.val(step, values)
-    name = run.config.eval.select or next(iter(mean))
-    column = np.array([v[name]['mean'] if v else np.nan for v in values])
-    better = progress.validated(step, column, run.config)
-    if better.any():
-        _keep(run.best, step, states, better, progress)
-    if run.on_validation:
-        run.on_validation(step, mean)
-
-
-def _evaluate(run: Run, states: Any, progress: Progress, phase: str, role: str) -> list:
-    """The values of every member, None for one that has diverged."""
-    everyone = run.population
-    own = jax.tree.leaves(run.data)[0].devices()
-    placed = on_all_devices((everyone.keys[phase], states, run.data), own)
-    keys, states, data = processes.to_global(placed)
-    of = lambda i, method: method.evaluate(population.take(states, i), data, keys[i], role)
-    return [
-        None if progress.diverged[i] else intervals.summarise(of(i, method))
-        for i, method in enumerate(everyone.methods)
-    ]
-
-
-def _keep(best, step: int, states, better, progress: Progress) -> None:
-    """Saves the states of the members that are better than ever, beside the others' best.
-
-    A run that was killed comes by its best steps again; what is there goes only when the new one is
-    whole, for it holds what may not come again.
-    """
-    there = best.latest_step()
-    if not better.all() and there is not None:
-        old, record = checkpoint.restore_or_init(best, states)
-        if not record:
-            raise InputError(
-                f'{best.directory} cannot be read any more, and with it the best states of the '
-                'other members; restore it, or train in another --workdir'
-            )
-        states = population.where(better, states, old)
-    number = step if there is None else max(step, there + 1)
-    checkpoint.save(best, number, states, progress.record())
-
-
-def _go_on_without(diverged: dict[int, str], run: Run, progress: Progress) -> None:
-    for index, why in diverged.items():
-        if progress.diverged.all():
-            raise InputError(
-                f'{why}; step {max(run.recent.all_steps(), default=0)} is kept. Try a lower '
-                'config.optim.learning_rate or config.optim.clip_norm=1.0, in a new --workdir'
-            )
-        processes.say(f'{run.population.members[index]}: {why}; the other members go on')
-
-
-def _step(states) -> int:
-    return int(np.max(states.step))

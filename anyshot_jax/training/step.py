@@ -58,8 +58,13 @@ def check_used(population: Population, states, data) -> None:
     """
     state, key = jax.tree.map(lambda a: a[0], (states, population.keys['step']))
     units = jnp.zeros(1, jnp.int32)
-    init = lambda values, state, data: population.method(values).init(key, data)
-    step = lambda values, *args: _steps(population.method(values), *args, key, units, 1)
+
+    def init(values, state, data):
+        return population.method(values).init(key, data)
+
+    def step(values, state, data):
+        return _steps(population.method(values), state, data, key, units, 1)
+
     unread = {path for path in population.values if path.startswith('method.')}
     for function in init, step:
         if unread:

@@ -13,6 +13,7 @@ from anyshot_jax.data.readers.images import (
     NotAnImage,
     NotRead,
     Reading,
+    file_content,
     read_image,
     read_images,
 )
@@ -57,7 +58,7 @@ def read_classes(
 
     def read(path, name):
         try:
-            content = path.read_bytes()
+            content = file_content(path)
         except OSError as e:
             raise InputError(f'{path} is damaged or unreadable: {type(e).__name__}: {e}') from e
         odd: list[str] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import logging
 
+from anyshot_jax.storage.files import read_whole
 from anyshot_jax.types import InputError, nearest
 
 MAX_BYTES = 50_000_000
@@ -16,9 +17,8 @@ MAX_BYTES = 50_000_000
 def read_json(path: Path) -> Any:
     """Reads a JSON file; InputError (names the file) if it is none, damaged or too large."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f'{path} is larger than {MAX_BYTES:,} bytes')
-        return json.loads(path.read_text('utf-8-sig'), object_pairs_hook=_once)
+        text = read_whole(path, MAX_BYTES).decode('utf-8-sig')
+        return json.loads(text, object_pairs_hook=_once)
     except InputError:
         raise
     except (OSError, ValueError, RecursionError) as e:  # ValueError: also of endless numbers

@@ -26,6 +26,7 @@ SYSTEM_FOLDERS = frozenset(
     )
 )  # fmt: skip
 DEPTH = 64  # folders below one another: more are no images' folders
+MAX_AGAIN = 10_000  # entries of folders that links of several classes lead to
 SYSTEM = 'system folders'
 
 
@@ -131,6 +132,8 @@ class _Walk:
         self.follow_links = follow_links
         self.notes = Notes()
         self.owner: dict[Path, Path] = {}  # real file -> class folder that has it
+        self.read: dict[Path, int] = {}  # real folder -> its entries
+        self.again = 0  # entries that were read more than once
 
     def folders(self, folder: Path) -> list[Path]:
         folders, files = self._entries(folder)
@@ -160,6 +163,11 @@ class _Walk:
             if depth > DEPTH:
                 raise InputError(f'{self._inside(folder)} lies more than {DEPTH} folders deep')
             entered.add(real)
+            self.again += self.read.get(real, 0)
+            if self.again > MAX_AGAIN:
+                raise InputError(
+                    f'links lead from several classes to {self._inside(folder)}: remove them'
+                )
             folders, files = self._entries(folder)
             for file in files:
                 first = self.owner.setdefault(_real(file), owner)
@@ -188,6 +196,7 @@ class _Walk:
                 entries = sorted(it, key=lambda e: e.name)
         except OSError as e:
             raise InputError(f'{folder} is unreadable: {e}') from e
+        self.read[_real(folder)] = len(entries) + 1
         folders, files = [], []
         for entry in entries:
             path, name = Path(entry.path), entry.name.lower()

@@ -16,10 +16,11 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from anyshot_jax.data.readers import pixels
-from anyshot_jax.data.readers.kinds import HEIC, unread_kind
+from anyshot_jax.data.readers import bombs, pixels
+from anyshot_jax.data.readers.kinds import BY_SUFFIX, HEIC, NotAnImage, NotRead, unread_kind
 from anyshot_jax.data.readers.pixels import CROPS, fit
 from anyshot_jax.runtime.bars import bar
+from anyshot_jax.storage.files import read_whole
 from anyshot_jax.types import Array, InputError
 
 with contextlib.suppress(ImportError):  # the extra `heic`; pillow_heif is the same with an encoder
@@ -39,6 +40,7 @@ SUFFIXES = (
     *(('.heic', '.heif', '.hif') if 'HEIF' in FORMATS else ()),
 )
 # fmt: on
+MAX_FILE = 500_000_000  # bytes of an image file
 MAX_PIXELS = 50_000_000  # an image that unpacks to more is refused
 MEMORY = 800_000_000  # bytes that all images in decoding may take together,
 PER_PIXEL = 16  # of which one takes so many a pixel
@@ -65,6 +67,16 @@ class Reading(NamedTuple):
         return self
 
 
+def file_content(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+      NotRead: an image that is too large; NotAnImage: another file that is. OSError: unreadable.
+    """
+    check_size(path, path.stat().st_size)
+    return read_whole(path, MAX_FILE)
+
+
 def span_of(text: str) -> tuple[float, ...]:
     """(low, high) of 'LOW,HIGH', as --range has it; () of ''."""
     try:
@@ -73,12 +85,11 @@ def span_of(text: str) -> tuple[float, ...]:
         raise InputError(f'--range={text}: need two numbers, as --range=0,4095') from None
 
 
-class NotAnImage(InputError):
-    """The content is of no image format that is known here."""
-
-
-class NotRead(InputError):
-    """An image of a kind or a size that is not read here: it costs a row and not the run."""
+def check_size(path: Path, size: int) -> None:
+    """Refuses (NotRead, NotAnImage) a file of so many bytes where they are too many."""
+    if size >= MAX_FILE:
+        kind = NotRead if path.suffix.lower() in (*SUFFIXES, *BY_SUFFIX) else NotAnImage
+        raise kind(f'{path} has {size:,} bytes: {MAX_FILE:,} are too many')
 
 
 def read_image(
@@ -182,7 +193,7 @@ def open_image(
 
 
 def _decode(f: BinaryIO, max_pixels: int, name: str, span, odd) -> Image.Image:
-    with _opened(f) as image:
+    with _opened(f, name) as image:
         if odd is not None and _has_pages(image):
             odd.append(PAGES)
         return _eight_bits(image, max_pixels, name, span, odd)
@@ -195,7 +206,7 @@ def decoding(f: BinaryIO, max_pixels: int, name: str) -> Iterator[Image.Image]:
     Raises:
       NotRead: too large. Whatever a decoder raises on damaged bytes.
     """
-    with _opened(f) as image, _room(image, max_pixels, name):
+    with _opened(f, name) as image, _room(image, max_pixels, name):
         image.load()
         yield image
 
@@ -203,14 +214,17 @@ def decoding(f: BinaryIO, max_pixels: int, name: str) -> Iterator[Image.Image]:
 _opening = threading.Lock()
 
 
-def _opened(f: BinaryIO) -> Image.Image:
+def _opened(f: BinaryIO, name: str) -> Image.Image:
     """The file's header; max_pixels is checked here, and not by Pillow's own limit."""
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(f, formats=FORMATS)
+            image = Image.open(f, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+    if bombs.has_scans(image, f):
+        raise InputError(f'{name} is a JPEG of very many scans: save it as one of a single scan')
+    return image
 
 
 def _has_pages(image: Image.Image) -> bool:
@@ -253,7 +267,7 @@ def _room(image: Image.Image, max_pixels: int, name: str) -> Iterator[None]:
     Raises:
       NotRead: it has more than max_pixels.
     """
-    width, height = image.size
+    width, height = bombs.unpacked(image)
     if width * height > max_pixels:
         raise NotRead(
             f'{name} has {width} x {height} pixels, more than max_pixels = {max_pixels:,}: shrink '

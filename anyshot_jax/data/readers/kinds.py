@@ -2,6 +2,17 @@
 
 from pathlib import PurePath
 
+from anyshot_jax.types import InputError
+
+
+class NotAnImage(InputError):
+    """The content is of no image format that is known here."""
+
+
+class NotRead(InputError):
+    """An image of a kind or a size that is not read here: it costs a row and not the run."""
+
+
 HEIC = "a HEIC image: pip install 'anyshot-jax[heic]' to read it, or export it as JPEG"
 DICOM = 'DICOM: export it as PNG or TIFF'
 RAW = "a camera's raw file: develop it as JPEG or TIFF"

@@ -7,8 +7,6 @@ images without a box, or with several classes, are passed over and counted. Noth
 a list says: its paths are only looked up among the files below the folder.
 """
 
-import csv
-import io
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -17,10 +15,12 @@ from typing import Any
 
 import yaml
 
+from anyshot_jax.data.readers import text_table
 from anyshot_jax.data.readers.descriptions import read_json
 from anyshot_jax.data.readers.folder_tree import Tree, check_level, find_classes, find_files
 from anyshot_jax.data.readers.images import SUFFIXES
 from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.storage.files import read_whole
 from anyshot_jax.types import InputError
 
 TABLES = ('labels.csv', 'labels.tsv', 'labels.xlsx')
@@ -28,8 +28,11 @@ TABLES = ('labels.csv', 'labels.tsv', 'labels.xlsx')
 PATHS = ('path', 'file', 'filename', 'file_name', 'image', 'image_path', 'filepath', 'img',
          'image_id', 'id', 'name')  # fmt: skip
 LABELS = ('label', 'class', 'class_name', 'category', 'target', 'species', 'diagnosis', 'tag')
-MAX_BYTES = 50_000_000
-MAX_ROWS = 10_000_000
+MAX_BYTES = 50_000_000  # of the boxes of an image
+MAX_NAMES = 100_000  # bytes of YOLO's names
+MAX_CLASS = 1_000_000  # and their numbers
+MAX_SHEET = 25_000_000  # bytes of what an Excel file unpacks to,
+MAX_ROWS = 1 << 20  # and Excel's own number of rows
 NONE, SEVERAL = 'images without a class', 'images that show several classes'
 Rows = Iterator[tuple[str, str, str]]  # where it stands, path, label
 
@@ -102,7 +105,8 @@ def _normal(path: str) -> str:
 
 def _table(path: Path) -> Rows:
     """The rows of a table with a header."""
-    lines = _sheet(path) if path.suffix == '.xlsx' else _text_rows(path)
+    mark = '\t' if path.suffix == '.tsv' else ''
+    lines = _sheet(path) if path.suffix == '.xlsx' else text_table.rows(path, mark)
     try:
         header = [c.strip().casefold() for c in next(lines)]
     except StopIteration:
@@ -120,18 +124,6 @@ def _table(path: Path) -> Rows:
             yield f'{path}, line {number}', cells[0], cells[1]
 
 
-def _text_rows(path: Path) -> Iterator[list[str]]:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f'{path} is larger than {MAX_BYTES:,} bytes')
-        text = path.read_text('utf-8-sig')
-        first = text.split('\n', 1)[0]
-        mark = '\t' if path.suffix == '.tsv' else max(',;\t', key=first.count)
-        yield from csv.reader(io.StringIO(text), delimiter=mark, strict=True)
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise InputError(f'{path} is not a readable table in UTF-8: {e}') from e
-
-
 def _sheet(path: Path) -> Iterator[list[str]]:
     """The rows of an Excel file's first sheet."""
     try:
@@ -140,11 +132,12 @@ def _sheet(path: Path) -> Iterator[list[str]]:
         raise InputError(f"{path} needs more: pip install 'anyshot-jax[excel]'") from e
     try:
         with zipfile.ZipFile(path) as z:
-            if sum(info.file_size for info in z.infolist()) > 4 * MAX_BYTES:
-                raise InputError(f'{path} unpacks to more than {4 * MAX_BYTES:,} bytes')
+            if sum(info.file_size for info in z.infolist()) > MAX_SHEET:
+                raise InputError(f'{path} unpacks to more than {MAX_SHEET:,} bytes: save it as csv')
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         for row in book.worksheets[0].iter_rows(values_only=True, max_row=MAX_ROWS, max_col=100):
-            yield ['' if cell is None else str(cell) for cell in row]
+            empty = row.count(None) == len(row)  # a cell may lie a million rows below the others
+            yield [] if empty else ['' if cell is None else str(cell) for cell in row]
     except InputError:
         raise
     except Exception as e:  # whatever hostile bytes lead to, the file is the reason
@@ -155,17 +148,24 @@ def _coco(paths: list[Path], root: Path, notes: Notes) -> Rows:
     for path in paths:
         said = read_json(path)
         try:
-            names = {c['id']: str(c['name']) for c in said['categories']}
-            images = {i['id']: str(i['file_name']) for i in said['images']}
-            of_image: dict[Any, set[str]] = {i: set() for i in images}
+            names = {_id(c['id']): str(c['name']) for c in said['categories']}
+            images = {_id(i['id']): str(i['file_name']) for i in said['images']}
+            of_image: dict[str, set[str]] = {i: set() for i in images}
             for box in said['annotations']:
-                of_image[box['image_id']].add(names[box['category_id']])
-        except (KeyError, TypeError) as e:
+                of_image[_id(box['image_id'])].add(names[_id(box['category_id'])])
+        except (KeyError, TypeError, RecursionError) as e:
             raise InputError(f'{path} is no COCO file: {type(e).__name__}: {e}') from e
         folder = path.parent.relative_to(root).as_posix()
         beside = '' if folder in ('.', 'annotations') else f'{folder}/'
         for i, name in images.items():
-            yield from _one(f'{path}, image {i!r:.40}', beside + name, of_image[i], notes)
+            yield from _one(f'{path}, image {i:.40}', beside + name, of_image[i], notes)
+
+
+def _id(value: Any) -> str:
+    """A number or a name as text: numbers can be chosen so that a dict finds none of them soon."""
+    if not isinstance(value, (int, str)):
+        raise TypeError(f'an id that is a {type(value).__name__}')
+    return str(value)
 
 
 def _yolo(listing: Path, root: Path, files: list[Path], notes: Notes) -> Rows:
@@ -179,10 +179,12 @@ def _yolo(listing: Path, root: Path, files: list[Path], notes: Notes) -> Rows:
         label = (root / Path(*parts)).with_suffix('.txt')
         found = set()
         try:
-            small = label.is_file() and label.stat().st_size <= MAX_BYTES
-            for line in label.read_text('utf-8').splitlines() if small else ():
+            lines = read_whole(label, MAX_BYTES).decode().splitlines() if label.exists() else ()
+            for line in lines:
                 if line.strip():
                     found.add(names[int(line.split()[0])])
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError) as e:
             raise InputError(f'{label} has a line that names no class of {listing}: {e}') from e
         yield from _one(str(label), inside.as_posix(), found, notes)
@@ -190,18 +192,29 @@ def _yolo(listing: Path, root: Path, files: list[Path], notes: Notes) -> Rows:
 
 def _yolo_names(path: Path) -> dict[int, str]:
     try:
-        if path.stat().st_size > MAX_BYTES // 50:
-            raise InputError(f'{path} is larger than {MAX_BYTES // 50:,} bytes')
-        text = path.read_text('utf-8-sig')
+        text = read_whole(path, MAX_NAMES).decode('utf-8-sig')
         if path.suffix == '.txt':
             return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
-        names = yaml.safe_load(text)['names']
+        names = yaml.load(text, _Plain)['names']
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return {int(i): str(name)[:1000] for i, name in pairs}
+        found = {int(i): str(name)[:1000] for i, name in pairs}
+        if wrong := [i for i in found if not 0 <= i < MAX_CLASS]:
+            raise ValueError(f'a class has the number {wrong[0]}')
+        return found
     except InputError:
         raise
     except Exception as e:  # of YAML from anywhere
         raise InputError(f'{path} names no classes: {type(e).__name__}: {e}'[:300]) from e
+
+
+class _Plain(yaml.BaseLoader):
+    """Of texts, lists and mappings: no numbers are made, and a part is never there twice."""
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, 'tag', None):
+            raise ValueError(f'a reference or a kind ({getattr(event, "tag", None) or "*name"})')
+        return super().compose_node(parent, index)
 
 
 def _one(where: str, path: str, labels: set[str], notes: Notes) -> Rows:

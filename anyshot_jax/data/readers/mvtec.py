@@ -10,15 +10,13 @@ split, class, mask ('' : none) and one that names an item's group. Nothing is op
 its paths are only looked up among the files that lie in the category's folder.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import logging
 
-from anyshot_jax.data.readers import masks
+from anyshot_jax.data.readers import masks, text_table
 from anyshot_jax.data.readers.folder_tree import find_classes
 from anyshot_jax.data.readers.images import SUFFIXES
 from anyshot_jax.types import InputError, nearest
@@ -26,7 +24,6 @@ from anyshot_jax.types import InputError, nearest
 LAYOUT = 'train/good/<image>, test/<type>/<image>, ground_truth/<type>/<image>_mask.png'
 GOOD = 'good'
 NORMAL = ('good', 'normal', 'ok', 'normal_dir')  # its names where there are no splits
-MAX_MANIFEST = 50_000_000  # bytes
 COLUMNS = ('path', 'split', 'class', 'mask')
 
 
@@ -215,16 +212,11 @@ def _as_listed(root: Path, items: list[Item], group: str) -> list[Item]:
     return [found[name] for name in there if name in found]
 
 
-def _rows(path: Path, group: str) -> Iterable[dict[str, str]]:
+def _rows(path: Path, group: str) -> Iterator[dict[str, str]]:
     if not path.resolve().is_relative_to(path.parent.resolve()):
         raise InputError(f'{path} is a link out of the directory')
-    if path.stat().st_size > MAX_MANIFEST:
-        raise InputError(f'{path} is larger than {MAX_MANIFEST:,} bytes')
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text('utf-8-sig')), strict=True)
-        rows, columns = list(reader), list(reader.fieldnames or ())
-    except (OSError, ValueError, csv.Error) as e:
-        raise InputError(f'{path} is not readable CSV in UTF-8: {e}') from e
+    lines = text_table.rows(path, ',')
+    columns = next(lines, [])
     for column in (*COLUMNS, *([group] if group else [])):
         if column not in columns:
             hint = '; --config.data.group=COLUMN names the groups, "" has none'
@@ -232,10 +224,10 @@ def _rows(path: Path, group: str) -> Iterable[dict[str, str]]:
                 f'{path} has no column {column!r}{nearest(column, columns)}'
                 f'{hint if column == group else ""}'
             )
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
+    for number, row in enumerate(filter(None, lines), 2):
+        if len(row) != len(columns):
             raise InputError(f'{path}, line {number}: expected {len(columns)} values')
-    return rows
+        yield dict(zip(columns, row, strict=True))
 
 
 def _posix(file: Path, root: Path) -> str:

@@ -13,6 +13,7 @@ from anyshot_jax.config import check_choices
 from anyshot_jax.data.readers.images import open_image
 from anyshot_jax.runtime.bars import bar
 from anyshot_jax.storage.cache import cached
+from anyshot_jax.storage.files import read_whole
 from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import Array, InputError
 
@@ -158,7 +159,7 @@ def _from_folder(files: list[Path]) -> Images:
     for f in bar(files, 'read Omniglot'):
         if match := _match(f.as_posix()):
             try:
-                content = f.read_bytes()
+                content = read_whole(f, MAX_PNG_BYTES)
             except OSError as e:
                 raise InputError(f'{f} is unreadable: {e}') from e
             yield str(f), match, content

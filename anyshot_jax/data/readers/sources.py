@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image
 
 from anyshot_jax.data.readers import pixels
-from anyshot_jax.data.readers.images import Reading, open_image
+from anyshot_jax.data.readers.images import MAX_FILE, Reading, open_image
 from anyshot_jax.types import Array, InputError
 
-MAX_FILE = 500_000_000  # bytes of an image file
 URL = re.compile(r'^[a-z][a-z0-9+.-]+://', re.IGNORECASE)
 CHANNELS = (1, 3, 4)
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from anyshot_jax.data.readers.folder_tree import find_roles
 from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.storage.files import read_whole
 from anyshot_jax.types import InputError
 
+MAX_BYTES = 50_000_000  # of a list
 Files = dict[tuple[str, str], list[Path]]  # (base, web or test; class) -> its files
 
 # Official numbers of CUB-200-2011's novel classes: the test classes of Xian et al.'s split.
@@ -112,7 +114,7 @@ def _aircraft(root: Path) -> tuple[Iterable[tuple[Path, str, bool]], set[str]]:
 def _columns(path: Path, number: int) -> list[tuple[str, ...]]:
     """The lines of a list; the last column may hold spaces."""
     try:
-        lines = path.read_text(encoding='utf-8').splitlines()
+        lines = read_whole(path, MAX_BYTES).decode().splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f'{path} cannot be read: {e}') from e
     rows = []

@@ -1,12 +1,8 @@
-"""The part of the page about weak-shot runs: what weights say of the web images, and rungs."""
-
-from collections.abc import Sequence
-from pathlib import Path
+"""The part of the page about weights of web images: how they lie, whom they favour, and why."""
 
 import jax
 import numpy as np
 from markupsafe import Markup
-from ml_collections import ConfigDict
 
 from anyshot_jax.episodes.episodic import embed_dataset
 from anyshot_jax.ops.distance import cosine
@@ -15,17 +11,13 @@ from anyshot_jax.report.page import (
     framed,
     html,
     join,
-    meter,
     name,
     note,
     paragraph,
-    percent,
     section,
-    table,
     way,
 )
 from anyshot_jax.report.subject import Subject
-from anyshot_jax.storage import files
 from anyshot_jax.types import Array, Data, Dataset, Method, TrainState
 
 CLASSES, EACH = 8, 6  # shown, and best and worst images of each
@@ -33,45 +25,34 @@ BINS, MOST = 20, 120  # of the histogram; items of the matrix of a class
 
 
 def parts(subject: Subject) -> list[Markup]:
-    """Tasks, where the data have them, and what was learnt from web images."""
+    """Tasks, where the data have them, and what the weights say of the web images."""
     s = subject
-    if 'test' not in subject.data.roles:
-        return tasks.parts(subject)
-    own = sections(s.method, s.state, s.data, s.config, s.workdir, s.web)
-    return tasks.parts(subject) + own
+    if 'test' not in s.data.roles:
+        return tasks.parts(s)
+    return tasks.parts(s) + sections(s.method, s.state, s.data, s.web)
 
 
 def sections(
-    method: Method,
-    state: TrainState,
-    data: Data,
-    config: ConfigDict,
-    workdir: Path,
-    shown: Array | None = None,
+    method: Method, state: TrainState, data: Data, shown: Array | None = None
 ) -> list[Markup]:
-    """The sections for runs of `weigh` and `weakshot`; none for others.
+    """The sections about what `method` exports of the role web.
 
     Args:
       shown: [N, H, W, C], what to draw of the web items, where these are features.
     """
-    fields = config.method
-    if fields.get('name') == 'weigh':
-        data = jax.device_put(data, jax.local_devices()[0])
-        made = method.export(state, data, jax.random.key(0))
-        weight, within = np.asarray(made['weight']), np.asarray(made['similarity'])
-        score = np.asarray(made['score'])  # tells apart what `bound` made alike
-        web = data.roles['web']
-        imaged = np.asarray(web.x if shown is None else shown)
-        if not (np.isfinite(weight).all() and np.isfinite(within).all()):
-            return [section('weights', 'Weights', note('The weights are not finite.'))]
-        return [
-            _histogram(web, weight),
-            _ends(web, weight, score, imaged),
-            _matrices(web, weight, score, within),
-        ]
-    if fields.get('name') == 'weakshot':
-        return [_rungs(workdir)]
-    return []
+    data = jax.device_put(data, jax.local_devices()[0])
+    made = method.export(state, data, jax.random.key(0))
+    weight, within = np.asarray(made['weight']), np.asarray(made['similarity'])
+    score = np.asarray(made['score'])  # tells apart what `bound` made alike
+    web = data.roles['web']
+    imaged = np.asarray(web.x if shown is None else shown)
+    if not (np.isfinite(weight).all() and np.isfinite(within).all()):
+        return [section('weights', 'Weights', note('The weights are not finite.'))]
+    return [
+        _histogram(web, weight),
+        _ends(web, weight, score, imaged),
+        _matrices(web, weight, score, within),
+    ]
 
 
 def _histogram(web: Dataset, weight: np.ndarray) -> Markup:
@@ -187,49 +168,3 @@ def _matrix(title: str, sim: np.ndarray) -> Markup:
         source=figures.png(image, most=480), caption=caption,
     )  # fmt: skip
     return charts.figure(caption, img)
-
-
-def _rungs(workdir: Path) -> Markup:
-    """Every classifier of this recipe's stages that is finished, this one among them."""
-    rows = []
-    for folder in sorted(workdir.resolve().parent.iterdir(), key=_age):
-        run, config = _read(folder / 'result.json'), _read(folder / 'config.json')
-        fields = config.get('method', {})
-        if not run or fields.get('name') != 'weakshot':
-            continue
-        values: dict[str, dict] = run.get('values', {})
-        first = next(iter(values.values()), {}).get('mean')
-        graph = 'no' if not fields['alpha'] else f'{fields["alpha"]:g}'
-        here = ' (this page)' if folder.name == workdir.resolve().name else ''
-        rows.append(
-            (
-                html('{{ name }}{{ here }}', name=name(folder.name), here=here),
-                fields['weights_from'] or 'none',
-                graph,
-                percent(first),
-                meter(first, None),
-            )
-        )
-    if not rows:
-        return section('rungs', 'Ablation', note('No stage of this recipe is finished yet.'))
-    intro = (
-        'The classifiers among the stages of this run: which stage weighed the web images '
-        '(truth: an oracle), how much the graph counts, and what share of the clean test images '
-        'of novel classes is named rightly.'
-    )
-    head = ('stage', 'weights', 'graph', 'accuracy', '0 to 100 %')
-    return section('rungs', 'Ablation', paragraph(intro), table(head, rows))
-
-
-def _read(path: Path) -> dict:
-    """The file's fields; none if it isn't there or damaged."""
-    try:
-        return files.read_json(path) or {}
-    except (OSError, ValueError):
-        return {}
-
-
-def _age(folder: Path) -> tuple[Sequence[int], str]:
-    """The order in which stages were finished, then their names."""
-    result = folder / 'result.json'
-    return ([result.stat().st_mtime_ns] if result.exists() else [], folder.name)
