@@ -33,7 +33,7 @@ from anyshot_jax.storage.npz import read_npz
 
 RESULTS = ROOT / HERE / 'results' / 'classify_images.jsonl'
 DRAWS = 10
-EXAMPLES, PLANTED = 20, 0.05  # of a class at most; share of wrong labels
+EXAMPLES, PLANTED, PLANTINGS = 8, 0.05, 5  # of a class at most; share of wrong labels; draws
 
 
 def ours(method='prototypes'):
@@ -209,13 +209,13 @@ def unknown(name, x, label, put):
 
 
 def wrong_labels(name, x, label, put):
-    """Up to 20 examples a class, one in twenty under another class's name: which are accused.
+    """Up to EXAMPLES a class, one in twenty under another class's name: which are accused.
 
-    Ten draws; also with right labels only, which accuse somebody by mistake.
+    PLANTINGS draws; also with right labels only, which accuse somebody by mistake.
     """
     precision, recall, by_mistake = [], [], []
     names = np.unique(label)
-    for draw in range(DRAWS):
+    for draw in range(PLANTINGS):
         rng = np.random.default_rng(draw)
         shuffled = rng.permutation(len(label))
         rows = np.concatenate([shuffled[label[shuffled] == c][:EXAMPLES] for c in names])
