@@ -33,6 +33,7 @@ from anyshot_jax.storage.npz import read_npz
 
 RESULTS = ROOT / HERE / 'results' / 'classify_images.jsonl'
 DRAWS = 10
+EXAMPLES, PLANTED, PLANTINGS = 8, 0.05, 5  # of a class at most; share of wrong labels; draws
 
 
 def ours(method='prototypes'):
@@ -65,7 +66,11 @@ def files(data, offset):
 
 
 def msd(root: Path):
-    folder = root / 'industrial' / 'MSD'
+    return industrial(root, 'MSD')
+
+
+def industrial(root: Path, name: str):
+    folder = root / 'industrial' / name
     paths = sorted((folder / 'images').glob('*/*'))
     return paths, np.array([p.parent.name for p in paths]), descriptions(folder), None
 
@@ -89,14 +94,14 @@ def main():
     parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
     parser.add_argument('--results', type=Path, default=RESULTS)
     parser.add_argument(
-        '--only_unknown', action='store_true', help='measure those lines anew, keep the others'
+        '--only', choices=('unknown', 'wrong labels'), help='measure those anew, keep the others'
     )
     args = parser.parse_args()
     keep_compiled()
     root, lines = data_root(), []
-    if args.only_unknown:
+    if args.only:
         told = [json.loads(line) for line in args.results.read_text().splitlines()]
-        lines = [line for line in told if line['what'] != 'unknown']
+        lines = [line for line in told if line['what'] != args.only]
     where = machine(jax.devices()[0].device_kind, jax.local_device_count())
 
     def put(**line):
@@ -110,8 +115,8 @@ def main():
     for name, load in (('grocery', grocery), ('MSD', msd)):
         images, label, said, icons = load(root)
         x, each = features(name, images)
-        if args.only_unknown:
-            unknown(name, x, label, put)
+        if args.only:
+            {'unknown': unknown, 'wrong labels': wrong_labels}[args.only](name, x, label, put)
             continue
         put(set=name, what='embedding of an image among many', seconds=each)
         deep, _ = features(name, images, 'efficientnet_lite0+stride16')
@@ -145,8 +150,12 @@ def main():
             classes=by_class(model.predict(x) == label, label))  # fmt: skip
         words_for_some(name, x, label, said, put)
         unknown(name, x, label, put)
+        wrong_labels(name, x, label, put)
         calibration(name, x, label, put)
         latency(name, images, label, put)
+    if args.only in (None, 'wrong labels'):
+        textures, label, *_ = industrial(root, 'KTD')
+        wrong_labels('KTD', features('KTD', textures)[0], label, put)
 
 
 def support(label, shots, draw):
@@ -197,6 +206,29 @@ def unknown(name, x, label, put):
         area.append(float(roc_auc_score(new, -likeness))), expected.append(model.false_alarm_)
     put(set=name, what='unknown', method='AnyShotClassifier', false_alarm=alarm, found=found,
         auroc=area, promised=expected)  # fmt: skip
+
+
+def wrong_labels(name, x, label, put):
+    """Up to EXAMPLES a class, one in twenty under another class's name: which are accused.
+
+    PLANTINGS draws; also with right labels only, which accuse somebody by mistake.
+    """
+    precision, recall, by_mistake = [], [], []
+    names = np.unique(label)
+    for draw in range(PLANTINGS):
+        rng = np.random.default_rng(draw)
+        shuffled = rng.permutation(len(label))
+        rows = np.concatenate([shuffled[label[shuffled] == c][:EXAMPLES] for c in names])
+        given = label[rows].copy()
+        planted = rng.random(len(rows)) < PLANTED
+        given[planted] = [rng.choice(names[names != y]) for y in given[planted]]
+        accused = ours().fit(x[rows], given).label_errors().wrong > 0.5
+        precision.append(float(planted[accused].mean()) if accused.any() else 1.0)
+        recall.append(float(accused[planted].mean()))
+        clean = ours().fit(x[rows], label[rows]).label_errors().wrong > 0.5
+        by_mistake.append(float(clean.mean()))
+    put(set=name, what='wrong labels', method='AnyShotClassifier', examples=len(rows),
+        precision=precision, recall=recall, by_mistake=by_mistake)  # fmt: skip
 
 
 def calibration(name, x, label, put):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from absl import logging
-from tensorboardX import SummaryWriter
 
 from anyshot_jax.runtime.bars import bar, moves, say
 from anyshot_jax.storage import files
 from anyshot_jax.storage.lock import Lock
 from anyshot_jax.training import processes
+from anyshot_jax.training.board import Board
 from anyshot_jax.training.intervals import Values, over_members
 from anyshot_jax.types import InputError
 
@@ -81,7 +81,7 @@ class Logbook:
         if files.on_disk(workdir):
             self._file = files.append_to(self._path)
             # TensorBoard forgets what it had and gets every line again: a kill may have lost some.
-            self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=1)
+            self._board = Board(workdir / 'tensorboard')
             for line in kept:
                 self._show(line['step'], line['kind'], line, line.get('members', {}))
 
