@@ -15,6 +15,7 @@ from anyshot_jax import AnomalyDetector
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.detect import normal, seeing, views
 from anyshot_jax.detect.detector import UNKNOWN
+from anyshot_jax.detect.verdicts import how_far
 from anyshot_jax.types import InputError
 
 LAYERS = ('stride2', 'stride4')
@@ -176,6 +177,19 @@ def test_a_mask_says_which_place_is_meant(images):
         found.add_type('spot', [x], masks=[np.ones((8, 8), bool)])
     with pytest.raises(InputError, match='mask of #0 is empty'):
         found.add_type('spot', [x], masks=[np.zeros((16, 16), bool)])
+
+
+def test_a_defect_is_not_another_product(images):
+    """By hand: normal images at 7.0 to 7.4 hardly differ, so that the margin decides: 9.25."""
+    good, _, bad, _ = images
+    found = detector().fit(good)
+    (known,) = found.normal_.values()
+    known = known._replace(held_out=known.held_out._replace(low=np.array([7.0, 7.2, 7.4])))
+    ((_, _, one),) = found.each(bad[:1])
+    for low, share in ((7.7, 7.7 / 9.25), (9.3, 9.3 / 9.25)):
+        assert how_far(known, one._replace(low=low)) == pytest.approx(share)
+    known = known._replace(held_out=known.held_out._replace(low=np.array([1.0, 2.0, 4.0])))
+    assert how_far(known, one._replace(low=3.0)) == pytest.approx(0.5)  # of twice 4 less 2
 
 
 def test_products_are_told_apart(images):

@@ -11,6 +11,9 @@ from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.views import View
 
 NORMAL, DEFECT = 'normal', 'defect'
+# Of another product is what is at least so many times as far as the farthest normal image. Defective
+# magnetic tiles come to 1.10, textures of one class seen as another's to 1.36 and more.
+MARGIN = 1.25
 
 
 class Verdict(NamedTuple):
@@ -30,12 +33,13 @@ def how_far(known: Normal, found: Comparison) -> float:
     """Distance from a product as a share of what its images come to: above 1 is another product.
 
     Even its most usual patches are farther from normal ones then than in any normal image, by more
-    than those differ among themselves.
+    than those differ among themselves and by the MARGIN.
     """
     low = known.held_out.low
     if not len(low):
         return 0.0
-    return found.low / max(2 * float(low.max()) - float(np.median(low)), 1e-6)
+    spread = 2 * float(low.max()) - float(np.median(low))
+    return found.low / max(spread, MARGIN * float(low.max()), 1e-6)
 
 
 def verdict(
