@@ -11,8 +11,8 @@ from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.views import View
 
 NORMAL, DEFECT = 'normal', 'defect'
-# Of another product is what is at least so many times as far as the farthest normal image. Defective
-# magnetic tiles come to 1.10, textures of one class seen as another's to 1.36 and more.
+# An image of another product is that many times as far as the farthest normal one, or more.
+# Defective magnetic tiles come to 1.10, textures of one class seen as another's to 1.36 and more.
 MARGIN = 1.25
 
 
