@@ -1,5 +1,7 @@
 """Plans a run for an accelerator that isn't there: --config.plan=True --config.plan_for=v5e."""
 
+import warnings
+
 import jax
 from ml_collections import ConfigDict
 
@@ -23,7 +25,9 @@ def show(config: ConfigDict, data: Data) -> None:
     machine = ahead.machine(config.plan_for)
     if not config.num_steps:
         raise InputError('config.plan_for tells what a training step needs, but num_steps=0')
-    with target.written_for(machine.platform):
+    with target.written_for(machine.platform), warnings.catch_warnings():
+        # A program for a device that isn't there can be kept, but not be read again.
+        warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
         device = ahead.devices(machine)[:1]
         everyone = population.build(config, data)
         given = ahead.shapes(data, device)
