@@ -265,9 +265,9 @@ def test_what_is_exported_is_what_was_evaluated():
     ('given', 'match'),
     [
         ({'loss': 'infonec'}, r"method\.loss='infonec' is unknown; did you mean 'infonce'"),
-        ({'temperature': 0.0}, r'need temperature > 0, draws >= 1, adapt_steps >= 0'),
-        ({'draws': 0}, r'need temperature > 0, draws >= 1'),
-        ({'adapt_steps': -1}, r'adapt_steps >= 0'),
+        ({'temperature': 0.0}, r'config\.method\.temperature=0\.0 must be > 0'),
+        ({'draws': 0}, r'config\.method\.draws=0 must be >= 1'),
+        ({'adapt_steps': -1}, r'config\.method\.adapt_steps=-1 must be >= 0'),
         ({'shots': ()}, r'method\.shots=\(\): need numbers >= 1'),
         ({'shots': (0, 1)}, r'method\.shots=\(0, 1\): need numbers >= 1'),
         (

@@ -427,7 +427,7 @@ def test_the_papers_schedule():
     ('method', 'fields', 'message'),
     [
         ('simnet', {'method__widths': ()}, r'config\.method\.widths'),
-        ('simnet', {'method__adversary': -1.0}, 'adversary must be >= 0'),
+        ('simnet', {'method__adversary': -1.0}, 'adversary=-1.0 must be >= 0'),
         (
             'simnet',
             {'method__start_from': 'pretrain'},
