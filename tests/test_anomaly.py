@@ -13,6 +13,8 @@ from anyshot_jax.methods import anomaly
 from anyshot_jax.training.step import make_step
 from anyshot_jax.types import Data, Episode, InputError, from_arrays
 
+pytestmark = pytest.mark.slow
+
 # What is learnt.
 
 

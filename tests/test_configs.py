@@ -172,6 +172,7 @@ def test_a_misspelt_variant_is_refused(name, arg, meant):
         recipe(file).get_config(arg)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('file', 'arg'), ALL)
 def test_recipe_fits_together_at_its_own_size(file, arg):
     """Its fields are known, and net, method, batch and step agree in every shape; nothing runs."""
@@ -208,6 +209,7 @@ def stages_tried():
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('file', 'arg'), TRIED)
 def test_recipe_takes_two_steps(file, arg, stages_tried):
     """Its method, net and optimiser, on tiny data and tasks; what is the same then runs once."""

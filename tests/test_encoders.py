@@ -20,6 +20,8 @@ from anyshot_jax.training.loop import run
 from anyshot_jax.training.prepare import _with_features
 from anyshot_jax.types import Data, InputError
 
+pytestmark = pytest.mark.slow
+
 NET = resnet.ResNet((1, 1), width=4)
 
 

@@ -14,6 +14,8 @@ from scipy.stats import chisquare
 from anyshot_jax.episodes import drawable, sampling
 from anyshot_jax.types import Data, Episode, InputError, from_arrays
 
+pytestmark = pytest.mark.slow
+
 SIZE = 3  # of the images
 ROWS = 60  # items that every data set here is filled up to, so that one compilation serves all
 

@@ -16,6 +16,8 @@ from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.encoders import catalogue, vit_weights
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 ALONE = """
 import json, sys
 import numpy as np

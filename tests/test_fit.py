@@ -11,6 +11,8 @@ from anyshot_jax.runtime import live
 from anyshot_jax.training import fit, loop
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def test_bytes_that_live_at_once_by_hand():
     """x [100] float32 is given. y and z live together, w follows when y is not needed any more."""

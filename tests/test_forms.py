@@ -15,6 +15,8 @@ from anyshot_jax.ops.coreset import greedy_coreset
 from anyshot_jax.ops.neighbours import nearest
 from anyshot_jax.ops.transport import sinkhorn
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def x64():

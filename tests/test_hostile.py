@@ -22,6 +22,8 @@ from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.training import checkpoint
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name('hostile_files.py')
 MEGABYTES = 600  # that the process may grow by: the largest file that is read has some kilobytes
 
@@ -44,7 +46,6 @@ def test_seconds_of_mutations():
     assert min(fuzz(8, seed=0).values()) >= 2
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='the memory is read from /proc')
 def test_a_minute_of_mutations():
     """Or as long as ANYSHOT_FUZZ_SECONDS says."""

@@ -17,7 +17,7 @@ import workdirs
 from anyshot_jax.training import processes
 from anyshot_jax.types import InputError
 
-pytestmark = pytest.mark.usefixtures('swept')
+pytestmark = [pytest.mark.usefixtures('swept'), pytest.mark.slow]
 
 
 @pytest.fixture

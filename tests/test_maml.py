@@ -12,6 +12,8 @@ from anyshot_jax import config as configs
 from anyshot_jax.methods.maml import step_weights
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def x64():

@@ -18,6 +18,8 @@ from anyshot_jax.training import population
 from anyshot_jax.training.step import check_used, make_step
 from anyshot_jax.types import Data, InputError, from_arrays
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(11)
 SMALL = {'features': 8, 'blocks': 2, 'pools': (True, False), 'padding': ('SAME', 'SAME')}
 # Tried in turn until one suits the method: no net, flat features, maps of features, pairs.

@@ -16,6 +16,8 @@ from anyshot_jax.nets.pool import max_pool
 from anyshot_jax.nets.resnet12 import ResNet12
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def x64():

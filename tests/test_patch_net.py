@@ -19,7 +19,7 @@ from anyshot_jax.training import checkpoint, loop
 from anyshot_jax.training.step import make_step
 from anyshot_jax.types import Data, InputError, from_arrays
 
-pytestmark = pytest.mark.usefixtures('swept')
+pytestmark = [pytest.mark.usefixtures('swept'), pytest.mark.slow]
 KEY = jax.random.key(0)
 BRIGHT = 60
 

@@ -14,6 +14,8 @@ from anyshot_jax.training import loop, plan, population
 from anyshot_jax.training.step import make_population_step
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 # Counting.
 
 

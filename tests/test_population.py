@@ -19,7 +19,7 @@ from anyshot_jax.training import checkpoint, chunks, intervals, loop, population
 from anyshot_jax.training.progress import Progress
 from anyshot_jax.types import InputError
 
-pytestmark = pytest.mark.usefixtures('swept')
+pytestmark = [pytest.mark.usefixtures('swept'), pytest.mark.slow]
 TASK = '3-way 1-shot'
 RATES = (('optim.learning_rate', (0.02, 0.1)),)
 INNER = (*RATES, ('method.inner_lr', (0.05, 0.4)))

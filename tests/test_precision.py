@@ -25,6 +25,8 @@ from anyshot_jax.ops.weighting import votes
 from anyshot_jax.ops.whitening import fit_whitening, whiten
 from anyshot_jax.training import loop
 
+pytestmark = pytest.mark.slow
+
 BITS = {'tf32': 10, 'bfloat16': 7}
 
 

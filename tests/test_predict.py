@@ -20,6 +20,8 @@ from anyshot_jax.predict.run import Request
 from anyshot_jax.training import loop
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 TEXTURES = {'stripes': (1, 8), 'columns': (8, 1), 'tiles': (8, 8)}
 
 

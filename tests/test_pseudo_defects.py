@@ -12,6 +12,8 @@ from anyshot_jax.data.pseudo import paint, shapes
 from anyshot_jax.data.pseudo.paint import APPEARANCES
 from anyshot_jax.data.pseudo.shapes import SHAPES
 
+pytestmark = pytest.mark.slow
+
 ALL = lambda size: jnp.ones((size, size), bool)
 
 

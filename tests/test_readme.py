@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 INSTALL = (
     'pip install -e . && python -m anyshot_jax.main --config=configs/quickstart.py',

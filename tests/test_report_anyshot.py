@@ -14,6 +14,8 @@ from anyshot_jax.report import anyshot, maps, probe
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.types import Data, from_arrays
 
+pytestmark = pytest.mark.slow
+
 EVIL = '<b onclick="x">&'
 DIM, CLASSES, FAKES = 5, 4, 6
 NUMBER = r'(-?[\d.]+)'

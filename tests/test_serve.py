@@ -21,6 +21,8 @@ from anyshot_jax.serve.app import FILES
 from anyshot_jax.serve.uploads import Limits
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(bytes=100_000, images=3, pixels=100_000, name=30, description=200, classes=4)
 EXAMPLES = [*(stripes(i, False) for i in range(3)), *(dots(i) for i in range(2))]
 LABELS = ['stripes'] * 3 + ['dots'] * 2

@@ -16,6 +16,8 @@ from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.predict import defects as predict_defects
 from anyshot_jax.predict import table as predict_table
 
+pytestmark = pytest.mark.slow
+
 expect.set_options(timeout=60_000)
 
 

@@ -16,6 +16,8 @@ from anyshot_jax.ops.contrastive import (
 )
 from anyshot_jax.types import Data, Episode, InputError, from_arrays
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(5)
 
 

@@ -19,6 +19,8 @@ from anyshot_jax.sweep import command, local, run
 from anyshot_jax.training import logbook
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sweep_file(tmp_path):

@@ -12,6 +12,8 @@ from anyshot_jax.config import config_hash
 from anyshot_jax.sweep.recipes import load_config
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'experiments'))
 tables = importlib.import_module('tables')

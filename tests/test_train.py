@@ -20,7 +20,7 @@ from anyshot_jax import config as configs
 from anyshot_jax.training import checkpoint, logbook, loop
 from anyshot_jax.types import InputError
 
-pytestmark = pytest.mark.usefixtures('swept')
+pytestmark = [pytest.mark.usefixtures('swept'), pytest.mark.slow]
 
 
 def metrics_in(workdir):

@@ -23,6 +23,8 @@ from anyshot_jax.stages.similarity import Similarity
 from anyshot_jax.training import checkpoint, loop
 from anyshot_jax.types import Data, InputError
 
+pytestmark = pytest.mark.slow
+
 SIZE = 6
 
 

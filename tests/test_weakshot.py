@@ -18,6 +18,8 @@ from anyshot_jax.training import loop
 from anyshot_jax.training.step import make_step
 from anyshot_jax.types import Data, InputError, from_arrays
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(5)
 DIM = 6
 
