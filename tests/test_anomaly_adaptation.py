@@ -9,6 +9,8 @@ from scipy.special import log_softmax
 from anyshot_jax.methods import anomaly
 from anyshot_jax.types import from_arrays
 
+pytestmark = pytest.mark.slow
+
 
 def vectors_or_maps(loss):
     if loss == 'relation':

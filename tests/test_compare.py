@@ -23,6 +23,8 @@ from anyshot_jax.compare.page import page
 from anyshot_jax.encoders import catalogue
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):

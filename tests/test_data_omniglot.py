@@ -13,6 +13,8 @@ from anyshot_jax.data import omniglot
 from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 ALPHABETS = ('Latin', 'Hebrew', 'Kannada', 'Gurmukhi')  # train, val, test, both
 NUMBERS = {'Latin': (1, 2), 'Hebrew': (1, 3), 'Kannada': (7,), 'Gurmukhi': (41, 42)}
 

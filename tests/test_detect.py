@@ -18,6 +18,8 @@ from anyshot_jax.detect.detector import UNKNOWN
 from anyshot_jax.detect.verdicts import how_far
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 LAYERS = ('stride2', 'stride4')
 
 

@@ -15,6 +15,8 @@ from anyshot_jax.encoders import efficientnet_lite as lite
 from anyshot_jax.encoders.weights import read_tensors
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 NET = lite.EfficientNetLite()
 
 

@@ -12,6 +12,8 @@ from anyshot_jax.data import glyphs
 from anyshot_jax.data.readers.glyph_shapes import Fonts, changes, distinct, place
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def config_of(**fields):
     config = ConfigDict({'name': 'glyphs', 'dir': '', **glyphs.DEFAULTS})

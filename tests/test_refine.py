@@ -8,6 +8,8 @@ from anyshot_jax import config as configs
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.types import Data, InputError, from_arrays
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(3)
 WAYS, DIM = 3, 5
 

@@ -20,6 +20,8 @@ from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.storage import files
 from anyshot_jax.types import Data, from_arrays
 
+pytestmark = pytest.mark.slow
+
 EVIL = '<b onclick="x">&'
 
 

@@ -9,6 +9,8 @@ from tiny_tasks import Case, task_loss, worst
 from anyshot_jax.methods.reptile import mini_batches
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def x64():

@@ -8,6 +8,8 @@ from anyshot_jax import config as configs
 from anyshot_jax.defects import memory_bank, residual
 from anyshot_jax.types import Data, InputError, from_arrays
 
+pytestmark = pytest.mark.slow
+
 LAYERS = ('stride2', 'stride4')
 
 

@@ -14,6 +14,8 @@ from anyshot_jax.ops import metric
 from anyshot_jax.ops.distance import cosine
 from anyshot_jax.types import Data, InputError, from_arrays
 
+pytestmark = pytest.mark.slow
+
 MEASURE = partial(retrieval.measures, at=(1, 3))
 
 

@@ -15,6 +15,8 @@ from playwright.sync_api import expect
 
 from anyshot_jax.classify.classifier import AnyShotClassifier
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '<img src=x onerror=alert(1)>'
 
 

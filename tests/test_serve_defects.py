@@ -15,6 +15,8 @@ from anyshot_jax.serve import command
 from anyshot_jax.serve.uploads import Limits
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(bytes=100_000, images=8, pixels=10_000, held_pixels=3000, name=30, support=24)
 
 

@@ -12,6 +12,8 @@ from test_serve_defects import ASKED, BRIGHT, NORMAL, new
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.defects import memory_bank
 
+pytestmark = pytest.mark.slow
+
 expect.set_options(timeout=60_000)
 
 

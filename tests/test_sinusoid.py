@@ -12,6 +12,8 @@ from anyshot_jax.episodes import sampling
 from anyshot_jax.training import loop
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(5)
 
 

@@ -8,6 +8,8 @@ import pytest
 from anyshot_jax.runtime.devices import map_over_devices, on_all_devices
 from anyshot_jax.runtime.start import cores
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import jax
 from ml_collections import ConfigDict

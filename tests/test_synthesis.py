@@ -11,6 +11,8 @@ from anyshot_jax.stages.synthesis import predict_means, weigh
 from anyshot_jax.training.step import make_step
 from anyshot_jax.types import Data, InputError, from_arrays
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(5)
 DIM, WORDS = 12, 6
 

@@ -11,6 +11,8 @@ from scipy.special import logsumexp
 
 from anyshot_jax.ops.transport import sinkhorn
 
+pytestmark = pytest.mark.slow
+
 
 @partial(jax.jit, static_argnames='max_rounds')
 def plan(*args, **limits):

@@ -7,6 +7,8 @@ import pytest
 
 from anyshot_jax.ops import graph, weighting
 
+pytestmark = pytest.mark.slow
+
 
 def ideal(clean):
     """1 where both are right, and of an item with itself; else 0."""

@@ -11,6 +11,8 @@ import anyshot_jax
 from anyshot_jax.training import loop
 from anyshot_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 TASK = '3-way 1-shot'
 
 
