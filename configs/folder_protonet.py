@@ -2,7 +2,8 @@
 
     python -m anyshot_jax.main --config=configs/folder_protonet.py --config.data.dir=DIR
 
-Without the three folders, classes are dealt to the roles by config.data.split.
+Without the three folders, classes are dealt to the roles by config.data.split. Tasks that
+these can't give are refused; --config.fit_tasks=True takes the ways and shots that they allow.
 """
 
 from anyshot_jax.config import defaults, variant
@@ -11,7 +12,6 @@ from anyshot_jax.config import defaults, variant
 def get_config(arg: str = ''):
     variant(arg)
     config = defaults(method='protonet', data='folder', net='conv4')
-    config.fit_tasks = True
     config.train.ways = 5
     config.train.shots = 1
     config.train.queries = 5
