@@ -19,7 +19,7 @@ from anyshot_jax.config.recipes import UnknownVariantError, recipe_module
 
 
 def listing(recipe: str, config: ConfigDict) -> str:
-    """What `--config=RECIPE --help` shows.
+    """Text of `--config=RECIPE --help`.
 
     Args:
       recipe: as --config has it. config: what the recipe gives.

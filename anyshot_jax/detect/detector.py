@@ -109,7 +109,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     @property
     def reading_(self) -> Reading:
-        """How images are read."""
+        """Settings for reading images."""
         return settings.reading(self)
 
     # Learning.

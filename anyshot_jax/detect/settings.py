@@ -36,7 +36,7 @@ def looks(detector: Any) -> Looks:
 
 
 def reading(detector: Any) -> Reading:
-    """How its images are read; `views.py` crops them."""
+    """Settings for reading its images; `views.py` crops them."""
     return Reading(detector.crop, tuple(detector.range or ()), detector.max_pixels)
 
 

@@ -195,7 +195,7 @@ def images_in(root: Path, follow_links: bool, notes: Notes, unread: bool = False
 
 
 def images_of(root: Path, files: Sequence[Path], notes: Notes, unread: bool = False) -> list[Path]:
-    """Those of a folder's files that are called like images; see `images_in`."""
+    """Files of a folder that are called like images; see `images_in`."""
     paths = []
     for path in files:
         if path.suffix.lower() in SUFFIXES or (unread and has_unread_suffix(path.name)):

@@ -31,7 +31,7 @@ class Taught(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What the encoder sees of an image."""
+    """An image as the encoder sees it."""
 
     side: int  # pixels
     cells: Callable[[Array], Array] | None  # its last map, where that makes heat maps
@@ -109,7 +109,7 @@ def thumbnail(model: Taught, address: str) -> bytes | None:
 
 
 def _odd(classifier: Any) -> list[dict[str, Any]]:
-    """What looks odd among the examples and the classes: {kind, number, names} of each kind."""
+    """Oddities among the examples and the classes: {kind, number, names} of each kind."""
     if not is_fitted(classifier):
         return []
     found: dict[str, list[str]] = defaultdict(list)
@@ -211,6 +211,6 @@ def names_of(classifier: Any) -> list[str]:
 
 
 def items_of(classifier: Any, uploads: Sequence[Upload], squares: list[Array]) -> list[Any]:
-    """What the model reads: the squares, or where it sees tiles the files."""
+    """Inputs of the model: the squares, or where it sees tiles the files."""
     tiles = classifier.reading_.crop in ('tiles', 'auto')
     return [upload.content for upload in uploads] if tiles else squares

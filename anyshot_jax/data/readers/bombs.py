@@ -1,4 +1,4 @@
-"""What images take that their width and height do not say, told before they are decoded.
+"""Costs of images that their width and height do not say, told before they are decoded.
 
 A bomb is a small file that takes hours or gigabytes. Those of many pixels are refused by
 max_pixels; here are the others that Pillow decodes.
@@ -24,7 +24,7 @@ def unpacked(image: Image.Image) -> tuple[int, int]:
 
 
 def has_scans(image: Image.Image, f: BinaryIO) -> bool:
-    """Whether an open file is a JPEG of too many scans: a few bytes of each go over all pixels."""
+    """True for a JPEG of too many scans: a few bytes of each go over all pixels."""
     if image.format not in ('JPEG', 'MPO'):
         return False
     before = f.tell()

@@ -208,7 +208,7 @@ def _yolo_names(path: Path) -> dict[int, str]:
 
 
 class _Plain(yaml.BaseLoader):
-    """Of texts, lists and mappings: no numbers are made, and a part is never there twice."""
+    """Loads texts, lists and mappings: no numbers are made, and a part is never there twice."""
 
     def compose_node(self, parent, index):
         event = self.peek_event()
