@@ -103,3 +103,20 @@ def test_a_run_as_on_an_accelerator_is_that_of_a_cpu(tiny_config, tmp_path, caps
     lines = [(tmp_path / n / 'metrics.jsonl').read_text().split() for n in ('cpu', 'accelerator')]
     assert len(lines[0]) == len(lines[1])
     assert lines[0][:2] == lines[1][:2]
+
+
+@pytest.mark.parametrize('wanted', [None, [6, 1, 4, 1, 3]], ids=['all', 'some'])
+def test_rows_are_streamed(wanted):
+    """Of two arrays of seven rows, two rows a device at once: what NumPy gives, in that order."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(7, 3)).astype(np.float32), rng.integers(0, 9, 7)
+    rows = None if wanted is None else np.array(wanted)
+    function = lambda p, x, q: {'sum': p * x[0].sum(1) + q, 'b': x[1]}
+    parts = list(
+        places.stream_rows(function, np.float32(2), (a, b), np.float32(1), size=2, rows=rows)
+    )
+    order = np.concatenate([own for own, _ in parts])
+    np.testing.assert_array_equal(order, np.arange(7) if wanted is None else wanted)
+    found = {k: np.concatenate([f[k] for _, f in parts]) for k in ('sum', 'b')}
+    np.testing.assert_allclose(found['sum'], 2 * a[order].sum(1) + 1, rtol=1e-5)
+    np.testing.assert_array_equal(found['b'], b[order])
