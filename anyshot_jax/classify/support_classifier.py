@@ -395,6 +395,12 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
                 return self._noted(net.features_and, items, thumbnails)
             return self._noted(net.features, items), _no_images()
         x = validate_data(self, rows_of(X), dtype=np.float64, reset=False)
+        if far := vectors.too_far(x, self.frame_):
+            warnings.warn(
+                f'{far} of {len(x)} feature vectors are over {vectors.FARTHEST:g} times as far '
+                'away as the support: what is said of them means nothing',
+                stacklevel=4,
+            )
         x = vectors.placed(x, self.frame_)
         return x, _no_images(len(x))
 
