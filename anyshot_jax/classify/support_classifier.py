@@ -96,6 +96,10 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
         self.reading_.check()
 
+    def told(self) -> str:
+        """A sentence on what the support chose for itself; '' where it chooses nothing."""
+        return ''
+
     def _is_linear(self) -> bool:
         """True if feature vectors mean the same from any point and on any scale."""
         return False
@@ -234,7 +238,8 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         The head's own space isn't asked: it pulls the examples of a class into one point, so that
         all of them would be equally near.
         """
-        return nearest_mean.unit(x if self.of_images_ else x - self.head_.space.shift)
+        shift = self.head_.space.shift
+        return nearest_mean.unit(x[:, : len(shift)] if self.of_images_ else x - shift)
 
     def _label(self) -> Array:
         """[N] the support's labels as places in `classes_`."""
