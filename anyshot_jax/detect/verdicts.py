@@ -9,6 +9,7 @@ from anyshot_jax.detect.defect_types import UNKNOWN, Types
 from anyshot_jax.detect.normal import Normal
 from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.views import View
+from anyshot_jax.types import InputError
 
 NORMAL, DEFECT = 'normal', 'defect'
 # An image of another product is that many times as far as the farthest normal one, or more.
@@ -27,6 +28,20 @@ class Verdict(NamedTuple):
     place: tuple[int, int, int, int]  # left, top, right, bottom of its worst patch, in pixels
     type: str  # of a defect; '': no types are known
     type_probability: float
+
+
+def margin(said: Verdict) -> float:
+    """The threshold less the score: below 0 is a defect.
+
+    Raises:
+      InputError: there is no threshold.
+    """
+    if said.threshold is None:
+        raise InputError(
+            'one normal image gives no threshold: fit on two or more (99 for 1 % of false '
+            'alarms), or compare score_samples among themselves'
+        )
+    return said.threshold - said.score
 
 
 def how_far(known: Normal, found: Comparison) -> float:
@@ -66,7 +81,7 @@ def verdict(
     if types.names:
         kind = UNKNOWN
         if not of_none and known.mean:
-            p, unknown = defect_types.classify(types, defect_types.vectors(known, [found]))
+            p, unknown = defect_types.classify(types, defect_types.vectors(types, known, [found]))
             kind = UNKNOWN if unknown[0] else types.names[int(p[0].argmax())]
             probability = float(p[0].max())
     row, column = np.unravel_index(int(found.dist.argmax()), found.dist.shape)
