@@ -186,8 +186,11 @@ def test_a_mask_says_which_place_is_meant(images):
     vectors = lambda image, mask: described(found, image, mask)[0]
     meant = vectors(dark, None)
     assert vectors(x, mask) @ meant > 0.9 > vectors(x, None) @ meant
-    with pytest.raises(InputError, match='mask of #0 has 8 x 8 pixels, but its image 16 x 16'):
-        found.add_type('spot', [x], masks=[np.ones((8, 8), bool)])
+    small = np.zeros((8, 8), bool)
+    small[6:, :2] = True  # at half the size
+    assert vectors(x, small) @ meant > 0.9
+    with pytest.raises(InputError, match='mask of #0 has 12 x 8 pixels, but its image 16 x 16'):
+        found.add_type('spot', [x], masks=[np.ones((8, 12), bool)])
     with pytest.raises(InputError, match='mask of #0 is empty'):
         found.add_type('spot', [x], masks=[np.zeros((16, 16), bool)])
 
@@ -203,6 +206,20 @@ def test_a_defect_is_not_another_product(images):
         assert how_far(known, one._replace(low=low)) == pytest.approx(share)
     known = known._replace(held_out=known.held_out._replace(low=np.array([1.0, 2.0, 4.0])))
     assert how_far(known, one._replace(low=3.0)) == pytest.approx(0.5)  # of twice 4 less 2
+    known = known._replace(held_out=known.held_out._replace(low=np.zeros(3), score=np.full(3, 5)))
+    assert how_far(known, one._replace(low=0.5)) == pytest.approx(0.4)  # of a quarter of 5
+
+
+def test_a_little_noise_is_not_another_product():
+    """Screws drawn on a ground that is the same in all images, and one with the noise of JPEG."""
+    rng = np.random.default_rng(0)
+    good = np.full((24, 32, 32), 220, np.uint8)
+    for x, (row, column) in zip(good, rng.integers(4, 20, (24, 2)), strict=True):
+        x[row : row + 4, column : column + 8] = 90
+    found = detector(size=32).fit(good[:23])
+    assert np.median(found.normal_[''].held_out.low) < 1e-6
+    noisy = np.clip(good[23] + rng.normal(0, 1, (32, 32)), 0, 255).astype(np.uint8)
+    assert found.judge([noisy])[0].product == ''
 
 
 def test_products_are_told_apart(images):

@@ -15,6 +15,9 @@ NORMAL, DEFECT = 'normal', 'defect'
 # An image of another product is that many times as far as the farthest normal one, or more.
 # Defective magnetic tiles come to 1.10, textures of one class seen as another's to 1.36 and more.
 MARGIN = 1.25
+# Share of what the worst patch of normal images comes to: where most patches are the same in all of
+# them, as on a plain ground without noise, a little noise makes no other product.
+FLOOR = 0.25
 
 
 class Verdict(NamedTuple):
@@ -48,13 +51,14 @@ def how_far(known: Normal, found: Comparison) -> float:
     """Distance from a product as a share of what its images come to: above 1 is another product.
 
     Even its most usual patches are farther from normal ones then than in any normal image, by more
-    than those differ among themselves and by the MARGIN.
+    than those differ among themselves, by the MARGIN, and by more than a FLOOR.
     """
-    low = known.held_out.low
-    if not len(low):
+    held = known.held_out
+    if not len(held.low):
         return 0.0
-    spread = 2 * float(low.max()) - float(np.median(low))
-    return found.low / max(spread, MARGIN * float(low.max()), 1e-6)
+    most, worst = float(held.low.max()), float(held.score.max())
+    spread = 2 * most - float(np.median(held.low))
+    return found.low / max(spread, MARGIN * most, FLOOR * worst, 1e-6)
 
 
 def verdict(
