@@ -14,7 +14,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tables
 
 from anyshot_jax import config as configs
 from anyshot_jax.encoders import describe, embedding
@@ -22,7 +21,7 @@ from anyshot_jax.episodes import sampling
 from anyshot_jax.methods import lda, refine
 from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.stages.synthesis import predict_means, weigh
+from anyshot_jax.stages.synthesis import predict_means
 from anyshot_jax.storage.folders import data_root
 from anyshot_jax.types import Data, Dataset, from_arrays
 

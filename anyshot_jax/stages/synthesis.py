@@ -153,7 +153,8 @@ def synthesiser(
     Args:
       synthesise: (state, data, key, dataset, count) -> [C, count, D] for the dataset's classes.
       centres: (state, data, key, dataset) -> [C, D] likewise, what items are compared with.
-      init: (key, data) -> TrainState, whose extra has 'choice', the `settings`. sample, update: as `Method` has them, None: nothing to train.
+      init: (key, data) -> TrainState, whose extra has 'choice', the `settings`.
+      sample, update: as `Method` has them, None: nothing to train.
     Raises:
       InputError: see `check`.
     """

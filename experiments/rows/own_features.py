@@ -1,6 +1,6 @@
 """What a support of one's own images chooses for itself, beside the usual features.
 
-Made by experiments/choose_own.py, not by run_rows.py.
+Made by experiments/compare_own_features.py, not by run_rows.py.
 """
 
 import statistics

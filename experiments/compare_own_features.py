@@ -1,4 +1,4 @@
-"""Measures what a support chooses for itself: python experiments/choose_own.py
+"""Measures what a support chooses for itself: python experiments/compare_own_features.py
 
 All classes of a set at once (of emoji 60), 1, 2 and 5 examples a class drawn ten times, all other
 images asked: AnyShotClassifier with its usual features and power, and with those that held-out
@@ -17,7 +17,7 @@ from anyshot_jax.storage.folders import data_root
 from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import Array, InputError
 
-RESULTS = ROOT / HERE / 'results' / 'choose_own.jsonl'
+RESULTS = ROOT / HERE / 'results' / 'own_features.jsonl'
 ENCODER, OWN = 'efficientnet_lite0+stride16', 1280
 HOW = {'normalise': True, 'shrink': nearest_mean.SHRINK}
 SHOTS = (1, 2, 5)

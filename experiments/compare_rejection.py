@@ -1,4 +1,4 @@
-"""Compares scores that tell items of unknown classes: python experiments/choose_rejection.py
+"""Compares scores that tell items of unknown classes: python experiments/compare_rejection.py
 
 Emoji of 20, 40 and 120 of its classes and textures (KTD), five examples a class (four of 20 emoji),
 a quarter of the classes left out, six draws with fixed seeds; frozen EfficientNet-Lite0 features in
@@ -28,7 +28,7 @@ from anyshot_jax.storage.folders import data_root
 from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import Array, InputError
 
-RESULTS = ROOT / HERE / 'results' / 'choose_rejection.jsonl'
+RESULTS = ROOT / HERE / 'results' / 'rejection.jsonl'
 DRAWS = 6
 HOW = {'power': 0.5, 'normalise': True, 'shrink': nearest_mean.SHRINK}
 NOW = 'familiarity (this package)'

@@ -1,6 +1,6 @@
 """Scores that tell items of unknown classes: which ranks them best, on sets that choose it.
 
-Made by experiments/choose_rejection.py, not by run_rows.py.
+Made by experiments/compare_rejection.py, not by run_rows.py.
 """
 
 from pathlib import Path
