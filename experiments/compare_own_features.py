@@ -5,6 +5,8 @@ images asked: AnyShotClassifier with its usual features and power, and with thos
 examples choose (`classify/choice.py`). Nothing is chosen here.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from compare_classifiers import DRAWS, features, files, grocery, industrial, support
@@ -19,7 +21,7 @@ from anyshot_jax.types import Array, InputError
 
 RESULTS = ROOT / HERE / 'results' / 'own_features.jsonl'
 ENCODER, OWN = 'efficientnet_lite0+stride16', 1280
-HOW = {'normalise': True, 'shrink': nearest_mean.SHRINK}
+HOW: dict[str, Any] = {'normalise': True, 'shrink': nearest_mean.SHRINK}
 SHOTS = (1, 2, 5)
 
 

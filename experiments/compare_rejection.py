@@ -155,7 +155,7 @@ def main() -> None:
     imagenet = imagenet - imagenet.mean(0)
     where, lines = machine(jax.devices()[0].device_kind, jax.local_device_count()), []
     for name, classes, shots in TASKS:
-        found = [areas(*drawn, imagenet) for drawn in draws(*sets[name], classes, shots)]
+        found = [areas(s, x, new, imagenet) for s, x, new in draws(*sets[name], classes, shots)]
         auroc = {score: [one[score] for one in found] for score in found[0]}
         task = {'set': name, 'classes': classes, 'shots': shots}
         lines.append({**task, 'auroc': auroc, 'machine': where})
