@@ -87,7 +87,7 @@ def test_modes_links_and_litter(tmp_path, name, umask):
         assert victim.read_text() == 'PRECIOUS' and not path.is_symlink()
         assert path.stat().st_size == size
     more = {'program.stablehlo': {f'{name}.json'}}
-    more |= dict.fromkeys(['predictions.csv', 'saved.safetensors'], {'predictions.json'})
+    more |= {key: {'predictions.json'} for key in ('predictions.csv', 'saved.safetensors')}
     assert {p.name for p in path.parent.iterdir()} == {name} | more.get(name, set())
 
 
