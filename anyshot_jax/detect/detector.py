@@ -36,6 +36,7 @@ from anyshot_jax.detect.notes import Strange, notes, strange
 from anyshot_jax.detect.scores import Comparison, Looks
 from anyshot_jax.detect.seeing import Eye
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, verdict
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array, InputError, nearest
 
 TYPE_FALSE_ALARM = 0.05  # share of known types' images that may be called of an unknown type
@@ -353,4 +354,4 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         Raises:
           InputError: no such file, damaged, or no detector; says which.
         """
-        return model_file.read(Path(path), cls)
+        return model_file.read(user_path(path), cls)
