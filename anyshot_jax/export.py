@@ -183,6 +183,13 @@ def exported_detector(detector, platforms=PLATFORMS) -> jax_export.Exported:
     return jax_export.export(jax.jit(answer), platforms=tuple(platforms))(shape)
 
 
+def _detector_difference(detector, data: bytes) -> float | None:
+    """See `detect.program.difference`."""
+    from anyshot_jax.detect import program
+
+    return program.difference(detector, data, TOLERANCE)
+
+
 def write(model, path: Path, platforms=PLATFORMS) -> str:
     """The program at `path`, and what its numbers mean in <path>.json.
 
@@ -198,9 +205,10 @@ def write(model, path: Path, platforms=PLATFORMS) -> str:
     of_classes = hasattr(model, 'classes_')
     if kind == 'onnx':
         data = converted(model)
-        apart = difference(model, data) if of_classes else None
+        apart = difference(model, data) if of_classes else _detector_difference(model, data)
         if apart is not None:
-            checked = f'run by onnxruntime: probabilities differ by {apart:.1e} at most'
+            what = 'probabilities differ' if of_classes else 'scores and maps differ'
+            checked = f'run by onnxruntime: {what} by {apart:.1e} at most'
         said = _meaning(model)
     else:
         program = exported(model, platforms) if of_classes else exported_detector(model, platforms)
