@@ -30,7 +30,7 @@ def mean(values) -> float:
 
 def whole(lines) -> str:
     body = []
-    for x in of_part(lines, 'whole'):
+    for x in (*of_part(lines, 'whole'), *of_part(lines, 'learnt')):
         score = f'worst {x["share"]:.0%} of patches' if x['share'] else 'worst patch'
         if x.get('learnt'):
             score += ', learnt'
