@@ -29,6 +29,7 @@ from anyshot_jax import command
 from anyshot_jax.classify import joint, nearest_mean
 from anyshot_jax.data.readers import pixels
 from anyshot_jax.storage import files
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.storage.lock import Lock, beside
 from anyshot_jax.types import Array, InputError
 
@@ -256,7 +257,7 @@ def main(argv: list[str]) -> None:
     given = {name: flags.FLAGS[name].value for name in ('model', 'out', 'platforms', 'format')}
     if len(argv) > 1 or not given['model'] or not given['out']:
         raise InputError('give --model=FILE.safetensors and --out=FILE.stablehlo or FILE.onnx')
-    out = Path(given['out'])
+    out = user_path(given['out'])
     if given['format'] and out.suffix != f'.{given["format"]}':
         raise InputError(f'--format={given["format"]}, but --out={out} ends otherwise')
     try:
@@ -265,7 +266,7 @@ def main(argv: list[str]) -> None:
         from anyshot_jax.detect.model_file import is_detector
     except ImportError as e:
         raise InputError(str(e)) from e
-    path = Path(given['model'])
+    path = user_path(given['model'])
     model = AnomalyDetector.load(path) if is_detector(path) else AnyShotClassifier.load(path)
     checked = write(model, out, given['platforms'])
     print(f'program: {out}{checked and f" ({checked})"}\nwhat its numbers are: {out}.json')

@@ -33,7 +33,7 @@ from anyshot_jax.storage.npz import read_npz
 
 RESULTS = ROOT / HERE / 'results' / 'classify_images.jsonl'
 DRAWS = 10
-EXAMPLES, PLANTED, PLANTINGS = 8, 0.05, 5  # of a class at most; share of wrong labels; draws
+EXAMPLES, PLANTED, PLANTINGS = 20, 0.05, 10  # of a class at most; share of wrong labels; draws
 
 
 def ours(method='prototypes'):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 from absl import logging
-from detector import RESULTS, auroc
+from compare_detector import RESULTS, auroc
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFilter
 from tables import read_lines, write_lines

@@ -18,8 +18,9 @@ from anyshot_jax.classify.vectors import AS_THEY_ARE, Frame
 from anyshot_jax.storage import tensors
 from anyshot_jax.types import InputError
 
-FORMAT = 2
-READ = (1, 2)  # 1 had no levels of classes: the threshold is of the best score itself
+FORMAT = 3
+# 1 had no levels of classes: the threshold is of the best score itself. 1 and 2 chose nothing.
+READ = (1, 2, 3)
 KEY = 'anyshot_jax'
 HEAD = (*Space._fields, *Head._fields[1:])
 LEVELS = ('head.level', 'head.crowd')
@@ -103,7 +104,8 @@ def _restore(path: Path, cls: type, said: dict, arrays: dict[str, np.ndarray]) -
         )
     head_fields = {k: arrays[f'head.{k}'] for k in HEAD}
     _check(path, arrays, label, num, count, dim, head_fields, said)
-    made: Any = cls(**{'crop': 'centre', **said['params']})  # as before there was a choice
+    # As before there was a choice.
+    made: Any = cls(**{'crop': 'centre', 'adapt': False, **said['params']})
     a_folder = type(made) is not cls
     if a_folder:
         raise InputError(f'{path}: method={said["params"]["method"]!r} is a folder, not a method')
@@ -169,9 +171,9 @@ def _shown(name: str) -> str:
 
 
 def _check(path, arrays, label, num, count, dim, head, said) -> None:
-    r = head['axes'].shape[-1]
+    r, width = head['axes'].shape[-1], min(head['shift'].size, dim)  # of the leading features
     shapes = {
-        'shift': (dim,), 'axes': (dim, r), 'gain': (r,), 'means': (num, dim), 'bias': (num,),
+        'shift': (width,), 'axes': (width, r), 'gain': (r,), 'means': (num, width), 'bias': (num,),
         'level': (num,),
     }  # fmt: skip
     wrong = [k for k, v in head.items() if v.dtype != np.float32 or v.shape != shapes.get(k, ())]
@@ -231,6 +233,7 @@ def _wrong_fields(said: dict) -> list[str]:
     wrong['params.unknown'] = not (
         unknown is None or _is_text(unknown) or (is_number(unknown) and not of_texts)
     )
+    wrong['params.adapt'] = not isinstance(params.get('adapt', False), bool)
     wrong['params.normalise'] = params.get('normalise') not in (None, True, False)
     power = params.get('power')
     wrong['params.power'] = power is not None and not (is_number(power) and 0 < power < np.inf)

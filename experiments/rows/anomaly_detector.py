@@ -1,6 +1,6 @@
 """AnomalyDetector, from normal images alone: magnetic tiles, and other products with its defaults.
 
-Made by experiments/detector.py and detector_products.py, not by run_rows.py. Frozen
+Made by experiments/compare_detector.py and detector_products.py, not by run_rows.py. Frozen
 EfficientNet-Lite0; nothing was chosen on what is judged here.
 """
 

@@ -1,4 +1,4 @@
-"""AnomalyDetector on the magnetic tiles: python experiments/detector.py [PART ...]
+"""AnomalyDetector on the magnetic tiles: python experiments/compare_detector.py [PART ...]
 
 Trained on images without a defect only; 377 images of five types of defects and 200 normal ones are
 judged, of tiles that aren't among the training images. Parts: whole (all 752 normal images), learnt
