@@ -57,7 +57,9 @@ def accuracy(data, weight, penalty, size):
         shown = np.stack([rest[data.label == c].mean(0) for c in keep])
         a, b = unit(words[keep] - words[keep].mean(0)), unit(words[ask] - words[keep].mean(0))
         # The normal equations, not the dual form.
-        slope = np.linalg.solve(a.T @ a + penalty * np.eye(a.shape[1]), a.T @ (means - means.mean(0)))
+        slope = np.linalg.solve(
+            a.T @ a + penalty * np.eye(a.shape[1]), a.T @ (means - means.mean(0))
+        )
         sim = main @ unit(means.mean(0) + b @ slope).T
         spread = sim[among].std(0)
         score = (sim - sim[among].mean(0)) / spread * spread.mean()

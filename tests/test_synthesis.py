@@ -7,7 +7,6 @@ import pytest
 from anyshot_jax import config as configs
 from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.runtime.devices import on_all_devices
-from anyshot_jax.stages import left_out
 from anyshot_jax.stages.synthesis import predict_means, weigh
 from anyshot_jax.training.step import make_step
 from anyshot_jax.types import Data, InputError, from_arrays

@@ -52,8 +52,8 @@ class Choice(NamedTuple):
 def fixed(colours: float, penalty: float, calibration: float, num_classes: int) -> Choice:
     """The settings as they are given, chosen by nobody."""
     nan = jnp.full((), jnp.nan)
-    settings = (jnp.asarray(a, jnp.float32) for a in (colours, penalty, calibration))
-    return Choice(*settings, nan, nan, nan, nan, jnp.asarray(num_classes))
+    c, p, k = (jnp.asarray(a, jnp.float32) for a in (colours, penalty, calibration))
+    return Choice(c, p, k, nan, nan, nan, nan, jnp.asarray(num_classes))
 
 
 def cut(x: Array, coloured: bool) -> tuple[Array, Array]:
@@ -183,7 +183,8 @@ def said(choice: Choice) -> str:
 
 def draws(num: int, size: int) -> Array:
     """[DRAWS, size] of 0..num-1: every class is left out about as often."""
-    rng, rows = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    rows: list[Array] = []
     while len(rows) < DRAWS:
         order = rng.permutation(num)
         rows += [np.sort(order[i : i + size]) for i in range(0, num - size + 1, size)]
@@ -270,7 +271,10 @@ def _of_calibrations(items: _Items, table, ask: Array, weight: Array, penalty: A
     kept = (items.label >= 0) & kept[items.label]
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(table.gram), 1e-12))
     seen = table.sim / lengths[None] + weight**2 * product(items.rest, unit(table.shown).T)
-    seen, new = seen[:, keep], _predicted(items, table, ask, weight > 0, penalty, kept & ~items.fifth)
+    seen, new = (
+        seen[:, keep],
+        _predicted(items, table, ask, weight > 0, penalty, kept & ~items.fifth),
+    )
     new = new + weight**2 * _looked_up(items, table, ask)
     behind = (seen.max(1) - new.max(1)) / (1 + weight**2)  # of the new classes, at calibration 0
     place = jnp.array(CALIBRATION)[:, None]
