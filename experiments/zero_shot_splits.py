@@ -11,7 +11,7 @@ configs/industrial_anyshot.py run without reports; the weight of colours, the pe
 calibration are what a run chooses by its own seen classes (stages/left_out.py), so that no new
 class has a say. `tfidf` is the baseline: ridge regression on TF-IDF words, no colours.
 
-Every split is a line of experiments/results/zero_shot_splits.jsonl, or of --out, with what was
+Every split is a line of experiments/results/zero_shot.jsonl, or of --out, with what was
 chosen for it; at the end means with 95 % intervals over the splits. A split that has a line is not
 run again.
 """
@@ -36,7 +36,7 @@ from anyshot_jax.sweep.recipes import load_config
 from anyshot_jax.training.step import make_step
 from anyshot_jax.types import Data, InputError, nearest
 
-RESULTS = tables.ROOT / tables.HERE / 'results' / 'zero_shot_splits.jsonl'
+RESULTS = tables.ROOT / tables.HERE / 'results' / 'zero_shot.jsonl'
 RECIPE = 'configs/industrial_anyshot.py'
 METHODS = ('ridge', 'generator', 'tfidf')
 
