@@ -215,3 +215,22 @@ def class_names(dataset: Dataset) -> tuple[str, ...]:
     """A name for each class that a sampler can draw; rotated ones say by how much."""
     turned = [f' turned {90 * k}' if k else '' for k in range(dataset.turns)]
     return tuple(name + t for t in turned for name in dataset.names)
+
+
+def draw_items(key: Array, dataset: Dataset, ways: int, num: int, most: int) -> tuple[Array, Array]:
+    """Items of few classes: each of a class drawn uniformly among `ways`, none twice if it can be.
+
+    Args:
+      ways: <= C classes, drawn uniformly. most: at least the largest count of a class.
+    Returns:
+      rows [num] of the dataset and their classes [num], 0..ways-1.
+    """
+    keys = jax.random.split(key, 3)
+    classes = choose(keys[0], dataset.offset.shape[0], ways)
+    of = jax.random.randint(keys[1], (num,), 0, ways)
+    count = dataset.count[classes]
+    # A random order of every class's items, those that aren't there last.
+    lot = jax.random.uniform(keys[2], (ways, most))
+    order = jnp.argsort(jnp.where(jnp.arange(most)[None, :] < count[:, None], lot, 2.0), axis=1)
+    turn = jnp.tril(of[:, None] == of[None, :], -1).sum(1)  # how many of its class came before
+    return dataset.offset[classes[of]] + order[of, turn % count[of]], of
