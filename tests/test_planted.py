@@ -63,14 +63,12 @@ def simnet_of(right):
 def test_simnet_is_taken_where_it_is_better(right, unseen):
     base, web = classes(12, 10, spread=1.5), classes(3, 10, seed=1)
     choice = planted.choose(base, web, simnet_of(right), np.arange(unseen))
-    if unseen < planted.LEAST_UNSEEN:
-        assert '3 base classes were kept from SimNet' in choice.why
-    if not right or unseen < planted.LEAST_UNSEEN:
-        assert choice.best.mix == 0
+    if right and unseen >= planted.LEAST_UNSEEN:
+        assert choice.best.mix == 1 and 'better than cosine' in choice.why
+        assert {c.mix for c in choice.tried} == {0, 0.5, 1}
     else:
-        plain = min(c.loss.mean() for c in choice.tried if not c.mix)
-        assert (choice.best.mix > 0) == ('better than cosine' in choice.why)
-        assert not choice.best.mix or choice.best.loss.mean() < plain
+        assert choice.best.mix == 0
+        assert ('3 base classes were kept from SimNet' in choice.why) == (unseen == 3)
 
 
 @pytest.mark.parametrize('base', [None, classes(3, 20), classes(9, 3)])
