@@ -29,6 +29,7 @@ from anyshot_jax import command
 from anyshot_jax.classify import joint, nearest_mean
 from anyshot_jax.data.readers import pixels
 from anyshot_jax.storage import files
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.storage.lock import Lock, beside
 from anyshot_jax.types import Array, InputError
 
@@ -182,6 +183,13 @@ def exported_detector(detector, platforms=PLATFORMS) -> jax_export.Exported:
     return jax_export.export(jax.jit(answer), platforms=tuple(platforms))(shape)
 
 
+def _detector_difference(detector, data: bytes) -> float | None:
+    """See `detect.program.difference`."""
+    from anyshot_jax.detect import program
+
+    return program.difference(detector, data, TOLERANCE)
+
+
 def write(model, path: Path, platforms=PLATFORMS) -> str:
     """The program at `path`, and what its numbers mean in <path>.json.
 
@@ -197,9 +205,10 @@ def write(model, path: Path, platforms=PLATFORMS) -> str:
     of_classes = hasattr(model, 'classes_')
     if kind == 'onnx':
         data = converted(model)
-        apart = difference(model, data) if of_classes else None
+        apart = difference(model, data) if of_classes else _detector_difference(model, data)
         if apart is not None:
-            checked = f'run by onnxruntime: probabilities differ by {apart:.1e} at most'
+            what = 'probabilities differ' if of_classes else 'scores and maps differ'
+            checked = f'run by onnxruntime: {what} by {apart:.1e} at most'
         said = _meaning(model)
     else:
         program = exported(model, platforms) if of_classes else exported_detector(model, platforms)
@@ -248,7 +257,7 @@ def main(argv: list[str]) -> None:
     given = {name: flags.FLAGS[name].value for name in ('model', 'out', 'platforms', 'format')}
     if len(argv) > 1 or not given['model'] or not given['out']:
         raise InputError('give --model=FILE.safetensors and --out=FILE.stablehlo or FILE.onnx')
-    out = Path(given['out'])
+    out = user_path(given['out'])
     if given['format'] and out.suffix != f'.{given["format"]}':
         raise InputError(f'--format={given["format"]}, but --out={out} ends otherwise')
     try:
@@ -257,7 +266,7 @@ def main(argv: list[str]) -> None:
         from anyshot_jax.detect.model_file import is_detector
     except ImportError as e:
         raise InputError(str(e)) from e
-    path = Path(given['model'])
+    path = user_path(given['model'])
     model = AnomalyDetector.load(path) if is_detector(path) else AnyShotClassifier.load(path)
     checked = write(model, out, given['platforms'])
     print(f'program: {out}{checked and f" ({checked})"}\nwhat its numbers are: {out}.json')

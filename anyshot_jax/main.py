@@ -59,6 +59,7 @@ def main(argv: list[str]) -> None:
         start.same_bits()
     processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     start.split_cpu(_CONFIG.value)
+    configs.keep_asked(_CONFIG.value, config_flags.get_override_values(flags.FLAGS['config']))
     given = config_flags.get_config_filename(flags.FLAGS['config'])
     path, *variant = given.split(':')
     name = '_'.join([Path(path).stem, *variant])

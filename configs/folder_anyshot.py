@@ -22,8 +22,7 @@ def get_config(arg: str = ''):
     refine.method.update({'transductive': True, 'synthesised_from': 'ridge'})
     # As chosen on metal defects (CHOSEN in industrial_anyshot.py).
     embed.method.shrink = 0.5
-    ridge.method.update({'colours': 4.0, 'penalty': 0.3})
-    refine.method.update({'colours': 4.0, 'sharpness': 20.0, 'synthesised_weight': 0.0})
+    refine.method.update({'sharpness': 20.0, 'synthesised_weight': 0.0})
     refine.eval.tasks = ((3, 1), (3, 5), (3, 0))
 
     stages = {'embed': embed, 'ridge': ridge, 'refine': refine}
@@ -31,7 +30,7 @@ def get_config(arg: str = ''):
         stage.num_steps = 0
         stage.fit_tasks = True
         stage.data.size = 224
-        stage.describe.update({'by': 'tfidf', 'colours': True})
+        stage.describe.update({'by': 'subwords', 'colours': True})
         stage.eval.queries = 5
         if name != 'embed':
             stage.features_from = 'embed'

@@ -17,10 +17,7 @@ from anyshot_jax.config import defaults, in_stages, variant
 PARTS = ('stride8', 'stride16', 'stride32', 'colours')
 CHOSEN = {
     'embed': {'shrink': 0.5},  # and all three levels, and roots of the features
-    'ridge': {'colours': 4.0, 'penalty': 0.3, 'calibration': 0.35},
-    'generator': {'colours': 4.0, 'penalty': 0.3, 'calibration': 0.35},  # as ridge
     'refine': {
-        'colours': 4.0,
         'graph': False,
         'sharpness': 20.0,
         'step': 0.2,
@@ -49,10 +46,10 @@ def get_config(arg: str = ''):
         stage.data.update({'classes': {'': 'B', 'ktd': 'A', 'gzsl': 'A'}.get(arg, arg.upper())})
         stage.data.update({'val': 0, 'held_out': arg == 'gzsl'})
         stage.data.set = 'KTD' if arg == 'ktd' else 'MSD'
-        stage.describe.update({'by': 'tfidf', 'colours': True})
+        stage.describe.update({'by': 'subwords', 'colours': True})
         if name != 'embed':
             stage.features_from = 'embed'
         if name != 'generator':
             stage.num_steps = 0
-        stage.method.update(CHOSEN[name])
+        stage.method.update(CHOSEN.get(name, {}))
     return in_stages(**stages)

@@ -9,12 +9,13 @@ in 8 styles, of which no image asks for those of its own family of styles. Both 
 triplet loss (--config.method.loss=contrastive or bce: by another). Other embeddings:
 `:grocery_frozen`, `:grocery_protonet`, `:grocery_maml`, `:emoji_frozen`, `:emoji_protonet` and
 `:emoji_maml`. Reached in 10 s on two cores, over three splits of the classes: mAP 60.6 on grocery
-and 58.3 on emoji, frozen features 46.6 and 39.1.
+and 58.3 on emoji, frozen features 46.6 and 39.1. `:folder` and `:folder_frozen`, `_protonet` and
+`_maml` are these for your own images, --config.data.dir=DIR of DIR/<class>/<image>.
 """
 
 from anyshot_jax.config import defaults, variant
 
-SIZES = {'grocery': 112, 'emoji': 64}  # as they are packed
+SIZES = {'grocery': 112, 'emoji': 64, 'folder': 224}  # as they are packed, or as the encoder sees
 KINDS = ('', '_frozen', '_protonet', '_maml')
 FAMILIES = (
     ('noto', 'noto-v1'),
@@ -26,15 +27,18 @@ FAMILIES = (
 def get_config(arg: str = ''):
     arg = variant(arg, *(f'{name}{kind}' for name in SIZES for kind in KINDS))
     name, _, kind = (arg or 'grocery').partition('_')
-    kind = kind or 'siamese'
+    kind, loader = kind or 'siamese', 'folder' if name == 'folder' else 'packed'
     if kind == 'frozen':
-        config = defaults(method='simpleshot', data='packed')
+        config = defaults(method='simpleshot', data=loader)
         config.method.update({'normalise': 'l2', 'power': 0.5})
     else:
-        config = defaults(method=kind, data='packed', net='projection')
+        config = defaults(method=kind, data=loader, net='projection')
     config.encoder = 'efficientnet_lite0'
-    config.data.set = name
     config.data.size = SIZES[name]
+    if name == 'folder':
+        config.fit_tasks = True
+    else:
+        config.data.set = name
     config.data.split = (0.53, 0.14, 0.33)
     if name == 'emoji':
         config.data.update({'group': 'style', 'merge': FAMILIES})

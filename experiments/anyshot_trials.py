@@ -14,28 +14,26 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tables
 
-from anyshot_jax.data import industrial
+from anyshot_jax import config as configs
 from anyshot_jax.encoders import describe, embedding
 from anyshot_jax.episodes import sampling
 from anyshot_jax.methods import lda, refine
 from anyshot_jax.ops.colour import COLOURS
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.stages.synthesis import predict_means, weigh
-from anyshot_jax.sweep.recipes import load_config
+from anyshot_jax.stages.synthesis import predict_means
+from anyshot_jax.storage.folders import data_root
 from anyshot_jax.types import Data, Dataset, from_arrays
 
-RECIPE = 'configs/industrial_anyshot.py'
+RECIPE_ENCODER = 'efficientnet_lite0'
 LEVELS = ('stride8', 'stride16', 'stride32')  # beside the encoder's last features
 SHRINK = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
 GRAPHS = ((), (4, 1, 0.75), (10, 1, 0.75), (10, 9, 0.5))  # neighbours, power, self weight
 CENTRES = tuple(itertools.product((5.0, 10.0, 20.0), (0.2, 0.4)))  # sharpness, step
-RIDGE = tuple(itertools.product((0.0, 0.5, 1.0, 2.0, 4.0), (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)))
-CALIBRATION = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+COLOURS_PENALTY = (0.5, 1.0)  # the start of stages/left_out.py
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)  # of synthesised
 WAYS, QUERIES, EPISODES, FAKES = 5, 15, 200, 20
-MOST, VECTOR = 50, 256  # items of a class; numbers of a vector of words
+MOST, VECTOR = 50, 4096  # items of a class; numbers of a vector of words
 
 
 class Items(NamedTuple):
@@ -55,21 +53,54 @@ class Fold(NamedTuple):
     val: list[str]
 
 
-def whole(name: str) -> Items:
-    """Every item of the set `name` of data/industrial.py."""
-    config = load_config(RECIPE, (), tables.ROOT).embed
-    config.data.update({'set': name, 'classes': 'A', 'val': 0})
+SETS = {  # name -> loader, its fields, and the most classes that are taken
+    'MSD': ('industrial', {'set': 'MSD', 'classes': 'A', 'val': 0, 'size': 224}, None),
+    'KTD': ('industrial', {'set': 'KTD', 'classes': 'A', 'val': 0, 'size': 224}, None),
+    'DTD': ('folder', {'dir': 'dtd/images', 'size': 224}, None),
+    'Grocery': ('packed', {'set': 'grocery', 'size': 224}, None),
+    'Emoji': ('packed', {'set': 'emoji', 'size': 224}, 80),
+    'magnetic tiles': ('mvtec', {'category': 'magnetic_tile', 'size': 224}, None),
+}
+
+
+def whole(name: str, folder: str = '', most: int = MOST) -> Items:
+    """Every class of a set: one of `SETS`, or in `folder` class folders with a classes.json.
+
+    Of a class that has more, `most` items, evenly spread.
+    """
+    loader, fields, classes = ('folder', {'dir': folder, 'size': 224}, None)
+    if not folder:
+        loader, fields, classes = SETS[name]
+    config = configs.defaults('lda', loader)
+    if (fields := dict(fields)).get('dir') and not folder:
+        fields['dir'] = str(data_root() / fields['dir'])
+    config.data.update(fields)
+    data = configs.find('data', loader).load(config.data)
     parts = (*LEVELS, 'colours')
-    data = embedding.embed(industrial.load(config.data), config.encoder, parts=parts)
-    train, test = data.roles['train'], data.roles['test']
-    columns = np.split(np.arange(train.x.shape[1]), np.cumsum(train.parts)[:-1])
+    roles = {r: _some(d, most, classes) for r, d in data.roles.items()
+             if r in ('train', 'val', 'test')}  # fmt: skip
+    roles = {r: d for r, d in roles.items() if loader != 'mvtec' or r == 'test'}
+    data = embedding.embed(Data(roles), RECIPE_ENCODER, parts=parts)
+    every = list(data.roles.values())
+    start = np.cumsum([0, *(len(d.names) for d in every)])
+    columns = np.split(np.arange(every[0].x.shape[1]), np.cumsum(every[0].parts)[:-1])
     return Items(
-        np.concatenate([train.x, test.x]),
-        np.concatenate([train.label, test.label + len(train.names)]),
-        train.names + test.names,
-        train.texts + test.texts,
+        np.concatenate([d.x for d in every]),
+        np.concatenate([d.label + n for d, n in zip(every, start, strict=False)]),
+        tuple(n for d in every for n in d.names),
+        tuple(t for d in every for t in d.texts or ('',) * len(d.names)),
         dict(zip(('features', *parts), columns, strict=True)),
     )
+
+
+def _some(d: Dataset, most: int, classes: int | None) -> Dataset:
+    """The first `classes` classes, and of each at most `most` items, evenly spread."""
+    num = len(d.names) if classes is None else min(classes, len(d.names))
+    rows = [np.flatnonzero(d.label == c) for c in range(num)]
+    rows = [r[np.unique(np.linspace(0, len(r) - 1, min(most, len(r))).astype(int))] for r in rows]
+    label = np.repeat(np.arange(num), list(map(len, rows)))
+    texts = d.texts[:num] if d.texts else ()
+    return from_arrays(d.x[np.concatenate(rows)], label, d.names[:num], texts=texts)
 
 
 # Items of a fold.
@@ -150,7 +181,7 @@ def _words(items: Items, names: Sequence[str]) -> list[dict]:
     one_each = from_arrays(np.zeros((len(ids), 1)), np.arange(len(ids)), tuple(names))
     texts = tuple(items.texts[c] for c in ids)
     data = Data({'all': dataclasses.replace(one_each, texts=texts)})
-    named = describe.name_colours(describe.describe(data, 'tfidf', ('{text}',)))
+    named = describe.name_colours(describe.describe(data, 'subwords', ('{text}',)))
     said = named.roles['all'].extras
     vectors = np.pad(said['attribute'], ((0, 0), (0, VECTOR - said['attribute'].shape[1])))
     return [{'attribute': v, 'colours': c} for v, c in zip(vectors, said['colours'], strict=True)]
@@ -216,45 +247,13 @@ def moved(x, val, graph):
     return jax.lax.map(one, jnp.arange(EPISODES)).mean(0)
 
 
-def _per_class(answer, data: Dataset):
-    right = (answer == data.label).astype(jnp.float32)[:, None]
-    return class_means(right, data.label, len(data.count)).mean()
-
-
-@jax.jit
-def zero_shot(train, val):
-    """[settings of RIDGE]"""
-
-    def setting(s):
-        centres = weigh(predict_means(Data({'train': train}), val, s[1]), s[0], True)
-        return _per_class(jnp.argmax(weigh(val.x, s[0], True) @ centres.T, 1), val)
-
-    return jax.lax.map(setting, jnp.array(RIDGE))
-
-
-@jax.jit
-def generalised(train, val, held, colours, penalty):
-    """[settings of CALIBRATION]"""
-    means = class_means(train.x, train.label, len(train.count))
-    every = jnp.concatenate([means, predict_means(Data({'train': train}), val, penalty)])
-    every, start = weigh(every, colours, True), len(means)
-
-    def setting(less):
-        less = jnp.where(jnp.arange(len(every)) < start, less, 0)
-        answer = lambda d: jnp.argmax(weigh(d.x, colours, True) @ every.T - less, 1)
-        s, u = _per_class(answer(held), held), _per_class(answer(val) - start, val)
-        return 2 * s * u / jnp.maximum(s + u, 1e-12)
-
-    return jax.lax.map(setting, jnp.array(CALIBRATION))
-
-
 @partial(jax.jit, static_argnames='graph')
-def synthesised(train, val, penalty, graph, sharpness, step):
+def synthesised(train, val, graph, sharpness, step):
     """[settings of WEIGHTS]"""
     around = train.x - class_means(train.x, train.label, len(train.count))[train.label]
     there = (train.label >= 0) / jnp.sum(train.label >= 0)
     row = jax.random.choice(jax.random.key(0), len(around), (WAYS, FAKES), p=there)
-    made = predict_means(Data({'train': train}), val, penalty)[:, None] + around[row]
+    made = predict_means(Data({'train': train}), val, *COLOURS_PENALTY)[:, None] + around[row]
 
     def one(number):
         e = _at(val.x, _episode(val, number, 1))

@@ -29,7 +29,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 PATIENCE = 120.0  # seconds that a process, and what it has started, may take to end
-IMAGES = 300  # of predict: more than two chunks of the feature store
+IMAGES = 48  # queries of predict and of the store: a dozen shards and more
 # What a kill may leave: our writer's, predict's and Orbax's temporaries, locks that lock nothing,
 # and what a run has put aside.
 LEFT = re.compile(r'^\.[^/]*\.tmp$|^\.unfinished-|^\..*lock$|orbax-checkpoint-tmp|^unusable-')
@@ -48,7 +48,14 @@ def get_config(arg=''):
 """
 
 
-# Many small shards, so that most signals hit one that is being written.
+# Many small shards, so that signals hit some that are being written.
+PREDICT = """
+from anyshot_jax.classify import feature_store
+from anyshot_jax.predict import cli
+
+feature_store.CHUNK = feature_store.BATCH = 4
+cli()
+"""
 STORE = """
 import sys
 from pathlib import Path
@@ -118,9 +125,11 @@ def predict_job() -> Target:
     def command(folder: Path) -> list[str]:
         images = images_in(folder.parent)
         flags = [f'--support={images / "support"}', f'--query={images / "query"}']
-        return ['-m', 'anyshot_jax.predict', *flags, f'--out={folder / "out"}']
+        out = folder / 'out'
+        return ['-c', PREDICT, *flags, f'--out={out}', f'--save={out / "model.safetensors"}']
 
-    return Target(1, command, lambda folder: digest(folder / 'out' / 'predictions.csv'))
+    files = ('predictions.csv', 'model.safetensors')
+    return Target(1, command, lambda folder: [digest(folder / 'out' / f) for f in files])
 
 
 def store_job() -> Target:
@@ -204,7 +213,7 @@ def litter(folder: Path, clean: set[str]) -> list[str]:
 
 
 def attack(name: str, target: Target, count: int, rng: np.random.Generator, root: Path) -> dict:
-    """`count` signals, one to five in a row before each last start; what came of them."""
+    """`count` signals that hit it, one to five before each last start; what came of them."""
     root.mkdir(parents=True)
     for once in ('cold', 'whole'):  # programs are compiled in the first
         begun = time.monotonic()
@@ -224,9 +233,11 @@ def attack(name: str, target: Target, count: int, rng: np.random.Generator, root
             process = start(target, folder)
             time.sleep(float(rng.uniform(0, seconds)))
             kind = SIGNALS[rng.integers(len(SIGNALS))]
-            over += process.poll() is not None
-            process.send_signal(kind)
-            sent[kind.name] += 1
+            if process.poll() is None:
+                process.send_signal(kind)
+                sent[kind.name] += 1
+            else:
+                over += 1
             try:
                 process.communicate(timeout=PATIENCE)
             except subprocess.TimeoutExpired:

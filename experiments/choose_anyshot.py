@@ -10,8 +10,6 @@ over val_seeds, of equals the first (lists begin with the plainest):
 
   embed        levels, power, shrink: 5-way 1-shot, nearest mean (not saturated)
   refine       graph, sharpness, step: mean of 5-way 1 and 5 shots, transductive
-  words        weight of colours, penalty of the ridge: zero-shot
-  calibration  harmonic mean of seen and unseen, a fifth of the training classes' items held out
   synthesised  weight of what is made from words: mean of 1 shot, inductive and transductive
 
 results/choose_anyshot.jsonl gets a line for each step: mean and standard deviation over val_seeds
@@ -26,24 +24,14 @@ import anyshot_trials as trials
 import numpy as np
 import tables
 from absl import logging
-from anyshot_trials import (
-    CALIBRATION,
-    CENTRES,
-    GRAPHS,
-    LEVELS,
-    RIDGE,
-    SHRINK,
-    WEIGHTS,
-    Fold,
-    Items,
-)
+from anyshot_trials import CENTRES, GRAPHS, LEVELS, SHRINK, WEIGHTS, Fold, Items
 from tqdm import tqdm
 
 from anyshot_jax.data import industrial
 from anyshot_jax.runtime.start import keep_compiled
 
 RESULTS = tables.ROOT / tables.HERE / 'results' / 'choose_anyshot.jsonl'
-STEPS = ('embed', 'refine', 'words', 'calibration', 'synthesised')
+STEPS = ('embed', 'refine', 'synthesised')
 EMBED = tuple(  # levels and power
     (levels, power)
     for num in range(4)
@@ -107,27 +95,14 @@ def try_refine(items, fold, best, embed):
         yield from (((graph, *s), v) for s, v in zip(CENTRES, values, strict=True))
 
 
-def try_words(items, fold, best, embed):
-    values = trials.zero_shot(*trials.whitened(items, fold, best))
-    yield from zip(RIDGE, values, strict=True)
-
-
-def try_calibration(items, fold, best, embed):
-    values = trials.generalised(*trials.whitened(items, fold, best, held_out=True), *best['words'])
-    yield from (((c,), v) for c, v in zip(CALIBRATION, values, strict=True))
-
-
 def try_synthesised(items, fold, best, embed):
-    data, penalty = trials.whitened(items, fold, best), best['words'][1]
-    values = trials.synthesised(*data, penalty, *best['refine'])
+    values = trials.synthesised(*trials.whitened(items, fold, best), *best['refine'])
     yield from (((w,), v) for w, v in zip(WEIGHTS, values, strict=True))
 
 
 TRY = {
     'embed': try_embed,
     'refine': try_refine,
-    'words': try_words,
-    'calibration': try_calibration,
     'synthesised': try_synthesised,
 }
 

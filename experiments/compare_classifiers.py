@@ -33,7 +33,8 @@ from anyshot_jax.storage.npz import read_npz
 
 RESULTS = ROOT / HERE / 'results' / 'classify_images.jsonl'
 DRAWS = 10
-EXAMPLES, PLANTED, PLANTINGS = 8, 0.05, 5  # of a class at most; share of wrong labels; draws
+EXAMPLES = {'grocery': 8, 'MSD': 20, 'KTD': 20}  # of a class at most, with wrong labels among them
+PLANTED, PLANTINGS = 0.05, 10  # share of wrong labels; draws
 
 
 def ours(method='prototypes'):
@@ -218,7 +219,7 @@ def wrong_labels(name, x, label, put):
     for draw in range(PLANTINGS):
         rng = np.random.default_rng(draw)
         shuffled = rng.permutation(len(label))
-        rows = np.concatenate([shuffled[label[shuffled] == c][:EXAMPLES] for c in names])
+        rows = np.concatenate([shuffled[label[shuffled] == c][: EXAMPLES[name]] for c in names])
         given = label[rows].copy()
         planted = rng.random(len(rows)) < PLANTED
         given[planted] = [rng.choice(names[names != y]) for y in given[planted]]

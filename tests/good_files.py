@@ -124,7 +124,7 @@ def use_detector(path: Path) -> None:
 
 
 def read_image(path: Path) -> None:
-    images.read_image(images.file_content(path), 8, 3, 100_000, str(path))
+    images.read_image(images.file_content(path, 100_000), 8, 3, 100_000, str(path))
 
 
 def read_mask(path: Path) -> None:

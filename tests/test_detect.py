@@ -3,6 +3,7 @@
 import copy
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_maps
@@ -13,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 
 from anyshot_jax import AnomalyDetector
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.detect import normal, seeing, views
+from anyshot_jax.detect import knowledge, normal, pretraining, program, seeing, views
 from anyshot_jax.detect.detector import UNKNOWN
 from anyshot_jax.detect.verdicts import how_far
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, from_arrays
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +59,16 @@ def patches(x):
 def far(x, bank):
     """[N, P] distances to the nearest of the bank, by differences."""
     return np.stack([np.linalg.norm(p[:, None] - bank[None], axis=-1).min(1) for p in x])
+
+
+def described(found, image, mask=None):
+    """What the types of defects in an image are told by, [1, D]."""
+    return knowledge.vectors(found._known(), [image], None, [mask])
+
+
+def map_of(found, image):
+    ((_, _, one),) = found.each([image])
+    return one.dist
 
 
 def test_scores_are_those_of_all_patches(fitted, images):
@@ -172,11 +183,14 @@ def test_a_mask_says_which_place_is_meant(images):
     mask[11:, :5] = True
     dark[mask] = 0
     x = np.where(mask[..., None], dark, bad[0])  # a brighter square beside it is the worst place
-    vectors = lambda image, mask: found._vectors([image], None, None if mask is None else [mask])[0]
+    vectors = lambda image, mask: described(found, image, mask)[0]
     meant = vectors(dark, None)
     assert vectors(x, mask) @ meant > 0.9 > vectors(x, None) @ meant
-    with pytest.raises(InputError, match='mask of #0 has 8 x 8 pixels, but its image 16 x 16'):
-        found.add_type('spot', [x], masks=[np.ones((8, 8), bool)])
+    small = np.zeros((8, 8), bool)
+    small[6:, :2] = True  # at half the size
+    assert vectors(x, small) @ meant > 0.9
+    with pytest.raises(InputError, match='mask of #0 has 12 x 8 pixels, but its image 16 x 16'):
+        found.add_type('spot', [x], masks=[np.ones((8, 12), bool)])
     with pytest.raises(InputError, match='mask of #0 is empty'):
         found.add_type('spot', [x], masks=[np.zeros((16, 16), bool)])
 
@@ -192,6 +206,20 @@ def test_a_defect_is_not_another_product(images):
         assert how_far(known, one._replace(low=low)) == pytest.approx(share)
     known = known._replace(held_out=known.held_out._replace(low=np.array([1.0, 2.0, 4.0])))
     assert how_far(known, one._replace(low=3.0)) == pytest.approx(0.5)  # of twice 4 less 2
+    known = known._replace(held_out=known.held_out._replace(low=np.zeros(3), score=np.full(3, 5)))
+    assert how_far(known, one._replace(low=0.5)) == pytest.approx(0.4)  # of a quarter of 5
+
+
+def test_a_little_noise_is_not_another_product():
+    """Screws drawn on a ground that is the same in all images, and one with the noise of JPEG."""
+    rng = np.random.default_rng(0)
+    good = np.full((24, 32, 32), 220, np.uint8)
+    for x, (row, column) in zip(good, rng.integers(4, 20, (24, 2)), strict=True):
+        x[row : row + 4, column : column + 8] = 90
+    found = detector(size=32).fit(good[:23])
+    assert np.median(found.normal_[''].held_out.low) < 1e-6
+    noisy = np.clip(good[23] + rng.normal(0, 1, (32, 32)), 0, 255).astype(np.uint8)
+    assert found.judge([noisy])[0].product == ''
 
 
 def test_products_are_told_apart(images):
@@ -295,6 +323,100 @@ def test_a_defect_among_the_normal_images_is_named(images):
     assert detector().fit(good[:30]).strange() == []
 
 
+def test_a_removed_image_is_as_if_it_had_never_been_there(images, tmp_path):
+    """No patch is left out here, so that the answers are those of a fit on the others."""
+    good, new, bad, _ = images
+    found = detector().fit([*good[:20], bad[0]])
+    (strange,) = found.strange()
+    before = found.score_samples(bad[:2])
+    found.remove_normal(strange.name)
+    want = detector().fit(good[:20])
+    np.testing.assert_allclose(found.score_samples(bad), want.score_samples(bad), rtol=1e-5)
+    assert found.score_samples(bad[:1]) < before[0] and found.strange() == []
+    assert found.promise_ == want.promise_
+    # The folds are others with 21 images than with 20, and so are held-out scores; a little.
+    assert found.threshold_ == pytest.approx(want.threshold_, rel=0.05)
+    found.save(tmp_path / 'm.safetensors')
+    again = AnomalyDetector.load(tmp_path / 'm.safetensors')
+    assert again.threshold_ == found.threshold_ and again.explain(new[0]) == found.explain(new[0])
+    with pytest.raises(InputError, match="no normal image '#20'"):
+        found.remove_normal('#20')
+    two = detector().fit(good[:2]).remove_normal('#0')
+    assert two.threshold_ is None and two.explain(bad[0]).normal == '#1'
+    with pytest.raises(InputError, match='#1 is the only normal image'):
+        two.remove_normal('#1')
+
+
+def test_held_out_scores_follow_a_removal(images):
+    """An image that only the removed one resembled is unlike the others afterwards."""
+    good, _, bad, _ = images
+    found = detector().fit([bad[0], *good[:18], np.roll(bad[0], 2, 1)])
+    held = lambda: dict(zip((found.normal_[''].names[i] for i in found.normal_[''].held_out.number),
+                            found.normal_[''].held_out.score, strict=True))  # fmt: skip
+    before = held()
+    found.remove_normal('#0')
+    after = held()
+    assert '#0' not in after and after['#19'] > 1.5 * before['#19']
+
+
+def test_types_are_told_after_synthetic_ones(images, tmp_path, monkeypatch):
+    """What is appended is the descriptions' image under the learnt map; kept in the file."""
+    monkeypatch.setattr(pretraining, 'CLASSES', 10)
+    monkeypatch.setattr(pretraining, 'PER_CLASS', 7)
+
+    def make(good, fields, max_pixels):
+        """A bar at one of ten places."""
+        assert good.shape == (7, 16, 16, 3) and fields.classes == 10
+        x = np.tile(good[None], (10, 1, 1, 1, 1))
+        for i, of_class in enumerate(x):
+            of_class[:, :, i : i + 4] = 255
+        train = from_arrays(x.reshape(70, 16, 16, 3), np.repeat(range(10), 7), tuple('abcdefghij'))
+        return {'train': train}
+
+    monkeypatch.setattr(pretraining.classes, 'make', make)
+    plain = detector().fit(images[0][:12])
+    found = detector(pretrain=True).fit(images[0][:12])
+    z, own = described(plain, images[2][0]), described(found, images[2][0])
+    more = z @ found.types_of_.kernel
+    more /= np.linalg.norm(more)
+    np.testing.assert_allclose(own, np.concatenate([z, more], 1) / 2**0.5, rtol=1e-5, atol=1e-6)
+    for axis, name in enumerate(('bright', 'dark')):
+        found.add_type(name, stripes(5, 10 + axis, axis))
+    found.save(tmp_path / 'm.safetensors')
+    again = AnomalyDetector.load(tmp_path / 'm.safetensors')
+    new = [*stripes(5, 20, 0), *stripes(5, 21, 1)]
+    p = again.predict_type_proba(new)
+    np.testing.assert_array_equal(p, found.predict_type_proba(new))
+    assert p.argmax(1).tolist() == [0] * 5 + [1] * 5
+    again.remove_type('bright').remove_type('dark')
+    assert again.types_of_.kernel is not None
+
+
+def test_the_learnt_map_tells_types_apart_that_noise_hides():
+    """Types differ in 4 of 64 numbers; in the others all differ more, within each type, too."""
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(20, 4))
+
+    def items(n):
+        noise = rng.normal(size=(20, n, 60))
+        small = means[:, None] + 0.2 * rng.normal(size=(20, n, 4))
+        z = np.concatenate([small, noise], -1)
+        return (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float32)
+
+    def right(kernel):
+        z = (items(60).reshape(-1, 64) @ kernel).reshape(20, 60, -1)
+        centre = z[:, :20].mean(1)
+        dist = np.linalg.norm(z[:, 20:, None] - centre, axis=-1)
+        return (dist.argmin(-1) == np.arange(20)[:, None]).mean()
+
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as m:
+        m.setattr(pretraining, 'RATE', 1e-2)  # so that a few steps do
+        kernel = np.asarray(pretraining.trained.__wrapped__(jnp.asarray(items(20)), 0))
+    assert kernel.shape == (64, 128)
+    assert right(kernel) > right(np.eye(64)) + 0.1
+
+
 def test_copies_are_one_image(images):
     good = images[0]
     found = detector().fit([*good[:20], good[0], good[0]])
@@ -310,7 +432,7 @@ def test_tiles_see_what_the_whole_image_shows():
     x = [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in range(3)]
     whole = detector(size=0, tile=128, overlap=32, memory=300).fit(x[:2])
     tiled = copy.copy(whole).set_params(tile=96, overlap=32)
-    maps = [d._one(x[2], None)[0].dist for d in (tiled, whole)]
+    maps = [map_of(d, x[2]) for d in (tiled, whole)]
     assert maps[0].shape == (64, 64)
     np.testing.assert_allclose(maps[0], maps[1], atol=1e-4)
     assert tiled.heat_map(x[2]).shape == (128, 128)
@@ -332,6 +454,25 @@ def test_turned_copies_are_remembered(images):
     assert np.ptp(np.asarray(tilted[1]), axis=(0, 1)).max() <= 1  # no empty corners
 
 
+@pytest.mark.parametrize('foreground', ['pca', 'flood'])
+def test_what_is_beside_the_object_does_not_count(foreground):
+    """Bright squares on black: a stain beside them is no defect, one on them is."""
+    if foreground == 'flood':
+        pytest.importorskip('cv2', reason='the extra anomaly')
+    rng = np.random.default_rng(0)
+    good = np.full((6, 32, 32), 8, np.uint8)
+    good[:, 16:26, 16:26] = rng.normal(128, 8, (6, 10, 10))
+    found = detector(foreground=foreground, size=32).fit(good)
+    # A cell more around the object, by its patches; what it covers, by its pixels.
+    assert sum(len(f.rows) for f in found.normal_[''].folds) <= 6 * 9**2
+    beside, on = good[:1].copy(), good[:1].copy()
+    beside[:, :3, :3], on[:, 20:23, 20:23] = 60, 255
+    usual = found.score_samples(good[:1])
+    np.testing.assert_allclose(found.score_samples(beside), usual, atol=1e-4)
+    assert detector(size=32).fit(good).score_samples(beside) < usual - 0.1
+    assert found.score_samples(on) < usual - 0.1
+
+
 def test_an_exported_program_says_the_same(fitted, images, tmp_path):
     from jax import export as jax_export
 
@@ -345,7 +486,26 @@ def test_an_exported_program_says_the_same(fitted, images, tmp_path):
     score, defect, maps = program.call(x)
     np.testing.assert_allclose(score, -fitted.score_samples(x), rtol=1e-5)
     assert defect.tolist() == [False] * 2 + [True] * 3
-    np.testing.assert_allclose(maps[4], fitted._one(x[4], None)[0].dist, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps[4], map_of(fitted, x[4]), rtol=1e-4, atol=1e-5)
+
+
+def test_an_onnx_program_says_the_same(fitted, images, tmp_path):
+    """Of any number of squares, by onnxruntime alone; one with other patches isn't written."""
+    pytest.importorskip('jax2onnx', reason='the extra onnx')
+    onnxruntime = pytest.importorskip('onnxruntime', reason='the extra onnx')
+    from anyshot_jax import export
+
+    assert 'scores and maps differ by' in export.write(fitted, tmp_path / 'm.onnx')
+    session = onnxruntime.InferenceSession(tmp_path / 'm.onnx')
+    x = np.repeat(np.concatenate([images[1][:2], images[2][:3]]), 3, -1)
+    for n in (1, 5):
+        score, defect, maps = session.run(['score', 'defect', 'map'], {'images': x[:n]})
+    np.testing.assert_allclose(score, -fitted.score_samples(x), rtol=1e-4)
+    assert defect.tolist() == [False] * 2 + [True] * 3 and maps.shape == (5, 8, 8)
+    np.testing.assert_allclose(maps[4], map_of(fitted, x[4]), rtol=1e-4, atol=1e-5)
+    other = detector().fit(images[0][:20])
+    with pytest.raises(InputError, match='answers otherwise than the detector'):
+        program.difference(other, (tmp_path / 'm.onnx').read_bytes(), 1e-4)
 
 
 def test_the_centre_alone_is_looked_at(images, tmp_path):
@@ -361,7 +521,7 @@ def test_the_centre_alone_is_looked_at(images, tmp_path):
     np.testing.assert_array_equal(heat[:, 5:21], by_hand.heat_map(bad[0]))
     assert heat.shape == (16, 26) and not heat[:, :5].any() and not heat[:, 21:].any()
     wide = np.pad(masks[0], ((0, 0), (5, 5)))
-    z = lambda d, x, mask: d._vectors([x], None, [mask])
+    z = described
     np.testing.assert_array_equal(z(found, beside(bad[:1])[0], wide), z(by_hand, bad[0], masks[0]))
     with pytest.raises(InputError, match='the mask of #0 is empty'):  # what is outside counts not
         z(found, beside(bad[:1])[0], np.pad(np.zeros((16, 16), bool), ((0, 0), (5, 5)),
@@ -386,8 +546,8 @@ def test_images_are_read_as_the_classifier_reads_them(images, tmp_path):
     found = detector().fit(good[:6] / 255)
     np.testing.assert_array_equal(found.score_samples(bad[0] / 255), want)
     Image.fromarray(masks[0].astype(np.uint8) * 3).save(tmp_path / 'mask.png')
-    by_id = found._vectors([bad[0]], None, [tmp_path / 'mask.png'])
-    np.testing.assert_array_equal(by_id, found._vectors([bad[0]], None, [masks[0]]))
+    by_id = described(found, bad[0], tmp_path / 'mask.png')
+    np.testing.assert_array_equal(by_id, described(found, bad[0], masks[0]))
 
 
 def test_images_of_one_colour_are_told(images, caplog):

@@ -13,7 +13,9 @@ from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.predict.answers import Answer
 from anyshot_jax.predict.table import write_rows
 from anyshot_jax.runtime import start
-from anyshot_jax.storage import folders
+from anyshot_jax.storage import files, folders
+from anyshot_jax.sweep import command
+from anyshot_jax.sweep import run as sweep
 from anyshot_jax.training import processes
 from anyshot_jax.types import ArgumentError, InputError, printable
 
@@ -50,6 +52,19 @@ def test_homes_of_nobody(monkeypatch):
     monkeypatch.setenv('ANYSHOT_DATA_DIR', '~/x')
     monkeypatch.setenv('HOME', '/somewhere')
     assert folders.data_root() == Path('/somewhere/x')
+    assert files.folder('~/x') == Path('/somewhere/x')
+    nobody = pytest.raises(InputError, match=r'~nobody_of_that_name/x: .*write the whole path')
+    with nobody:
+        files.folder('~nobody_of_that_name/x')
+    with nobody:
+        sweep.run(command.parse(['~nobody_of_that_name/x']))
+
+
+@pytest.mark.parametrize('value', ['~/x', 'x', '../x'])
+def test_a_cache_is_not_beside_what_one_works_on(monkeypatch, value):
+    monkeypatch.setenv('XDG_CACHE_HOME', value)
+    with pytest.raises(InputError, match=f'variable XDG_CACHE_HOME={value} must be an absolute'):
+        folders.cache_dir()
 
 
 def test_every_path_of_a_user_goes_by_one_function():

@@ -208,9 +208,10 @@ def test_bad_images_are_named_and_the_others_answered(tmp_path):
 def test_a_huge_file_is_refused_unread(tmp_path):
     path = tmp_path / 'film.png'
     with path.open('wb') as f:
-        f.truncate(feature_store.MAX_FILE)  # no bytes on the disk
+        f.truncate(500_000_001)  # no bytes on the disk
     [chunk] = store(Embedder()).chunks([path])
-    assert 'film.png has 500,000,000 bytes' in str(chunk.errors[0])
+    assert 'film.png has 500,000,001 bytes' in str(chunk.errors[0])
+    assert str(chunk.errors[0]).endswith('or give max_pixels=50000001')  # ten bytes a pixel
 
 
 def test_few_images_are_embedded_at_once(tmp_path, monkeypatch):

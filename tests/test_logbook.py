@@ -1,11 +1,14 @@
 """What a run writes while it trains, read from the files as others read them."""
 
+import resource
 import struct
 
 import numpy as np
+import pytest
 from tensorboardX.proto import event_pb2
 
 from anyshot_jax.training import logbook
+from anyshot_jax.types import InputError
 
 
 def scalars(folder):
@@ -42,3 +45,22 @@ def test_tensorboard_has_after_a_kill_what_metrics_has(tmp_path):
         log.add({'loss': np.full((1, 1), 33, np.float32)}, 1.0)
         log.train(3)
     assert loss() == {1: 1.0, 2: 2.0, 3: 33.0}
+
+
+@pytest.mark.parametrize('part', ['lines', 'curves', 'the end'])
+def test_a_full_disk_is_an_error_that_names_the_files(tmp_path, part, monkeypatch):
+    """RLIMIT_FSIZE makes the system refuse the bytes, as a full disk does."""
+    monkeypatch.setattr(logbook, 'say', lambda text: None)  # pytest keeps it in a file, too
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    refused = pytest.raises(InputError, match=f'{tmp_path}/metrics.jsonl and .* File too large')
+    try:
+        with refused, logbook.Logbook(tmp_path, 0, 10, {}) as log:
+            log.add({'loss': np.ones((1, 1), np.float32)}, 1.0)
+            if part == 'lines':
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2, limits[1]))
+            log.train(1)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2, limits[1]))
+            if part == 'curves':
+                log.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

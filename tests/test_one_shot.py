@@ -185,7 +185,8 @@ def test_tasks_stay_within_an_alphabet_and_turn_as_a_whole(turns):
 
 @pytest.mark.parametrize('fields, message', [
     ({'within': 'script'}, "no attribute 'script' to draw episodes within; available: alphabet"),
-    ({'ways': 6}, 'the largest of train has 5'),
+    ({'ways': 6}, r'the largest of train has 5; lower the ways \(--config.train.ways=5\) or draw '
+                   r'from all kinds \(--config.train.within=\)'),
 ])  # fmt: skip
 def test_what_can_not_be_drawn_within_is_said(fields, message):
     size = {'ways': 3, 'shots': 1, 'queries': 1, 'within': 'alphabet', **fields}

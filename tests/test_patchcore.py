@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_maps
+from PIL import Image
 from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
 from tiny_maps import bright_squares
@@ -109,6 +110,44 @@ def test_a_run_leaves_a_result_and_a_report(tmp_path, monkeypatch):
     means = loop.run(config, tmp_path).means
     assert means['image AUROC'] == 1 and (tmp_path / 'report.html').exists()
     assert '"area under the curve"' in (tmp_path / 'result.json').read_text()
+
+
+def folders(root, names, masks):
+    """Normal images and one type of defect in folders of these names; masks as they are called."""
+    good, types = (bright_squares(12, 1)[0], bright_squares(4, 3, 60))
+    paths = {f'{names[0]}/{i}.png': x for i, x in enumerate(good[:8])}
+    paths |= {f'{names[1]}/{i}.png': x for i, x in enumerate(good[8:])} if names[1] else {}
+    paths |= {f'{names[2]}/{i}.png': x for i, x in enumerate(types[0])}
+    if masks:
+        paths |= {masks.format(i): 255 * m.astype(np.uint8) for i, m in enumerate(types[1])}
+    for path, x in paths.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x.reshape(16, 16)).save(root / path)
+
+
+@pytest.mark.parametrize(
+    ('names', 'masks'),
+    [
+        (('train/good', 'test/good', 'test/spot'), 'ground_truth/spot/{}_mask.png'),
+        (('train/good', '', 'test/spot'), ''),
+        (('normal_dir', '', 'abnormal_dir'), ''),
+        (('normal', '', 'spot'), 'masks/spot/{}.png'),
+    ],
+)
+def test_folders_of_every_kind(tmp_path, names, masks):
+    """What isn't there isn't reported, and what is is a number."""
+    folders(tmp_path / 'part', names, masks)
+    config = configs.defaults('patchcore', 'mvtec')
+    config.num_steps = 0
+    config.data.update({'dir': str(tmp_path / 'part'), 'size': 16, 'detect_only': True})
+    config.method.update({'layers': ('stride2', 'stride4'), 'size': 16, 'encoder': 'tiny'})
+    means = loop.run(config, tmp_path / 'run').means
+    reported = {k.split(' +-')[0] for k in means}
+    assert 'image AUROC' in reported and np.isfinite(list(means.values())).all()
+    assert ('PRO' in reported) == ('pixel AUROC' in reported) == bool(masks)
+    page = (tmp_path / 'run' / 'report.html').read_text('utf-8')
+    assert ' nan' not in page.lower() and 'nan%' not in page.lower()
+    assert ('PRO' in page) == bool(masks)
 
 
 @pytest.mark.parametrize(

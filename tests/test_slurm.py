@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import tiny_sweep
@@ -27,5 +28,7 @@ def test_srun_makes_two_processes_one(tmp_path):
     assert done.stdout.count('report: ') == 1  # the second process is silent
     result = json.loads((tmp_path / 'run' / 'result.json').read_text())
     assert result['num_devices'] == 2
-    left = subprocess.run(['squeue', '--noheader'], capture_output=True, text=True)
-    assert not left.stdout
+    until = time.monotonic() + 120  # Slurm takes a while to see that both have ended
+    while left := subprocess.run(['squeue', '--noheader'], capture_output=True, text=True).stdout:
+        assert time.monotonic() < until, left
+        time.sleep(0.5)

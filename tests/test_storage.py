@@ -13,6 +13,7 @@ import pytest
 
 from anyshot_jax import export
 from anyshot_jax.classify.classifier import AnyShotClassifier
+from anyshot_jax.predict import defects, run
 from anyshot_jax.predict.table import Outputs
 from anyshot_jax.storage import cache, files
 from anyshot_jax.storage.lock import Lock, beside
@@ -32,6 +33,12 @@ def table(path):
         fresh['table'].write_text('rows\n')
 
 
+def saved(path):
+    outputs = Outputs(path.parent, {}, overwrite=True)
+    with outputs, outputs.replacing(model=path) as fresh:
+        fitted().save(fresh['model'])
+
+
 def cached(path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(path.parent))
     cache.cached('x', 0, lambda: {'a': np.zeros(3)})
@@ -45,6 +52,7 @@ WRITERS = {
     'model.safetensors': lambda path: fitted().save(path),
     'program.stablehlo': lambda path: export.write(fitted(), path, ('cpu',)),
     'predictions.csv': table,
+    'saved.safetensors': saved,
 }
 
 
@@ -78,7 +86,8 @@ def test_modes_links_and_litter(tmp_path, name, umask):
         WRITERS[name](path)
         assert victim.read_text() == 'PRECIOUS' and not path.is_symlink()
         assert path.stat().st_size == size
-    more = {'program.stablehlo': {f'{name}.json'}, 'predictions.csv': {'predictions.json'}}
+    more = {'program.stablehlo': {f'{name}.json'}}
+    more |= {key: {'predictions.json'} for key in ('predictions.csv', 'saved.safetensors')}
     assert {p.name for p in path.parent.iterdir()} == {name} | more.get(name, set())
 
 
@@ -91,7 +100,7 @@ def test_a_full_disk_is_named_and_the_file_before_stays(tmp_path, name):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2, hard))
     try:
-        with pytest.raises(InputError, match=f'{path.parent}.*{name}.*File too large'):
+        with pytest.raises(InputError, match=f'{path} (or .*)?c.*n.* be written: File too large'):
             WRITERS[name](path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -203,6 +212,15 @@ def test_two_predictions_into_one_folder(tmp_path):
     outputs = Outputs(tmp_path, {'query': 'b'}, False)
     with outputs, Lock(beside(model), ''), refused(str(model)), outputs.replacing(model=model):
         pass
+
+
+@pytest.mark.parametrize('work', [run, defects])
+def test_a_model_that_can_not_be_saved_is_refused_before_any_work(tmp_path, work):
+    folder = {'support': 'none'} if work is run else {'good': 'none'}
+    (tmp_path / 'file').touch()
+    for name, message in (('a.txt', 'is a .safetensors file'), ('file/a.safetensors', 'no folder')):
+        with pytest.raises(InputError, match=message):
+            work.run(work.Request('none', str(tmp_path), save=str(tmp_path / name), **folder))
 
 
 def test_what_killed_predictions_leave_goes_and_links_stay(tmp_path):

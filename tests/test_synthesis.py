@@ -54,11 +54,12 @@ def values_of(method, data):
 
 def test_ridge_against_the_normal_equations():
     data = data_of(colours=True)
-    got = np.asarray(predict_means(data, data.roles['test'], 0.7))
+    got = np.asarray(predict_means(data, data.roles['test'], 1.0, 0.7))
     seen, new = data.roles['train'], data.roles['test']
     means = np.stack([seen.x[seen.label == c].mean(0) for c in range(30)]).astype(np.float64)
     length = lambda a: a / np.linalg.norm(a, axis=1, keepdims=True)
-    said = lambda d: np.concatenate([length(d.extras['attribute']), length(d.extras['colours'])], 1)
+    blocks = lambda d: (length(d.extras['attribute']), 0.7 * length(d.extras['colours']))
+    said = lambda d: np.concatenate(blocks(d), 1)
     a, b = said(seen), said(new)
     a, b = length(a - a.mean(0)), length(b - said(seen).mean(0))
     # The other form: (A'A + penalty I)^-1 A' M.
@@ -88,10 +89,10 @@ def test_generalised_zero_shot():
     s, u = values['seen'].mean(), values['unseen'].mean()
     np.testing.assert_allclose(values['harmonic mean'], 2 * s * u / (s + u), rtol=1e-5)
     assert s > 0.9
-    only_new = values_of(built(data, calibration=10.0), data)
+    only_new = values_of(built(data, choose=False, calibration=10.0), data)
     assert only_new['seen'].max() == 0
     np.testing.assert_allclose(only_new['unseen'], only_new['zero-shot'])
-    only_seen = values_of(built(data, calibration=-10.0), data)
+    only_seen = values_of(built(data, choose=False, calibration=-10.0), data)
     assert only_seen['unseen'].max() == 0 and only_seen['harmonic mean'] == 0
 
 
@@ -145,6 +146,7 @@ def test_generator_is_the_same_on_one_device(trained):
 def test_generator_makes_different_items(trained):
     data, method, _, state, _ = trained
     made = method.export(state, data, KEY)
+    assert made.pop('colours').shape == ()
     assert {k: v.shape for k, v in made.items()} == {'train': (30, 20, DIM), 'test': (6, 20, DIM)}
     spread = np.asarray(made['test']).std(1)
     assert (spread > 0).all()

@@ -13,7 +13,7 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from anyshot_jax.classify import fitting, joint, model_file, nearest_mean
+from anyshot_jax.classify import choice, fitting, joint, model_file, nearest_mean
 from anyshot_jax.classify.frozen import Frozen, frozen
 from anyshot_jax.classify.picture_input import MAX_PIXELS
 from anyshot_jax.classify.support_classifier import SupportClassifier
@@ -23,6 +23,7 @@ from anyshot_jax.data.readers.images import Reading
 from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array, InputError
 
+SURFACES = 'stride16'  # the map that a support may choose to join to features
 METHODS = ('prototypes', 'refine')
 SHARED = ('unknown', 'false_alarm', 'range', 'max_pixels')  # with a `TrainedClassifier`
 
@@ -47,16 +48,21 @@ class AnyShotClassifier(SupportClassifier):
       false_alarm: share of known classes' items that may be called unknown, 0 < share < 1.
       power, normalise, shrink: see `nearest_mean.fit_space`; None: 0.5 and True for images, 1 and
         False for feature vectors.
+      adapt: True: of images, the support chooses by its held-out examples whether the map
+        '+stride16' of a convolutional encoder counts, and which power (`choice.py`), where these
+        are not given; one example a class chooses nothing.
       crop: what is seen of images that are no squares: 'whole' (sides stretched), 'centre' (the
         largest centred square), 'tiles' (three squares along the longer side, their features' mean)
         or 'auto': centre where the sides differ by a third at most, else tiles.
       range: (low, high), the values of 16-bit and float images that become black and white; None:
         each image's own, see `pixels.value_range`. max_pixels: a larger image is refused.
 
-    Attributes: see `SupportClassifier`; joint_: what words of a joint encoder add, or None.
+    Attributes: see `SupportClassifier`; joint_: what words of a joint encoder add, or None;
+      choice_: what the support chose (`choice.Choice`), None where it had no choice.
     """
 
     joint_: joint.Joint | None = None
+    choice_: choice.Choice | None = None
 
     def __new__(cls, encoder: str = '', method: str = 'prototypes', **fields: Any) -> Any:
         """A `TrainedClassifier` where the method is a folder."""
@@ -76,6 +82,7 @@ class AnyShotClassifier(SupportClassifier):
         power: float | None = None,
         normalise: bool | None = None,
         shrink: float = nearest_mean.SHRINK,
+        adapt: bool = True,
         crop: str = 'auto',
         range: tuple[float, ...] | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -88,6 +95,7 @@ class AnyShotClassifier(SupportClassifier):
         self.power = power
         self.normalise = normalise
         self.shrink = shrink
+        self.adapt = adapt
         self.crop = crop
         self.range = range
         self.max_pixels = max_pixels
@@ -104,6 +112,9 @@ class AnyShotClassifier(SupportClassifier):
           InputError: as `frozen`, or it has other weights than the model was fitted with.
         """
         net = frozen(self.encoder)
+        own = net.encoder.text is None and net.encoder.parts == (net.dim,)
+        if self.adapt and own and SURFACES in net.encoder.joins:
+            net = frozen(f'{self.encoder}+{SURFACES}')
         if getattr(self, 'encoder_digest_', '') not in ('', net.encoder.digest):
             raise InputError(
                 f'this model was fitted with other weights of {self.encoder}: fit it again'
@@ -136,7 +147,7 @@ class AnyShotClassifier(SupportClassifier):
         power = self.power if self.power is not None else 0.5 if self.of_images_ else 1.0
         normalise = self.of_images_ if self.normalise is None else self.normalise
         how = {'power': power, 'normalise': normalise, 'shrink': self.shrink}
-        self.joint_ = None
+        self.joint_ = self.choice_ = None
         texts = self.encoder_.encoder.text if self.of_images_ and self.descriptions_ else None
         if texts is not None and not self.transductive:
             said = [self.descriptions_.get(c, '') for c in self.classes_.tolist()]
@@ -146,11 +157,29 @@ class AnyShotClassifier(SupportClassifier):
                 false_alarm=self.false_alarm,
             )  # fmt: skip
             return head, calibrated
+        x, label = self.support_features_, self._label()
+        if self.of_images_ and self.adapt:
+            widths = self._widths()
+            powers = choice.POWERS if self.power is None else (power,)
+            self.choice_ = choice.choose(
+                x, label, widths, powers, normalise=normalise, shrink=self.shrink
+            )
+            x, how = x[:, : self.choice_.width], {**how, 'power': self.choice_.power}
         return fitting.learn(
-            self.support_features_, self._label(), self.classes_.tolist(), self.descriptions_,
+            x, label, self.classes_.tolist(), self.descriptions_,
             net=self.encoder_ if self.of_images_ else None, how=how,
             text_encoder=self.text_encoder, false_alarm=self.false_alarm,
         )  # fmt: skip
+
+    def _widths(self) -> tuple[int, ...]:
+        """Numbers of leading features that may count, the usual one first."""
+        encoder = self.encoder_.encoder
+        joined = '+' not in self.encoder and encoder.joins
+        return (encoder.parts[0], encoder.dim) if joined else (encoder.dim,)
+
+    def told(self) -> str:
+        """A sentence on what the support chose (`choice.told`); '' where it had no choice."""
+        return choice.told(self.choice_, self._widths()[0]) if self.choice_ else ''
 
     def _is_linear(self) -> bool:
         return self.power in (None, 1) and not self.normalise

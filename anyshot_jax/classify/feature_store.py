@@ -39,9 +39,10 @@ from anyshot_jax.classify.shard import (
 from anyshot_jax.classify.trained import Trained
 from anyshot_jax.data.readers import copies
 from anyshot_jax.data.readers.images import (
-    MAX_FILE,
+    MAX_PIXELS,
     Reading,
     check_size,
+    most_bytes,
 )
 from anyshot_jax.storage.files import replacing, write_bytes
 from anyshot_jax.storage.folders import cache_dir
@@ -73,6 +74,7 @@ class FeatureStore:
         dim: int,
         read: Callable[[bytes, str, list[str]], Array],
         embed: Callable[[Any], Array],
+        max_pixels: int = MAX_PIXELS,
     ):
         """Reads which images are stored (16 bytes of each), not their features.
 
@@ -81,10 +83,12 @@ class FeatureStore:
             besides the image: weights, preprocessing, how images are brought to size.
           dim: D. read: (a file's bytes, its name for messages, a list that takes what is worth a
             word) -> an image [...]; InputError where it can't. embed: n <= BATCH
-            images, as `together` puts them -> [n, D].
+            images, as `together` puts them -> [n, D]. max_pixels: of an image; larger files are
+            refused before they are read.
         """
         self.folder = cache_dir() / 'images' / re.sub(r'[^\w.-]', '_', f'{name}-{digest}')
         self.dim, self.read, self.embed = dim, read, embed
+        self.max_pixels = max_pixels
         self.embedded = 0  # images that this object had to embed
         self._places: dict[bytes, tuple[Shard, int]] = {}
         self._odd: dict[bytes, tuple[str, ...]] = {}
@@ -112,7 +116,7 @@ class FeatureStore:
                 yield self._chunk(paths[start : start + CHUNK], pool)
 
     def _chunk(self, paths: Sequence[Path], pool: ThreadPoolExecutor) -> Chunk:
-        hashed = list(pool.map(_key, paths))
+        hashed = list(pool.map(self._key, paths))
         errors = {i: key for i, key in enumerate(hashed) if isinstance(key, InputError)}
         keys = [b'' if isinstance(key, InputError) else key for key in hashed]
         found = self._stored(set(keys))
@@ -161,11 +165,22 @@ class FeatureStore:
                 else:
                     yield i, key, InputError(f'{paths[i]} has features that are not finite')
 
+    def _key(self, path: Path) -> bytes | InputError:
+        """Digest of a file's bytes, read in pieces: it may be something huge that is no image."""
+        try:
+            with path.open('rb') as f:
+                check_size(path, os.fstat(f.fileno()).st_size, self.max_pixels)
+                return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=KEY)).digest()  # type: ignore[arg-type, return-value]
+        except InputError as e:
+            return e
+        except OSError as e:
+            return _unreadable(path, e)
+
     def _read(self, path: Path) -> tuple[bytes, Array, list[str]] | InputError:
         """The key and the image of the same bytes: the file may have changed since."""
         try:
             with path.open('rb') as f:
-                content = f.read(MAX_FILE)
+                content = f.read(most_bytes(self.max_pixels))
             odd: list[str] = []
             return _digest(content), self.read(content, str(path), odd), odd
         except InputError as e:
@@ -232,18 +247,6 @@ def _remove(path: Path, why: Exception) -> None:
         logging.warning('could not remove %s: %s', path, e)
 
 
-def _key(path: Path) -> bytes | InputError:
-    """Digest of a file's bytes, read in pieces: it may be something huge that is no image."""
-    try:
-        with path.open('rb') as f:
-            check_size(path, os.fstat(f.fileno()).st_size)
-            return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=KEY)).digest()  # type: ignore[arg-type, return-value]
-    except InputError as e:
-        return e
-    except OSError as e:
-        return _unreadable(path, e)
-
-
 def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=KEY).digest()
 
@@ -269,4 +272,4 @@ def store_of(net: Frozen | Trained, how: Reading = READING) -> FeatureStore:
     def read(content: bytes, path: str, odd: list[str]) -> np.ndarray:
         return square(content, size, path, how, odd)
 
-    return FeatureStore(name, digest, net.dim, read, net.of_squares)
+    return FeatureStore(name, digest, net.dim, read, net.of_squares, how.max_pixels)

@@ -44,8 +44,8 @@ def learn(
     """The head of classes that have examples, or words, or both.
 
     Args:
-      x: [N, D] features. label: [N] places in classes. said: descriptions of some.
-      net: what made the features of images; None: they are vectors.
+      x: [N, D] features, leading ones of the net's. label: [N] places in classes.
+      said: descriptions of some. net: what made the features of images; None: they are vectors.
       how: of `nearest_mean.fit_space`. text_encoder: see `word_means.class_words`.
     Raises:
       InputError: a class with neither; names it.
@@ -60,6 +60,8 @@ def learn(
         texts = [said.get(c, '') for c in classes]
         words = word_means.class_words([str(c) for c in classes], texts, text_encoder)
         known = net.imagenet(text_encoder) if net else None
+        if known is not None:
+            known = known._replace(directions=known.directions[:, : x.shape[1]])
     return fit(x, label, len(classes), how=how, words=words, known=known, false_alarm=false_alarm)
 
 
@@ -217,8 +219,7 @@ def head_of(x, label, num_classes, *, how, words, known) -> tuple[Head, Array]:
             known = known._replace(directions=nearest_mean.turn(space, known.directions))
         found = word_means.fit_means(words, ~empty, means, known)
         means[empty], by_words[empty], by_words[~empty] = found.means, found.means, found.left_out
-    zeros, one = np.zeros(num_classes, np.float32), np.float32(1)
-    return Head(space, means.astype(np.float32), zeros, one, np.float32(-np.inf), zeros), by_words
+    return nearest_mean.plain_head(space, means), by_words
 
 
 def _usual_temperature(head: Head) -> float:

@@ -31,13 +31,17 @@ def left_out(cells: Array, score: Callable[[Array], Array]) -> np.ndarray:
     return (whole - score(others)).reshape(height, width).astype(np.float32)
 
 
-def lead(head: Head, winner: int) -> Callable[[Array], Array]:
+def lead(head: Head, winner: int, joined: Array) -> Callable[[Array], Array]:
     """Features [N, D] -> [N], by how much class `winner` is ahead of the best other one.
 
     Of a head with one class: its score.
+
+    Args:
+      joined: [J] what is joined to the features of the map, and stays as it is.
     """
 
     def of(x: Array) -> Array:
+        x = np.concatenate([x, np.broadcast_to(joined, (len(x), len(joined)))], axis=1)
         score = scores(head, place(head.space, x))
         others = np.delete(score, winner, axis=1)
         return score[:, winner] - (others.max(1) if others.shape[1] else 0)
@@ -45,11 +49,13 @@ def lead(head: Head, winner: int) -> Callable[[Array], Array]:
     return of
 
 
-def last_map(encoder: ImageEncoder, side: int = 224) -> Callable[[Array], np.ndarray] | None:
-    """A function: images [1, side, side, 3] uint8 -> the map [1, h, w, dim] whose mean is theirs.
+def last_map(
+    encoder: ImageEncoder, side: int = 224
+) -> Callable[[Array], tuple[np.ndarray, np.ndarray]] | None:
+    """A function: an image [side, side, 3] uint8 -> the map [h, w, D] whose mean its features are.
 
-    None for a net whose features are the mean of no map (a transformer), and for features joined
-    of several parts.
+    Beside it what is joined to those features, [J]. None for a net whose features are the mean of
+    no map (a transformer).
     """
 
     @jax.jit
@@ -61,8 +67,15 @@ def last_map(encoder: ImageEncoder, side: int = 224) -> Callable[[Array], np.nda
     sample = np.zeros((1, side, side, 3), np.uint8)
     sample[:, side // 4 : side // 2, side // 8 :, 0] = 255
     features, maps = apply(params, sample)
+    dim = (*encoder.parts, encoder.dim)[0]
     for name, found in reversed(maps.items()):
-        same = found.shape[-1] == features.shape[-1]
-        if same and np.allclose(np.asarray(found).mean((1, 2)), features, rtol=1e-3, atol=1e-4):
-            return lambda x: np.asarray(apply(params, x)[1][name])
+        own = features[:, :dim]
+        same = found.shape[-1] == own.shape[-1]
+        if same and np.allclose(np.asarray(found).mean((1, 2)), own, rtol=1e-3, atol=1e-4):
+
+            def seen(x, name=name):
+                features, maps = jax.device_get(apply(params, x[None]))
+                return maps[name][0], features[0, dim:]
+
+            return seen
     return None

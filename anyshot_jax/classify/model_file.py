@@ -5,7 +5,6 @@ support_pictures, head.<field> as nearest_mean.Head has them, and joint.<field> 
 that words tell, too
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,15 @@ from anyshot_jax.classify.joint import Joint
 from anyshot_jax.classify.nearest_mean import Head, Space
 from anyshot_jax.classify.picture_input import THUMBNAIL
 from anyshot_jax.classify.vectors import AS_THEY_ARE, Frame
-from anyshot_jax.storage.files import write_bytes
+from anyshot_jax.storage import tensors
 from anyshot_jax.types import InputError
 
-FORMAT = 2
-READ = (1, 2)  # 1 had no levels of classes: the threshold is of the best score itself
+FORMAT = 3
+# 1 had no levels of classes: the threshold is of the best score itself. 1 and 2 chose nothing.
+READ = (1, 2, 3)
 KEY = 'anyshot_jax'
-MAX_BYTES = 8 << 30
 HEAD = (*Space._fields, *Head._fields[1:])
-TENSORS = (
-    'support_features', 'support_label', 'support_pictures', 'held_out',
-    *(f'head.{name}' for name in HEAD),
-)  # fmt: skip
 LEVELS = ('head.level', 'head.crowd')
-WORDS = tuple(f'joint.{name}' for name in Joint._fields)
-
-FRAME = ('frame.centre', 'frame.scale')
 
 
 def write(path: Path, classifier: Any) -> None:
@@ -40,10 +32,7 @@ def write(path: Path, classifier: Any) -> None:
     Raises:
       InputError: another suffix, labels that JSON can't keep, or it can't be written.
     """
-    from safetensors.numpy import save
-
-    if path.suffix != '.safetensors':
-        raise InputError(f'{path}: a model is a .safetensors file')
+    tensors.check_suffix(path)
     labels = classifier.classes_.tolist()
     if not all(isinstance(c, (str, int, float, bool)) for c in labels):
         raise InputError(f'labels like {labels[0]!r} cannot be kept: use texts or numbers')
@@ -74,11 +63,7 @@ def write(path: Path, classifier: Any) -> None:
     if not classifier.frame_.as_they_are:
         arrays['frame.centre'] = classifier.frame_.centre
         arrays['frame.scale'] = np.float64(classifier.frame_.scale)
-    try:
-        header = {KEY: json.dumps(said, allow_nan=False)}
-    except (TypeError, ValueError) as e:
-        raise InputError(f'{path}: a parameter or label cannot be kept: {e}') from e
-    write_bytes(path, save({k: np.array(v, order='C') for k, v in arrays.items()}, header))
+    tensors.write(path, KEY, said, arrays)
 
 
 def _flat(head: Head) -> dict[str, np.ndarray]:
@@ -93,16 +78,8 @@ def read(path: Path, cls: type) -> Any:
     Raises:
       InputError: no file, damaged, another program's, or parts that don't fit; names the file.
     """
-    if not path.is_file():
-        raise InputError(f'no model at {path}')
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f'{path} is larger than any model that is read here')
-    try:
-        return _restore(path, cls)
-    except InputError:
-        raise
-    except Exception as e:  # whatever hostile bytes lead to, the file is the reason
-        raise InputError(f'{path} is damaged, or no model: {type(e).__name__}: {e}') from e
+    restore = lambda said, arrays: _restore(path, cls, said, arrays)
+    return tensors.read(path, KEY, 'classifier', READ, restore)
 
 
 def _frame(path: Path, arrays: dict[str, np.ndarray], dim: int) -> Frame:
@@ -118,27 +95,17 @@ def _frame(path: Path, arrays: dict[str, np.ndarray], dim: int) -> Frame:
     return Frame(centre, float(scale))
 
 
-def _restore(path: Path, cls: type) -> Any:
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework='np') as f:
-        said = json.loads((f.metadata() or {}).get(KEY, 'null'))
-        if not isinstance(said, dict):
-            raise InputError(f'{path} holds tensors, but no classifier of this package')
-        if said.get('format') not in READ:
-            raise InputError(f'{path} has format {said.get("format")!r}, this reads {READ}')
-        present = set(f.keys())
-        wanted = [n for n in TENSORS if said['format'] > 1 or n not in LEVELS]
-        wanted += [n for n in WORDS if present & set(WORDS)]
-        wanted += [n for n in FRAME if present >= set(FRAME)]
-        arrays = {name: f.get_tensor(name) for name in wanted}
+def _restore(path: Path, cls: type, said: dict, arrays: dict[str, np.ndarray]) -> Any:
     x, label = arrays['support_features'], arrays['support_label']
     num, (count, dim) = len(said['classes']), x.shape
     if said['format'] == 1:
-        arrays |= dict(zip(LEVELS, (np.zeros(num, np.float32), np.float32(0)), strict=True))
+        arrays |= dict(
+            zip(LEVELS, (np.zeros(num, np.float32), np.zeros((), np.float32)), strict=True)
+        )
     head_fields = {k: arrays[f'head.{k}'] for k in HEAD}
     _check(path, arrays, label, num, count, dim, head_fields, said)
-    made: Any = cls(**{'crop': 'centre', **said['params']})  # as before there was a choice
+    # As before there was a choice.
+    made: Any = cls(**{'crop': 'centre', 'adapt': False, **said['params']})
     a_folder = type(made) is not cls
     if a_folder:
         raise InputError(f'{path}: method={said["params"]["method"]!r} is a folder, not a method')
@@ -204,9 +171,9 @@ def _shown(name: str) -> str:
 
 
 def _check(path, arrays, label, num, count, dim, head, said) -> None:
-    r = head['axes'].shape[-1]
+    r, width = head['axes'].shape[-1], min(head['shift'].size, dim)  # of the leading features
     shapes = {
-        'shift': (dim,), 'axes': (dim, r), 'gain': (r,), 'means': (num, dim), 'bias': (num,),
+        'shift': (width,), 'axes': (width, r), 'gain': (r,), 'means': (num, width), 'bias': (num,),
         'level': (num,),
     }  # fmt: skip
     wrong = [k for k, v in head.items() if v.dtype != np.float32 or v.shape != shapes.get(k, ())]
@@ -266,6 +233,7 @@ def _wrong_fields(said: dict) -> list[str]:
     wrong['params.unknown'] = not (
         unknown is None or _is_text(unknown) or (is_number(unknown) and not of_texts)
     )
+    wrong['params.adapt'] = not isinstance(params.get('adapt', False), bool)
     wrong['params.normalise'] = params.get('normalise') not in (None, True, False)
     power = params.get('power')
     wrong['params.power'] = power is not None and not (is_number(power) and 0 < power < np.inf)

@@ -45,6 +45,12 @@ class Head(NamedTuple):
     crowd: Array = np.float32(0)  # [] of `open_set.familiarity`; 0: the best score itself
 
 
+def plain_head(space: Space, means: Array) -> Head:
+    """Means [C, D] in a space, without any calibration."""
+    zeros, one = np.zeros(len(means), np.float32), np.float32(1)
+    return Head(space, means.astype(np.float32), zeros, one, np.float32(-np.inf), zeros)
+
+
 def unit(x: Array, xp: Any = np) -> Array:
     """Vectors of length 1; zeros stay zeros."""
     return x / xp.sqrt(xp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
@@ -95,7 +101,8 @@ def _powered(x: Any, power: Any, xp: Any) -> Any:
 
 
 def place(space: Space, x: Array, xp: Any = np) -> Array:
-    """[N, D] features as the space has them."""
+    """[N, D] features as the space has them; of more features than it has, the leading ones."""
+    x = x[:, : space.shift.shape[-1]]
     z = _powered(x, space.power, xp) - space.shift[None]
     z = xp.where(space.normalise > 0, unit(z, xp), z)
     z = turn(space, z)

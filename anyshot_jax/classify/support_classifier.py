@@ -96,6 +96,10 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f'false_alarm={self.false_alarm}: need a share between 0 and 1')
         self.reading_.check()
 
+    def told(self) -> str:
+        """A sentence on what the support chose for itself; '' where it chooses nothing."""
+        return ''
+
     def _is_linear(self) -> bool:
         """True if feature vectors mean the same from any point and on any scale."""
         return False
@@ -234,7 +238,8 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         The head's own space isn't asked: it pulls the examples of a class into one point, so that
         all of them would be equally near.
         """
-        return nearest_mean.unit(x if self.of_images_ else x - self.head_.space.shift)
+        shift = self.head_.space.shift
+        return nearest_mean.unit(x[:, : len(shift)] if self.of_images_ else x - shift)
 
     def _label(self) -> Array:
         """[N] the support's labels as places in `classes_`."""
@@ -395,6 +400,12 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
                 return self._noted(net.features_and, items, thumbnails)
             return self._noted(net.features, items), _no_images()
         x = validate_data(self, rows_of(X), dtype=np.float64, reset=False)
+        if far := vectors.too_far(x, self.frame_):
+            warnings.warn(
+                f'{far} of {len(x)} feature vectors are over {vectors.FARTHEST:g} times as far '
+                'away as the support: what is said of them means nothing',
+                stacklevel=4,
+            )
         x = vectors.placed(x, self.frame_)
         return x, _no_images(len(x))
 

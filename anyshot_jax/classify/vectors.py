@@ -35,6 +35,12 @@ def frame_of(x: Array) -> Frame:
     return AS_THEY_ARE if usual else Frame(centre, spread)
 
 
+def too_far(x: Array, frame: Frame) -> int:
+    """How many of the vectors [N, D] lie so far away that `placed` brings them nearer."""
+    with np.errstate(over='ignore'):
+        return int((np.abs((x - frame.centre) / frame.scale) > FARTHEST).any(-1).sum())
+
+
 def placed(x: Array, frame: Frame) -> Array:
     """[N, D] float32 of [N, D] float64; what is farther than any square is brought nearer."""
     if not frame.as_they_are:

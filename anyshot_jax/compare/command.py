@@ -41,7 +41,6 @@ def main(argv: list[str]) -> None:
     if report:
         settings = {'support': support, 'encoders': ', '.join(found.seconds)}
         settings |= {f'weights of {w}': digest for w, digest in found.source.items()}
-        report.parent.mkdir(parents=True, exist_ok=True)
         write_text(report, page(found, f'Encoders for {root.name or root}', settings))
         print(f'report: {report}')
 

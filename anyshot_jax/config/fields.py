@@ -58,7 +58,7 @@ SPINE: dict[str, Any] = {
         'average_draws': 100,
     },
     'describe': {  # class names and descriptions as vectors, in the data's extras
-        'by': '',  # tfidf | minilm_l6 | clip_vit_b32; '': none
+        'by': '',  # tfidf | subwords | minilm_l6 | clip_vit_b32; '': none
         'templates': ('{text}',),  # {text}: name and description; {name}: the name
         'colours': False,  # also the colours that they name, extras['colours']
     },

@@ -2,13 +2,20 @@
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
 from anyshot_jax.config.modules import PACKAGE
 from anyshot_jax.types import ROLES, InputError, nearest
+
+_TASKS = (
+    *(f'train.{field}' for field in ('ways', 'shots', 'queries')),
+    *(f'eval.{field}' for field in ('tasks', 'queries')),
+)
 
 
 def in_stages(**stages: ConfigDict) -> ConfigDict:
@@ -31,6 +38,18 @@ def in_stages(**stages: ConfigDict) -> ConfigDict:
         stage.plan_for = plan_for
     shared = {'seed': seed, 'plan': plan, 'plan_for': plan_for, 'data': {'dir': directory}}
     return ConfigDict({'stages': tuple(stages), **shared, **stages}).lock()
+
+
+def keep_asked(config: ConfigDict, given: Mapping[str, Any]) -> None:
+    """Tasks that a flag asks for are drawn or refused: nothing is made to fit the data instead.
+
+    Args:
+      given: values of flags by field, such as 'train.ways' or, of a stage, 'ridge.train.ways'.
+    """
+    for stage in ('', *config.get('stages', ())):
+        section, prefix = (config[stage], f'{stage}.') if stage else (config, '')
+        if any(f'{prefix}{task}' in given for task in _TASKS) and f'{prefix}fit_tasks' not in given:
+            section.fit_tasks = False
 
 
 def recipe_file(recipe: str) -> str:

@@ -222,12 +222,8 @@ def read_mask(paths: Sequence[Path], config, size: tuple[int, int]) -> Array:
     Args:
       size: width and height of its image.
     Raises:
-      InputError: a mask is not of that size, or as `masks.read`.
+      InputError: a mask is of another shape than that, or as `masks.read`.
     """
-    inside = Image.fromarray(masks.read(paths, config.max_pixels).astype(np.uint8) * 255)
-    if inside.size != size:
-        raise InputError(
-            f'the mask {paths[0]} has {inside.size[0]} x {inside.size[1]} pixels, but its image '
-            f'{size[0]} x {size[1]}'
-        )
+    inside = masks.at_size(masks.read(paths, config.max_pixels), size, f'the mask {paths[0]}')
+    inside = Image.fromarray(inside.astype(np.uint8) * 255)
     return np.asarray(fitted(inside, config, Image.Resampling.NEAREST)) > 0

@@ -32,16 +32,20 @@ class Types(NamedTuple):
     temperature: float
     threshold: float  # a best cosine below it is of no type; -inf: too few examples to tell
     false_alarm: float | None  # share of known types' images that are expected below it
+    kernel: Array | None = None  # [D, E] of `pretraining.py`
 
 
 NOTHING = Types((), np.zeros((0, 0), np.float32), np.zeros(0, np.int32), 1.0, -np.inf, None)
 
 
-def vectors(normal: Normal, found: Sequence[Comparison]) -> np.ndarray:
+def vectors(types: Types, normal: Normal, found: Sequence[Comparison]) -> np.ndarray:
     """[N, D] of length 1, of images of a product."""
     parts = [np.stack(v) for v in zip(*(f.vectors for f in found), strict=True)]
     relative = [(p - m) / f for p, m, f in zip(parts, normal.mean, normal.far, strict=True)]
-    return _unit(np.concatenate(relative, 1))
+    z = _unit(np.concatenate(relative, 1))
+    if types.kernel is None:
+        return z
+    return np.concatenate([z, _unit(z @ types.kernel)], 1) * np.float32(2**-0.5)  # `nets/beside.py`
 
 
 def _unit(x: Array) -> np.ndarray:
@@ -53,22 +57,25 @@ def add(types: Types, name: str, z: Array, false_alarm: float) -> Types:
     names = types.names if name in types.names else (*types.names, name)
     label = np.concatenate([types.label, np.full(len(z), names.index(name), np.int32)])
     z = np.concatenate([types.z, z]) if len(types.z) else np.asarray(z)
-    return _calibrated(Types(names, z.astype(np.float32), label, 1.0, -np.inf, None), false_alarm)
+    types = types._replace(names=names, z=z.astype(np.float32), label=label)
+    return _calibrated(types, false_alarm)
 
 
 def without(types: Types, name: str, false_alarm: float) -> Types:
     """The types without one of them."""
     if len(types.names) == 1:
-        return NOTHING
+        return NOTHING._replace(kernel=types.kernel)
     gone = types.names.index(name)
     kept = types.label != gone
     label = types.label[kept] - (types.label[kept] > gone)
     names = tuple(n for n in types.names if n != name)
-    return _calibrated(Types(names, types.z[kept], label, 1.0, -np.inf, None), false_alarm)
+    types = types._replace(names=names, z=types.z[kept], label=label)
+    return _calibrated(types, false_alarm)
 
 
 def _calibrated(types: Types, false_alarm: float) -> Types:
     """Temperature and threshold by examples that are held out of their type's mean in turn."""
+    types = types._replace(threshold=-np.inf, false_alarm=None)
     scored = []
     for rows in held_out(types.label):
         kept = np.setdiff1d(np.arange(len(types.label)), rows)

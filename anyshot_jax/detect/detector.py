@@ -12,6 +12,7 @@ false alarms that it promises (`threshold.py`).
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +28,20 @@ except ImportError as e:
 
 from anyshot_jax.data.readers.images import Reading
 from anyshot_jax.data.readers.notes import Notes
-from anyshot_jax.detect import defect_types, model_file, products, settings
+from anyshot_jax.detect import knowledge, model_file, products, settings
 from anyshot_jax.detect.defect_types import UNKNOWN
-from anyshot_jax.detect.heat import Explanation, explain_worst, heat
+from anyshot_jax.detect.heat import Explanation
 from anyshot_jax.detect.inputs import MAX_PIXELS, items_of
-from anyshot_jax.detect.normal import Bank, Normal, bank_of
-from anyshot_jax.detect.notes import Strange, notes, strange
+from anyshot_jax.detect.knowledge import Knowledge
+from anyshot_jax.detect.normal import Normal
+from anyshot_jax.detect.notes import Strange, strange
 from anyshot_jax.detect.scores import Comparison, Looks
 from anyshot_jax.detect.seeing import Eye
-from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, verdict
-from anyshot_jax.types import Array, InputError, nearest
-
-TYPE_FALSE_ALARM = 0.05  # share of known types' images that may be called of an unknown type
+from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, margin
+from anyshot_jax.types import Array
 
 
+@dataclass(eq=False, repr=False)
 class AnomalyDetector(OutlierMixin, BaseEstimator):
     """Says which images have a defect and where, from normal images alone.
 
@@ -57,10 +58,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
       false_alarm: share of new normal images that may be called a defect, 0 < share < 1.
       memory: patches that are remembered of a product, at most.
       turns: turned copies that are remembered with each normal image: 3 (by 90 degrees), 7, ...
-      foreground: 'none', or how the object is found whose patches count: 'flood' or 'grabcut'.
+      foreground: 'none', or how the object is found whose patches count: 'flood', 'grabcut', or
+        'pca' by the patches themselves (for transformers; see `objects.py`).
       share: of an image's patches, the worst, whose mean distance is its score; 0: the worst one.
       cosine: compares patches by their angle, place by place, as AnomalyDINO does with transformers
         (with share=0.01).
+      pretrain: learns from synthetic defects, made on the normal images of `fit`, by what types of
+        defects differ.
       seed: of the random projection and the draws of the coreset.
       crop: 'whole', or 'centre': only the largest centred square of an image is looked at; 'auto'
         is whole. range: (low, high), the values of 16-bit and float images that become black and
@@ -72,40 +76,23 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
       products_: their names. types_: names of the types of defect.
     """
 
-    def __init__(
-        self,
-        encoder: str = 'efficientnet_lite0',
-        *,
-        layers: Sequence[str] = (),
-        size: int = 256,
-        tile: int = 0,
-        overlap: int = 64,
-        false_alarm: float = 0.01,
-        memory: int = 10_000,
-        turns: int = 0,
-        foreground: str = 'none',
-        share: float = 0.0,
-        cosine: bool = False,
-        seed: int = 0,
-        crop: str = 'auto',
-        range: tuple[float, ...] | None = None,
-        max_pixels: int = MAX_PIXELS,
-    ):
-        self.encoder = encoder
-        self.layers = layers
-        self.size = size
-        self.tile = tile
-        self.overlap = overlap
-        self.false_alarm = false_alarm
-        self.memory = memory
-        self.turns = turns
-        self.foreground = foreground
-        self.share = share
-        self.cosine = cosine
-        self.seed = seed
-        self.crop = crop
-        self.range = range
-        self.max_pixels = max_pixels
+    encoder: str = 'efficientnet_lite0'
+    _: KW_ONLY
+    layers: Sequence[str] = ()
+    size: int = 256
+    tile: int = 0
+    overlap: int = 64
+    false_alarm: float = 0.01
+    memory: int = 10_000
+    turns: int = 0
+    foreground: str = 'none'
+    share: float = 0.0
+    cosine: bool = False
+    pretrain: bool = False
+    seed: int = 0
+    crop: str = 'auto'
+    range: tuple[float, ...] | None = None
+    max_pixels: int = MAX_PIXELS
 
     @property
     def reading_(self) -> Reading:
@@ -126,39 +113,46 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """
         settings.check(self)
         self.encoder_digest_ = ''
-        known = self._learned({}, X, groups, product)
-        self.types_of_: defect_types.Types = defect_types.NOTHING
-        return self._limited(known)
+        items = items_of(X, 'normal images', self.reading_)
+        known = knowledge.learn(self._knowing({}), items, groups, product)
+        if self.pretrain:
+            known = knowledge.pretrained(known, items, product, self.seed)
+        return self._take(known)
 
     def add_normal(self, images, *, groups=None, product=None):
         """More normal images: the memory stays within its bound, the threshold follows.
 
         Scores of the images before follow by their worst patches; they are rather too high than too
-        low, and so is the threshold.
+        low, and so is the threshold. What was pretrained stays as it is.
         """
-        check_is_fitted(self, 'normal_')
-        return self._limited(self._learned(self.normal_, images, groups, product))
+        known, items = self._known(), items_of(images, 'normal images', self.reading_)
+        return self._take(knowledge.learn(known, items, groups, product))
 
-    def _learned(self, before, images, groups, product):
-        looks, odd = self._looks(), Notes()
-        items = items_of(images, 'normal images', looks.reading)
-        known = products.learn(self._eye(), looks, before, items, groups, product, odd)
-        if odd:
-            logging.warning('among the normal images: %s', odd)
-        return known
+    def remove_normal(self, name: str, product: str = ''):
+        """Forgets a normal image, such as one that `strange` names; the threshold follows.
 
-    def _limited(self, known: dict[str, Normal]):
-        """Takes over what is known; thresholds, and what can be said against the images."""
-        self.normal_ = known
-        self._banks: dict[str, Bank] = {name: bank_of(n) for name, n in self.normal_.items()}
-        limits, promises = products.limits(known, self.false_alarm)
-        self.limit_of_, self.promise_of_ = limits, promises
-        offsets = {name: None if t is None else -t for name, t in limits.items()}
+        Patches that its fold of the memory had left out for their likeness to its own don't come
+        back: where much was left out, add normal images or fit again.
+
+        Args:
+          name: as `strange` gives it; all images of that name go.
+        Raises:
+          InputError: there is none, or no other is left; the detector stays.
+        """
+        return self._take(knowledge.without(self._known(), name, product))
+
+    def _take(self, known: Knowledge):
+        """Takes over what is known, and says what can be said against the images."""
+        self.normal_, self._banks, self.types_of_ = known.normal, known.banks, known.types
+        self.limit_of_, self.promise_of_ = known.limits, known.promises
+        offsets = {name: None if t is None else -t for name, t in known.limits.items()}
         # Of one product the values themselves.
         alone = lambda by_product: (
             next(iter(by_product.values())) if len(by_product) == 1 else by_product
         )
-        self.threshold_, self.promise_, self.offset_ = map(alone, (limits, promises, offsets))
+        self.threshold_, self.promise_, self.offset_ = map(
+            alone, (known.limits, known.promises, offsets)
+        )
         for note in self.notes():
             logging.warning('%s', note)
         return self
@@ -175,17 +169,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def notes(self) -> list[str]:
         """Warnings for whoever relies on the detector: few images, strange ones, lost details."""
-        check_is_fitted(self, 'normal_')
-        said = []
-        for name, known in self.normal_.items():
-            of = f'{name}: ' if name else ''
-            own = notes(known, self.promise_of_[name], self._looks().view)
-            said += [of + note for note in own]
-        return said
+        return knowledge.notes(self._known())
 
     def strange(self, product: str = '') -> list[Strange]:
         """Normal images that the others speak against, the strangest first."""
-        return strange(self._product(product))
+        return strange(products.of_name(self._known().normal, product))
 
     # Answering.
 
@@ -199,15 +187,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def decision_function(self, X, product=None) -> Array:
         """[N] the threshold less the score: below 0 a defect."""
-        found = []
-        for v in self.judge(X, product):
-            if v.threshold is None:
-                raise InputError(
-                    'one normal image gives no threshold: fit on two or more (99 for 1 % of false '
-                    'alarms), or compare score_samples among themselves'
-                )
-            found.append(v.threshold - v.score)
-        return np.array(found)
+        return np.array([margin(v) for v in self.judge(X, product)])
 
     def score_samples(self, X, product=None) -> Array:
         """[N] minus the distance of the worst patch from normal ones: small is a defect."""
@@ -215,16 +195,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def fit_predict(self, X, y=None, **fields) -> Array:
         """[N] 1 or -1: whether each is like the others, which it was held out from."""
-        items = items_of(X, 'normal images', self.reading_)
-        self.fit(items, y, **fields)
-        answer = np.ones(len(items), int)
-        if len(self.normal_) > 1:
-            raise InputError('fit_predict takes images of one product')
-        ((name, known),) = self.normal_.items()
-        limit = self.limit_of_[name]
-        out = [] if limit is None else known.held_out.number[known.held_out.score > limit]
-        answer[out] = -1
-        return answer
+        self.fit(X, y, **fields)
+        return knowledge.like_others(self._known())
 
     def judge(self, X, product=None) -> list[Verdict]:
         """`predict`, scores, places and types of images in one go."""
@@ -243,40 +215,19 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
           errors: a dict that takes the InputError of images that can't be read, by number; none:
             the first is raised. notes: `Notes` that take what is worth a word.
         """
-        told = self._compare(self._items(X), product, errors=errors, notes=notes)
-        for number, found, name, of_none in told:
-            yield number, self._said(found, name, of_none), found
-
-    def _said(self, found: Comparison, name: str, of_none: bool) -> Verdict:
-        view, cells = self._looks().view, self._eye().cells
-        known, limit = self.normal_[name], self.limit_of_[name]
-        return verdict(found, name, known, limit, self.types_of_, of_none, view, cells)
+        return knowledge.judge(self._known(), self._items(X), product, errors, notes)
 
     def heat_map(self, image, product: str | None = None) -> Array:
         """[H, W] float32, at the image's own size: how far each place is from normal ones."""
-        found, _ = self._one(image, product)
-        return heat(found, self._looks().view, self._eye().cells)
+        return knowledge.heat_map(self._known(), self._items([image]), product)
 
     def explain(self, image, product: str | None = None) -> Explanation:
         """The worst place of an image, and the normal patch that is nearest to it."""
-        found, name = self._one(image, product)
-        return explain_worst(found, self.normal_[name], self._looks().view, self._eye().cells)
-
-    def _one(self, image, product):
-        check_is_fitted(self, 'normal_')
-        ((_, found, name, _),) = self._compare(self._items([image]), product)
-        return found, name
+        return knowledge.explain(self._known(), self._items([image]), product)
 
     def _items(self, X):
         check_is_fitted(self, 'normal_')
         return items_of(X, 'images', self.reading_)
-
-    def _compare(self, items, product, masks=None, errors=None, notes=None):
-        """See `products.compare`."""
-        known = products.Known(self.normal_, self._banks)
-        return products.compare(
-            self._eye(), self._looks(), known, items, product, masks, errors, notes
-        )
 
     # Types of defects.
 
@@ -290,20 +241,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
           InputError: no image, or one without threshold's normal images; the detector stays.
         """
         items = self._items(images)
-        if not str(name).strip() or name in (UNKNOWN, NORMAL):
-            raise InputError(f'{name!r} can be no type of defect: give another name')
-        if masks is not None and len(masks) != len(items):
-            raise InputError(f'type {name!r}: {len(items)} images, but {len(masks)} masks')
-        z = self._vectors(items, product, masks)
-        self.types_of_ = defect_types.add(self.types_of_, str(name), z, TYPE_FALSE_ALARM)
+        self.types_of_ = knowledge.with_type(self._known(), str(name), items, product, masks)
         return self
 
     def remove_type(self, name: str):
         """Forgets a type of defect."""
-        check_is_fitted(self, 'normal_')
-        if name not in self.types_of_.names:
-            raise InputError(f'there is no type {name!r}{nearest(str(name), self.types_)}')
-        self.types_of_ = defect_types.without(self.types_of_, name, TYPE_FALSE_ALARM)
+        self.types_of_ = knowledge.without_type(self._known(), str(name))
         return self
 
     def predict_type(self, X, product=None) -> Array:
@@ -316,28 +259,25 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return self._told(X, product)[0]
 
     def _told(self, X, product):
-        items = self._items(X)
-        if not self.types_of_.names:
-            raise InputError('no type of defect is known: add_type(name, images) first')
-        return defect_types.classify(self.types_of_, self._vectors(items, product, None))
-
-    def _vectors(self, items, product, masks):
-        if any(not known.mean for known in self.normal_.values()):
-            raise InputError('types of defects need two normal images or more')
-        every = self._compare(items, product, masks)
-        return np.concatenate([defect_types.vectors(self.normal_[n], [f]) for _, f, n, _ in every])
+        return knowledge.told_types(self._known(), self._items(X), product)
 
     # Parts.
-
-    def _product(self, name: str) -> Normal:
-        check_is_fitted(self, 'normal_')
-        return products.of_name(self.normal_, name)
 
     def _looks(self) -> Looks:
         return settings.looks(self)
 
     def _eye(self) -> Eye:
         return settings.eye_of(self)
+
+    def _known(self) -> Knowledge:
+        check_is_fitted(self, 'normal_')
+        return self._knowing(self.normal_)._replace(
+            banks=self._banks, limits=self.limit_of_, promises=self.promise_of_,
+            types=self.types_of_,
+        )  # fmt: skip
+
+    def _knowing(self, normal: dict[str, Normal]) -> Knowledge:
+        return knowledge.of_products(self._eye(), self._looks(), self.false_alarm, normal)
 
     # Files.
 

@@ -123,16 +123,12 @@ def mask_cells(
         them; None: all.
       size: width and height of its image. box: left, top, right, bottom of what is seen of it.
     Raises:
-      InputError: a mask of another size, or without anything in it.
+      InputError: a mask of another shape, or without anything in it.
     """
     if mask is None:
         return np.ones(grid, np.float32)
-    inside = _inside(mask, f'the mask of {name}')
-    if inside.shape[::-1] != size:
-        raise InputError(
-            f'the mask of {name} has {inside.shape[1]} x {inside.shape[0]} pixels, but its image '
-            f'{size[0]} x {size[1]}'
-        )
+    of = f'the mask of {name}'
+    inside = masks.at_size(_inside(mask, of), size, of)
     seen = Image.fromarray(inside.astype(np.float32)).crop(box)
     cells = np.asarray(seen.resize(grid[::-1], Image.Resampling.BOX)) > 1e-6
     if not cells.any():

@@ -73,9 +73,9 @@ def remember(
         fold.radius,
     )
     for start in range(0, len(patches), most):  # so that a large image doesn't overflow twice
-        part = _rows(new, slice(start, start + most))
+        part = rows_of(new, slice(start, start + most))
         if fold.radius and len(fold.small):
-            part = _rows(part, squared(part.small, fold.small).min(1) > fold.radius**2)
+            part = rows_of(part, squared(part.small, fold.small).min(1) > fold.radius**2)
         both: dict[str, Any] = {
             k: np.concatenate([getattr(f, k) for f in (fold, part)]) for k in OF_PATCHES
         }
@@ -93,7 +93,7 @@ def thin(fold: Fold, most: int, seed: int) -> Fold:
     last = 0.0
     if most > 1:
         last = float(squared(fold.small[chosen[-1:]], fold.small[chosen[:-1]]).min()) ** 0.5
-    kept = _rows(fold, np.sort(chosen))
+    kept = rows_of(fold, np.sort(chosen))
     return kept._replace(radius=max(fold.radius, last))
 
 
@@ -111,7 +111,8 @@ def farthest(x: Array, num: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def _rows(fold: Fold, rows) -> Fold:
+def rows_of(fold: Fold, rows: Array | slice) -> Fold:
+    """The fold with some of its patches: numbers, a slice or [M] bool."""
     return fold._replace(**{k: getattr(fold, k)[rows] for k in OF_PATCHES})
 
 

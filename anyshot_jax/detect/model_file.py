@@ -1,10 +1,9 @@
 """A fitted detector as one .safetensors file: arrays, and JSON in its header. Nothing is run.
 
 safetensors' metadata {'anyshot_jax_detector': JSON}; tensors product<i>.<field> as `normal.Normal`
-has them (folds one after the other), types.z and types.label.
+has them (folds one after the other), types.z, types.label and types.kernel.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from anyshot_jax.detect.defect_types import NOTHING, Types
 from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.normal import HeldOut, Normal
 from anyshot_jax.detect.scores import WORST
-from anyshot_jax.storage.files import write_bytes
-from anyshot_jax.types import Array, InputError
+from anyshot_jax.storage import tensors
+from anyshot_jax.storage.tensors import misfit
+from anyshot_jax.types import Array
 
 FORMAT = 1
 KEY = 'anyshot_jax_detector'
-MAX_BYTES = 8 << 30
 FOLD = ('rows', 'image', 'cell')
 HELD = ('number', 'score', 'first', 'num', 'low', 'dist', 'worst')
 VECTORS = ('peak', 'head', 'whole')
@@ -32,10 +31,7 @@ def write(path: Path, detector: Any) -> None:
     Raises:
       InputError: another suffix, or it can't be written.
     """
-    from safetensors.numpy import save
-
-    if path.suffix != '.safetensors':
-        raise InputError(f'{path}: a model is a .safetensors file')
+    tensors.check_suffix(path)
     arrays: dict[str, Array] = {}
     products = []
     for i, (name, known) in enumerate(detector.normal_.items()):
@@ -57,6 +53,8 @@ def write(path: Path, detector: Any) -> None:
         arrays |= {f'product{i}.{k}': v for k, v in own.items()}
     types = detector.types_of_
     arrays |= {'types.z': types.z, 'types.label': types.label}
+    if types.kernel is not None:
+        arrays['types.kernel'] = types.kernel
     said = {
         'format': FORMAT,
         'params': {**detector.get_params(), 'layers': list(detector.layers)},
@@ -69,8 +67,7 @@ def write(path: Path, detector: Any) -> None:
             'false_alarm': types.false_alarm,
         },
     }
-    header = {KEY: json.dumps(said, allow_nan=False)}
-    write_bytes(path, save({k: np.array(v, order='C') for k, v in arrays.items()}, header))
+    tensors.write(path, KEY, said, arrays)
 
 
 def read(path: Path, cls: type) -> Any:
@@ -79,39 +76,16 @@ def read(path: Path, cls: type) -> Any:
     Raises:
       InputError: no file, damaged, another program's, or parts that don't fit; names the file.
     """
-    if not path.is_file():
-        raise InputError(f'no model at {path}')
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f'{path} is larger than any model that is read here')
-    try:
-        return _restored(path, cls)
-    except InputError:
-        raise
-    except Exception as e:  # whatever hostile bytes lead to, the file is the reason
-        raise InputError(f'{path} is damaged, or no model: {type(e).__name__}: {e}') from e
+    restore = lambda said, arrays: _restored(path, cls, said, arrays)
+    return tensors.read(path, KEY, 'detector', (FORMAT,), restore)
 
 
 def is_detector(path: Path) -> bool:
     """True if the header of a .safetensors file says that it is one of these."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(str(path), framework='np') as f:
-            return KEY in (f.metadata() or {})
-    except Exception:  # of whatever is no such file
-        return False
+    return tensors.has(path, KEY)
 
 
-def _restored(path: Path, cls: type) -> Any:
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework='np') as f:
-        said = json.loads((f.metadata() or {}).get(KEY, 'null'))
-        if not isinstance(said, dict):
-            raise InputError(f'{path} holds tensors, but no detector of this package')
-        if said.get('format') != FORMAT:
-            raise InputError(f'{path} has format {said.get("format")!r}, this reads {FORMAT}')
-        arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+def _restored(path: Path, cls: type, said: dict, arrays: dict[str, Array]) -> Any:
     params = said['params']
     found = cls(**{**params, 'layers': tuple(str(layer) for layer in params['layers'])})
     found.range = None if found.range is None else tuple(float(v) for v in found.range)
@@ -122,9 +96,9 @@ def _restored(path: Path, cls: type) -> Any:
         own = {k.split('.', 1)[1]: v for k, v in arrays.items() if k.startswith(f'product{i}.')}
         known[str(product['name'])] = _product(path, own, product, found.seed)
     if not known or len(known) != len(said['products']):
-        raise _wrong(path, 'products')
-    found.types_of_ = _types(path, said['types'], arrays, known)
-    return found._limited(known)
+        raise misfit(path, 'products')
+    known = found._knowing(known)._replace(types=_types(path, said['types'], arrays, known))
+    return found._take(known)
 
 
 def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal:
@@ -141,11 +115,11 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
     for name, x in own.items():
         kind = np.int32 if name in whole else np.float32
         if x.dtype != kind or x.shape != shapes.get(name, x.shape) or not np.isfinite(x).all():
-            raise _wrong(path, name)
+            raise misfit(path, name)
     in_range = [('image', num), ('fold_of', len(lengths)), ('number', num)]
     for name, end in in_range:
         if len(own[name]) and not 0 <= own[name].min() <= own[name].max() < end:
-            raise _wrong(path, name)
+            raise misfit(path, name)
     vectors = tuple(own[k] for k in VECTORS if k in own)
     far = tuple(float(f) for f in said['far'])
     radius = [float(r) for r in said['radius']]
@@ -155,7 +129,7 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
         or not np.isfinite(far).all() or (own['num'] < 1).any() or (own['sizes'] < 1).any()
         or not len(rows) or (held and own['dist'][:, 0].min() < 0)
     ):  # fmt: skip
-        raise _wrong(path, 'a product')
+        raise misfit(path, 'a product')
     small = rows @ memory.projection(dim, seed)
     folds = [
         Fold(
@@ -182,24 +156,27 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
 
 def _types(path: Path, said: dict, arrays: dict, products: dict[str, Normal]) -> Types:
     names, z, label = [str(n) for n in said['names']], arrays['types.z'], arrays['types.label']
-    if not names:
+    kernel = arrays.get('types.kernel')
+    if not names and kernel is None:
         return NOTHING
     (dims,) = {sum(len(v) for v in known.mean) for known in products.values()}
+    if kernel is not None:
+        if kernel.dtype != np.float32 or len(kernel) != dims or not np.isfinite(kernel).all():
+            raise misfit(path, 'types.kernel')
+        dims += kernel.shape[1]
+    if not names:
+        return NOTHING._replace(kernel=kernel)
     if (
         z.dtype != np.float32 or z.shape != (len(label), dims) or not np.isfinite(z).all()
         or label.dtype != np.int32 or set(label.tolist()) != set(range(len(names)))
         or len(set(names)) != len(names)
     ):  # fmt: skip
-        raise _wrong(path, 'types')
+        raise misfit(path, 'types')
     limit, rate = said['threshold'], said['false_alarm']
     temperature = float(said['temperature'])
     if not 0 < temperature < np.inf:
-        raise _wrong(path, 'types')
+        raise misfit(path, 'types')
     return Types(
         tuple(names), z, label, temperature, -np.inf if limit is None else float(limit),
-        None if rate is None else float(rate),
+        None if rate is None else float(rate), kernel,
     )  # fmt: skip
-
-
-def _wrong(path: Path, what: str) -> InputError:
-    return InputError(f'{path}: {what} does not fit the rest of the file')

@@ -1,5 +1,6 @@
 """One product: its memory, and normal images held out from it."""
 
+import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.scores import WORST, Comparison, Looks, compare_images
 from anyshot_jax.detect.seeing import Eye, encode, parts
 from anyshot_jax.ops.neighbours import Prepared, prepared
-from anyshot_jax.types import Array
+from anyshot_jax.types import Array, InputError
 
 BLOCK = 2048  # patches that the search takes together (`ops/neighbours.py`)
 HELD_OUT = 2000  # images that are scored held out, at most: more say little of a quantile
@@ -130,7 +131,7 @@ def extend(
     cells = np.stack(np.unravel_index(np.arange(eye.cells**2), (eye.cells,) * 2), 1)
     with tqdm(total=len(items), desc=f'remember {say}', disable=None) as bar:
         for batch, patches, _ in encode(
-            eye, parts(turned(), looks.view, eye.cells, looks.foreground)
+            eye, parts(turned(), looks.view, eye.cells, looks.foreground), looks.foreground
         ):
             flat = np.asarray(patches).reshape(len(patches), -1, eye.dim)
             for part, own in zip(batch, flat, strict=False):
@@ -155,6 +156,42 @@ def extend(
         num_grey=before.num_grey + num_grey,
     )
     return _held_out(eye, looks, after, items, names, say)
+
+
+def without(normal: Normal, name: str) -> Normal:
+    """A product after the images of a name, their patches and held-out scores were forgotten.
+
+    Held-out scores of the others follow (`follow`); what is usual stays as it was measured.
+
+    Raises:
+      InputError: no such image, or no other.
+    """
+    gone = np.array([n == name for n in normal.names])
+    if not gone.any():
+        close = difflib.get_close_matches(name, normal.names, n=1)
+        hint = f'; did you mean {close[0]!r}?' if close else ''
+        raise InputError(f'there is no normal image {name!r}{hint}')
+    if gone.all():
+        raise InputError(f'{name} is the only normal image: fit on others')
+    number = np.cumsum(~gone) - 1  # of those that stay
+    folds = []
+    for fold in normal.folds:
+        kept = memory.rows_of(fold, ~gone[fold.image])
+        folds.append(kept._replace(image=number[kept.image].astype(np.int32)))
+    if not any(len(fold.rows) for fold in folds):
+        raise InputError(f'{name} is all that is remembered, the others are near copies: fit again')
+    fold_of, held = normal.fold_of[~gone], normal.held_out
+    stays = ~gone[held.number] & (len(np.unique(fold_of)) > 1)  # else nothing to compare with
+    held = HeldOut(*(a[stays] for a in held))
+    after = normal._replace(
+        folds=tuple(folds),
+        fold_of=fold_of,
+        group=tuple(g for g, out in zip(normal.group, gone, strict=True) if not out),
+        names=tuple(n for n in normal.names if n != name),
+        sizes=normal.sizes[~gone],
+        held_out=held._replace(number=number[held.number].astype(np.int32)),
+    )
+    return after._replace(held_out=follow(after, bank_of(after)))
 
 
 def _folds_of(before: Normal, group: Sequence[str]) -> np.ndarray:

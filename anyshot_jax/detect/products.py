@@ -105,12 +105,14 @@ def compare(
     masks: Sequence[Any] | None = None,
     errors: dict[int, InputError] | None = None,
     notes: Notes | None = None,
+    say: str = '',
 ) -> Iterator[tuple[int, Comparison, str, bool]]:
     """(number, what sets it apart, the product, whether it is like none) of each image.
 
     Args:
       product: of each image, or of all; None: the one that it is most like.
       masks: where to look, as `mask_cells` takes them. errors, notes: as `in_order` takes them.
+      say: what a progress bar says; '': there is none.
     """
     names = [name_of(item, i) for i, item in enumerate(items)]
     told = [product] * len(items) if product is None or isinstance(product, str) else product
@@ -125,7 +127,7 @@ def compare(
         )
     banks = [bank.search for bank in known.banks.values()]
     products = list(known.banks)
-    for i, every in compare_images(eye, looks, items, names, banks, '', counts_of, errors, notes):
+    for i, every in compare_images(eye, looks, items, names, banks, say, counts_of, errors, notes):
         far = [how_far(known.normal[n], f) for n, f in zip(products, every, strict=True)]
         own = told[i]
         at = int(np.argmin(far)) if own is None else products.index(own)

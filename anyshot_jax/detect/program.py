@@ -5,10 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from anyshot_jax.detect.detector import AnomalyDetector
 from anyshot_jax.ops.neighbours import nearest
 from anyshot_jax.types import InputError
+
+CHECKED = 4  # squares that an ONNX program is run on
 
 
 def answers(detector: AnomalyDetector) -> tuple[Callable, int, dict[str, Any]]:
@@ -49,3 +52,33 @@ def answers(detector: AnomalyDetector) -> tuple[Callable, int, dict[str, Any]]:
     }
     # One by one: the nets choose their loops by a known batch.
     return (lambda x: jax.lax.map(one, x)), eye.side, said
+
+
+def difference(detector: AnomalyDetector, data: bytes, tolerance: float) -> float | None:
+    """The largest difference of scores and maps between an ONNX program and its detector, as share.
+
+    On squares of coarse noise, for a detector keeps no images; None without onnxruntime. Defect or
+    not has to be the same where the score is off the threshold.
+
+    Raises:
+      InputError: another answer, or more than `tolerance` apart.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    answer, side, said = answers(detector)
+    coarse = np.random.default_rng(0).integers(0, 256, (CHECKED, 8, 8, 3)).astype(np.uint8)
+    smooth = jax.image.resize(coarse.astype(np.float32), (CHECKED, side, side, 3), 'linear')
+    x = np.asarray(smooth).astype(np.uint8)
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 3  # it warns of what the converter leaves over
+    session = onnxruntime.InferenceSession(data, quiet, providers=['CPUExecutionProvider'])
+    score, defect, maps = session.run(None, {session.get_inputs()[0].name: x})
+    wanted, is_defect, wanted_maps = map(np.asarray, jax.jit(answer)(x))
+    size = max(float(wanted_maps.max()), 1e-12)
+    apart = float(max(np.abs(score - wanted).max(), np.abs(maps - wanted_maps).max())) / size
+    firm = np.abs(wanted - said['threshold']) > tolerance * size
+    if not apart < tolerance or (defect != is_defect)[firm].any():
+        raise InputError(f'the ONNX program answers otherwise than the detector ({apart:.1e})')
+    return apart

@@ -65,7 +65,9 @@ def compare_images(
     gathered: _Image | None = None
     with tqdm(total=len(items), desc=say, disable=None if say else True) as bar:
         for batch, patches, head in encode(
-            eye, parts(images, looks.view, eye.cells, looks.foreground, counts_of)
+            eye,
+            parts(images, looks.view, eye.cells, looks.foreground, counts_of),
+            looks.foreground,
         ):
             weight = weights(batch, len(patches))
             told = [eye.compare(patches, head, bank, weight) for bank in banks]

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from anyshot_jax.data.pseudo import foreground
 from anyshot_jax.defects import memory_bank
 from anyshot_jax.defects.residual import pooled, weighted_mean
-from anyshot_jax.detect import views
+from anyshot_jax.detect import objects, views
 from anyshot_jax.detect.views import View
 from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.ops.distance import unit
@@ -25,8 +24,6 @@ from anyshot_jax.types import Array, InputError
 LAYERS = ('stride16', 'stride32')  # of a convolutional net, the maps that patches are made of
 CHUNK, CHUNK_CPU = 32, 4  # squares that pass the encoder together
 SHARPNESS = 16.0  # power of the distances that weigh a peak's patches, as config.residual has it
-FOUND_ON = 256  # pixels of the images in which the foreground is looked for
-COVERED = 0.1  # share of a cell that the object has to cover for the cell to count
 
 
 class Eye(NamedTuple):
@@ -138,13 +135,13 @@ def parts(
     """The squares of images, one at a time.
 
     Args:
-      how: 'none', or how the foreground is found.
+      how: how the object is found whose cells count, of `objects.WAYS`.
       counts_of: (number, size, grid) -> [rows, columns] 1 where a cell counts; none: all do.
     """
     for number, whole in images:
         image = whole.crop(views.looked_at(whole.size, view))
         grid = views.grid(image, view, cells)
-        counts = _foreground(image, grid, how)
+        counts = objects.in_pixels(image, grid, how)
         if counts_of:
             counts = counts * counts_of(number, whole.size, grid)
         for square in views.squares(image, view, cells):
@@ -153,20 +150,13 @@ def parts(
             yield Part(number, whole.size, grid, square, weight)
 
 
-def _foreground(image: Image.Image, grid: tuple[int, int], how: str) -> np.ndarray:
-    """[rows, columns] 1 where a cell shows the object."""
-    if how == 'none':
-        return np.ones(grid, np.float32)
-    small = image.resize((FOUND_ON, FOUND_ON), Image.Resampling.BICUBIC)
-    inside = foreground.find(np.asarray(small)[None], how)[0]
-    share = Image.fromarray(inside.astype(np.uint8) * 255).resize(grid[::-1], Image.Resampling.BOX)
-    return (np.asarray(share) >= COVERED * 255).astype(np.float32)
-
-
-def encode(eye: Eye, squares: Iterable[Part]) -> Iterator[tuple[list[Part], Any, Any]]:
+def encode(eye: Eye, squares: Iterable[Part], how: str) -> Iterator[tuple[list[Part], Any, Any]]:
     """(parts, their patches and last maps on the device), a few at a time.
 
     Two shapes only are ever compiled: rows after the parts' repeat them.
+
+    Args:
+      how: as `parts` takes it.
     """
     size = CHUNK_CPU if on_cpu() else CHUNK
     squares = iter(squares)
@@ -174,7 +164,13 @@ def encode(eye: Eye, squares: Iterable[Part]) -> Iterator[tuple[list[Part], Any,
         batches = [some] if len(some) > size // 2 else [[part] for part in some]
         for batch in batches:
             rows = np.arange(size if len(batch) > 1 else 1) % len(batch)
-            yield batch, *eye.see(eye.params, np.stack([batch[i].square.x for i in rows]))
+            seen = eye.see(eye.params, np.stack([batch[i].square.x for i in rows]))
+            if how == 'pca':
+                found = map(objects.in_patches, np.asarray(seen[0]))
+                batch = [
+                    p._replace(weight=p.weight * o) for p, o in zip(batch, found, strict=False)
+                ]
+            yield batch, *seen
 
 
 def weights(batch: Sequence[Part], num: int) -> np.ndarray:

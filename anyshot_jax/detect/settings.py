@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from anyshot_jax.data.pseudo import foreground
 from anyshot_jax.data.readers.images import Reading
-from anyshot_jax.detect import memory, views
+from anyshot_jax.detect import memory, objects, views
 from anyshot_jax.detect.scores import Looks
 from anyshot_jax.detect.seeing import Eye, eye
 from anyshot_jax.detect.views import View
@@ -23,7 +22,7 @@ def check(detector: Any) -> None:
         raise InputError(f'turns={detector.turns}: need 0 to 35')
     if not 0 <= detector.share <= 1:
         raise InputError(f'share={detector.share}: need 0 to 1')
-    foreground.check(detector.foreground)
+    objects.check(detector.foreground, detector.tile)
 
 
 def looks(detector: Any) -> Looks:

@@ -9,11 +9,15 @@ from anyshot_jax.detect.defect_types import UNKNOWN, Types
 from anyshot_jax.detect.normal import Normal
 from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.views import View
+from anyshot_jax.types import InputError
 
 NORMAL, DEFECT = 'normal', 'defect'
 # An image of another product is that many times as far as the farthest normal one, or more.
 # Defective magnetic tiles come to 1.10, textures of one class seen as another's to 1.36 and more.
 MARGIN = 1.25
+# Share of what the worst patch of normal images comes to: where most patches are the same in all of
+# them, as on a plain ground without noise, a little noise makes no other product.
+FLOOR = 0.25
 
 
 class Verdict(NamedTuple):
@@ -29,17 +33,32 @@ class Verdict(NamedTuple):
     type_probability: float
 
 
+def margin(said: Verdict) -> float:
+    """The threshold less the score: below 0 is a defect.
+
+    Raises:
+      InputError: there is no threshold.
+    """
+    if said.threshold is None:
+        raise InputError(
+            'one normal image gives no threshold: fit on two or more (99 for 1 % of false '
+            'alarms), or compare score_samples among themselves'
+        )
+    return said.threshold - said.score
+
+
 def how_far(known: Normal, found: Comparison) -> float:
     """Distance from a product as a share of what its images come to: above 1 is another product.
 
     Even its most usual patches are farther from normal ones then than in any normal image, by more
-    than those differ among themselves and by the MARGIN.
+    than those differ among themselves, by the MARGIN, and by more than a FLOOR.
     """
-    low = known.held_out.low
-    if not len(low):
+    held = known.held_out
+    if not len(held.low):
         return 0.0
-    spread = 2 * float(low.max()) - float(np.median(low))
-    return found.low / max(spread, MARGIN * float(low.max()), 1e-6)
+    most, worst = float(held.low.max()), float(held.score.max())
+    spread = 2 * most - float(np.median(held.low))
+    return found.low / max(spread, MARGIN * most, FLOOR * worst, 1e-6)
 
 
 def verdict(
@@ -66,7 +85,7 @@ def verdict(
     if types.names:
         kind = UNKNOWN
         if not of_none and known.mean:
-            p, unknown = defect_types.classify(types, defect_types.vectors(known, [found]))
+            p, unknown = defect_types.classify(types, defect_types.vectors(types, known, [found]))
             kind = UNKNOWN if unknown[0] else types.names[int(p[0].argmax())]
             probability = float(p[0].max())
     row, column = np.unravel_index(int(found.dist.argmax()), found.dist.shape)

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -32,7 +33,8 @@ def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
 
     Args:
       by: 'tfidf' (Salton and Buckley 1988: the words of all roles' texts, weighted by rarity, no
-        weights needed), or an encoder of texts for `encoders.load` (minilm_l6, clip_vit_b32).
+        weights needed), 'subwords' (half of it their parts, so that crack is like cracks and
+        cracked), or an encoder of texts for `encoders.load` (minilm_l6, clip_vit_b32).
       templates: texts in which {name} stands for the class's name, and {text} for its name and
         description ('name: description', or the name alone where it has none). Their vectors are
         averaged (Radford et al. 2021, section 3.1.4).
@@ -51,7 +53,7 @@ def describe(data: Data, by: str, templates: Sequence[str]) -> Data:
         for template in templates
         for name, text in zip(names, texts, strict=True)
     ]
-    vectors = tfidf(filled) if by == 'tfidf' else _encoded(by, filled)
+    vectors = WORDS[by](filled) if by in WORDS else _encoded(by, filled)
     mean = vectors.reshape(len(templates), len(names), -1).mean(0)
     mean = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     ends = np.cumsum([len(d.names) for d in datasets])[:-1]
@@ -96,6 +98,23 @@ def spoken(name: str) -> str:
 
 def tfidf(texts: Sequence[str]) -> Array:
     """[N, words] float32 of unit length; English stop words are left out."""
+    return _tfidf(texts, stop_words='english')
+
+
+def subwords(texts: Sequence[str]) -> Array:
+    """[N, words and parts] float32 of unit length, half `tfidf`, half the same of parts of words.
+
+    Parts are three to five letters: Bojanowski et al., "Enriching word vectors with subword
+    information", TACL 2017.
+    """
+    parts = _tfidf(texts, analyzer='char_wb', ngram_range=(3, 5))
+    return np.concatenate([tfidf(texts), parts], 1) / np.float32(np.sqrt(2))
+
+
+WORDS = {'tfidf': tfidf, 'subwords': subwords}  # of config.describe.by, besides encoders
+
+
+def _tfidf(texts: Sequence[str], **how: Any) -> Array:
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as e:
@@ -103,7 +122,7 @@ def tfidf(texts: Sequence[str]) -> Array:
             "config.describe.by='tfidf' needs scikit-learn: pip install 'anyshot-jax[text]'"
         ) from e
     try:
-        matrix = TfidfVectorizer(stop_words='english', sublinear_tf=True).fit_transform(texts)
+        matrix = TfidfVectorizer(sublinear_tf=True, **how).fit_transform(texts)
     except ValueError as e:
         raise InputError(f'the class descriptions hold no words: {e}') from e
     return matrix.toarray().astype(np.float32)
@@ -115,6 +134,6 @@ def _encoded(by: str, texts: list[str]) -> Array:
     if text is None:
         raise InputError(
             f'config.describe.by={by!r} reads no texts (or its tokenizer.json is not beside its '
-            'weights): take minilm_l6, clip_vit_b32 or tfidf'
+            'weights): take minilm_l6, clip_vit_b32, tfidf or subwords'
         )
     return texts_to_vectors(text, texts)

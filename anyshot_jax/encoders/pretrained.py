@@ -60,6 +60,7 @@ class ImageEncoder(NamedTuple):
     # (params, what preprocess gives) -> the net's maps by name ('stride8', ...) [N, h, w, C]
     # float32, h and w the image's size over the stride, rounded up; {} of a net without any
     maps: Callable = lambda params, x: {}
+    joins: tuple[str, ...] = ()  # names of the maps, which `load` takes as parts
     size: int = 224  # pixels that images' shorter side is brought to
 
 
@@ -228,6 +229,7 @@ def _image_encoder(name, apply, params, how, dtype, parts=(), text=None) -> Imag
         text=text,
         parts=all_sizes,
         maps=maps,
+        joins=tuple(channels),
         size=how.size,
     )
 

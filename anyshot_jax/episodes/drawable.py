@@ -60,9 +60,11 @@ def check(data: Data, role: str, *, ways: int, shots: int, queries: int, within:
             )
         largest = np.unique(np.asarray(kind), return_counts=True)[1].max()
         if largest < ways:
+            fewer = f'lower the ways ({_flag(role, "ways", largest, shots)}) or ' * int(largest > 1)
+            every = f'--config.{"train" if role == "train" else "eval"}.within='
             raise InputError(
                 f'{ways}-way episodes within one {within} need {ways} classes, but the largest of '
-                f'{role} has {largest}; lower the ways'
+                f'{role} has {largest}; {fewer}draw from all kinds ({every})'
             )
     count = np.asarray(dataset.count)
     few = np.flatnonzero(count < shots + queries)

@@ -20,7 +20,8 @@ from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.nets.generator import Critic, Embedding, Generator
 from anyshot_jax.ops.adversarial import contrast, gradient_penalty
 from anyshot_jax.runtime.devices import from_all_devices, over_devices
-from anyshot_jax.stages.synthesis import FIELDS, predict_means, synthesiser, words
+from anyshot_jax.stages.left_out import joined_words
+from anyshot_jax.stages.synthesis import FIELDS, likeness, predict_means, settings, synthesiser
 from anyshot_jax.types import Array, InputError, TrainState
 
 REPORT = 'anyshot'
@@ -35,7 +36,6 @@ DEFAULTS = {
     'real_contrast': 1.0,  # weight for E, beside the critic
     'synthesised_contrast': 0.1,  # weight for the generator
     'residual': True,
-    'penalty': 1.0,  # of that ridge regression
 }
 TRACED = ('gradient_penalty', 'temperature', 'real_contrast', 'synthesised_contrast')
 
@@ -61,11 +61,12 @@ def build(config, data):
     Args:
       config: of a run. data: features with class vectors (config.describe), roles train and test.
     Returns:
-      The Method. Its extra: 'words' [C, A] and 'means' [C, D] of the training classes.
+      The Method. Its extra: 'choice' (`stages/left_out.py`), and with it 'words' [C, A] and
+      'means' [C, D] of the training classes.
     Raises:
       InputError: a field that can't be, or as `synthesis.check`.
     """
-    fields = config.method
+    fields, alike = config.method, likeness(config, data)
     _check(config)
     dim = next(iter(data.roles.values())).x.shape[-1]
     nets = Nets(
@@ -77,13 +78,16 @@ def build(config, data):
 
     def init(key, data):
         train, keys = data.roles['train'], jax.random.split(key, 3)
-        x, a = train.x[:2], words(train)[:2]
+        choice = settings(fields, data, alike)
+        words = joined_words(train, choice.colours)
+        x, a = train.x[:2], words[:2]
         params = {
             'generator': nets.generator.init(keys[0], a, jnp.zeros((len(a), fields.noise_dim))),
             'critic': nets.critic.init(keys[1], x, jnp.repeat(a[:1], len(x), 0)),
             'embedding': nets.embedding.init(keys[2], x),
         }
-        extra = {'words': words(train), 'means': means_of(fields, data, train)}
+        means = means_of(fields, data, train, choice)
+        extra = {'choice': choice, 'words': words, 'means': means}
         opt_state = tuple(map(tx.init, split(params)))
         return TrainState(jnp.zeros((), jnp.int32), params, opt_state, extra)
 
@@ -95,20 +99,24 @@ def build(config, data):
         return Items(train.x[row], y)
 
     def synthesise(state, data, key, dataset, count):
-        num = len(dataset.count)
+        num, choice = len(dataset.count), state.extra['choice']
         repeated = lambda a: jnp.repeat(a, count, 0)
         features = generate(
             fields,
             nets,
             state.params['generator'],
-            repeated(means_of(fields, data, dataset)),
-            repeated(words(dataset)),
+            repeated(means_of(fields, data, dataset, choice)),
+            repeated(joined_words(dataset, choice.colours)),
             jax.random.split(key, num * count),
         )
         return features.reshape(num, count, dim)
 
+    def centres(state, data, key, dataset):
+        return synthesise(state, data, key, dataset, 100).mean(1)
+
     step = partial(update, fields, nets, tx)
-    return synthesiser(config, data, synthesise=synthesise, init=init, sample=sample, update=step)
+    make = {'synthesise': synthesise, 'centres': centres}
+    return synthesiser(config, data, **make, init=init, sample=sample, update=step)
 
 
 def split(params: dict) -> tuple[dict, dict]:
@@ -116,10 +124,10 @@ def split(params: dict) -> tuple[dict, dict]:
     return params['generator'], {name: params[name] for name in ('critic', 'embedding')}
 
 
-def means_of(fields, data, dataset) -> Array:
+def means_of(fields, data, dataset, choice) -> Array:
     """[C, D] to which the generator adds: ridge regression's prediction, or 0."""
     if fields.residual:
-        return predict_means(data, dataset, fields.penalty)
+        return predict_means(data, dataset, choice.colours, choice.penalty)
     return jnp.zeros((len(dataset.count), dataset.x.shape[-1]))
 
 

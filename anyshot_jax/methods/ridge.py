@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.stages.synthesis import FIELDS, predict_means, synthesiser
+from anyshot_jax.stages.synthesis import FIELDS, likeness, predict_means, settings, synthesiser
 from anyshot_jax.types import InputError, TrainState
 
 REPORT = 'anyshot'
-DEFAULTS = {**FIELDS, 'penalty': 1.0, 'noise': 1.0}
+DEFAULTS = {**FIELDS, 'noise': 1.0}
 
 
 def build(config, data):
@@ -21,22 +21,27 @@ def build(config, data):
     Args:
       config: of a run. data: features with class vectors (config.describe).
     Returns:
-      The Method. Its extra: {}.
+      The Method. Its extra: 'choice', see `stages/left_out.py`.
     Raises:
       InputError: penalty or noise out of range, or as `synthesis.check`.
     """
-    fields = config.method
+    fields, alike = config.method, likeness(config, data)
     if fields.penalty <= 0 or fields.noise < 0:
         raise InputError('config.method.penalty must be > 0 and config.method.noise >= 0')
 
     def init(key, data):
-        return TrainState(jnp.zeros((), jnp.int32), {}, (), {})
+        extra = {'choice': settings(fields, data, alike)}
+        return TrainState(jnp.zeros((), jnp.int32), {}, (), extra)
+
+    def centres(state, data, key, dataset):
+        choice = state.extra['choice']
+        return predict_means(data, dataset, choice.colours, choice.penalty)
 
     def synthesise(state, data, key, dataset, count):
         train = data.roles['train']
         around = train.x - class_means(train.x, train.label, len(train.count))[train.label]
         row = jax.random.randint(key, (len(dataset.count), count), 0, len(around))
-        centre = predict_means(data, dataset, fields.penalty)
+        centre = centres(state, data, key, dataset)
         return centre[:, None] + fields.noise * around[row]
 
-    return synthesiser(config, data, synthesise=synthesise, init=init)
+    return synthesiser(config, data, synthesise=synthesise, centres=centres, init=init)

@@ -125,7 +125,7 @@ def _define_flags() -> None:
     number('tile', 0, 'Pixels of the tiles that large images are cut into; 0: none.')
     number('turns', 0, 'Turned copies of each normal image, such as 3: by 90 degrees.')
     number('memory', 10_000, 'Patches that are remembered of a product, at most.')
-    text('foreground', 'none', 'How the object is found that counts: none, flood, grabcut.')
+    text('foreground', 'none', 'How the object is found that counts: none, flood, grabcut, pca.')
     flags.DEFINE_float('share', 0.0, 'Of the patches, the worst, whose mean is the score; 0: one.')
     flags.DEFINE_bool('cosine', False, 'Compares patches by their angle, for transformers.')
     flags.DEFINE_float('false_alarm', 0.01, 'Share of normal images that may be called defects.')

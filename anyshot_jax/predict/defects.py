@@ -24,7 +24,7 @@ from anyshot_jax.detect.detector import AnomalyDetector
 from anyshot_jax.detect.inputs import MAX_PIXELS, content
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict
 from anyshot_jax.predict.defects_page import Answer, Tally, page
-from anyshot_jax.predict.table import Outputs, harmless
+from anyshot_jax.predict.table import Outputs, check_save, harmless
 from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
 
@@ -225,6 +225,8 @@ def _check(ask: Request) -> None:
             '--types names types of defects, but there are no normal images to compare them with: '
             'give --good=DIR'
         )
+    if ask.save:
+        check_save(user_path(ask.save))
 
 
 def _settings(ask: Request) -> dict[str, Any]:

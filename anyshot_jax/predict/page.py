@@ -84,7 +84,7 @@ def _headline(
         tiles.insert(1, ('accuracy', percent(tally.accuracy), asked))
     elif (right := page_examples.accuracy(classifier)) is not None:
         tiles.insert(1, ('examples right', percent(right), 'each held out in turn'))
-    said = [page_examples.limit_of_the_unknown(classifier)]
+    said = [page_examples.limit_of_the_unknown(classifier), classifier.told()]
     if tally.unknown and not tally.unknown_name:
         said.append(
             f'{tally.unknown:,} images are unlike every class here: their answer is the nearest '
@@ -105,7 +105,7 @@ def _headline(
         said.append(f'Passed over, or worth a word: {notes}.')
     return html(
         HEADLINE, kicker='anyshot_jax predictions', title=name(title), tiles=tiles, facts='',
-        values='', told=' '.join(said), links=links(parts),
+        values='', told=' '.join(filter(None, said)), links=links(parts),
     )  # fmt: skip
 
 

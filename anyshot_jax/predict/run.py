@@ -1,6 +1,5 @@
 """Classifies the images of a folder, and writes what was found: the work of `predict`."""
 
-import os
 import time
 import unicodedata
 import warnings
@@ -20,7 +19,7 @@ from anyshot_jax.predict.answers import Tally, answers
 from anyshot_jax.predict.page import page
 from anyshot_jax.predict.page_classes import Support
 from anyshot_jax.predict.support import LAYOUT, Found, read_support
-from anyshot_jax.predict.table import Outputs, write_head, write_rows
+from anyshot_jax.predict.table import Outputs, check_save, write_head, write_rows
 from anyshot_jax.runtime.bars import bar
 from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import InputError
@@ -94,7 +93,8 @@ def _classify(
     if ask.unknown in names:
         raise InputError(f'--unknown={ask.unknown}: there is a class of that name')
     if ask.save:
-        _save(classifier, outputs, user_path(ask.save))
+        with outputs.replacing(model=user_path(ask.save)) as fresh:
+            classifier.save(fresh['model'])
     support = Support.of(classifier, ask.support)
     labels = _labels(root, paths, names)
     tally = Tally(names, ask.unknown)
@@ -141,32 +141,7 @@ def _check(ask: Request) -> None:
         raise InputError(f"--on_error={ask.on_error}: need 'raise' or 'skip'")
     _reading(ask)
     if ask.save:
-        _check_save(user_path(ask.save))
-
-
-def _check_save(path: Path) -> None:
-    """Refuses (InputError) a file that the model can't be written to, before any work."""
-    if path.suffix != '.safetensors':
-        raise InputError(f'--save={path}: a model is a .safetensors file')
-    if path.is_dir():
-        raise InputError(f'--save={path} is a folder: name a file')
-    folder = next(p for p in path.absolute().parents if os.path.lexists(p))
-    if not folder.is_dir():
-        raise InputError(f'--save={path}: {folder} is a file and no folder')
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f'--save={path}: {folder} may not be written to')
-
-
-def _save(classifier: AnyShotClassifier, outputs: Outputs, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with outputs.replacing(model=path) as fresh:
-            try:
-                classifier.save(fresh['model'])
-            except OSError as e:
-                raise InputError(f'--save={path} cannot be written: {e}') from e
-    except OSError as e:
-        raise InputError(f'--save={path} cannot be written: {e}') from e
+        check_save(user_path(ask.save))
 
 
 def _reading(ask: Request) -> Reading:

@@ -176,6 +176,26 @@ class Outputs:
             except OSError as e:
                 places = e.filename or ' or '.join(map(str, paths.values()))
                 raise InputError(f'{places} cannot be written: {e.strerror or e}') from e
+            except InputError as e:  # people know the place of a fresh file
+                said = str(e)
+                for k, path in fresh.items():
+                    said = said.replace(str(path), str(paths[k]))
+                if said == str(e):
+                    raise
+                raise InputError(said) from e
+
+
+def check_save(path: Path) -> None:
+    """Refuses (InputError) a --save that can't be written, before any work."""
+    if path.suffix != '.safetensors':
+        raise InputError(f'--save={path}: a model is a .safetensors file')
+    if path.is_dir():
+        raise InputError(f'--save={path} is a folder: name a file')
+    folder = next(p for p in path.absolute().parents if os.path.lexists(p))
+    if not folder.is_dir():
+        raise InputError(f'--save={path}: {folder} is a file and no folder')
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f'--save={path}: {folder} may not be written to')
 
 
 _ELSE = 'choose another --out, or give --overwrite to replace it'

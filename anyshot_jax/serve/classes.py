@@ -34,7 +34,7 @@ class Sight(NamedTuple):
     """An image as the encoder sees it."""
 
     side: int  # pixels
-    cells: Callable[[Array], Array] | None  # its last map, where that makes heat maps
+    cells: Callable[[Array], tuple[Array, Array]] | None  # `last_map`, where that makes heat maps
 
 
 def sight(classifier: Any) -> Sight:
@@ -201,7 +201,8 @@ def _heat(
     """
     if sight.cells is None:
         return None, None
-    fall = left_out(sight.cells(square[None])[0], lead(classifier.head_, winner))
+    cells, joined = sight.cells(square)
+    fall = left_out(cells, lead(classifier.head_, winner, joined))
     return with_heat(square, fall, 0.0, float(fall.max())), list(fall.shape)
 
 

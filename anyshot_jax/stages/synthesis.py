@@ -12,16 +12,33 @@ from anyshot_jax.ops.metric import harmonic_mean
 from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_means
 from anyshot_jax.ops.transport import sinkhorn
+from anyshot_jax.runtime import bars
+from anyshot_jax.stages.left_out import (
+    Choice,
+    choose,
+    cut,
+    fixed,
+    joined_words,
+    mixture,
+    named_colours,
+    said,
+    standardised,
+)
 from anyshot_jax.types import ACCURACY, TEST_SEEN, Array, Data, Dataset, InputError, Method
 
 FIELDS = {
-    'colours': 1.0,  # weight of the colours among features that end in them; 0: not looked at
+    # True: weight of colours, penalty and calibration are chosen in the run by leaving seen classes
+    # out (stages/left_out.py), from these on. False: they are as given here.
+    'choose': True,
+    'colours': 0.5,  # weight of the colours among features that end in them; 0: not looked at
+    'penalty': 1.0,  # of the ridge regression from words to class means
+    'standardise': True,  # similarities to each centre are made alike over the seen images
     'synthesised': 20,  # features of each class handed to the next stage
     'calibration': 0.0,  # taken from the scores of seen classes (calibrated stacking)
 }
 
 
-def weigh(x: Array, colours: float, has_colours: bool) -> Array:
+def weigh(x: Array, colours: Array | float, has_colours: bool) -> Array:
     """Features whose products are similarities: the main part and `colours` times the last one.
 
     Args:
@@ -40,37 +57,54 @@ def has_colours(data: Data) -> bool:
     return 'colours' in data.roles['train'].extras
 
 
-def words(dataset: Dataset) -> Array:
-    """Class descriptions as vectors [C, A], with [C, 11] colours joined to them if there are."""
-    parts = [unit(dataset.extras['attribute'])]
-    if 'colours' in dataset.extras:
-        parts.append(unit(dataset.extras['colours']))
-    return jnp.concatenate(parts, 1)
+def likeness(config: ConfigDict, data: Data) -> float:
+    """What the stage of the features exports about new items (`methods/lda.py`); 1 if nothing."""
+    return float(data.stages.get(config.features_from, {}).get('likeness', 1.0))
 
 
-def predict_means(data, dataset, penalty: float) -> jax.Array:
+def settings(fields: ConfigDict, data: Data, likeness: float) -> Choice:
+    """Weight of colours, penalty and calibration: chosen by the seen classes, or as given."""
+    train, new = data.roles['train'], data.roles.get('test', data.roles['train'])
+    start = fixed(fields.colours, fields.penalty, fields.calibration, len(train.count))
+    return choose(train, len(new.count), start, likeness) if fields.choose else start
+
+
+def predict_means(data: Data, dataset: Dataset, colours: Array, penalty: Array) -> jax.Array:
     """Means of the dataset's classes, predicted from their descriptions: [C, D].
 
     Ridge regression from the words of the training classes A (centred, of length 1) to the means of
     their features M: A' (A A' + penalty I)^-1 M. A class's colours are not learnt but looked up:
     those its description names, with one slope for all eleven that the training classes give.
+
+    Args:
+      colours: their weight; at 0 the words don't say them either.
     """
     train = data.roles['train']
     means = class_means(train.x, train.label, len(train.count))
-    of_train, of_asked = words(train), words(dataset)
-    middle, mean = of_train.mean(0, keepdims=True), means.mean(0, keepdims=True)
-    of_train, of_asked = unit(of_train - middle), unit(of_asked - middle)
-    gram = product(of_train, of_train.T) + penalty * jnp.eye(len(of_train))
-    slopes = jnp.linalg.solve(gram, means - mean)
-    predicted = mean + product(product(of_asked, of_train.T), slopes)
+    mix = mixture(joined_words(train, colours), joined_words(dataset, colours), penalty)
+    predicted = product(mix, means)
     if 'colours' not in train.extras:
         return predicted
-    colours = lambda d: d.extras['colours'] - train.extras['colours'].mean(0, keepdims=True)
-    image_colours, named_colours = means[:, -len(COLOURS) :], colours(train)
-    slope = jnp.sum(named_colours * image_colours) / jnp.maximum(
-        jnp.sum(named_colours * named_colours), 1e-12
-    )
-    return jnp.concatenate([predicted[:, : -len(COLOURS)], slope * colours(dataset)], 1)
+    main, shown = cut(means, True)
+    named = named_colours(shown, train.extras['colours'], dataset.extras['colours'])
+    return jnp.concatenate([predicted[:, : main.shape[1]], named], 1)
+
+
+def similarity(
+    x: Array, centres: Array, seen: Dataset, colours: Array, coloured: bool, standardise: bool
+) -> Array:
+    """[N, C] of items to class centres made from words, both as features.
+
+    Cosines of the main parts, standardised by the seen classes' images or not, and of the colours,
+    as `weigh` weighs them.
+    """
+    main, rest = (unit(a) for a in cut(x, coloured))
+    centre, named = (unit(a) for a in cut(centres, coloured))
+    sim = product(main, centre.T)
+    if standardise:
+        among = product(unit(cut(seen.x, coloured)[0]), centre.T)
+        sim = standardised(sim, among, seen.label >= 0)
+    return (sim + colours**2 * product(rest, named.T)) / (1 + colours**2)
 
 
 def check(config: ConfigDict, data: Data) -> None:
@@ -104,6 +138,7 @@ def synthesiser(
     data: Data,
     *,
     synthesise: Callable,
+    centres: Callable,
     init: Callable,
     sample: Callable | None = None,
     update: Callable | None = None,
@@ -117,7 +152,9 @@ def synthesiser(
 
     Args:
       synthesise: (state, data, key, dataset, count) -> [C, count, D] for the dataset's classes.
-      init: (key, data) -> TrainState. sample, update: as `Method` has them, None: nothing to train.
+      centres: (state, data, key, dataset) -> [C, D] likewise, what items are compared with.
+      init: (key, data) -> TrainState, whose extra has 'choice', the `settings`.
+      sample, update: as `Method` has them, None: nothing to train.
     Raises:
       InputError: see `check`.
     """
@@ -126,9 +163,10 @@ def synthesiser(
     if config.num_steps and update is None:
         raise InputError(f'{fields.name} has nothing to train: set config.num_steps=0')
 
-    def centres(state, data, key, dataset):
-        made = synthesise(state, data, key, dataset, 100)
-        return weigh(made.mean(1), fields.colours, coloured)
+    def of_words(state, data, key, dataset, x):
+        made, colours = centres(state, data, key, dataset), state.extra['choice'].colours
+        how = {'coloured': coloured, 'standardise': fields.standardise}
+        return similarity(x, made, data.roles['train'], colours, **how)
 
     def per_class(chosen, dataset):
         right = (chosen == dataset.label).astype(jnp.float32)
@@ -136,10 +174,9 @@ def synthesiser(
 
     @jax.jit
     def zero_shot(state, data, key, dataset):
-        x = weigh(dataset.x, fields.colours, coloured)
-        sim = product(x, centres(state, data, key, dataset).T)
-        share = jnp.full(len(dataset.count), len(x) / len(dataset.count))
-        plan, _ = sinkhorn(-sim, jnp.ones(len(x)), share)
+        sim = of_words(state, data, key, dataset, dataset.x)
+        there, num = (dataset.label >= 0).astype(jnp.float32), len(dataset.count)
+        plan, _ = sinkhorn(-sim, there, jnp.full(num, there.sum() / num))
         return {
             'zero-shot': per_class(jnp.argmax(sim, 1), dataset),
             'zero-shot, balanced': per_class(jnp.argmax(plan, 1), dataset),
@@ -151,13 +188,15 @@ def synthesiser(
         held_out, x, label, start = data.roles[TEST_SEEN], [], [], 0
         for known in roles:
             x, label, start = [*x, known.x], [*label, known.label + start], start + len(known.count)
+        choice = state.extra['choice']
         means = class_means(jnp.concatenate(x), jnp.concatenate(label), start)
-        means = weigh(means, fields.colours, coloured)
-        every = jnp.concatenate([means, centres(state, data, key, novel)])
-        less = jnp.concatenate([jnp.full(start, fields.calibration), jnp.zeros(len(novel.count))])
-        answer = lambda x: jnp.argmax(
-            product(weigh(x, fields.colours, coloured), every.T) - less[None], 1
-        )
+        weighed = lambda x: weigh(x, choice.colours, coloured)
+
+        def answer(x):
+            sim = product(weighed(x), weighed(means).T) - choice.calibration
+            made = of_words(state, data, key, novel, x)
+            return jnp.argmax(jnp.concatenate([sim, made], 1), 1)
+
         seen = per_class(answer(held_out.x), held_out)[:start]  # in the order of `roles`
         unseen = per_class(answer(novel.x) - start, novel)
         both = harmonic_mean(seen.mean(), unseen.mean())
@@ -176,7 +215,10 @@ def synthesiser(
     def export(state, data, key):
         given = Data(data.roles)  # not what earlier stages exported
         made = jax.jit(synthesise, static_argnums=4)
-        return {r: made(state, given, key, d, fields.synthesised) for r, d in given.roles.items()}
+        if fields.choose and not jax.process_index():
+            bars.say(f'{fields.name}: {said(state.extra["choice"])}')
+        items = {r: made(state, given, key, d, fields.synthesised) for r, d in given.roles.items()}
+        return {**items, 'colours': state.extra['choice'].colours}
 
     return Method(
         init=init,
@@ -184,7 +226,7 @@ def synthesiser(
         update=update,
         evaluate=evaluate,
         predict=None,
-        embed=lambda state, x: weigh(x, fields.colours, coloured),
+        embed=lambda state, x: weigh(x, state.extra['choice'].colours, coloured),
         export=export,
         measure=ACCURACY,
     )

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from etils import epath
 
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.storage.npz import read_npz
 from anyshot_jax.types import InputError
 
@@ -22,8 +23,12 @@ MAX_ARTIFACTS = 64 << 30  # bytes of what a stage exported, unpacked
 
 
 def folder(path: str | os.PathLike) -> Path:
-    """Path of a folder, on disk or in cloud storage (etils.epath)."""
-    return Path(path) if on_disk(path) else epath.Path(path)
+    """Path of a folder as a user writes it, on disk or in cloud storage (etils.epath).
+
+    Raises:
+      InputError: there is no such home folder.
+    """
+    return user_path(path) if on_disk(path) else epath.Path(path)
 
 
 def on_disk(path: str | os.PathLike) -> bool:

@@ -37,10 +37,18 @@ def cache_dir() -> Path:
     """$XDG_CACHE_HOME/anyshot_jax, else ~/.cache/anyshot_jax; may not exist yet.
 
     A user without a home directory has one until the process ends.
+
+    Raises:
+      InputError: XDG_CACHE_HOME is no absolute path.
     """
-    given = os.environ.get('XDG_CACHE_HOME')
+    if given := os.environ.get('XDG_CACHE_HOME'):
+        if not os.path.isabs(given):  # else every folder that one works in gets a cache
+            raise InputError(
+                f'the environment variable XDG_CACHE_HOME={given} must be an absolute path'
+            )
+        return Path(given) / 'anyshot_jax'
     try:
-        home = Path(given) if given else Path.home() / '.cache'
+        home = Path.home() / '.cache'
     except RuntimeError:
         home = _until_the_end()
     return home / 'anyshot_jax'

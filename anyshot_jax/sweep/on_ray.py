@@ -15,8 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ from ray.tune.schedulers import ASHAScheduler
 import anyshot_jax
 from anyshot_jax.runtime.bars import bar, say
 from anyshot_jax.storage import files
+from anyshot_jax.storage.lock import is_held
 from anyshot_jax.sweep.trials import Sweep, Trial
 from anyshot_jax.types import InputError
 
 PASSED_ON = ('ANYSHOT_', 'JAX_', 'XLA_', 'XDG_CACHE_', 'TF_CPP_')  # variables of the environment
 PATIENCE = 20  # seconds that a cluster has to answer
+LAST_SAVE = 120  # seconds that a worker of a lost node may take to end
 
 
 def check_cluster(address: str) -> None:
@@ -152,6 +155,7 @@ def _plain(trial: Trial, over: bool) -> dict[str, Any]:
     last = trial.runs[-1]
     return {
         'runs': [(run.config.to_dict(), str(run.workdir), run.recipe) for run in trial.runs],
+        'locks': [str(lock) for run in trial.runs for lock in run.locks],
         'log': str(trial.log),
         'metrics': str(last.folder / 'metrics.jsonl'),
         'select': last.last.eval.select,
@@ -192,6 +196,7 @@ def train_trial(
         start.keep_compiled()
         start.split_cpu(ConfigDict(trial['runs'][0][0]))
         try:
+            wait_for(map(Path, trial['locks']))
             for fields, workdir, recipe in trial['runs']:
                 saved = [p.name for p in Path(workdir).glob('checkpoints/*') if p.name.isdigit()]
                 print(f'process {os.getpid()} goes on from step {max(map(int, saved), default=0)}')
@@ -206,6 +211,20 @@ def train_trial(
         except Exception:  # Tune tries again; why it had to is read here
             traceback.print_exc()
             raise
+
+
+def wait_for(locks: Iterable[Path]) -> None:
+    """Waits, for a while, until no other process runs the trial.
+
+    The worker of a node that is lost to the cluster may still be saving: Tune has started it again
+    by then.
+    """
+    until = time.monotonic() + LAST_SAVE
+    for lock in locks:
+        if is_held(lock):
+            print('waits for another run in its workdir to end')
+        while is_held(lock) and time.monotonic() < until:
+            time.sleep(0.5)
 
 
 class Follow(tune.Callback):

@@ -41,4 +41,5 @@ def load_config(recipe: str, overrides: Sequence[str], root: Path = Path()) -> C
         values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
         raise InputError(f'{recipe} with {list(overrides)}: {e}') from e
+    configs.keep_asked(config, config_flags.get_override_values(values['config']))
     return config if 'stages' in config else configs.check(config)

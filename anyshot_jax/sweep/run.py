@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.sweep import leaderboard, local, trials
 from anyshot_jax.sweep.trials import Sweep, Trial
 from anyshot_jax.training import logbook
@@ -23,10 +24,10 @@ def run(args: argparse.Namespace) -> dict[str, str]:
     Raises:
       InputError: something given can't be; no trial was started.
     """
-    path = args.sweep
+    path = user_path(args.sweep)
     check_flags(args)
     sweep = trials.load(path)
-    workdir = (args.workdir or Path('runs') / 'sweeps' / sweep.name).resolve()
+    workdir = user_path(args.workdir or Path('runs') / 'sweeps' / sweep.name).resolve()
     every = trials.make_trials(sweep, workdir / 'trials')
     if sweep.search == 'asha' and args.engine == 'local' and not args.leaderboard:
         raise InputError(f"{path}: SEARCH='asha' is Ray Tune's; use --engine=ray")

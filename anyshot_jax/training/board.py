@@ -1,13 +1,16 @@
 """TensorBoard's events of a run, which are on the disk once `flush` returns.
 
-tensorboardX's own SummaryWriter hands them to a thread, and its flush does not wait for that.
+tensorboardX's own SummaryWriter hands them to a thread, and its flush does not wait for that; its
+EventsWriter can't be closed on a full disk.
 """
 
+import socket
 import time
 from pathlib import Path
+from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
 
@@ -16,19 +19,25 @@ class Board:
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = EventsWriter(str(folder / 'events'))
-        start = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(step=1, session_log=start, wall_time=time.time()))
+        name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}'
+        self._records = RecordWriter(str(folder / name))
+        self._add(file_version='brain.Event:2')
+        self._add(step=1, session_log=SessionLog(status=SessionLog.START))
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         """A point of a curve."""
-        summary = scalar(tag, value)
-        self._events.write_event(Event(step=step, summary=summary, wall_time=time.time()))
+        self._add(step=step, summary=scalar(tag, value))
+
+    def _add(self, **event: Any) -> None:
+        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
 
     def flush(self) -> None:
         """Brings all of them to the disk."""
-        self._events.flush()
+        self._records.flush()
 
     def close(self) -> None:
         """The same, for good."""
-        self._events.close()
+        try:
+            self.flush()
+        finally:
+            self._records.close()

@@ -79,19 +79,35 @@ class Logbook:
         self._text = ''.join(json.dumps(line) + '\n' for line in kept)
         files.write_text(self._path, self._text)
         if files.on_disk(workdir):
-            self._file = files.append_to(self._path)
-            # TensorBoard forgets what it had and gets every line again: a kill may have lost some.
-            self._board = Board(workdir / 'tensorboard')
-            for line in kept:
-                self._show(line['step'], line['kind'], line, line.get('members', {}))
+            with self._writing():
+                self._file = files.append_to(self._path)
+                # TensorBoard forgets what it had and gets every line again: a kill may have lost
+                # some.
+                self._board = Board(workdir / 'tensorboard')
+                for line in kept:
+                    self._show(line['step'], line['kind'], line, line.get('members', {}))
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind=None, *_):
         self._bar.close()
-        for opened in filter(None, (self._board, self._file)):
-            opened.close()
+        # What a full disk has ended says so already, and can't write the rest either.
+        told = contextlib.suppress(InputError) if kind else contextlib.nullcontext()
+        with told, self._writing(), contextlib.ExitStack() as held:
+            for opened in filter(None, (self._board, self._file)):
+                held.callback(opened.close)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Makes what the system refuses an InputError."""
+        try:
+            yield
+        except OSError as e:
+            raise InputError(
+                f'{self._path} and the curves in {self._path.parent / "tensorboard"} could not be '
+                f'written: {e.strerror or e}; free disk space and start the same command again'
+            ) from e
 
     def add(self, metrics: dict[str, np.ndarray], seconds: float) -> None:
         """Takes the metrics [M, K] of a call of K steps of M members."""
@@ -135,14 +151,9 @@ class Logbook:
         self._say(step, kind, values)
         own = {k: [x if math.isfinite(x) else None for x in v] for k, v in members.items()}
         line = {'step': step, 'kind': kind, **values, **({'members': own} if many else {})}
-        try:
+        with self._writing():
             self._add_line(json.dumps(line) + '\n')
             self._show(step, kind, values, members if many else {})
-        except OSError as e:
-            raise InputError(
-                f'metrics of step {step} could not be written: {e.strerror}; free disk space and '
-                'start the same command again'
-            ) from e
 
     def _show(self, step: int, kind: str, values: dict, members: dict[str, list]) -> None:
         """Adds a line's numbers to TensorBoard."""
@@ -157,7 +168,8 @@ class Logbook:
     def flush(self) -> None:
         """Brings TensorBoard's events to the disk, as a checkpoint is."""
         if self._board:
-            self._board.flush()
+            with self._writing():
+                self._board.flush()
 
     def _say(self, step: int, kind: str, values: dict) -> None:
         """Prints how far the run is where no bar moves, as in a log file."""

@@ -58,7 +58,7 @@ def load(folder: str | Path) -> Trained:
       InputError: no run there, one of several stages, one without a checkpoint, or its data can't
         be loaded any more.
     """
-    folder = files.folder(user_path(str(folder)) if files.on_disk(folder) else folder)
+    folder = files.folder(folder)
     config = read_config(folder)
     config, data, _ = prepare.load(config, _exports_beside(folder, config))
     everyone = population.members(config)

@@ -36,7 +36,7 @@ def table(lines, root: Path = tables.ROOT) -> str:
         head = ('wrong labels', 'examples', 'precision %', 'recall %', 'accused if none is wrong %')
         parts += [
             'Examples of which one in twenty has another class as its label, and which of them '
-            '`label_errors` accuses, over five draws:',
+            '`label_errors` accuses, over ten draws:',
             tables.markdown(head, accused).rstrip(),
         ]
     return '\n\n'.join(parts) + '\n'

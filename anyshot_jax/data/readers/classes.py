@@ -58,7 +58,7 @@ def read_classes(
 
     def read(path, name):
         try:
-            content = file_content(path)
+            content = file_content(path, config.max_pixels)
         except OSError as e:
             raise InputError(f'{path} is damaged or unreadable: {type(e).__name__}: {e}') from e
         odd: list[str] = []

@@ -45,6 +45,25 @@ def read(paths: Sequence[Path], max_pixels: int) -> Array:
     return first
 
 
+def at_size(inside: Array, size: tuple[int, int], name: str) -> Array:
+    """A mask [h, w] bool at the size of its image, (width, height): nearest, the shape being equal.
+
+    Raises:
+      InputError: it has another shape, which is how a mask of another image looks; says `name`.
+    """
+    height, width = inside.shape
+    if (width, height) == size:
+        return inside
+    # Equal up to what rounding the mask's sides does, half a pixel each.
+    if abs(width * size[1] - height * size[0]) >= sum(size) / 2:
+        raise InputError(
+            f'{name} has {width} x {height} pixels, but its image {size[0]} x {size[1]}, which is '
+            'another shape'
+        )
+    whole = Image.fromarray(inside.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    return np.asarray(whole) > 0
+
+
 def _read(path: Path, max_pixels: int) -> Array:
     try:
         return _of_array(path, max_pixels) if path.suffix.lower() == SUFFIX else _of_image(

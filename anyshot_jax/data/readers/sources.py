@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from anyshot_jax.data.readers import pixels
-from anyshot_jax.data.readers.images import MAX_FILE, Reading, open_image
+from anyshot_jax.data.readers.images import Reading, most_bytes, open_image
 from anyshot_jax.types import Array, InputError
 
 URL = re.compile(r'^[a-z][a-z0-9+.-]+://', re.IGNORECASE)
@@ -67,7 +67,11 @@ def image_of(item: Any, name: str, how: Reading, odd: list[str] | None = None) -
         item = bytes(item)
     elif not isinstance(item, (bytes, Image.Image)):
         file = _file_of(item)
-        item = _pixels(item, name, how) if file is None else _content(file, name)
+        item = (
+            _pixels(item, name, how)
+            if file is None
+            else _content(file, name, most_bytes(how.max_pixels))
+        )
     return open_image(item, how.max_pixels, name, how.span, odd)
 
 
@@ -97,18 +101,18 @@ def _file_of(item: Any) -> Any:
     return item if callable(getattr(item, 'read', None)) else None
 
 
-def _content(file: Any, name: str) -> bytes:
+def _content(file: Any, name: str, most: int) -> bytes:
     """All bytes of an open file, whatever was read of it before."""
     try:
         if file.seekable() if callable(getattr(file, 'seekable', None)) else hasattr(file, 'seek'):
             file.seek(0)
-        content = file.read(MAX_FILE + 1)
+        content = file.read(most + 1)
     except (OSError, ValueError, TypeError) as e:
         raise InputError(f'{name} is an open file that cannot be read: {e}') from e
     if not isinstance(content, bytes):
         raise InputError(f"{name} is a file of {type(content).__name__}: open it with 'rb'")
-    if len(content) > MAX_FILE:
-        raise InputError(f'{name} has more than {MAX_FILE:,} bytes')
+    if len(content) > most:
+        raise InputError(f'{name} has more than {most:,} bytes: raise max_pixels, or shrink it')
     return content
 
 

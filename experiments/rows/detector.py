@@ -1,0 +1,134 @@
+"""AnomalyDetector, from normal images alone: magnetic tiles, and other products with its defaults.
+
+Made by experiments/compare_detector.py and detector_products.py, not by run_rows.py. Frozen
+EfficientNet-Lite0; nothing was chosen on what is judged here.
+"""
+
+from pathlib import Path
+
+import tables
+
+
+def table(lines, root: Path = tables.ROOT) -> str:
+    """Markdown: a paragraph or table for each part that was run."""
+    made = [of(lines) for of in (whole, draws, few, types, products, large)]
+    return '\n\n'.join(part for part in made if part) + '\n'
+
+
+def of_part(lines, part: str) -> list:
+    return [line for line in lines if line['part'] == part]
+
+
+def percent(value: float, digits: int = 1) -> str:
+    return f'{100 * value:.{digits}f}'
+
+
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def whole(lines) -> str:
+    body = []
+    for x in of_part(lines, 'whole'):
+        score = f'worst {x["share"]:.0%} of patches' if x['share'] else 'worst patch'
+        if x.get('learnt'):
+            score += ', learnt'
+        kinds = ', '.join(f'{k} {percent(v)}' for k, v in x['by_type'].items())
+        maps = [percent(x[k]) if k in x else tables.NO_VALUE for k in ('pixel', 'pro')]
+        alarms = f'{percent(x["false_alarms"])} ({percent(x["expected"], 2)})'
+        body.append((score, percent(x['auroc']), *maps, alarms, percent(x['detected']), kinds))
+    head = (
+        'score', 'image AUROC', 'pixel AUROC', 'PRO', 'false alarms (expected) %', 'found %',
+        'AUROC by type',
+    )  # fmt: skip
+    note = 'Magnetic tiles, 752 normal images, 1 % of false alarms asked; 200 new normal images, '
+    return f'{note}377 with a defect, none of a tile that was fitted.\n\n' + tables.markdown(
+        head, body
+    )
+
+
+def draws(lines) -> str:
+    if not (some := of_part(lines, 'draws')):
+        return ''
+    new = sum(x['new'] for x in some)
+    alarms = sum(x['false_alarms'] for x in some)
+    return (
+        f'The promise: {len(some)} draws of {some[0]["tiles"]} tiles, one image each. Of {new:,} '
+        f'normal images of other tiles {alarms} ({percent(alarms / new, 2)} %) are called defects; '
+        f'1 % was asked, {percent(some[0]["expected"], 2)} % are expected at most. Of the defects '
+        f'{percent(mean(x["detected"] for x in some))} % are found at that threshold; image AUROC '
+        f'{percent(mean(x["auroc"] for x in some))}.'
+    )
+
+
+def few(lines) -> str:
+    if not (some := of_part(lines, 'few')):
+        return ''
+    turns = sorted({x['turns'] for x in some})
+    cells = {(x['images'], x['turns']): x for x in some}
+    said = lambda x: f'{percent(x["auroc"])} ± {percent(x["half"])}' if x else tables.NO_VALUE
+    body = [
+        (str(n), *(said(cells.get((n, t))) for t in turns)) for n in sorted({n for n, _ in cells})
+    ]
+    head = ('normal images', *(f'{t} turned copies each' for t in turns))
+    return (
+        f'Few normal images, of different tiles: image AUROC, mean of {some[0]["draws"]} draws '
+        "with a 95 % interval (Student's t), 100 normal images and 100 defects judged in each.\n\n"
+        + tables.markdown(head, body)
+    )
+
+
+def types(lines) -> str:
+    if not (some := of_part(lines, 'types')):
+        return ''
+    body = [
+        (
+            f'{x["size"]} pixels{", pretrained" if x.get("pretrain") else ""}',
+            str(x['shots']),
+            f'{percent(x["macro"])} ± {percent(x["half"])}',
+            percent(x['micro']),
+            percent(x['unknown']),
+        )
+        for x in some
+    ]
+    head = ('types of defects', 'examples of each', 'macro', 'micro', 'said to be unknown %')
+    return (
+        f'Right types, per cent, {some[0]["draws"]} draws; support and queries are never of one '
+        'tile, and a type with no more tiles than examples is left out, as in the table '
+        '[magnetic_tile](magnetic_tile.md).\n\n' + tables.markdown(head, body)
+    )
+
+
+def products(lines) -> str:
+    body = []
+    for x in of_part(lines, 'products'):
+        none = [percent(x['of_none'][k][str(x['margin'])]) for k in x['of_none']]
+        alarms = f'{percent(x["false_alarms"])} ({percent(x["expected"])})'
+        body.append(
+            (
+                f'{x["group"]}, {x["products"]} products, {x["fitted"]} normal images each',
+                f'{percent(x["auroc"])} ({percent(x["worst_auroc"])})', alarms,
+                percent(x['detected']), *none,
+            )
+        )  # fmt: skip
+    if not body:
+        return ''
+    head = (
+        'products', 'image AUROC (worst)', 'false alarms (expected) %', 'found %',
+        'of none: normal %', 'defects %', 'strangers %',
+    )  # fmt: skip
+    return (
+        'Other products, defaults but 5 % of false alarms asked; synthetic defects. The last '
+        'columns: what is said to be of no product, of new normal images, of those with a defect '
+        'and of other products of the group.\n\n' + tables.markdown(head, body)
+    )
+
+
+def large(lines) -> str:
+    return '\n\n'.join(
+        f'{x["images"]:,} images of 256 pixels: {x["fit_mb"]} MB over the encoder, '
+        f'{x["images_per_second"]} images a second (the encoder alone {x["encoder_per_second"]}), '
+        f'a heat map {x["heat_map_ms"]} ms; {x["machine"]}, other programs beside it.'
+        for x in of_part(lines, 'large')
+    )
