@@ -69,18 +69,19 @@ def find_webvision(root: Path, most: int) -> Files:
             raise InputError(
                 f'{path}: expected the number of one of {len(truth)} lines in its name'
             )
-        wnid = wnid_of.get(truth[int(number[1]) - 1])
-        if wnid is None:
-            raise InputError(f'{path} has class {truth[int(number[1]) - 1]!r}, not in meta.mat')
-        if wnid in novel or wnid in base:
-            files.setdefault(('test', wnid), []).append(path)
+        asked = truth[int(number[1]) - 1]
+        if asked not in wnid_of:
+            raise InputError(f'{path} has class {asked!r}, not in meta.mat')
+        if wnid_of[asked] in novel | base:
+            files.setdefault(('test', wnid_of[asked]), []).append(path)
     return files
 
 
 def _of_web(web: Path) -> Iterator[tuple[Path, str, str]]:
     """Folder, name and wnid of every web image."""
     synsets = [wnid for wnid, _ in _lines(web / 'info' / 'synsets.txt', ' ')]
-    of_query = dict(_lines(web / 'info' / 'queries_synsets_map.txt', ' '))
+    queries = _lines(web / 'info' / 'queries_synsets_map.txt', ' ')
+    of_query = {query.lstrip('0'): synset for query, synset in queries}
     short = web / 'train_files_118.txt'
     lists = [web / 'info' / f'train_filelist_{source}.txt' for source in ('google', 'flickr')]
     for path in [short] if short.is_file() else lists:
