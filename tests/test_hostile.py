@@ -13,13 +13,14 @@ from pathlib import Path
 import mutations
 import numpy as np
 import pytest
+import tiny_sweep
 from PIL import Image
 
 from anyshot_jax.classify.feature_store import FeatureStore
 from anyshot_jax.data.readers.images import read_image
 from anyshot_jax.encoders.torch_file import read_torch
 from anyshot_jax.storage.npz import read_npz
-from anyshot_jax.training import checkpoint
+from anyshot_jax.training import checkpoint, loop, workdir
 from anyshot_jax.types import InputError
 
 pytestmark = pytest.mark.slow
@@ -153,6 +154,21 @@ def test_a_checkpoint_is_itself_or_none(tmp_path):
         np.testing.assert_array_equal(found['w'], wanted['w'])
         assert int(found['step']) == int(wanted['step'])
     assert 0 < used < 12, used
+
+
+def test_a_damaged_best_state_is_not_replaced_by_another(tmp_path):
+    """Nor is anything in a run's folder moved by who only reads it."""
+    made: dict = {}
+    exec(tiny_sweep.CONFIG, made)
+    loop.run(made['get_config'](), tmp_path)
+    assert int(workdir.load(tmp_path).state.step) == 4  # the newest is of step 8
+    [damaged] = tmp_path.glob('best/4/state/_METADATA')
+    damaged.write_bytes(b'')
+    before = sorted(tmp_path.rglob('*'))
+    for _ in range(2):
+        with pytest.raises(InputError, match='best is damaged: restore it, or train again'):
+            workdir.load(tmp_path)
+    assert sorted(tmp_path.rglob('*')) == before
 
 
 def test_stored_features_are_right_or_made_again(tmp_path, monkeypatch):

@@ -68,11 +68,14 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[s
         logging.set_verbosity(verbosity)
 
 
-def restore_or_init(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, dict[str, Any]]:
+def restore_or_init(
+    manager: ocp.CheckpointManager, state: Any, *, reads_only: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """The newest checkpoint that is whole and fits, else `state` as it is and no progress.
 
     Args:
       state: a freshly initialised state: tells the shapes that a checkpoint must have.
+      reads_only: leaves what cannot be used where it is; else it is put aside.
     Returns:
       (state, progress); what was passed over is logged.
     """
@@ -86,6 +89,8 @@ def restore_or_init(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, di
                 'checkpoint %s/%d cannot be used (%s): trying the one before it',
                 manager.directory, step, _first_line(e),
             )  # fmt: skip
+            if reads_only:
+                continue
             with contextlib.suppress(Exception):
                 aside = Path(
                     tempfile.mkdtemp(prefix=f'unusable-{step}-', dir=manager.directory.parent)

@@ -75,7 +75,7 @@ def restore(folder: Path, config: ConfigDict, method: Method, data: Data) -> tup
     Args:
       method: of any member. data: what `method.init` makes a state of the right shapes of.
     Raises:
-      InputError: there is no checkpoint that can be read.
+      InputError: there is no checkpoint, or the best one can't be read: the newest is another.
     """
     state = jax.jit(method.init)(jax.random.key(config.seed), data)
     if not config.num_steps:
@@ -86,9 +86,12 @@ def restore(folder: Path, config: ConfigDict, method: Method, data: Data) -> tup
         if not (folder / name).is_dir():
             continue
         with contextlib.closing(checkpoint.open_manager(folder / name, keep=KEEP[name])) as manager:
-            states, record = checkpoint.restore_or_init(manager, states)
+            states, record = checkpoint.restore_or_init(manager, states, reads_only=True)
+            damaged = not record and bool(manager.all_steps())
         if record:
             break
+        if damaged:
+            raise InputError(f'{folder / name} is damaged: restore it, or train again')
     else:
         raise InputError(f'{folder} holds no checkpoint: train first')
     if many == 1:
