@@ -53,13 +53,15 @@ class Fold(NamedTuple):
     val: list[str]
 
 
-SETS = {  # name -> loader, its fields, and the most classes that are taken
-    'MSD': ('industrial', {'set': 'MSD', 'classes': 'A', 'val': 0, 'size': 224}, None),
-    'KTD': ('industrial', {'set': 'KTD', 'classes': 'A', 'val': 0, 'size': 224}, None),
-    'DTD': ('folder', {'dir': 'dtd/images', 'size': 224}, None),
-    'Grocery': ('packed', {'set': 'grocery', 'size': 224}, None),
-    'Emoji': ('packed', {'set': 'emoji', 'size': 224}, 80),
-    'magnetic tiles': ('mvtec', {'category': 'magnetic_tile', 'size': 224}, None),
+SETS: dict[
+    str, tuple[str, dict, int | None]
+] = {  # name -> loader, its fields, and the most classes that are taken
+    'MSD': ('industrial', {'set': 'MSD', 'classes': 'A', 'val': 0}, None),
+    'KTD': ('industrial', {'set': 'KTD', 'classes': 'A', 'val': 0}, None),
+    'DTD': ('folder', {'dir': f'{data_root()}/dtd/images'}, None),
+    'Grocery': ('packed', {'set': 'grocery'}, None),
+    'Emoji': ('packed', {'set': 'emoji'}, 80),
+    'magnetic tiles': ('mvtec', {'category': 'magnetic_tile'}, None),
 }
 
 
@@ -68,13 +70,10 @@ def whole(name: str, folder: str = '', most: int = MOST) -> Items:
 
     Of a class that has more, `most` items, evenly spread.
     """
-    loader, fields, classes = ('folder', {'dir': folder, 'size': 224}, None)
-    if not folder:
-        loader, fields, classes = SETS[name]
+    own: tuple[str, dict, int | None] = ('folder', {'dir': folder}, None)
+    loader, fields, classes = own if folder else SETS[name]
     config = configs.defaults('lda', loader)
-    if (fields := dict(fields)).get('dir') and not folder:
-        fields['dir'] = str(data_root() / fields['dir'])
-    config.data.update(fields)
+    config.data.update({'size': 224, **fields})
     data = configs.find('data', loader).load(config.data)
     parts = (*LEVELS, 'colours')
     roles = {r: _some(d, most, classes) for r, d in data.roles.items()
@@ -259,8 +258,8 @@ def synthesised(train, val, graph, sharpness, step):
         e = _at(val.x, _episode(val, number, 1))
 
         def setting(weight):
-            fields = SimpleNamespace(colours=1.0, synthesised_weight=weight)
-            given = refine.support(fields, True, e, made[e.class_id])[' + synthesis']
+            fields = SimpleNamespace(synthesised_weight=weight)
+            given = refine.support(fields, 0.0, e, made[e.class_id])[' + synthesis']
             plan = refine.transduce(_centres(graph, sharpness, step), given, e.class_id).plan
             return (_right(refine.induce(*given), e) + _right(plan, e)) / 2
 

@@ -11,7 +11,7 @@ configs/industrial_anyshot.py run without reports; the weight of colours, the pe
 calibration are what a run chooses by its own seen classes (stages/left_out.py), so that no new
 class has a say. `tfidf` is the baseline: ridge regression on TF-IDF words, no colours.
 
-Every split is a line of experiments/results/zero_shot_splits.jsonl, or of --out, with what was
+Every split is a line of experiments/results/zero_shot.jsonl, or of --out, with what was
 chosen for it; at the end means with 95 % intervals over the splits. A split that has a line is not
 run again.
 """
@@ -36,7 +36,7 @@ from anyshot_jax.sweep.recipes import load_config
 from anyshot_jax.training.step import make_step
 from anyshot_jax.types import Data, InputError, nearest
 
-RESULTS = tables.ROOT / tables.HERE / 'results' / 'zero_shot_splits.jsonl'
+RESULTS = tables.ROOT / tables.HERE / 'results' / 'zero_shot.jsonl'
 RECIPE = 'configs/industrial_anyshot.py'
 METHODS = ('ridge', 'generator', 'tfidf')
 
@@ -52,20 +52,19 @@ def run(args: argparse.Namespace) -> None:
         if not todo:
             continue
         fold = split_of(items, number, args.new)
-        data = {by: whitened(recipe, items, fold, by)
-                for by in {described_by(recipe, name) for name in todo}}  # fmt: skip
+        data = whitened(recipe, items, fold)
         for name in todo:
-            found_values, chosen = one(recipe, name, data[described_by(recipe, name)])
+            found_values, chosen = one(recipe, name, with_words(recipe, items, fold, data, name))
             means = {k: round(float(np.mean(v)), 5) for k, v in found_values.items()}
             lines.append({'split': number, 'data': args.data, 'method': name, 'new': len(fold.val),
                           'chosen': chosen, 'values': means})  # fmt: skip
         tables.write_lines(path, lines)
     for name in names:
-        chosen = [x['values'] for x in lines if (x['method'], x['data']) == (name, args.data)
+        values = [x['values'] for x in lines if (x['method'], x['data']) == (name, args.data)
                   and x['split'] < args.splits]  # fmt: skip
         print(name)
-        for key in chosen[0]:
-            v = 100 * np.array([c[key] for c in chosen])
+        for key in values[0]:
+            v = 100 * np.array([c[key] for c in values])
             half = 1.96 * v.std(ddof=1) / len(v) ** 0.5
             print(f'  {key:22s} {v.mean():6.2f} +- {half:.2f}  (sd {v.std(ddof=1):.1f}, {len(v)})')
 
@@ -108,12 +107,8 @@ def split_of(items: Items, number: int, new: int = 0) -> Fold:
     return Fold([n for n in names if n not in novel], sorted(novel))
 
 
-def described_by(recipe, method: str) -> str:
-    return 'tfidf' if method == 'tfidf' else recipe.ridge.describe.by
-
-
-def whitened(recipe, items: Items, fold: Fold, by: str) -> Data:
-    """Data with the features that stage `embed` exports, and vectors of the classes' words.
+def whitened(recipe, items: Items, fold: Fold) -> Data:
+    """Data with the features that stage `embed` exports.
 
     Rows are filled up with label -1, so that a program is compiled once for all splits.
     """
@@ -121,19 +116,11 @@ def whitened(recipe, items: Items, fold: Fold, by: str) -> Data:
     columns, sizes = select(items, LEVELS, 'colours')
     roles = {'train': (fold.train, 'kept'), 'test': (fold.val, 'all'),
              'test_seen': (fold.train, 'held')}  # fmt: skip
-    parts = {}
-    for role, (names, part) in roles.items():
-        d = dataset(items, names, part)
-        texts = [items.texts[items.names.index(n)] for n in names]
-        parts[role] = dataclasses.replace(
-            d, x=d.x[:, columns], names=tuple(names), texts=tuple(texts),
-            parts=(*sizes, len(items.parts['colours'])),
-        )  # fmt: skip
-    described = describe.describe(Data(parts), by, recipe.ridge.describe.templates)
-    described = describe.name_colours(described)
-    # Names and texts are no arrays: another split's would be another program.
-    data = Data({r: dataclasses.replace(d, names=tuple(map(str, range(len(d.names)))), texts=())
-                 for r, d in described.roles.items()})  # fmt: skip
+    parts = (*sizes, len(items.parts['colours']))
+    given = {role: dataset(items, *of) for role, of in roles.items()}
+    data = Data(
+        {r: dataclasses.replace(d, x=d.x[:, columns], parts=parts) for r, d in given.items()}
+    )
     embed.eval.update({'tasks': ((2, 1),), 'queries': 1})
     method = configs.find('methods', embed.method.name).build(embed, data)
     state = jax.jit(method.init)(jax.random.key(embed.seed), data)
@@ -141,7 +128,26 @@ def whitened(recipe, items: Items, fold: Fold, by: str) -> Data:
     features = {
         r: dataclasses.replace(d, x=np.asarray(made[r]), parts=()) for r, d in data.roles.items()
     }
-    return Data(features, stages={'embed': {'likeness': np.asarray(made['likeness'])}})
+    return Data(features, stages={'embed': {'likeness': made['likeness']}})
+
+
+def with_words(recipe, items: Items, fold: Fold, data: Data, method: str) -> Data:
+    """The same data with vectors of the classes' descriptions."""
+    how = recipe.ridge.describe
+    of_role = {'train': fold.train, 'test': fold.val, 'test_seen': fold.train}
+    named = {
+        r: dataclasses.replace(
+            d,
+            names=tuple(of_role[r]),
+            texts=tuple(items.texts[items.names.index(n)] for n in of_role[r]),
+        )
+        for r, d in data.roles.items()
+    }
+    by = 'tfidf' if method == 'tfidf' else how.by
+    said = describe.name_colours(describe.describe(Data(named), by, how.templates)).roles
+    # Without names and texts: another split's would be another program.
+    roles = {r: dataclasses.replace(d, extras=said[r].extras) for r, d in data.roles.items()}
+    return dataclasses.replace(data, roles=roles)
 
 
 def one(recipe, name: str, data: Data) -> tuple[dict, dict]:
@@ -150,7 +156,7 @@ def one(recipe, name: str, data: Data) -> tuple[dict, dict]:
     if name == 'tfidf':
         config.method.update({'choose': False, 'colours': 0.0, 'standardise': False})
     method = configs.find('methods', config.method.name).build(config, data)
-    data = on_all_devices(Data(data.roles))
+    data = on_all_devices(data)
     keys = jax.random.split(jax.random.key(config.seed), 3)
     state = on_all_devices(jax.jit(method.init)(keys[0], data))
     if config.num_steps:

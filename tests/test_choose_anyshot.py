@@ -62,11 +62,11 @@ def test_the_best_mean_wins_and_of_equals_the_first(items, monkeypatch):
         for setting, per_seed in values.items():
             yield setting, per_seed[len(calls) % 2 - 1] / 100
 
-    monkeypatch.setattr(choose_anyshot, 'TRY', {'embed': attempt, 'words': attempt})
+    monkeypatch.setattr(choose_anyshot, 'TRY', {'embed': attempt, 'refine': attempt})
     found = choose_anyshot.chosen_among(
-        items, choose_anyshot.seen_in(items, 'A'), val_seeds=2, steps=('embed', 'words')
+        items, choose_anyshot.seen_in(items, 'A'), val_seeds=2, steps=('embed', 'refine')
     )
-    assert found == {'embed': ('b',), 'words': ('b',)}
+    assert found == {'embed': ('b',), 'refine': ('b',)}
     assert calls == [{}, {}, {'embed': ('b',)}, {'embed': ('b',)}]
 
 
@@ -96,24 +96,3 @@ def test_turned_features_keep_all_distances(items):
     main = np.asarray(val.x)[there, :-11]
     z = np.asarray(z)[there]
     np.testing.assert_allclose(z @ z.T, main @ main.T + 1e-5 * np.eye(len(main)), atol=1e-5)
-
-
-def test_values_of_classes_that_only_colours_tell(items):
-    """Features say nothing; each class has its colour and its text says it."""
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=items.x.shape).astype(np.float32)
-    order = {'red': 3, 'blue': 8, 'grey': 1, 'green': 6, 'black': 0}
-    colour = np.array([order[t.split()[1]] for t in items.texts])[items.label]
-    x[:, items.parts['colours']] = np.eye(11)[colour] + 0.05 * rng.random((len(x), 11))
-    blind = items._replace(x=x)
-    names = [NAMES[i] for i in range(10)]  # every colour twice
-    fold = choose_anyshot.Fold(names[5:], names[:5])
-    train, val = trials.whitened(blind, fold, {'embed': ((), 1.0, 1.0)})
-    found = dict(zip(trials.RIDGE, np.asarray(trials.zero_shot(train, val)), strict=True))
-    assert found[4.0, 1.0] > 0.95
-    assert found[0.0, 1.0] < 0.5
-    held = trials.whitened(blind, fold, {'embed': ((), 1.0, 1.0)}, held_out=True)
-    sizes = [int((np.asarray(d.label) >= 0).sum()) for d in held]
-    num = [sum(items.label == NAMES.index(n)) for n in fold.train]
-    assert sizes[2] == sum(n // 5 for n in num)
-    assert sizes[0] + sizes[2] == sum(num)

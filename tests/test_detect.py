@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -267,7 +268,9 @@ def test_damaged_models_are_refused(tmp_path, images):
     from safetensors.numpy import load_file, save_file
 
     path = tmp_path / 'm.safetensors'
-    detector().fit(images[0][:4]).save(path)
+    found = detector(max_pixels=10**18).fit(images[0][:4]).add_type('spot', images[2][:1])
+    found.save(path)
+    assert AnomalyDetector.load(path).max_pixels == AnomalyDetector().max_pixels
     arrays = load_file(path)
     raw = path.read_bytes()
     said = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], 'little')])['__metadata__']
@@ -276,8 +279,21 @@ def test_damaged_models_are_refused(tmp_path, images):
         ('product0.image', arrays['product0.image'] + 9),
         ('product0.score', arrays['product0.score'] * np.nan),
         ('product0.fold_of', arrays['product0.fold_of'].astype(np.int64)),
+        ('product0.rows', np.full_like(arrays['product0.rows'], 3e38)),
     ):
         save_file(arrays | {name: wrong}, path, said)
+        with pytest.raises(InputError, match='does not fit the rest'):
+            AnomalyDetector.load(path)
+    for part, name, wrong in (
+        ('params', 'size', 16.5), ('params', 'memory', True), ('params', 'encoder', '\ud800'),
+        ('products', 'names', ['\ud800'] * 4), ('products', 'radius', [-1.0] * 4),
+        ('types', 'names', ['\ud800']), ('types', 'threshold', math.nan),
+        ('types', 'false_alarm', 7),
+    ):  # fmt: skip
+        of_file = json.loads(said['anyshot_jax_detector'])
+        section = of_file[part][0] if part == 'products' else of_file[part]
+        section[name] = wrong
+        save_file(arrays, path, {'anyshot_jax_detector': json.dumps(of_file)})
         with pytest.raises(InputError, match='does not fit the rest'):
             AnomalyDetector.load(path)
     save_file(arrays, path)

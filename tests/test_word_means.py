@@ -14,10 +14,10 @@ def world(classes=8, words=5, dim=4, seed=0):
     return rng.normal(size=(classes, words)), rng.normal(size=(classes, dim))
 
 
-def ridge(x, y, weight, asked):
+def ridge(x, y, weight, asked, penalty=PENALTY):
     """The minimum of the weighted squares and the penalty, by its normal equations."""
     w = np.diag(weight)
-    return asked @ np.linalg.inv(x.T @ w @ x + PENALTY * np.eye(x.shape[1])) @ x.T @ w @ y
+    return asked @ np.linalg.inv(x.T @ w @ x + penalty * np.eye(x.shape[1])) @ x.T @ w @ y
 
 
 @pytest.mark.parametrize('with_known', [False, True])
@@ -85,6 +85,35 @@ def test_the_bias_has_the_best_harmonic_mean():
     got = fitting.choose_bias(score, said, y, of_words)
     best = max(mean(b) for b in np.linspace(0, 2, 2001))
     assert mean(got) > best - 0.02 and best > mean(0) + 0.05
+
+
+def test_the_penalty_is_the_classes_own():
+    """The one that names classes left out best by more than chance, beside a loop."""
+    rng = np.random.default_rng(0)
+    words = rng.normal(size=(60, 40))
+    strength = np.where(np.arange(40) < 4, 1.0, 0.02)  # a few words in faint differences
+    means = (words * strength) @ rng.normal(size=(40, 30))
+    has = np.arange(60) < 55
+    found = word_means.fit_means(words, has, means[has], None)
+    a, m = unit(words - words.mean(0)), unit(means[has])
+
+    def shares(penalty):
+        values = []
+        for i in range(55):
+            keep = np.flatnonzero(np.arange(55) != i)
+            weight = np.full(54, OWN_WEIGHT)
+            guess = ridge(a[:55][keep], m[keep], weight, a[i : i + 1], penalty)
+            sim = (unit(guess) @ m.T)[0]
+            values.append(np.mean([sim[i] > sim[j] for j in keep]))
+        return np.array(values)
+
+    tried = {t * PENALTY: shares(t * PENALTY) for t in (1.0, *word_means.TIMES)}
+    best = max(tried, key=lambda p: tried[p].mean())
+    gain = tried[best] - tried[PENALTY]
+    assert best != PENALTY and gain.mean() > 1.96 * gain.std(ddof=1) / 55**0.5
+    assert found.penalty == pytest.approx(best)
+    few = word_means.fit_means(words[:13], np.arange(13) < 11, means[:11], None)
+    assert few.penalty == PENALTY  # too few classes to choose by
 
 
 def test_nothing_to_learn_from():

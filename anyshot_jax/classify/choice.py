@@ -73,8 +73,7 @@ def choose(
     error = gain.std(1) / np.sqrt(max(gain.shape[1] - 1, 1))
     best = int(np.argmax(gain.mean(1) - SURE * error))  # 0 of the usual one
     width, power = tried[best]
-    sure = {'gain': float(gain[best].mean()), 'error': float(error[best])}
-    return usual._replace(width=width, power=power, **sure)
+    return Choice(width, power, usual.asked, float(gain[best].mean()), float(error[best]))
 
 
 def _some(label: Array) -> Array:

@@ -209,7 +209,7 @@ class AnyShotClassifier(SupportClassifier):
         Raises:
           InputError: no such file, damaged, or no classifier; says which.
         """
-        return model_file.read(Path(path), cls)
+        return model_file.read(user_path(path), cls)
 
 
 # scikit-learn reads parameters off the class, where Python would show those of __new__.

@@ -38,6 +38,7 @@ from anyshot_jax.detect.notes import Strange, strange
 from anyshot_jax.detect.scores import Comparison, Looks
 from anyshot_jax.detect.seeing import Eye
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, margin
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array
 
 
@@ -297,4 +298,4 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         Raises:
           InputError: no such file, damaged, or no detector; says which.
         """
-        return model_file.read(Path(path), cls)
+        return model_file.read(user_path(path), cls)

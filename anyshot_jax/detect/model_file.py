@@ -11,13 +11,14 @@ import numpy as np
 
 from anyshot_jax.detect import memory, settings
 from anyshot_jax.detect.defect_types import NOTHING, Types
+from anyshot_jax.detect.inputs import MAX_PIXELS
 from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.normal import HeldOut, Normal
 from anyshot_jax.detect.scores import WORST
 from anyshot_jax.detect.seeing import DefectNet
 from anyshot_jax.storage import tensors
 from anyshot_jax.storage.tensors import misfit
-from anyshot_jax.types import Array
+from anyshot_jax.types import Array, is_text
 
 FORMAT = 2
 READ = (1, 2)  # 1 had no nets
@@ -25,6 +26,7 @@ KEY = 'anyshot_jax_detector'
 FOLD = ('rows', 'image', 'cell')
 HELD = ('number', 'score', 'first', 'num', 'low', 'dist', 'more', 'worst')
 VECTORS = ('peak', 'head', 'whole')
+FARTHEST = 1e15  # its square, and sums of many, are float32
 
 
 def write(path: Path, detector: Any) -> None:
@@ -92,9 +94,14 @@ def is_detector(path: Path) -> bool:
 
 def _restored(path: Path, cls: type, said: dict, arrays: dict[str, Array]) -> Any:
     params = said['params']
+    if wrong := [k for k, v in params.items() if not _fits(v, cls().get_params().get(k))]:
+        raise misfit(path, f'params.{wrong[0]}')
+    if large := [k for k, x in arrays.items() if x.dtype.kind == 'f' and (abs(x) > FARTHEST).any()]:
+        raise misfit(path, large[0])
     found = cls(**{**params, 'layers': tuple(str(layer) for layer in params['layers'])})
     found.range = None if found.range is None else tuple(float(v) for v in found.range)
     settings.check(found)
+    found.max_pixels = min(found.max_pixels, MAX_PIXELS)  # a limit is the reader's
     found.encoder_digest_ = str(said['encoder'])
     found.net_ = _net(path, said.get('net'), arrays)
     if bool(found.learnt) != (found.net_ is not None):
@@ -107,6 +114,15 @@ def _restored(path: Path, cls: type, said: dict, arrays: dict[str, Array]) -> An
         raise misfit(path, 'products')
     known = found._knowing(known)._replace(types=_types(path, said['types'], arrays, known))
     return found._take(known)
+
+
+def _fits(value: Any, usual: Any) -> bool:
+    """True for a parameter of the kind that the usual one is; lists are looked at elsewhere."""
+    if isinstance(usual, str):
+        return is_text(value)
+    if isinstance(usual, float):
+        return type(value) in (int, float)
+    return type(value) is type(usual) if isinstance(usual, int) else True  # True is no number
 
 
 def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal:
@@ -134,11 +150,14 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
     vectors = tuple(own[k] for k in VECTORS if k in own)
     far = tuple(float(f) for f in said['far'])
     radius = [float(r) for r in said['radius']]
+    texts = (said['name'], *said['names'], *said['group'])
     if (
-        len(said['group']) != num or len(radius) != len(lengths) or min(lengths, default=0) < 0
+        not all(map(is_text, texts)) or len(said['group']) != num or len(radius) != len(lengths)
+        or not all(0 <= r < np.inf for r in radius) or min(lengths, default=0) < 0
         or len(vectors) not in (0, len(VECTORS)) or len(far) != len(vectors)
         or not np.isfinite(far).all() or (own['num'] < 1).any() or (own['sizes'] < 1).any()
-        or not len(rows) or not 0 < per < np.inf or (held and own['dist'][:, 0].min() < 0)
+        or not len(rows) or (own['cell'] < 0).any() or not 0 < per < np.inf
+        or (held and own['dist'][:, 0].min() < 0)
     ):  # fmt: skip
         raise misfit(path, 'a product')
     small = rows @ memory.projection(dim, seed)
@@ -219,12 +238,13 @@ def _types(path: Path, said: dict, arrays: dict, products: dict[str, Normal]) ->
     if (
         z.dtype != np.float32 or z.shape != (len(label), dims) or not np.isfinite(z).all()
         or label.dtype != np.int32 or set(label.tolist()) != set(range(len(names)))
-        or len(set(names)) != len(names)
+        or len(set(names)) != len(names) or not all(map(is_text, said['names']))
     ):  # fmt: skip
         raise misfit(path, 'types')
     limit, rate = said['threshold'], said['false_alarm']
     temperature = float(said['temperature'])
-    if not 0 < temperature < np.inf:
+    told = (limit is None or abs(limit) < np.inf) and (rate is None or 0 <= rate <= 1)
+    if not told or not 0 < temperature < np.inf:
         raise misfit(path, 'types')
     return Types(
         tuple(names), z, label, temperature, -np.inf if limit is None else float(limit),

@@ -21,7 +21,7 @@ from anyshot_jax.nets.generator import Critic, Embedding, Generator
 from anyshot_jax.ops.adversarial import contrast, gradient_penalty
 from anyshot_jax.runtime.devices import from_all_devices, over_devices
 from anyshot_jax.stages.left_out import joined_words
-from anyshot_jax.stages.synthesis import FIELDS, likeness, predict_means, settings, synthesiser
+from anyshot_jax.stages.synthesis import FIELDS, predict_means, settings, synthesiser
 from anyshot_jax.types import Array, InputError, TrainState
 
 REPORT = 'anyshot'
@@ -66,7 +66,7 @@ def build(config, data):
     Raises:
       InputError: a field that can't be, or as `synthesis.check`.
     """
-    fields, alike = config.method, likeness(config, data)
+    fields = config.method
     _check(config)
     dim = next(iter(data.roles.values())).x.shape[-1]
     nets = Nets(
@@ -78,7 +78,7 @@ def build(config, data):
 
     def init(key, data):
         train, keys = data.roles['train'], jax.random.split(key, 3)
-        choice = settings(fields, data, alike)
+        choice = settings(config, data)
         words = joined_words(train, choice.colours)
         x, a = train.x[:2], words[:2]
         params = {

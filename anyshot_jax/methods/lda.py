@@ -8,6 +8,9 @@ of a few images is not known by its colours, a description may be by nothing els
 Nothing is learnt by steps: config.num_steps is 0.
 """
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -48,28 +51,31 @@ def embed(fitted: dict, x, parts, *, power: float, colours: int):
     return jnp.concatenate([z, rest], axis=1)
 
 
-def likeness(x, label, offset, num_classes: int, parts, *, shrink, power: float, colours: int):
+def likeness(fitted, x, label, offset, parts, *, shrink, power: float, colours: int):
     """Ratio of cosines to the own class's mean: of items new to the whitening to those it knows.
 
     A whitening of a few hundred items in thousands of dimensions makes just these very alike; what
     is chosen by them about new items has to take that into account. Every fifth item of a class
-    is asked, and the means are of the others. Arguments as for `fit`; offset: [C] of the classes.
+    is asked, and the means are of the others.
+
+    Args:
+      fitted: to all of x, by `fit`, whose arguments these are. offset: [C] of the classes' rows.
 
     Returns:
       [] in 0..1; 1 where no class has five items.
     """
     asked = (label >= 0) & ((jnp.arange(len(label)) - offset[label]) % 5 == 4)
     own, rest = label, jnp.where(asked, -1, label)
-    how = {'power': power, 'colours': colours}
+    num = len(offset)
+    how: dict[str, Any] = {'power': power, 'colours': colours}
 
-    def cosine(label):
-        fitted = fit(x, label, num_classes, parts, shrink=shrink, **how)
+    def cosine(fitted):
         z = embed(fitted, x, parts, **how)
         z = z[:, : z.shape[1] - colours]
-        means = unit(class_means(z, rest, num_classes))
+        means = unit(class_means(z, rest, num))
         return jnp.mean(jnp.sum(z * means[own], 1), where=asked)
 
-    ratio = cosine(rest) / cosine(label)
+    ratio = cosine(fit(x, rest, num, parts, shrink=shrink, **how)) / cosine(fitted)
     return jnp.where(asked.any(), jnp.clip(ratio, 0, 1), 1)
 
 
@@ -127,10 +133,10 @@ def build(config, data):
         made = method.export(state, data, key)
         if 'train' in data.roles:
             train = data.roles['train']
-            x, num = flat(train.x), len(train.count)
+            x = flat(train.x)
             at = {'parts': sizes(x), 'shrink': fields.shrink, **how}
-            made['likeness'] = jax.jit(lambda *a: likeness(*a, num, **at))(
-                x, train.label, train.offset
+            made['likeness'] = jax.jit(partial(likeness, **at))(
+                state.extra, x, train.label, train.offset
             )
         return made
 

@@ -27,7 +27,7 @@ from anyshot_jax.ops.product import product
 from anyshot_jax.ops.prototype import class_centres
 from anyshot_jax.runtime.devices import map_over_devices
 from anyshot_jax.stages.synthesis import has_colours, weigh
-from anyshot_jax.types import Array, Episode, InputError, nearest
+from anyshot_jax.types import Array, Data, Episode, InputError, nearest
 
 REPORT = 'anyshot'
 DEFAULTS = {
@@ -42,7 +42,6 @@ DEFAULTS = {
     'prior': (),  # how frequent the test classes are, in the order of their names; (): equally
     'synthesised_from': '',  # the stage that exported them
     'synthesised_weight': 0.5,  # of all of a class's synthesised items together, beside one shot
-    'colours': 1.0,  # as in the stage that made them
 }
 KINDS = ('', ' + synthesis', ' transductive', ' transductive + synthesis')  # as results show them
 
@@ -61,7 +60,7 @@ def build(config, data):
     fields = config.method
     synthesised = data.stages.get(fields.synthesised_from) if fields.synthesised_from else None
     check(config, data)
-    coloured = 'train' in data.roles and has_colours(data)
+    colours = colours_of(config, data)
 
     def init(key, x):
         return {}, {}
@@ -72,7 +71,7 @@ def build(config, data):
 
     def predict(params, extra, episode):
         ways = episode.class_id.shape[0]
-        x_s, x_q = (main(embed(params, extra, x), coloured) for x in (episode.x_s, episode.x_q))
+        x_s, x_q = (main(embed(params, extra, x), colours) for x in (episode.x_s, episode.x_q))
         items = Items(x_s, jax.nn.one_hot(episode.y_s, ways), x_q)
         if fields.transductive:
             return transduce(fields, items, episode.class_id).plan
@@ -89,7 +88,7 @@ def build(config, data):
             for w, s in config.eval.tasks:
                 small = sampling.first(episode, w, s)
                 of_task = None if synthetic is None else synthetic[small.class_id]
-                for name, score in scores(fields, coloured, small, of_task).items():
+                for name, score in scores(fields, colours, small, of_task).items():
                     right[task_name(w, s) + name] = jnp.mean(score.argmax(1) == small.y_q)
             return right
 
@@ -126,29 +125,42 @@ class Moved(NamedTuple):
     plan: Array  # [W*Q, W], the scores
 
 
-def main(x: Array, coloured: bool) -> Array:
+def colours_of(config: ConfigDict, data: Data) -> Array | None:
+    """Weight of colours beside made items, as their stage chose it; None: features have none."""
+    if 'train' not in data.roles or not has_colours(data):
+        return None
+    return data.stages.get(config.method.synthesised_from, {}).get('colours', 0.0)
+
+
+def main(x: Array, colours: Array | None) -> Array:
     """Shots go by the main part: what a class looks like is not known by its colours."""
-    return weigh(x, 0.0, coloured)
+    return weigh(x, 0.0, colours is not None)
 
 
-def support(fields: ConfigDict, coloured: bool, episode: Episode, synthetic: Array | None) -> dict:
+def support(
+    fields: ConfigDict, colours: Array | None, episode: Episode, synthetic: Array | None
+) -> dict:
     """Support sets by metric suffix: '' has real items only, ' + synthesis' adds synthesised ones.
 
     Args:
-      episode: of features [..., D]. synthetic: [W, F, D] or None; they stand last in x_s.
+      colours: see `colours_of`. episode: of features [..., D].
+      synthetic: [W, F, D] or None; they stand last in x_s.
     """
     ways, shots = episode.class_id.shape[0], len(episode.y_s) // episode.class_id.shape[0]
     if synthetic is not None:
         y_f = jnp.repeat(jnp.arange(ways), synthetic.shape[1])
         synthetic = synthetic.reshape(-1, synthetic.shape[-1])
     if not shots:
-        x_s, x_q = (weigh(x, fields.colours, coloured) for x in (synthetic, episode.x_q))
+        x_s, x_q = (
+            weigh(x, 0.0 if colours is None else colours, colours is not None)
+            for x in (synthetic, episode.x_q)
+        )
         return {'': Items(x_s, jax.nn.one_hot(y_f, ways), x_q)}
-    x_s, x_q = main(episode.x_s, coloured), main(episode.x_q, coloured)
+    x_s, x_q = main(episode.x_s, colours), main(episode.x_q, colours)
     real = jax.nn.one_hot(episode.y_s, ways)
     by_suffix = {'': Items(x_s, real, x_q)}
     if synthetic is not None:
-        synthetic = main(synthetic, coloured)
+        synthetic = main(synthetic, colours)
         named = jnp.argmax(induce(x_s, real, synthetic), 1) == y_f
         of_class = jax.nn.one_hot(y_f, ways) * named[:, None]
         weight = (
@@ -185,10 +197,12 @@ def transduce(fields: ConfigDict, items: Items, class_id: Array) -> Moved:
     return Moved(x[:num_s], x[num_s:], path, plan)
 
 
-def scores(fields: ConfigDict, coloured: bool, episode: Episode, synthetic: Array | None) -> dict:
+def scores(
+    fields: ConfigDict, colours: Array | None, episode: Episode, synthetic: Array | None
+) -> dict:
     """Scores [W*Q, W] of one task by metric suffix; arguments as in `support`."""
     by_suffix = {}
-    for name, items in support(fields, coloured, episode, synthetic).items():
+    for name, items in support(fields, colours, episode, synthetic).items():
         by_suffix[name] = induce(*items)
         if fields.transductive:
             by_suffix[f' transductive{name}'] = transduce(fields, items, episode.class_id).plan

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from anyshot_jax.ops.prototype import class_means
-from anyshot_jax.stages.synthesis import FIELDS, likeness, predict_means, settings, synthesiser
+from anyshot_jax.stages.synthesis import FIELDS, predict_means, settings, synthesiser
 from anyshot_jax.types import InputError, TrainState
 
 REPORT = 'anyshot'
@@ -25,12 +25,12 @@ def build(config, data):
     Raises:
       InputError: penalty or noise out of range, or as `synthesis.check`.
     """
-    fields, alike = config.method, likeness(config, data)
+    fields = config.method
     if fields.penalty <= 0 or fields.noise < 0:
         raise InputError('config.method.penalty must be > 0 and config.method.noise >= 0')
 
     def init(key, data):
-        extra = {'choice': settings(fields, data, alike)}
+        extra = {'choice': settings(config, data)}
         return TrainState(jnp.zeros((), jnp.int32), {}, (), extra)
 
     def centres(state, data, key, dataset):

@@ -15,6 +15,7 @@ from anyshot_jax.methods import refine
 from anyshot_jax.report import charts, maps, tasks
 from anyshot_jax.report.page import NOTHING, meter, name, note, paragraph, section, table
 from anyshot_jax.report.subject import Subject
+from anyshot_jax.stages.left_out import said
 from anyshot_jax.stages.synthesis import has_colours, weigh
 from anyshot_jax.types import Array, Data, Dataset, Episode, Method, TrainState
 
@@ -41,17 +42,18 @@ def _sections(method: Method, state: TrainState, data: Data, config: ConfigDict)
         return _refined(method, state, data, config, key, names)
     if 'synthesised' in fields and 'calibration' in fields:
         made = method.export(state, data, key)['test']
-        values = method.evaluate(state, data, key, 'test')
+        values, choice = method.evaluate(state, data, key, 'test'), state.extra['choice']
+        weight = choice.colours if has_colours(data) else None
         return [
-            _synthesised(data.roles['test'], made, fields.colours, has_colours(data), names),
-            _told(values, names),
+            _synthesised(data.roles['test'], made, weight, names),
+            _told(values, names, said(choice) if fields.choose else ''),
         ]
     return []
 
 
 def _refined(method, state, data, config, key, names) -> list[Markup]:
     fields, tasks = config.method, config.eval.tasks
-    coloured = 'train' in data.roles and has_colours(data)
+    colours = refine.colours_of(config, data)
     made = data.stages[fields.synthesised_from]['test'] if fields.synthesised_from else None
     assert method.embed
     features = embed_dataset(jax.jit(partial(method.embed, state)), data.roles['test'])
@@ -61,14 +63,14 @@ def _refined(method, state, data, config, key, names) -> list[Markup]:
         return [section('centres', 'Class centres', note('The features are not finite.'))]
     if shown and fields.transductive:
         episode = _draw(key, features, config)
-        walks = [_walk(fields, coloured, episode, made, *task) for task in shown]
+        walks = [_walk(fields, colours, episode, made, *task) for task in shown]
         order = np.asarray(episode.class_id)
         labels = [names[c] for c in order]
         found += [_centres(walks, labels), _graph(walks, labels, fields)]
     if made is not None:
-        found.append(_synthesised(features, made, fields.colours, coloured, names, order))
+        found.append(_synthesised(features, made, colours, names, order))
     if shown and (fields.transductive or made is not None):
-        found.append(_by_class(fields, coloured, features, made, key, config, shown, names))
+        found.append(_by_class(fields, colours, features, made, key, config, shown, names))
     return found
 
 
@@ -90,10 +92,10 @@ class Walk(NamedTuple):
     right: tuple[float, float]  # shares of the queries: inductive, transductive
 
 
-def _walk(fields, coloured, episode, made, ways: int, shots: int) -> Walk:
+def _walk(fields, colours, episode, made, ways: int, shots: int) -> Walk:
     episode = sampling.first(episode, ways, shots)
     made = None if made is None else made[episode.class_id]
-    suffix, given = list(refine.support(fields, coloured, episode, made).items())[-1]
+    suffix, given = list(refine.support(fields, colours, episode, made).items())[-1]
     moved = jax.jit(partial(refine.transduce, fields))(given, episode.class_id)
     y_q, weight = np.asarray(episode.y_q), np.asarray(given.weight_s)
     there = weight.sum(1) > 0  # of those made only the ones that the shots name rightly
@@ -181,9 +183,7 @@ def _graph(walks: Sequence[Walk], labels: Sequence[str], fields: ConfigDict) -> 
     )
 
 
-def _synthesised(
-    test, made, colours: float, coloured: bool, names: Sequence[str], order=None
-) -> Markup:
+def _synthesised(test, made, colours: Array | None, names: Sequence[str], order=None) -> Markup:
     """Test items and what was made for their classes, on the plane of the former.
 
     `order` [W] are the classes to show, numbered as in another part.
@@ -194,8 +194,8 @@ def _synthesised(
     some = np.sort(rng.permutation(len(count))[:CLASSES])
     chosen = some if order is None else order[:CLASSES]
     rows = [offset[c] + rng.permutation(count[c])[:ITEMS] for c in chosen]
-    real = np.asarray(weigh(test.x, colours, coloured), np.float64)
-    made = np.asarray(weigh(made, colours, coloured), np.float64)
+    how = (0.0, False) if colours is None else (colours, True)
+    real, made = (np.asarray(weigh(x, *how), np.float64) for x in (test.x, made))
     if not (np.isfinite(real).all() and np.isfinite(made).all()):
         return section('synthesised', title, note('The features are not finite.'))
     means = np.stack([real[o : o + n].mean(0) for o, n in zip(offset, count, strict=True)])
@@ -233,7 +233,7 @@ def _synthesised(
     )
 
 
-def _by_class(fields, coloured, features, made, key, config, shown, names) -> Markup:
+def _by_class(fields, colours, features, made, key, config, shown, names) -> Markup:
     """The accuracy of every class, of each kind of answer."""
 
     @jax.jit
@@ -243,7 +243,7 @@ def _by_class(fields, coloured, features, made, key, config, shown, names) -> Ma
             for ways, shots in shown:
                 small = sampling.first(episode, ways, shots)
                 given = None if made is None else made[small.class_id]
-                for kind, score in refine.scores(fields, coloured, small, given).items():
+                for kind, score in refine.scores(fields, colours, small, given).items():
                     hits = (score.argmax(1) == small.y_q).reshape(ways, -1).mean(1)
                     right[task_name(ways, shots) + kind] = (small.class_id, hits)
             return right
@@ -264,7 +264,7 @@ def _by_class(fields, coloured, features, made, key, config, shown, names) -> Ma
     return _accuracies(columns, names, intro)
 
 
-def _told(values: dict, names: Sequence[str]) -> Markup:
+def _told(values: dict, names: Sequence[str], chosen: str) -> Markup:
     kinds = ('zero-shot', 'zero-shot, balanced', 'unseen')  # 'seen' tells of other classes
     columns = {kind: np.asarray(values[kind]) for kind in kinds if kind in values}
     intro = (
@@ -277,6 +277,7 @@ def _told(values: dict, names: Sequence[str]) -> Markup:
             else '.'
         )
     )
+    intro += f' What was chosen: {chosen}.' if chosen else ''
     return _accuracies(columns, names, intro)
 
 

@@ -52,8 +52,8 @@ class Choice(NamedTuple):
 def fixed(colours: float, penalty: float, calibration: float, num_classes: int) -> Choice:
     """The settings as they are given, chosen by nobody."""
     nan = jnp.full((), jnp.nan)
-    settings = (jnp.asarray(a, jnp.float32) for a in (colours, penalty, calibration))
-    return Choice(*settings, nan, nan, nan, nan, jnp.asarray(num_classes))
+    c, p, k = (jnp.asarray(a, jnp.float32) for a in (colours, penalty, calibration))
+    return Choice(c, p, k, nan, nan, nan, nan, jnp.asarray(num_classes))
 
 
 def cut(x: Array, coloured: bool) -> tuple[Array, Array]:
@@ -183,7 +183,8 @@ def said(choice: Choice) -> str:
 
 def draws(num: int, size: int) -> Array:
     """[DRAWS, size] of 0..num-1: every class is left out about as often."""
-    rng, rows = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    rows: list[Array] = []
     while len(rows) < DRAWS:
         order = rng.permutation(num)
         rows += [np.sort(order[i : i + size]) for i in range(0, num - size + 1, size)]

@@ -1,6 +1,7 @@
 """Shared parts of methods that synthesise class features from descriptions."""
 
 from collections.abc import Callable
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from anyshot_jax.stages.left_out import (
 )
 from anyshot_jax.types import ACCURACY, TEST_SEEN, Array, Data, Dataset, InputError, Method
 
+say = cache(bars.say)  # a line once: the report exports again
 FIELDS = {
     # True: weight of colours, penalty and calibration are chosen in the run by leaving seen classes
     # out (stages/left_out.py), from these on. False: they are as given here.
@@ -57,13 +59,12 @@ def has_colours(data: Data) -> bool:
     return 'colours' in data.roles['train'].extras
 
 
-def likeness(config: ConfigDict, data: Data) -> float:
-    """What the stage of the features exports about new items (`methods/lda.py`); 1 if nothing."""
-    return float(data.stages.get(config.features_from, {}).get('likeness', 1.0))
+def settings(config: ConfigDict, data: Data) -> Choice:
+    """Weight of colours, penalty and calibration: chosen by the seen classes, or as given.
 
-
-def settings(fields: ConfigDict, data: Data, likeness: float) -> Choice:
-    """Weight of colours, penalty and calibration: chosen by the seen classes, or as given."""
+    What the stage of the features exports about new items (`methods/lda.py`) is heeded.
+    """
+    fields, likeness = config.method, data.stages.get(config.features_from, {}).get('likeness', 1.0)
     train, new = data.roles['train'], data.roles.get('test', data.roles['train'])
     start = fixed(fields.colours, fields.penalty, fields.calibration, len(train.count))
     return choose(train, len(new.count), start, likeness) if fields.choose else start
@@ -216,7 +217,7 @@ def synthesiser(
         given = Data(data.roles)  # not what earlier stages exported
         made = jax.jit(synthesise, static_argnums=4)
         if fields.choose and not jax.process_index():
-            bars.say(f'{fields.name}: {said(state.extra["choice"])}')
+            say(f'{fields.name}: {said(state.extra["choice"])}')
         items = {r: made(state, given, key, d, fields.synthesised) for r, d in given.roles.items()}
         return {**items, 'colours': state.extra['choice'].colours}
 
