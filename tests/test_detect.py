@@ -207,13 +207,13 @@ def test_a_mask_says_which_place_is_meant(images):
 
 
 def test_a_defect_is_not_another_product(images):
-    """By hand: normal images at 7.0 to 7.4 hardly differ, so that the margin decides: 9.25."""
+    """By hand: normal images at 7.0 to 7.4 hardly differ, so that the margin decides: 11.1."""
     good, _, bad, _ = images
     found = detector().fit(good)
     (known,) = found.normal_.values()
     known = known._replace(held_out=known.held_out._replace(low=np.array([7.0, 7.2, 7.4])))
     ((_, _, one),) = found.each(bad[:1])
-    for low, share in ((7.7, 7.7 / 9.25), (9.3, 9.3 / 9.25)):
+    for low, share in ((7.7, 7.7 / 11.1), (11.3, 11.3 / 11.1)):
         assert how_far(known, one._replace(low=low)) == pytest.approx(share)
     known = known._replace(held_out=known.held_out._replace(low=np.array([1.0, 2.0, 4.0])))
     assert how_far(known, one._replace(low=3.0)) == pytest.approx(0.5)  # of twice 4 less 2
