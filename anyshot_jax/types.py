@@ -36,6 +36,14 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def is_text(value: Any) -> bool:
+    """True for Unicode without lone halves of characters, which JSON can keep."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 class InputError(ValueError):
     """The user's data, config or files can't be used; the message says which and what to do.
 

@@ -1,16 +1,20 @@
-"""Novel classes from noisy web images, cleaned by a similarity that base classes teach.
+"""Novel classes from noisy web images, cleaned by what base classes teach.
 
     python -m anyshot_jax.main --config=configs/weak_shots.py --config.data.dir=FILE
     python -m anyshot_jax.main --config=configs/weak_shots.py:folder --config.data.dir=DIR
 
 FILE is a packed npz, here that of the Grocery Store photos (Klasson et al. 2019, 81 classes; 60 are
 base, 21 novel), where 40 % of the novel classes' labels are made wrong: data.noise says how many.
-DIR holds base/<class>/*, web/<class>/* and test/<class>/* of your own. Stages: `simnet` learns what
-"the same class" looks like, `weights` weighs the web images by it, `classify` learns from them,
-on features of a frozen EfficientNet-Lite0.
+DIR holds base/<class>/*, web/<class>/* and test/<class>/* of your own. Stages: `weights` plants
+wrong labels among the base classes, learns from these how votes of similar images tell wrong from
+right, and gives every web image the chance that its label is right; `classify` learns from them by
+these chances, on features of a frozen EfficientNet-Lite0.
 
-`:ladder` holds all rungs from plain cross-entropy to the whole method, and the oracle; `:choose`
-takes the validation classes for novel ones, which is what everything here was chosen on;
+`:beside` (`:folder_beside`) learns a SimNet first, on two thirds of the base classes, and judges it
+on the others: it takes part where it is clearly better than the cosine of the features. `:rungs`
+and `:folder_rungs` (your own DIR) run cross-entropy, weights by cosine, the whole method and, where
+truth is known, the oracle; `:ladder` holds every rung of the published table; `:choose` takes the
+validation classes for novel ones, which is what everything here was chosen on;
 `:generalised` asks for base and novel classes alike; `:folder` reads DIR. `:finetune` trains a
 ResNet-12 end to end on your images, with a stage `pretrain` before the others (for an
 accelerator; only a tiny one was run). `:cub` is the paper's setting, head and schedule on
@@ -22,16 +26,24 @@ from anyshot_jax.config import defaults, in_stages, variant
 
 CLASSES = (0.593, 0.148, 0.259)  # 48 + 12 base classes and 21 novel ones of 81
 ALPHA = 0.001  # of features of length 10
+KEPT_BACK = 1 / 3  # of the base classes, to judge SimNet by
+PLANTED = {'kind': 'planted', 'bound': 0.0, 'power': 2.0}
+
+VARIANTS = (
+    'folder', 'rungs', 'folder_rungs', 'beside', 'folder_beside', 'ladder', 'choose',
+    'generalised', 'finetune', 'cub',
+)  # fmt: skip
 
 
 def get_config(arg: str = ''):
-    arg = variant(arg, 'folder', 'ladder', 'choose', 'generalised', 'finetune', 'cub')
+    arg = variant(arg, *VARIANTS)
     if arg == 'finetune':
         return in_stages(**finetune())
     if arg == 'cub':
         return in_stages(**cub())
-    data = 'weak' if arg == 'folder' else 'noisy'
-    stages = ladder(data) if arg == 'ladder' else method(data)
+    data = 'weak' if arg.startswith('folder') else 'noisy'
+    of = {'ladder': ladder, 'rungs': rungs, 'beside': beside}
+    stages = of.get(arg.removeprefix('folder_'), method)(data)
     for stage in stages.values():
         stage.encoder = 'efficientnet_lite0'
         if data == 'noisy':
@@ -44,10 +56,26 @@ def get_config(arg: str = ''):
 
 
 def method(data):
+    return {'weights': weights(data, '', **PLANTED), 'classify': classifier(data, 'weights')}
+
+
+def beside(data):
+    """SimNet beside cosine: judged on classes that it never saw, taken where it is better."""
     return {
-        'simnet': simnet(data),
-        'weights': weights(data, 'simnet'),
-        'classify': classifier(data, 'weights', 'simnet', ALPHA),
+        'simnet': simnet(data, keep_back=KEPT_BACK),
+        'weights': weights(data, 'simnet', **PLANTED),
+        'classify': classifier(data, 'weights'),
+    }
+
+
+def rungs(data):
+    """What your own data tell: cross-entropy, cosine, the whole method and perhaps the oracle."""
+    return {
+        'cosine': weights(data, '', kind='mean', bound=0.0),
+        'ce': classifier(data),
+        'ce_cosine': classifier(data, 'cosine'),
+        **method(data),
+        **({'oracle': classifier(data, 'truth')} if data == 'noisy' else {}),
     }
 
 
@@ -60,23 +88,25 @@ def ladder(data):
         'mean': weights(data, 'simnet_alone', kind='mean', bound=0.0),
         'votes': weights(data, 'simnet_alone'),
         'weights': weights(data, 'simnet'),
+        'planted': weights(data, '', **PLANTED),
         'ce': classifier(data),
         'ce_cosine': classifier(data, 'cosine'),
         'ce_mean': classifier(data, 'mean'),
         'ce_votes': classifier(data, 'votes'),
         'ce_graph': classifier(data, '', 'simnet_alone', ALPHA),
         'ce_both': classifier(data, 'votes', 'simnet_alone', ALPHA),
-        'classify': classifier(data, 'weights', 'simnet', ALPHA),
+        'ce_adversary': classifier(data, 'weights', 'simnet', ALPHA),
+        'classify': classifier(data, 'planted'),
         'oracle': classifier(data, 'truth'),
     }
 
 
-def simnet(data, adversary=0.1, net='projection'):
+def simnet(data, adversary=0.1, net='projection', keep_back=0.0):
     config = defaults(method='simnet', data=data, net=net)
     if net == 'projection':
         config.net.update({'features': 512, 'length': 10.0})
     config.method.update({'widths': (256, 128, 64), 'adversary': adversary})
-    config.method.update({'batch_items': 32, 'base_ways': 12})
+    config.method.update({'batch_items': 32, 'base_ways': 12, 'keep_back': keep_back})
     config.update({'batch_size': 1, 'num_steps': 600, 'steps_per_call': 50, 'log_every': 50})
     config.update({'eval_every': 0, 'save_every': 300})
     config.eval.episodes = 20
@@ -85,9 +115,10 @@ def simnet(data, adversary=0.1, net='projection'):
     return config
 
 
-def weights(data, simnet_from, kind='votes', bound=0.3):
+def weights(data, simnet_from, kind='votes', bound=0.3, power=1.0):
     config = defaults(method='weigh', data=data)
-    config.method.update({'simnet_from': simnet_from, 'kind': kind, 'bound': bound})
+    config.method.update({'simnet_from': simnet_from, 'kind': kind})
+    config.method.update({'bound': bound, 'power': power})
     config.num_steps = 0
     return config
 
@@ -111,9 +142,9 @@ def finetune():
     pretrain.optim.weight_decay = 5e-4
     stages = {
         'pretrain': pretrain,
-        'simnet': simnet('weak', net='resnet12'),
-        'weights': weights('weak', 'simnet'),
-        'classify': classifier('weak', 'weights', 'simnet', ALPHA, net='resnet12'),
+        'simnet': simnet('weak', net='resnet12', keep_back=KEPT_BACK),
+        'weights': weights('weak', 'simnet', **PLANTED),
+        'classify': classifier('weak', 'weights', net='resnet12'),
     }
     for name, stage in stages.items():
         stage.data.size = 84

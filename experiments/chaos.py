@@ -97,12 +97,16 @@ def main_job(*flags: str, on: int = 1) -> Target:
 
 
 def run_outcome(workdir: Path) -> object:
-    """The test's values, and the digests of all states that are kept."""
+    """The test's values, and the digests of the last state and the best.
+
+    The state before the last is that of a SIGTERM if it came late enough.
+    """
     result = json.loads((workdir / 'result.json').read_text())
     digests = {}
-    for path in workdir.glob('*/*/progress/*'):
-        if found := re.search(r'"digest": ?"(\w+)"', path.read_text(errors='replace')):
-            digests[str(path.relative_to(workdir))] = found[1]
+    for kind in ('checkpoints', 'best'):
+        last = max(int(p.name) for p in (workdir / kind).iterdir() if p.name.isdigit())
+        record = json.loads((workdir / kind / str(last) / 'progress' / 'metadata').read_text())
+        digests[kind] = last, record['digest']
     metrics = [json.loads(x) for x in (workdir / 'metrics.jsonl').read_text().splitlines()]
     losses = [(m['step'], m['kind'], m.get('loss')) for m in metrics]
     return result['values'], digests, losses
@@ -204,10 +208,11 @@ def still_running(folder: Path) -> list[str]:
 def litter(folder: Path, clean: set[str]) -> list[str]:
     """Files that a call which nobody ended does not leave, without those that `LEFT` names.
 
-    TensorBoard and the cache write as many files as there were starts; Orbax's have random names.
+    TensorBoard and the cache write as many files as there were starts; Orbax's have random names,
+    and the number of a SIGTERM's state is any.
     """
     names = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file()}
-    several = re.compile(r'tensorboard/|^cache/|log\.txt$|/\d+/state/')
+    several = re.compile(r'tensorboard/|^cache/|log\.txt$|checkpoints/\d+/|/\d+/state/')
     strange = [n for n in names - clean if not several.search(n)]
     return [n for n in strange if not any(LEFT.search(part) for part in Path(n).parts)]
 
@@ -226,7 +231,7 @@ def attack(name: str, target: Target, count: int, rng: np.random.Generator, root
     clean = {str(p.relative_to(root / 'whole')) for p in (root / 'whole').rglob('*')}
     sent: dict[str, int] = {s.name: 0 for s in SIGNALS}
     wrong: list[str] = []
-    over, number = 0, 0
+    number = 0
     while sum(sent.values()) < count:
         folder, number = root / str(number), number + 1
         for _ in range(min(int(rng.integers(1, 6)), count - sum(sent.values()))):
@@ -236,8 +241,6 @@ def attack(name: str, target: Target, count: int, rng: np.random.Generator, root
             if process.poll() is None:
                 process.send_signal(kind)
                 sent[kind.name] += 1
-            else:
-                over += 1
             try:
                 process.communicate(timeout=PATIENCE)
             except subprocess.TimeoutExpired:
@@ -254,7 +257,7 @@ def attack(name: str, target: Target, count: int, rng: np.random.Generator, root
         elif target.outcome(folder) != wanted:
             wrong.append(f'{folder.name}: another result')
         wrong += [f'{folder.name}: litter {n}' for n in litter(folder, clean)]
-    return {'sent': sent, 'over': over, 'folders': number, 'wrong': wrong}
+    return {'sent': sent, 'hit': sum(sent.values()), 'folders': number, 'wrong': wrong}
 
 
 def main() -> None:

@@ -43,10 +43,11 @@ def ours(method='prototypes'):
 
 
 JOINED = "AnyShotClassifier('efficientnet_lite0+stride16')"
+TOGETHER = 'AnyShotClassifier, all together (transductive)'
 CLASSIFIERS = {
     'AnyShotClassifier': ours,
     JOINED: ours,
-    'AnyShotClassifier, all together (transductive)': lambda: ours('refine'),
+    TOGETHER: lambda: ours('refine'),
     'logistic regression': lambda: LogisticRegression(max_iter=1000),
     'nearest centroid': NearestCentroid,
 }
@@ -95,14 +96,16 @@ def main():
     parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
     parser.add_argument('--results', type=Path, default=RESULTS)
     parser.add_argument(
-        '--only', choices=('unknown', 'wrong labels'), help='measure those anew, keep the others'
+        '--only',
+        choices=('unknown', 'wrong labels', TOGETHER),
+        help='measure those anew, keep others',
     )
     args = parser.parse_args()
     keep_compiled()
     root, lines = data_root(), []
     if args.only:
         told = [json.loads(line) for line in args.results.read_text().splitlines()]
-        lines = [line for line in told if line['what'] != args.only]
+        lines = [line for line in told if args.only not in (line['what'], line.get('method'))]
     where = machine(jax.devices()[0].device_kind, jax.local_device_count())
 
     def put(**line):
@@ -116,13 +119,13 @@ def main():
     for name, load in (('grocery', grocery), ('MSD', msd)):
         images, label, said, icons = load(root)
         x, each = features(name, images)
-        if args.only:
+        if args.only in ('unknown', 'wrong labels'):
             {'unknown': unknown, 'wrong labels': wrong_labels}[args.only](name, x, label, put)
             continue
-        put(set=name, what='embedding of an image among many', seconds=each)
         deep, _ = features(name, images, 'efficientnet_lite0+stride16')
+        chosen = {k: v for k, v in CLASSIFIERS.items() if args.only in (None, k)}
         for shots in (1, 5):
-            for method, make in CLASSIFIERS.items():
+            for method, make in chosen.items():
                 of = deep if method == JOINED else x
                 accuracy, fit, ask = [], [], []
                 for draw in range(DRAWS):
@@ -135,7 +138,7 @@ def main():
         if icons:
             small, _ = features('icons', icons)
             deep_small, _ = features('icons', icons, 'efficientnet_lite0+stride16')
-            for method, make in CLASSIFIERS.items():
+            for method, make in chosen.items():
                 given = (deep_small, deep) if method == JOINED else (small, x)
                 a, b, c = asked(make(), given[0], np.array(list(said)), given[1], label)
                 put(
@@ -146,6 +149,9 @@ def main():
                     fit_seconds=b,
                     ask_seconds=c,
                 )
+        if args.only:
+            continue
+        put(set=name, what='embedding of an image among many', seconds=each)
         model = AnyShotClassifier().fit(None, None, said)
         put(set=name, what='descriptions only', method='AnyShotClassifier',
             classes=by_class(model.predict(x) == label, label))  # fmt: skip

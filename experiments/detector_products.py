@@ -4,7 +4,7 @@ Groups: drawn (screws, cables and washers in any pose on a plain ground), ktd (2
 categories of textures, each of very different ones). Defects are synthetic ones
 (`anyshot_jax/data/pseudo/`) on normal images that weren't fitted; strangers are the normal images
 of the other products of the group. What this looks for is wrong defaults: false alarms, and
-defects that are said to be of no product. Lines of results/detector.jsonl.
+defects that are said to be of no product. Lines of results/anomaly_detector.jsonl.
 """
 
 import argparse
@@ -62,12 +62,12 @@ def drawn(shape: Callable, count: int, seed: int) -> list[np.ndarray]:
     for _ in range(count):
         image = Image.new('RGB', (SIZE, SIZE), (225, 225, 220))
         shape(ImageDraw.Draw(image))
-        shift = tuple(int(v) for v in rng.integers(-15, 16, 2))
+        right, down = (int(v) for v in rng.integers(-15, 16, 2))
         image = image.rotate(float(rng.uniform(0, 360)), Image.Resampling.BICUBIC,
-                             translate=shift, fillcolor=(225, 225, 220))  # fmt: skip
+                             translate=(right, down), fillcolor=(225, 225, 220))  # fmt: skip
         x = np.asarray(image.filter(ImageFilter.GaussianBlur(0.8)), np.float32)
-        x = x * rng.uniform(0.92, 1.08) + rng.normal(0, 3, x.shape)
-        images.append(np.clip(x, 0, 255).astype(np.uint8))
+        shown = x * rng.uniform(0.92, 1.08) + rng.normal(0, 3, x.shape)
+        images.append(np.clip(shown, 0, 255).astype(np.uint8))
     return images
 
 

@@ -18,6 +18,7 @@ from anyshot_jax import config as configs
 from anyshot_jax.data import features, packed
 from anyshot_jax.data.readers import (
     descriptions,
+    file_size,
     images,
     industrial,
     manifest,
@@ -124,7 +125,7 @@ def use_detector(path: Path) -> None:
 
 
 def read_image(path: Path) -> None:
-    images.read_image(images.file_content(path, 100_000), 8, 3, 100_000, str(path))
+    images.read_image(file_size.file_content(path, 100_000), 8, 3, 100_000, str(path))
 
 
 def read_mask(path: Path) -> None:

@@ -205,6 +205,31 @@ def test_types_that_can_be_asked_for():
     assert got == [(0, 1, 2), (0,), (0,), ()]
 
 
+def test_types_that_share_groups_take_their_shots_from_the_same_ones():
+    """Three types on each of eleven parts: five shots use up five parts, six are left."""
+    label, group = np.repeat(np.arange(3), 11), np.tile(np.arange(11), 3)
+    x = types((11, 11, 11), noise=0.1).x
+    test = from_arrays(x, label, ('a', 'b', 'c'), group=group)
+    method, state, data = make(test, shots=(1, 5), draws=8)
+    values = method.evaluate(state, data, KEY, 'test')
+    assert all(np.isfinite(v).all() for v in values.values())
+    found = method.export(state, data, KEY)
+    for support, answers in zip(found['5-shot support'], found['5-shot answers'], strict=True):
+        used = np.unique(group[np.asarray(support)])
+        assert len(used) == 5
+        np.testing.assert_array_equal(np.asarray(answers) >= 0, ~np.isin(group, used))
+
+
+def test_every_draw_of_shared_groups_has_queries():
+    """Types on a ring of groups, each with one more than shots: the last group of all is free."""
+    test = from_arrays(
+        types((3, 3, 3), noise=0.1).x, np.repeat(np.arange(3), 3), ('a', 'b', 'c'),
+        group=[0, 1, 2, 2, 3, 4, 4, 5, 0],
+    )  # fmt: skip
+    values = evaluated(test, shots=(2,), draws=40)
+    assert all(np.isfinite(v).all() for v in values.values())
+
+
 def test_the_same_key_draws_the_same():
     test = types((6, 7, 5), noise=1.0)
     a, b = (evaluated(test) for _ in range(2))

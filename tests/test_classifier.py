@@ -83,7 +83,7 @@ def test_all_items_of_a_call_together():
     model = AnyShotClassifier(method='refine').fit(x[first], y[first])
     p = model.predict_proba(x[4:])
     np.testing.assert_allclose(p.sum(1), 1)
-    np.testing.assert_allclose(p.sum(0), 24, rtol=0.01)  # spread evenly, as it assumes
+    np.testing.assert_allclose(p.sum(0), 24, rtol=0.03)  # as many of each as there are
     assert model.score(x[4:], y[4:]) > apart + 0.05
     assert model.predict(x[:1]).shape == (1,)
 

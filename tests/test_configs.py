@@ -42,7 +42,8 @@ ALL = [pytest.param(f, arg, id=':'.join(filter(None, [f.stem, arg])))
 
 # Not tried at a small size: those that are other recipes at other sizes or on other data.
 SAME = ('bench_', 'omniglot_maml:hour', 'frozen_simpleshot:', 'product_retrieval:emoji',
-        'product_retrieval:grocery', 'industrial_anyshot:b', 'weak_shots:choose')  # fmt: skip
+        'product_retrieval:grocery', 'industrial_anyshot:b', 'weak_shots:choose',
+        'weak_shots:rungs', 'weak_shots:folder_')  # fmt: skip
 TRIED = [p for p in ALL if not p.id.startswith(SAME) or p.id.startswith('product_retrieval:emoji_')]
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from anyshot_jax.data import folder
-from anyshot_jax.data.readers.descriptions import descriptions
+from anyshot_jax.data.readers.descriptions import descriptions, warn_same
 from anyshot_jax.types import InputError
 
 
@@ -257,6 +257,17 @@ def test_one_description_for_two_classes_is_told(tree, caplog):
         folder.load(config_of(tree))
     told = [r.getMessage() for r in caplog.records if 'same description' in r.getMessage()]
     assert len(told) == 1 and "the same description for 'a', 'c':" in told[0]
+
+
+def test_descriptions_that_differ_by_the_name_only_are_told(caplog):
+    texts = {
+        'hair_line': 'A hair line is thin.', 'crack': 'a crack is thin', 'dent': 'a dent is round',
+        'rail': 'a trail is thin',  # the name is a part of a word here
+    }  # fmt: skip
+    with caplog.at_level(logging.WARNING, 'absl'):
+        warn_same(texts)
+    [told] = [r.getMessage() for r in caplog.records]
+    assert "the same description but for the name for 'hair_line', 'crack':" in told
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,17 @@ def test_groups_of_two_types_are_left_out(root, manifest, caplog):
     assert len(load(root, drop_ambiguous=False)['test'].x) == 5
 
 
+def test_groups_that_all_types_share_are_not_odd(root, manifest):
+    def edit(rows):
+        for row in rows:
+            row['tile'] = 'part'
+
+    manifest(edit)
+    with pytest.raises(InputError, match=r'types of defect share almost every tile.*leaves 0 of 5'):
+        load(root)
+    assert load(root, drop_ambiguous=False)['test'].names == ('dent', 'scratch')
+
+
 @pytest.mark.parametrize('change, message', [
     ({'path': '../../etc/passwd'}, r"line 2: '../../etc/passwd' is no image in .*'test/dent"),
     ({'path': '/etc/passwd'}, "line 2: '/etc/passwd' is no image"),

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from anyshot_jax import config as configs
 from anyshot_jax.data import noisy, weak
 from anyshot_jax.data.noise import corrupt
 from anyshot_jax.data.readers import weak as layouts
+from anyshot_jax.data.readers import webvision as webvision_reader
 from anyshot_jax.types import InputError
 
 
@@ -186,6 +188,16 @@ def test_hold_out_of_folders(tmp_path):
         (lambda r: (r / 'web').rename(r / 'net'), "has no folder 'web'"),
         (lambda r: (r / 'web' / 'x').rename(r / 'web' / 'a'), "'a' stands in base and in web"),
         (lambda r: (r / 'test' / 'y').rename(r / 'aside'), "web class 'y' has no folder in test"),
+        (lambda r: (r / 'web' / 'x').rename(r / 'web' / 'A '), "'A ' is base class 'a' in another"),
+        (
+            lambda r: [
+                (r / 'web' / 'x' / f'{i}.png').write_bytes(
+                    (r / 'base' / 'b' / f'{i}.png').read_bytes()
+                )
+                for i in (1, 2)
+            ],
+            "2 of 4 images of web class 'x' are images of base classes, most of them of 'b'",
+        ),
         (lambda r: (r / 'web' / 'y').rename(r / 'aside'), "test class 'y' stands neither in base"),
         (
             lambda r: (r / 'test' / 'b').rename(r / 'aside'),
@@ -273,3 +285,105 @@ def test_aircraft(tmp_path):
 def test_lists_that_are_not_there(tmp_path, layout):
     with pytest.raises(InputError, match=r'\.txt cannot be read'):
         layouts.find(tmp_path, layout)
+
+
+# WebVision beside ImageNet: a tree in their formats.
+
+
+def mat(path, synsets):
+    """meta.mat as MATLAB writes it: an array of structures [n, 1]."""
+    fields = [('ILSVRC2012_ID', object), ('WNID', object), ('words', object)]
+    rows = np.empty((len(synsets), 1), fields)
+    for i, (number, wnid) in enumerate(synsets):
+        rows[i, 0] = (np.array([[number]], np.float64), wnid, 'some words')
+    savemat(path, {'synsets': rows}, do_compression=True)
+
+
+def webvision(root, short=True):
+    wnids = ['n01', 'n02', 'n03', 'n04']
+    clean, web = root / 'ImageNet', root / 'WebVision'
+    names = [f'train/{w}/{w}_{i}.png' for w in wnids for i in range(3)]
+    lines(clean / 'train_files.txt', [f'{n},{n.split("/")[1]}' for n in names])
+    for i, name in enumerate(names):
+        write(clean / name, i)
+    # Numbers of classes are in another order than their names.
+    mat(clean / 'meta.mat', [(2, 'n01'), (1, 'n02'), (4, 'n03'), (3, 'n04')])
+    lines(clean / 'ILSVRC2012_validation_ground_truth.txt', list('21432'))
+    for i in range(1, 6):
+        write(clean / 'val' / f'ILSVRC2012_val_{i:08d}.png', 50 + i)
+    lines(web / 'info' / 'synsets.txt', [f'{w} what it is, another' for w in wnids])
+    lines(web / 'info' / 'queries_synsets_map.txt', ['1 1', '2 1', '3 2', '4 3', '5 4'])
+    listed = [('google/q0001/a.png', 0), ('flickr/q0002/b.png', 0), ('google/q0003/c.png', 1),
+              ('google/q0004/d.png', 2), ('google/q0003/e.png', 1)]  # fmt: skip
+    for i, (name, _) in enumerate(listed):
+        write((web / 'subset118' if short else web) / name, 80 + i)
+    if short:
+        lines(web / 'train_files_118.txt', [f'{n} {s}' for n, s in listed])
+    for source in () if short else ('google', 'flickr'):
+        own = [f'{n} {s}' for n, s in listed if n.startswith(source)]
+        lines(web / 'info' / f'train_filelist_{source}.txt', own)
+    lines(root / 'novel.txt', ['n01', 'n02'])
+    return root
+
+
+@pytest.mark.parametrize('short', [True, False])
+def test_webvision(tmp_path, short):
+    files, _ = layouts.find(webvision(tmp_path, short), 'webvision')
+    assert {k: sorted(p.name for p in v) for k, v in files.items()} == {
+        ('base', 'n03'): ['n03_0.png', 'n03_1.png', 'n03_2.png'],
+        ('base', 'n04'): ['n04_0.png', 'n04_1.png', 'n04_2.png'],
+        ('web', 'n01'): ['a.png', 'b.png'],
+        ('web', 'n02'): ['c.png', 'e.png'],
+        ('test', 'n01'): ['ILSVRC2012_val_00000001.png', 'ILSVRC2012_val_00000005.png'],
+        ('test', 'n02'): ['ILSVRC2012_val_00000002.png'],
+        ('test', 'n03'): ['ILSVRC2012_val_00000003.png'],
+        ('test', 'n04'): ['ILSVRC2012_val_00000004.png'],
+    }
+    data = load(tmp_path, layout='webvision', per_class=1)
+    assert data['web'].names == ('n01', 'n02') and data['base'].count.tolist() == [1, 1]
+    assert data['test'].count.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda r: (r / 'ImageNet' / 'meta.mat').write_bytes(b'no'), r'meta\.mat cannot be read'),
+        (lambda r: mat(r / 'ImageNet' / 'meta.mat', [(9, 'n01')]), r'not in meta\.mat|no wnid of'),
+        (lambda r: lines(r / 'novel.txt', ['n99']), r"novel\.txt: 'n99' is no wnid"),
+        (lambda r: lines(r / 'base.txt', ['n01']), 'n01 stands in base.txt and in novel.txt'),
+        (
+            lambda r: lines(r / 'WebVision' / 'train_files_118.txt', ['google/q0001/a.png 3']),
+            'of another synset',
+        ),
+        (
+            lambda r: lines(r / 'ImageNet' / 'train_files.txt', ['../../x.png,n03']),
+            r"'\.\./\.\./x\.png' lies outside",
+        ),
+        (
+            lambda r: lines(r / 'ImageNet' / 'ILSVRC2012_validation_ground_truth.txt', ['2']),
+            'the number of one of 1 lines',
+        ),
+        (lambda r: (r / 'WebVision' / 'info' / 'synsets.txt').unlink(), r'synsets\.txt cannot'),
+    ],
+)
+def test_webvision_that_does_not_fit(tmp_path, change, message):
+    change(webvision(tmp_path))
+    with pytest.raises(InputError, match=message):
+        layouts.find(tmp_path, 'webvision')
+
+
+def test_a_meta_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    savemat(tmp_path / 'meta.mat', {'synsets': np.zeros(10**5)}, do_compression=True)
+    monkeypatch.setattr(webvision_reader, 'MAX_META', 10**5)
+    assert (tmp_path / 'meta.mat').stat().st_size < 10**4
+    with pytest.raises(InputError, match='unpacks to more than 100,000 bytes'):
+        webvision_reader.read_meta(tmp_path / 'meta.mat')
+    monkeypatch.setattr(webvision_reader, 'MAX_META', 10**7)
+    monkeypatch.setattr(webvision_reader, 'MAX_SYNSETS', 1000)
+    with pytest.raises(InputError, match='an array of 100,000 entries'):
+        webvision_reader.read_meta(tmp_path / 'meta.mat')
+
+
+def test_more_images_than_memory_are_refused_before_they_are_read(tmp_path):
+    with pytest.raises(InputError, match=r'take 0 GB, more than config\.data\.max_bytes=1,000'):
+        load(tree(tmp_path), max_bytes=1000)

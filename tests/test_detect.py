@@ -2,19 +2,30 @@
 
 import copy
 import json
+import math
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_maps
 from PIL import Image
+from scipy import ndimage
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
 from anyshot_jax import AnomalyDetector
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.detect import knowledge, normal, pretraining, program, seeing, views
+from anyshot_jax.detect import (
+    defect_net,
+    knowledge,
+    normal,
+    pretraining,
+    program,
+    seeing,
+    synthetic,
+    views,
+)
 from anyshot_jax.detect.detector import UNKNOWN
 from anyshot_jax.detect.verdicts import how_far
 from anyshot_jax.types import InputError, from_arrays
@@ -257,7 +268,9 @@ def test_damaged_models_are_refused(tmp_path, images):
     from safetensors.numpy import load_file, save_file
 
     path = tmp_path / 'm.safetensors'
-    detector().fit(images[0][:4]).save(path)
+    found = detector(max_pixels=10**18).fit(images[0][:4]).add_type('spot', images[2][:1])
+    found.save(path)
+    assert AnomalyDetector.load(path).max_pixels == AnomalyDetector().max_pixels
     arrays = load_file(path)
     raw = path.read_bytes()
     said = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], 'little')])['__metadata__']
@@ -266,8 +279,21 @@ def test_damaged_models_are_refused(tmp_path, images):
         ('product0.image', arrays['product0.image'] + 9),
         ('product0.score', arrays['product0.score'] * np.nan),
         ('product0.fold_of', arrays['product0.fold_of'].astype(np.int64)),
+        ('product0.rows', np.full_like(arrays['product0.rows'], 3e38)),
     ):
         save_file(arrays | {name: wrong}, path, said)
+        with pytest.raises(InputError, match='does not fit the rest'):
+            AnomalyDetector.load(path)
+    for part, name, wrong in (
+        ('params', 'size', 16.5), ('params', 'memory', True), ('params', 'encoder', '\ud800'),
+        ('products', 'names', ['\ud800'] * 4), ('products', 'radius', [-1.0] * 4),
+        ('types', 'names', ['\ud800']), ('types', 'threshold', math.nan),
+        ('types', 'false_alarm', 7),
+    ):  # fmt: skip
+        of_file = json.loads(said['anyshot_jax_detector'])
+        section = of_file[part][0] if part == 'products' else of_file[part]
+        section[name] = wrong
+        save_file(arrays, path, {'anyshot_jax_detector': json.dumps(of_file)})
         with pytest.raises(InputError, match='does not fit the rest'):
             AnomalyDetector.load(path)
     save_file(arrays, path)
@@ -373,7 +399,7 @@ def test_types_are_told_after_synthetic_ones(images, tmp_path, monkeypatch):
         train = from_arrays(x.reshape(70, 16, 16, 3), np.repeat(range(10), 7), tuple('abcdefghij'))
         return {'train': train}
 
-    monkeypatch.setattr(pretraining.classes, 'make', make)
+    monkeypatch.setattr(synthetic.classes, 'make', make)
     plain = detector().fit(images[0][:12])
     found = detector(pretrain=True).fit(images[0][:12])
     z, own = described(plain, images[2][0]), described(found, images[2][0])
@@ -415,6 +441,107 @@ def test_the_learnt_map_tells_types_apart_that_noise_hides():
         kernel = np.asarray(pretraining.trained.__wrapped__(jnp.asarray(items(20)), 0))
     assert kernel.shape == (64, 128)
     assert right(kernel) > right(np.eye(64)) + 0.1
+
+
+@pytest.fixture(scope='module')
+def learnt(images):
+    """A detector whose net has learnt dots of 2x2, which are one cell of it and a quarter of one
+    that is remembered."""
+
+    def make(good, fields, max_pixels):
+        x = np.tile(good[None], (fields.classes, 1, 1, 1, 1))
+        mask = np.zeros(x.shape[:-1], bool)
+        at = np.random.default_rng(0).integers(0, 8, (2, *x.shape[:2]))
+        for i, j in np.ndindex(x.shape[:2]):
+            spot = tuple(slice(2 * k, 2 * k + 2) for k in at[:, i, j])
+            x[i, j][spot] = np.minimum(x[i, j][spot], 205) + 50
+            mask[i, j][spot] = True
+        num = len(good) * fields.classes
+        label = np.repeat(range(fields.classes), len(good))
+        names = tuple(map(str, range(fields.classes)))
+        flat = x.reshape(num, 16, 16, 3), label, names
+        return {'train': from_arrays(*flat, mask=mask.reshape(num, 16, 16))}
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(seeing, 'NET_LAYERS', ('stride2', 'stride4'))
+        m.setattr(synthetic.classes, 'make', make)
+        m.setattr(memory_bank, 'load', tiny_maps.unshuffled)
+        seeing.eye.cache_clear()
+        yield detector(layers=('stride4',), learnt=True).fit(images[0])
+    seeing.eye.cache_clear()
+
+
+@pytest.fixture
+def far_apart(monkeypatch):
+    monkeypatch.setattr(memory_bank, 'load', tiny_maps.unshuffled)
+    monkeypatch.setattr(seeing, 'NET_LAYERS', ('stride2', 'stride4'))
+
+
+def dots(n, seed):
+    x = tiny_maps.bright_squares(n, seed)[0]
+    for image, at in zip(x, 2 * np.random.default_rng(seed).integers(0, 8, (n, 2)), strict=True):
+        spot = tuple(slice(k, k + 2) for k in at)
+        image[spot] = np.minimum(image[spot], 205) + 50
+    return x
+
+
+@pytest.mark.usefixtures('far_apart')
+def test_a_net_adds_what_it_has_learnt(learnt):
+    """The value of a place by hand, and what the net says of dots."""
+    net, bad = learnt.net_, dots(12, 5)
+    known = learnt._known()
+    seen = known.eye.see(known.eye.params, np.repeat(bad[:4], 3, -1))
+    near, x = np.asarray(seen.patches), (np.asarray(seen.fine) - net.mean) / net.deviation
+    for i, (kernel, bias) in enumerate(net.layers):
+        x = (np.maximum(x, 0) if i else x) @ kernel + bias
+    said = np.maximum((x[..., 0] - net.usual) / net.spread + 4, 0)
+    bank = np.concatenate([f.rows for f in learnt.normal_[''].folds])
+    dist = far(near.reshape(4, 16, -1), bank).reshape(4, 4, 4) / net.far
+    want = np.kron(dist, np.ones((2, 2))) + said
+    assert want.shape == (4, 8, 8)
+    np.testing.assert_allclose(map_of(learnt, bad[0]), want[0], rtol=1e-3)
+    np.testing.assert_allclose(-learnt.score_samples(bad[:4]), want.max((1, 2)), rtol=1e-3)
+    plain = tiny_maps.bright_squares(12, 5)[0][:4]
+    spots = (bad[:4] != plain)[:, ::2, ::2, 0]  # of 8 x 8 cells
+    near = ndimage.maximum_filter(spots, (1, 3, 3))  # patches are means of 3 x 3 cells
+    assert spots.sum() == 4 and roc_auc_score(near.reshape(-1), said.reshape(-1)) > 0.75
+
+
+@pytest.mark.usefixtures('far_apart')
+def test_the_threshold_rests_on_images_that_the_net_has_not_seen(learnt, images):
+    held = learnt.normal_[''].held_out
+    assert len(learnt.normal_[''].names) == 60 and learnt.promise_.images == 60 - 18
+    rows = defect_net.spared(range(60), 0)
+    assert not set(held.number) & set(np.concatenate(rows)) and list(map(len, rows)) == [12, 6]
+    assert held.score.min() > 0 and (learnt.predict(images[1]) == 'normal').mean() > 0.8
+    with pytest.raises(InputError, match='19 different ones are too few, give 20 or more'):
+        detector(layers=('stride4',), learnt=True).fit(images[0][:19])
+
+
+@pytest.mark.usefixtures('far_apart')
+def test_what_was_learnt_is_kept_added_to_and_exported(learnt, images, tmp_path):
+    from jax import export as jax_export
+
+    from anyshot_jax import export
+
+    bad = dots(3, 6)
+    learnt.save(tmp_path / 'm.safetensors')
+    again = AnomalyDetector.load(tmp_path / 'm.safetensors')
+    assert again.judge(bad) == learnt.judge(bad) and again.threshold_ == learnt.threshold_
+    export.write(again, tmp_path / 'm.stablehlo', ['cpu'])
+    program = jax_export.deserialize(bytearray((tmp_path / 'm.stablehlo').read_bytes()))
+    score, _, maps = program.call(np.repeat(bad, 3, -1))
+    np.testing.assert_allclose(score, -learnt.score_samples(bad), rtol=1e-3)
+    np.testing.assert_allclose(maps[1], map_of(learnt, bad[1]), rtol=1e-3)
+    before = again.normal_[''].held_out
+    again.add_normal(images[1])
+    after = again.normal_[''].held_out
+    assert again.promise_.images == 42 + 12
+    # What the net says of a place stays, its distance may only shrink.
+    assert (after.score[:42] <= before.score + 1e-3).all()
+    assert (after.score[:42] < before.score - 1e-3).any()
+    assert (after.score[:42] >= before.more.max(1)).all()
+    again.remove_normal(again.normal_[''].names[0])
 
 
 def test_copies_are_one_image(images):

@@ -22,12 +22,12 @@ def disc(row, column, radius):
 
 @pytest.mark.parametrize('seed', range(4))
 def test_an_object_is_found_with_its_edge_and_its_holes(seed):
-    inside = disc(5 + seed % 2, 6, 3)
+    inside = disc(5 + seed % 2, 6, 4)
     shown = inside.copy()
-    shown[6, 6] = False  # a hole
+    shown[4:7, 5:8] = False  # a hole
     found = objects.in_patches(patches(shown, seed)) > 0
     assert found[inside].all()
-    near = disc(5 + seed % 2, 6, 3 + 1.5)  # a cell further, corners with it
+    near = disc(5 + seed % 2, 6, 4 + 1.5)  # a cell further, corners with it
     assert not found[~near].any()
 
 

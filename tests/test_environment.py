@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from anyshot_jax import AnomalyDetector, AnyShotClassifier, encoders
 from anyshot_jax.data.readers.locate import find_dir
 from anyshot_jax.predict.answers import Answer
 from anyshot_jax.predict.table import write_rows
@@ -58,6 +59,13 @@ def test_homes_of_nobody(monkeypatch):
         files.folder('~nobody_of_that_name/x')
     with nobody:
         sweep.run(command.parse(['~nobody_of_that_name/x']))
+
+
+@pytest.mark.parametrize('name', ['a' * 5000, 'a/' * 3000, 'a' * 300, 'a\0b'])
+def test_names_that_no_file_can_have(name):
+    for use in (AnyShotClassifier.load, AnomalyDetector.load, encoders.load, folders.user_path):
+        with pytest.raises(InputError, match='name'):
+            use(name)
 
 
 @pytest.mark.parametrize('value', ['~/x', 'x', '../x'])

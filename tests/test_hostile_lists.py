@@ -12,7 +12,16 @@ import pytest
 from PIL import Image
 
 from anyshot_jax.classify.feature_store import FeatureStore
-from anyshot_jax.data.readers import images, industrial, manifest, mvtec, omniglot, text_table, weak
+from anyshot_jax.data.readers import (
+    file_size,
+    images,
+    industrial,
+    manifest,
+    mvtec,
+    omniglot,
+    text_table,
+    weak,
+)
 from anyshot_jax.data.readers.classes import read_classes
 from anyshot_jax.data.readers.folder_tree import find_classes
 from anyshot_jax.data.readers.kinds import NotAnImage, NotRead
@@ -151,7 +160,7 @@ def test_files_that_are_far_too_large_are_not_read(tmp_path):
         path.touch()
         os.truncate(path, 10**12)  # no bytes on the disk
         with pytest.raises(kind, match='give max_pixels=100000000000'):
-            images.file_content(path, 100)
+            file_size.file_content(path, 100)
     config = type('Config', (dict,), {'__getattr__': dict.__getitem__})(
         size=4, channels=3, max_pixels=100, on_error='raise'
     )

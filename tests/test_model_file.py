@@ -69,6 +69,11 @@ def tampered(path, change_arrays=lambda a: None, change_said=lambda s: None):
         (lambda a: a.update({'head.bias': a['head.bias'] * np.nan}), None, 'bias'),
         (lambda a: a.update(support_pictures=np.zeros((1, 2), np.uint8)), None, 'support_p'),
         (lambda a: a['support_features'].fill(np.inf), None, 'support_features'),
+        (lambda a: a['head.gain'].fill(3e38), None, 'too large for probabilities'),
+        (lambda a: a['support_features'].fill(3e38), None, 'too large for probabilities'),
+        (None, lambda s: s.update(descriptions=[[0, 'a'], [0, 'b']]), 'descriptions'),
+        (None, lambda s: s.update(classes=['a', 'b', 'c' * 1001], dtype='<U1'), 'classes do not'),
+        (None, lambda s: s['params'].update(max_pixels=1.5), 'max_pixels'),
         (None, lambda s: s.update(format=99), 'has format 99, this reads'),
         (None, lambda s: s.update(classes=[]), 'do not fit'),
         (None, lambda s: s.update(classes=[['a'], ['b', 'c'], 'd']), 'classes do not fit'),
@@ -89,6 +94,20 @@ def test_what_does_not_fit_is_refused(tmp_path, arrays, said, match):
     tampered(path, arrays or nothing, said or nothing)
     with pytest.raises(InputError, match=match):
         AnyShotClassifier.load(path)
+
+
+def test_a_file_does_not_lift_the_limit_of_images(tmp_path):
+    x, y = data()
+    path = tmp_path / 'm.safetensors'
+    AnyShotClassifier(max_pixels=10**18).fit(x, y).save(path)
+    assert AnyShotClassifier.load(path).max_pixels == AnyShotClassifier().max_pixels
+
+
+def test_a_label_is_no_book(tmp_path):
+    """An array of labels has room for the longest in every row."""
+    x, y = data(2)
+    with pytest.raises(InputError, match='longer than 1,000 characters'):
+        AnyShotClassifier().fit(x, np.array(['a', 'b' * 1001])[y]).save(tmp_path / 'm.safetensors')
 
 
 def test_a_folder_is_no_method_of_a_model(tmp_path):

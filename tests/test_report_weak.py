@@ -26,9 +26,10 @@ def data_of(clean=True, num=9):
     return jax.device_put(Data({'base': test, 'web': web, 'test': test}))
 
 
-def sections(data, shown=None):
+def sections(data, shown=None, kind='mean'):
     config = configs.defaults('weigh', 'noisy')
     config.num_steps = 0
+    config.method.kind = kind
     method = configs.find('methods', 'weigh').build(config, data)
     state = method.init(jax.random.key(0), data)
     html = ''.join(web_weights.sections(method, state, data, shown))
@@ -58,6 +59,21 @@ def test_histogram_counts_every_image():
         most = max(np.histogram(weight[c], edges)[0].max() for c in (clean, ~clean))
         count = np.array(high) * most / (charts.BARS_HIGH - charts.BELOW - charts.TOP)
         np.testing.assert_allclose(count.sum(), chosen.sum(), atol=0.1)
+
+
+def test_how_wrong_labels_are_told_is_said():
+    data = data_of()
+    found, _ = sections(data, kind='planted')  # its base classes have one item each
+    assert 'there are 0: cosine at temperature 0.4' in found['chosen']
+    label = np.repeat(np.arange(6), 8)
+    mean = 4 * np.random.default_rng(7).normal(size=(6, 5))
+    x = mean[label] + np.random.default_rng(8).normal(size=(48, 5))
+    data = Data({**data.roles, 'base': from_arrays(x.astype(np.float32), label)})
+    found, weight = sections(jax.device_put(data), kind='planted')
+    share = int(re.search(r'(\d+)% of the web labels seem to be wrong', found['chosen'])[1])
+    assert 20 < share < 50  # nine of 27
+    assert found['chosen'].count('taken') == 1 and found['chosen'].count('<tr>') == 4
+    np.testing.assert_allclose(weight.reshape(3, 9).mean(1), 1, rtol=1e-5)
 
 
 def test_best_and_worst_are_in_order():

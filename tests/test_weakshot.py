@@ -10,6 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from anyshot_jax import config as configs
+from anyshot_jax.episodes import sampling
 from anyshot_jax.methods import simnet
 from anyshot_jax.nets.pair_head import Judge, PairHead
 from anyshot_jax.stages import handover, similarity, web_set
@@ -121,7 +122,7 @@ def test_relation_features_are_those_before_the_last_layer():
 def test_items_are_drawn_once_and_from_few_classes():
     label = np.repeat(np.arange(5), [9, 3, 9, 9, 9])
     dataset = jax.device_put(from_arrays(np.arange(39.0)[:, None], label))
-    draw = jax.jit(partial(simnet.draw_items, dataset=dataset, ways=2, num=6, most=16))
+    draw = jax.jit(partial(sampling.draw_items, dataset=dataset, ways=2, num=6, most=16))
     seen = np.zeros(5)
     for key in jax.random.split(KEY, 40):
         row, of = map(np.asarray, draw(key))
@@ -285,7 +286,7 @@ def test_memory_of_a_large_class():
     assert found.argument_size_in_bytes < weights + 2**25
 
 
-@pytest.mark.parametrize('kind', ['mean', 'rows', 'top', 'density', 'votes'])
+@pytest.mark.parametrize('kind', ['mean', 'rows', 'top', 'density', 'votes', 'planted'])
 def test_weights_find_wrong_labels(kind):
     """By cosine, of classes that are far apart."""
     data = jax.device_put(data_of(noise=0.3, each=12))

@@ -19,6 +19,20 @@ def net(which='tiny', *, size=0, dtype='float32'):
     return ImageEncoder('tiny', None, jnp.float32(2), ready, 0, f'tiny{size}', maps=maps)
 
 
+def unshuffled(which='tiny', *, size=0, dtype='float32'):
+    """Maps of 1/2 and 1/4 whose channels are a cell's pixels: patches far from each other."""
+
+    def maps(params, x):
+        cells = lambda s: x.reshape(len(x), x.shape[1] // s, s, x.shape[2] // s, s).transpose(
+            0, 1, 3, 2, 4
+        )
+        flat = lambda a: params * a.reshape(*a.shape[:3], -1)
+        return {f'stride{s}': flat(cells(s)) for s in (2, 4)}
+
+    ready = lambda x: resize(x, size or 16).mean(-1) / 255
+    return ImageEncoder('tiny', None, jnp.float32(2), ready, 0, f'unshuffled{size}', maps=maps)
+
+
 def named(which='tiny', *, size=0, dtype='float32'):
     """Maps by the names that the real nets have, 128 channels each: the image's means."""
 

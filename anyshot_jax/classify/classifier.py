@@ -11,6 +11,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from anyshot_jax.classify import choice, fitting, joint, model_file, nearest_mean
@@ -37,8 +38,8 @@ class AnyShotClassifier(SupportClassifier):
     Args:
       encoder: as `frozen` takes it, such as 'efficientnet_lite0+stride16' for surfaces; unused for
         feature vectors.
-      method: 'prototypes', every item by itself; or 'refine', all items of a call together, which
-        are taken to be spread evenly over the classes (transductive, see methods/refine.py).
+      method: 'prototypes', every item by itself; or 'refine', all items of a call together
+        (transductive, see `transduce.py`): better where most of them are of these classes.
         The workdir of a trained run makes a `TrainedClassifier` in place of this one.
       text_encoder: of names and descriptions, for `encoders.load`, or 'tfidf'. Unused where the
         encoder of images has a tower of texts in the same space (CLIP, SigLIP) and classes are
@@ -190,7 +191,8 @@ class AnyShotClassifier(SupportClassifier):
 
     def _probabilities(self, x: Array, z: Array, score: Array) -> Array:
         if self.transductive and len(x) > 1:
-            return transduced(self.head_, self.support_features_, self._label(), z)
+            count = np.bincount(self._label(), minlength=len(self.classes_))
+            return transduced(self.head_, count, z)
         return super()._probabilities(x, z, score)
 
     # Files.
@@ -207,7 +209,7 @@ class AnyShotClassifier(SupportClassifier):
         Raises:
           InputError: no such file, damaged, or no classifier; says which.
         """
-        return model_file.read(Path(path), cls)
+        return model_file.read(user_path(path), cls)
 
 
 # scikit-learn reads parameters off the class, where Python would show those of __new__.

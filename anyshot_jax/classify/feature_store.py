@@ -38,11 +38,10 @@ from anyshot_jax.classify.shard import (
 )
 from anyshot_jax.classify.trained import Trained
 from anyshot_jax.data.readers import copies
+from anyshot_jax.data.readers.file_size import check_size, most_bytes
 from anyshot_jax.data.readers.images import (
     MAX_PIXELS,
     Reading,
-    check_size,
-    most_bytes,
 )
 from anyshot_jax.storage.files import replacing, write_bytes
 from anyshot_jax.storage.folders import cache_dir

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from anyshot_jax.classify import nearest_mean
 from anyshot_jax.classify.joint import Joint
 from anyshot_jax.classify.nearest_mean import Head, Space
-from anyshot_jax.classify.picture_input import THUMBNAIL
+from anyshot_jax.classify.picture_input import MAX_PIXELS, THUMBNAIL
 from anyshot_jax.classify.vectors import AS_THEY_ARE, Frame
 from anyshot_jax.storage import tensors
-from anyshot_jax.types import InputError
+from anyshot_jax.types import InputError, is_text
 
 FORMAT = 3
 # 1 had no levels of classes: the threshold is of the best score itself. 1 and 2 chose nothing.
 READ = (1, 2, 3)
 KEY = 'anyshot_jax'
+LONGEST = 1_000  # characters of a label: an array of labels has the longest one's room for each
 HEAD = (*Space._fields, *Head._fields[1:])
 LEVELS = ('head.level', 'head.crowd')
 
@@ -36,8 +38,10 @@ def write(path: Path, classifier: Any) -> None:
     labels = classifier.classes_.tolist()
     if not all(isinstance(c, (str, int, float, bool)) for c in labels):
         raise InputError(f'labels like {labels[0]!r} cannot be kept: use texts or numbers')
-    if bad := [c for c in labels if isinstance(c, str) and not _is_text(c)]:
+    if bad := [c for c in labels if isinstance(c, str) and not is_text(c)]:
         raise InputError(f'the label {bad[0]!r} cannot be kept: it is no text of Unicode')
+    if bad := [c for c in labels if isinstance(c, str) and len(c) > LONGEST]:
+        raise InputError(f'the label {bad[0][:40]!r}... is longer than {LONGEST:,} characters')
     said = {
         'format': FORMAT,
         'params': classifier.get_params(),
@@ -110,6 +114,7 @@ def _restore(path: Path, cls: type, said: dict, arrays: dict[str, np.ndarray]) -
     if a_folder:
         raise InputError(f'{path}: method={said["params"]["method"]!r} is a folder, not a method')
     made.check_params()
+    made.max_pixels = min(made.max_pixels, MAX_PIXELS)  # a limit is the reader's
     made.classes_ = _classes(path, said)
     made.of_images_, made.n_features_in_ = said['of_pictures'], dim
     made.frame_ = _frame(path, arrays, dim)
@@ -127,6 +132,12 @@ def _restore(path: Path, cls: type, said: dict, arrays: dict[str, np.ndarray]) -
     made.false_alarm_ = said['false_alarm']
     made.unseen_detected_ = said.get('unseen_detected')
     made.encoder_digest_ = said['encoder']
+    with np.errstate(all='ignore'):
+        z = nearest_mean.place(space, x.astype(np.float32) if count else made.head_.means)
+        score = nearest_mean.scores(made.head_, z).astype(np.float64)
+        answers = nearest_mean.probabilities(score, made.temperature_)
+    if not np.isfinite(answers).all():
+        raise InputError(f'{path}: its numbers are too large for probabilities')
     made.index_support()
     return made
 
@@ -147,22 +158,15 @@ def _classes(path: Path, said: dict) -> np.ndarray:
     """The labels: of one kind, each once, in order; texts as long as they are, not as is said."""
     labels, dtype = said['classes'], str(said['dtype'])
     numbers = re.fullmatch(r'[<>|=][biuf][1248]', dtype)
-    if all(isinstance(c, (bool, int, float) if numbers else str) for c in labels):
+    short = all(len(c) <= LONGEST for c in labels if isinstance(c, str))  # before an array is made
+    if short and all(isinstance(c, (bool, int, float) if numbers else str) for c in labels):
         kind = dtype if numbers else object if dtype == 'object' else None
         classes = np.array(labels, dtype=kind)
         # As that type has them: another number may be the same there, or none at all.
         same = classes.tolist() == labels and sorted(set(labels)) == labels
-        if same and (numbers or all(map(_is_text, labels))):
+        if same and (numbers or all(map(is_text, labels))):
             return classes
     raise InputError(f'{path}: classes do not fit the rest of the file')
-
-
-def _is_text(text: Any) -> bool:
-    """True for Unicode without lone surrogates."""
-    try:
-        return isinstance(text, str) and text.encode() is not None
-    except UnicodeEncodeError:
-        return False
 
 
 def _shown(name: str) -> str:
@@ -220,19 +224,20 @@ def _wrong_fields(said: dict) -> list[str]:
         and not (is_number(detected) and 0 <= detected <= 1),
         'false_alarm': share is not None and not (is_number(share) and 0 <= share <= 1),
         'descriptions': not all(
-            isinstance(p, list) and len(p) == 2 and p[0] in known and _is_text(p[1]) for p in pairs
-        ),
+            isinstance(p, list) and len(p) == 2 and p[0] in known and is_text(p[1]) for p in pairs
+        )
+        or len({p[0] for p in pairs}) < len(pairs),
     }
     unknown = params.get('unknown')
     of_texts = bool(known) and isinstance(known[0], str)  # numbers among them can't be answers
     wrong |= {
-        f'params.{k}': not _is_text(params.get(k, ''))
-        for k in ('encoder', 'method', 'text_encoder')
+        f'params.{k}': not is_text(params.get(k, '')) for k in ('encoder', 'method', 'text_encoder')
     }
     wrong |= {f'params.{k}': not is_number(params.get(k, 0.5)) for k in ('false_alarm', 'shrink')}
     wrong['params.unknown'] = not (
-        unknown is None or _is_text(unknown) or (is_number(unknown) and not of_texts)
+        unknown is None or is_text(unknown) or (is_number(unknown) and not of_texts)
     )
+    wrong['params.max_pixels'] = type(params.get('max_pixels', 1)) is not int
     wrong['params.adapt'] = not isinstance(params.get('adapt', False), bool)
     wrong['params.normalise'] = params.get('normalise') not in (None, True, False)
     power = params.get('power')

@@ -67,7 +67,7 @@ def load(config: ConfigDict) -> Data:
     if config.detect_only and not by_role['good_test']:
         by_role['good'], by_role['good_test'] = held_out(by_role['good'], root)
     if config.drop_ambiguous:
-        by_role['test'] = without_ambiguous(by_role['test'], config.group)
+        by_role['test'] = without_ambiguous(by_role['test'], config.group, root)
     kinds = sorted({item.kind for item in by_role['test']})
     if len(kinds) < (1 if config.detect_only else 2):
         raise InputError(
@@ -140,13 +140,24 @@ def held_out(good: Sequence[Item], root: Path) -> tuple[list[Item], list[Item]]:
     return kept, [item for item in good if item.group in last]
 
 
-def without_ambiguous(items: Sequence[Item], group: str) -> list[Item]:
-    """The items whose group shows one type of defect; the others are named in the log."""
+def without_ambiguous(items: Sequence[Item], group: str, root: Path) -> list[Item]:
+    """The items whose group shows one type of defect; the others are named in the log.
+
+    Raises:
+      InputError: of two types or more fewer than two are left: these groups are shared, not odd.
+    """
     kinds = defaultdict(set)
     for item in items:
         kinds[item.group].add(item.kind)
     strange = {g: '+'.join(sorted(k)) for g, k in kinds.items() if len(k) > 1}
     kept = [item for item in items if item.group not in strange]
+    if len({i.kind for i in items}) > 1 and len({i.kind for i in kept}) < 2:
+        raise InputError(
+            f'{root}: types of defect share almost every {group}; leaving out those that show more '
+            f'than one leaves {len(kept)} of {len(items)} images. '
+            '--config.data.drop_ambiguous=False keeps them: support and queries are then of '
+            f'different ones; --config.data.group="" takes every image for a {group} of its own'
+        )
     if strange:
         logging.warning(
             'left out %d images whose %s shows more than one type of defect: %s '

@@ -53,3 +53,30 @@ def corrupt(rng: np.random.Generator, label: Array, share: float, num_outside: i
     stranger = np.isin(row, replaced)
     row[stranger] = rng.permutation(num_outside)[: len(replaced)]
     return Noisy(row, given, stranger, (given == label) & ~stranger)
+
+
+class Planted(NamedTuple):
+    """A set made of some classes, with wrong labels made among them."""
+
+    row: Array  # [M] int64 into the items
+    label: Array  # [M] int64 0..ways-1, as given
+    clean: Array  # [M] bool: the label is right
+
+
+def plant(rng: np.random.Generator, label: Array, *, ways: int, each: int, share: float) -> Planted:
+    """Draws `ways` classes, `each` items of each, and `corrupt`s their labels.
+
+    What is out of vocabulary are items of the classes that weren't drawn; where these have too few
+    for the share, it is lowered to what they allow.
+
+    Args:
+      label: [N] integers, of more than `ways` classes, of which as many have `each` items.
+    """
+    names, count = np.unique(label, return_counts=True)
+    chosen = rng.permutation(names[count >= each])[:ways]
+    row = np.concatenate([rng.permutation(np.flatnonzero(label == c))[:each] for c in chosen])
+    outside = np.flatnonzero(~np.isin(label, chosen))
+    most = max(0.0, 2 * (len(outside) - ways) / len(row))  # half of the wrong ones are from there
+    noisy = corrupt(rng, np.repeat(np.arange(ways), each), min(share, most), len(outside))
+    row = np.where(noisy.stranger, outside[np.where(noisy.stranger, noisy.row, 0)], row)
+    return Planted(row, noisy.label, noisy.clean)

@@ -25,6 +25,7 @@ DEFAULTS = {
     'noise': 0.4,  # share of the web labels that are wrong
     'noise_seed': 0,  # which items are the web set, which are wrong and how
     'web': 0.5,  # share of the items of a novel class
+    'web_groups': (),  # instead: the items of these groups of the source are the web set
     'outside': 0.1,  # share of the items of a base class that may stand for nothing in the web set
     'held_out': 0.1,  # share of the items of a base class kept for test_base
     'validation': 'base',  # base: these classes too | novel: they alone, as when choosing
@@ -85,7 +86,10 @@ def mix(config: ConfigDict, source: Data) -> Data:
     names = tuple(n for d in base for n in d.names)
     parts = _dealt(rng, label, (config.outside, config.held_out), names)
     outside, held_out, kept = parts
-    web, test = _dealt(rng, novel.label, (config.web,), novel.names)
+    if config.web_groups:
+        web, test = _by_group(novel, config.web_groups)
+    else:
+        web, test = _dealt(rng, novel.label, (config.web,), novel.names)
     noisy = corrupt(rng, novel.label[web], config.noise, len(outside))
     of_web, of_outside = (
         novel.x[web[np.where(noisy.stranger, 0, noisy.row)]],
@@ -107,6 +111,25 @@ def mix(config: ConfigDict, source: Data) -> Data:
             of_web[later], noisy.label[later], novel.names, clean=noisy.clean[later]
         )
     return Data(made)
+
+
+def _by_group(novel: Dataset, groups: Sequence[int]) -> tuple[Array, Array]:
+    """Rows of the groups and of the others.
+
+    Raises:
+      InputError: a class lacks items of either (named), or the source has no groups.
+    """
+    if novel.group is None:
+        raise InputError('config.data.web_groups: the items of this source have no groups')
+    inside = np.isin(novel.group, groups)
+    for rows in (inside, ~inside):
+        lost = np.setdiff1d(np.arange(len(novel.names)), novel.label[rows])
+        if len(lost):
+            raise InputError(
+                f'class {novel.names[lost[0]]!r} has no items '
+                f'{"in" if rows is inside else "outside"} config.data.web_groups'
+            )
+    return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
 def _dealt(rng, label: Array, shares: Sequence[float], names: Sequence[str]) -> list[Array]:

@@ -18,7 +18,9 @@ from anyshot_jax.data.readers.weak import check, find
 from anyshot_jax.types import Array, Data, InputError, from_arrays
 
 DEFAULTS = {
-    'layout': 'folders',  # folders | cub | car | aircraft
+    'layout': 'folders',  # folders | cub | car | aircraft | webvision
+    'per_class': 0,  # of base and web so many images a class, the first; 0: all
+    'max_bytes': 32_000_000_000,  # that all images may take in memory
     'size': 224,  # images are centre-cropped and resized to size x size
     'channels': 3,  # 3 colour | 1 grey
     'on_error': 'raise',  # raise | skip (and count) images that can't be read
@@ -29,7 +31,7 @@ DEFAULTS = {
     'hold_out': 0.0,  # share of the web images of a class that become val, labels as they are
     'seed': 0,  # which these are
 }
-LAYOUTS = ('folders', 'cub', 'car', 'aircraft')
+LAYOUTS = ('folders', 'cub', 'car', 'aircraft', 'webvision')
 
 
 def load(config: ConfigDict) -> Data:
@@ -40,11 +42,21 @@ def load(config: ConfigDict) -> Data:
     """
     check_fields(config)
     check_choices(config, {'layout': LAYOUTS}, 'config.data')
+    if config.per_class < 0:
+        raise InputError(f'config.data.per_class={config.per_class} must be >= 0')
     if not 0 <= config.hold_out < 1:
         raise InputError(f'config.data.hold_out={config.hold_out} must be >= 0 and < 1')
     root = find_dir(config.dir, 'weak', 'base/<class>/*, web/<class>/* and test/<class>/*')
-    files, notes = find(root, config.layout)
+    files, notes = find(root, config.layout, config.per_class)
     check(files, root)
+    num = sum(map(len, files.values()))
+    size = num * config.size * config.size * config.channels
+    if size > config.max_bytes:
+        raise InputError(
+            f'{root}: {num:,} images of {config.size}x{config.size} take {size / 1e9:.0f} GB, more '
+            f'than config.data.max_bytes={config.max_bytes:,}: take fewer (config.data.per_class), '
+            'smaller ones (config.data.size), or raise it'
+        )
     novel = {c for role, c in files if role == 'web'}
     # Where an item's class goes decides its role: test images of base classes are test_base.
     of = {'base': 'base', 'web': 'web'}
@@ -63,6 +75,7 @@ def load(config: ConfigDict) -> Data:
             label[rows] - classes[0],
             [keys[i][1] for i in classes],
         )
+    refuse_copies(*data['base'], *data['web'])
     if config.near_encoder:
         data['web'] = _far(data['web'], data['test'], config)
     web_x, web_label, names = data.pop('web')
@@ -77,6 +90,30 @@ def load(config: ConfigDict) -> Data:
     if later.any():
         made['val'] = from_arrays(web_x[later], web_label[later], tuple(names))
     return Data(made)
+
+
+def refuse_copies(base: Array, base_label: Array, base_names, web: Array, label: Array, names):
+    """Refuses a web class of which half the images stand in base classes; warns of fewer.
+
+    Args:
+      base: [N, ...], web: [M, ...] images. base_label: [N], label: [M], numbers of the names.
+    Raises:
+      InputError: names the web class and the base class.
+    """
+    of = {row.tobytes(): c for row, c in zip(base, base_label, strict=True)}
+    found = np.array([of.get(row.tobytes(), -1) for row in web])
+    for c, name in enumerate(names):
+        own = found[label == c]
+        copies = own[own >= 0]
+        if not len(copies):
+            continue
+        said = (
+            f'{len(copies)} of {len(own)} images of web class {name!r} are images of base classes, '
+            f'most of them of {base_names[int(np.bincount(copies).argmax())]!r}'
+        )
+        if 2 * len(copies) >= len(own):
+            raise InputError(f'{said}: it is no novel class; remove one of the two folders')
+        logging.warning(said)
 
 
 def _some_of_each(rng, label: Array, share: float) -> Array:

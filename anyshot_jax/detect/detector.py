@@ -38,6 +38,7 @@ from anyshot_jax.detect.notes import Strange, strange
 from anyshot_jax.detect.scores import Comparison, Looks
 from anyshot_jax.detect.seeing import Eye
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, margin
+from anyshot_jax.storage.folders import user_path
 from anyshot_jax.types import Array
 
 
@@ -63,6 +64,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
       share: of an image's patches, the worst, whose mean distance is its score; 0: the worst one.
       cosine: compares patches by their angle, place by place, as AnomalyDINO does with transformers
         (with share=0.01).
+      learnt: a small net adds what it has learnt of synthetic defects, made on some of the normal
+        images of `fit`; the threshold comes from the others (`defect_net.py`).
       pretrain: learns from synthetic defects, made on the normal images of `fit`, by what types of
         defects differ.
       seed: of the random projection and the draws of the coreset.
@@ -88,6 +91,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     foreground: str = 'none'
     share: float = 0.0
     cosine: bool = False
+    learnt: bool = False
     pretrain: bool = False
     seed: int = 0
     crop: str = 'auto'
@@ -114,7 +118,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         settings.check(self)
         self.encoder_digest_ = ''
         items = items_of(X, 'normal images', self.reading_)
-        known = knowledge.learn(self._knowing({}), items, groups, product)
+        known, spent = knowledge.with_net(self._knowing({}), self.learnt, items, groups, self.seed)
+        known = knowledge.learn(known, items, groups, product, spent)
         if self.pretrain:
             known = knowledge.pretrained(known, items, product, self.seed)
         return self._take(known)
@@ -143,8 +148,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def _take(self, known: Knowledge):
         """Takes over what is known, and says what can be said against the images."""
-        self.normal_, self._banks, self.types_of_ = known.normal, known.banks, known.types
-        self.limit_of_, self.promise_of_ = known.limits, known.promises
+        self.normal_, self._banks, self.net_ = known.normal, known.banks, known.eye.net
+        self.limit_of_, self.promise_of_, self.types_of_ = known.limits, known.promises, known.types
         offsets = {name: None if t is None else -t for name, t in known.limits.items()}
         # Of one product the values themselves.
         alone = lambda by_product: (
@@ -267,7 +272,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return settings.looks(self)
 
     def _eye(self) -> Eye:
-        return settings.eye_of(self)
+        return settings.eye_of(self)._replace(net=getattr(self, 'net_', None))
 
     def _known(self) -> Knowledge:
         check_is_fitted(self, 'normal_')
@@ -293,4 +298,4 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         Raises:
           InputError: no such file, damaged, or no detector; says which.
         """
-        return model_file.read(Path(path), cls)
+        return model_file.read(user_path(path), cls)

@@ -10,11 +10,13 @@ import numpy as np
 from absl import logging
 
 from anyshot_jax.data.readers.notes import Notes
-from anyshot_jax.detect import defect_types, heat, pretraining, products
+from anyshot_jax.data.readers.sources import name_of
+from anyshot_jax.detect import defect_net, defect_types, heat, pretraining, products
 from anyshot_jax.detect import normal as one_product
 from anyshot_jax.detect import notes as of_normal
 from anyshot_jax.detect.defect_types import UNKNOWN, Types
 from anyshot_jax.detect.heat import Explanation
+from anyshot_jax.detect.inputs import content
 from anyshot_jax.detect.normal import Bank, Normal
 from anyshot_jax.detect.scores import Comparison, Looks
 from anyshot_jax.detect.seeing import Eye
@@ -49,15 +51,39 @@ def of_products(eye: Eye, looks: Looks, false_alarm: float, normal: dict[str, No
     return Knowledge(eye, looks, false_alarm, normal, banks, limits, promises, types)
 
 
+def with_net(
+    known: Knowledge, learnt: bool, items: Sequence[Any], groups: Sequence[Any] | None, seed: int
+) -> tuple[Knowledge, Array | tuple[()]]:
+    """With a net that has learnt synthetic defects, and the numbers of the images that it has seen.
+
+    Args:
+      learnt: whether there is to be one; else none and ().
+    Raises:
+      InputError: as `defect_net.spared`, or other numbers of groups than images.
+    """
+    known = known._replace(eye=known.eye._replace(net=None))
+    if not learnt:
+        return known, ()
+    if groups is None:
+        how = known.looks.reading
+        groups = [content(x, name_of(x, i), how) for i, x in enumerate(items)]
+    if len(groups) != len(items):
+        raise InputError(f'{len(items)} images, but {len(groups)} groups')
+    net, spent = defect_net.learn(known.eye, known.looks, items, groups, seed)
+    return known._replace(eye=known.eye._replace(net=net)), spent
+
+
 def learn(
     known: Knowledge,
     items: Sequence[Any],
     groups: Sequence[Any] | None,
     product: Sequence[str] | str | None,
+    spent: Array | tuple[()] = (),
 ) -> Knowledge:
     """After more normal images, see `products.learn`."""
     odd = Notes()
-    normal = products.learn(known.eye, known.looks, known.normal, items, groups, product, odd)
+    of = known.eye, known.looks, known.normal
+    normal = products.learn(*of, items, groups, product, odd, spent)
     if odd:
         logging.warning('among the normal images: %s', odd)
     return _with_products(known, normal)

@@ -1,7 +1,7 @@
 """A fitted detector as one .safetensors file: arrays, and JSON in its header. Nothing is run.
 
 safetensors' metadata {'anyshot_jax_detector': JSON}; tensors product<i>.<field> as `normal.Normal`
-has them (folds one after the other), types.z, types.label and types.kernel.
+has them (folds one after the other), net.*, types.z, types.label and types.kernel.
 """
 
 from pathlib import Path
@@ -11,18 +11,22 @@ import numpy as np
 
 from anyshot_jax.detect import memory, settings
 from anyshot_jax.detect.defect_types import NOTHING, Types
+from anyshot_jax.detect.inputs import MAX_PIXELS
 from anyshot_jax.detect.memory import Fold
 from anyshot_jax.detect.normal import HeldOut, Normal
 from anyshot_jax.detect.scores import WORST
+from anyshot_jax.detect.seeing import DefectNet
 from anyshot_jax.storage import tensors
 from anyshot_jax.storage.tensors import misfit
-from anyshot_jax.types import Array
+from anyshot_jax.types import Array, is_text
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)  # 1 had no nets
 KEY = 'anyshot_jax_detector'
 FOLD = ('rows', 'image', 'cell')
-HELD = ('number', 'score', 'first', 'num', 'low', 'dist', 'worst')
+HELD = ('number', 'score', 'first', 'num', 'low', 'dist', 'more', 'worst')
 VECTORS = ('peak', 'head', 'whole')
+FARTHEST = 1e15  # its square, and sums of many, are float32
 
 
 def write(path: Path, detector: Any) -> None:
@@ -42,6 +46,7 @@ def write(path: Path, detector: Any) -> None:
                 'group': known.group,
                 'far': known.far,
                 'grey': known.num_grey,
+                'per': known.per,
                 'folds': [len(f.rows) for f in known.folds],
                 'radius': [f.radius for f in known.folds],
             }
@@ -51,6 +56,7 @@ def write(path: Path, detector: Any) -> None:
         own |= dict(zip(VECTORS, known.mean, strict=False))
         own |= {'fold_of': known.fold_of, 'sizes': known.sizes}
         arrays |= {f'product{i}.{k}': v for k, v in own.items()}
+    arrays |= _net_arrays(detector.net_)
     types = detector.types_of_
     arrays |= {'types.z': types.z, 'types.label': types.label}
     if types.kernel is not None:
@@ -59,6 +65,7 @@ def write(path: Path, detector: Any) -> None:
         'format': FORMAT,
         'params': {**detector.get_params(), 'layers': list(detector.layers)},
         'encoder': detector._eye().patcher.digest,
+        'net': _net_said(detector.net_),
         'products': products,
         'types': {
             'names': types.names,
@@ -77,7 +84,7 @@ def read(path: Path, cls: type) -> Any:
       InputError: no file, damaged, another program's, or parts that don't fit; names the file.
     """
     restore = lambda said, arrays: _restored(path, cls, said, arrays)
-    return tensors.read(path, KEY, 'detector', (FORMAT,), restore)
+    return tensors.read(path, KEY, 'detector', READ, restore)
 
 
 def is_detector(path: Path) -> bool:
@@ -87,10 +94,18 @@ def is_detector(path: Path) -> bool:
 
 def _restored(path: Path, cls: type, said: dict, arrays: dict[str, Array]) -> Any:
     params = said['params']
+    if wrong := [k for k, v in params.items() if not _fits(v, cls().get_params().get(k))]:
+        raise misfit(path, f'params.{wrong[0]}')
+    if large := [k for k, x in arrays.items() if x.dtype.kind == 'f' and (abs(x) > FARTHEST).any()]:
+        raise misfit(path, large[0])
     found = cls(**{**params, 'layers': tuple(str(layer) for layer in params['layers'])})
     found.range = None if found.range is None else tuple(float(v) for v in found.range)
     settings.check(found)
+    found.max_pixels = min(found.max_pixels, MAX_PIXELS)  # a limit is the reader's
     found.encoder_digest_ = str(said['encoder'])
+    found.net_ = _net(path, said.get('net'), arrays)
+    if bool(found.learnt) != (found.net_ is not None):
+        raise misfit(path, 'learnt')
     known: dict[str, Normal] = {}
     for i, product in enumerate(said['products']):
         own = {k.split('.', 1)[1]: v for k, v in arrays.items() if k.startswith(f'product{i}.')}
@@ -101,14 +116,26 @@ def _restored(path: Path, cls: type, said: dict, arrays: dict[str, Array]) -> An
     return found._take(known)
 
 
+def _fits(value: Any, usual: Any) -> bool:
+    """True for a parameter of the kind that the usual one is; lists are looked at elsewhere."""
+    if isinstance(usual, str):
+        return is_text(value)
+    if isinstance(usual, float):
+        return type(value) in (int, float)
+    return type(value) is type(usual) if isinstance(usual, int) else True  # True is no number
+
+
 def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal:
     rows, num = own['rows'], len(said['names'])
     dim, lengths = rows.shape[1], [int(n) for n in said['folds']]
     ends = np.cumsum(lengths)
     held = len(own['number'])
+    own = {'more': np.zeros((held, WORST), np.float32), **own}
+    per = float(said.get('per', 1))
     shapes = {
         'rows': (sum(lengths), dim), 'image': (len(rows),), 'cell': (len(rows), 2),
-        'fold_of': (num,), 'sizes': (num, 2), 'dist': (held, WORST), 'worst': (held, WORST, dim),
+        'fold_of': (num,), 'sizes': (num, 2), 'worst': (held, WORST, dim),
+        **dict.fromkeys(('dist', 'more'), (held, WORST)),
         **dict.fromkeys(('number', 'score', 'first', 'num', 'low'), (held,)), 'peak': (dim,),
     }  # fmt: skip
     whole = ('image', 'cell', 'fold_of', 'sizes', 'number', 'num')
@@ -123,11 +150,14 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
     vectors = tuple(own[k] for k in VECTORS if k in own)
     far = tuple(float(f) for f in said['far'])
     radius = [float(r) for r in said['radius']]
+    texts = (said['name'], *said['names'], *said['group'])
     if (
-        len(said['group']) != num or len(radius) != len(lengths) or min(lengths, default=0) < 0
+        not all(map(is_text, texts)) or len(said['group']) != num or len(radius) != len(lengths)
+        or not all(0 <= r < np.inf for r in radius) or min(lengths, default=0) < 0
         or len(vectors) not in (0, len(VECTORS)) or len(far) != len(vectors)
         or not np.isfinite(far).all() or (own['num'] < 1).any() or (own['sizes'] < 1).any()
-        or not len(rows) or (held and own['dist'][:, 0].min() < 0)
+        or not len(rows) or (own['cell'] < 0).any() or not 0 < per < np.inf
+        or (held and own['dist'][:, 0].min() < 0)
     ):  # fmt: skip
         raise misfit(path, 'a product')
     small = rows @ memory.projection(dim, seed)
@@ -151,7 +181,46 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
         vectors,
         far,
         int(said['grey']),
+        per,
     )
+
+
+def _net_arrays(net: DefectNet | None) -> dict[str, Array]:
+    if net is None:
+        return {}
+    arrays = {'net.mean': net.mean, 'net.deviation': net.deviation}
+    for i, (kernel, bias) in enumerate(net.layers):
+        arrays |= {f'net.kernel{i}': kernel, f'net.bias{i}': bias}
+    return {k: np.asarray(v, np.float32) for k, v in arrays.items()}
+
+
+def _net_said(net: DefectNet | None) -> dict[str, Any] | None:
+    if net is None:
+        return None
+    return {'layers': len(net.layers), 'far': net.far, 'usual': net.usual, 'spread': net.spread}
+
+
+def _net(path: Path, said: dict | None, arrays: dict[str, Array]) -> DefectNet | None:
+    if said is None:
+        return None
+    count, own = int(said['layers']), {k: v for k, v in arrays.items() if k.startswith('net.')}
+    if not all(v.dtype == np.float32 and np.isfinite(v).all() for v in own.values()):
+        raise misfit(path, 'net')
+    layers = tuple((own[f'net.kernel{i}'], own[f'net.bias{i}']) for i in range(count))
+    sizes = [own['net.mean'].size, *(k.shape[-1] for k, _ in layers)]
+    numbers = [float(said[k]) for k in ('far', 'usual', 'spread')]
+    fits = all(
+        k.shape == (a, b) and bias.shape == (1, b)
+        for (k, bias), a, b in zip(layers, sizes, sizes[1:], strict=False)
+    )
+    mean, deviation = own['net.mean'], own['net.deviation']
+    if (
+        not fits or not layers or sizes[-1] != 1 or mean.shape != deviation.shape
+        or not np.isfinite(numbers).all() or min(numbers[0], numbers[2]) <= 0
+        or not (deviation > 0).all()
+    ):  # fmt: skip
+        raise misfit(path, 'net')
+    return DefectNet(layers, mean, deviation, *numbers)
 
 
 def _types(path: Path, said: dict, arrays: dict, products: dict[str, Normal]) -> Types:
@@ -169,12 +238,13 @@ def _types(path: Path, said: dict, arrays: dict, products: dict[str, Normal]) ->
     if (
         z.dtype != np.float32 or z.shape != (len(label), dims) or not np.isfinite(z).all()
         or label.dtype != np.int32 or set(label.tolist()) != set(range(len(names)))
-        or len(set(names)) != len(names)
+        or len(set(names)) != len(names) or not all(map(is_text, said['names']))
     ):  # fmt: skip
         raise misfit(path, 'types')
     limit, rate = said['threshold'], said['false_alarm']
     temperature = float(said['temperature'])
-    if not 0 < temperature < np.inf:
+    told = (limit is None or abs(limit) < np.inf) and (rate is None or 0 <= rate <= 1)
+    if not told or not 0 < temperature < np.inf:
         raise misfit(path, 'types')
     return Types(
         tuple(names), z, label, temperature, -np.inf if limit is None else float(limit),

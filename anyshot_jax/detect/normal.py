@@ -30,7 +30,8 @@ class HeldOut(NamedTuple):
     first: Array  # [M] float32, the score when it was judged
     num: Array  # [M] int32, patches whose mean distance that is
     low: Array  # [M] float32
-    dist: Array  # [M, WORST] float32, of its worst patches then; -1: fewer are there
+    dist: Array  # [M, WORST] float32, values of its worst patches then; -1: fewer are there
+    more: Array  # [M, WORST] float32, what a net adds to their distances
     worst: Array  # [M, WORST, D] float32
 
 
@@ -46,6 +47,7 @@ class Normal(NamedTuple):
     mean: tuple[Array, ...]  # of each vector of `Comparison`, over normal images
     far: tuple[float, ...]  # and how far from it those are
     num_grey: int
+    per: float  # distance that counts as 1, where a net adds to it
 
 
 class Bank(NamedTuple):
@@ -85,9 +87,9 @@ def where(normal: Normal, row: int) -> tuple[int, tuple[int, int]]:
 def nothing(dim: int) -> Normal:
     none = np.zeros(0, np.float32)
     ints = np.zeros(0, np.int32)
-    worst = np.zeros((0, WORST), np.float32), np.zeros((0, WORST, dim), np.float32)
-    held = HeldOut(ints, none, none, ints, none, *worst)
-    return Normal((), ints, (), (), np.zeros((0, 2), np.int32), held, (), (), 0)
+    few = np.zeros((0, WORST), np.float32)
+    held = HeldOut(ints, none, none, ints, none, few, few, np.zeros((0, WORST, dim), np.float32))
+    return Normal((), ints, (), (), np.zeros((0, 2), np.int32), held, (), (), 0, 1.0)
 
 
 def extend(
@@ -99,6 +101,7 @@ def extend(
     groups: Sequence[Any] | None,
     say: str,
     notes: Notes | None = None,
+    spent: Array | tuple[()] = (),
 ) -> Normal:
     """Learns more normal images of a product.
 
@@ -106,7 +109,7 @@ def extend(
 
     Args:
       groups: of each image, equal for near copies; none: only images of equal content are.
-      notes: as `in_order` takes it.
+      notes: as `in_order` takes it. spent: images that a net was made of, which are not scored.
     Raises:
       InputError: an image that can't be read; names it.
     """
@@ -128,14 +131,16 @@ def extend(
             for copy in views.copies(image, looks.turns):
                 yield i, copy
 
-    cells = np.stack(np.unravel_index(np.arange(eye.cells**2), (eye.cells,) * 2), 1)
+    side = eye.cells // eye.times
+    cells = np.stack(np.unravel_index(np.arange(side**2), (side, side)), 1) * eye.times
     with tqdm(total=len(items), desc=f'remember {say}', disable=None) as bar:
-        for batch, patches, _ in encode(
+        for batch, seen in encode(
             eye, parts(turned(), looks.view, eye.cells, looks.foreground), looks.foreground
         ):
-            flat = np.asarray(patches).reshape(len(patches), -1, eye.dim)
+            flat = np.asarray(seen.patches).reshape(len(seen.patches), -1, eye.dim)
             for part, own in zip(batch, flat, strict=False):
-                counts = part.weight.reshape(-1) > 0
+                whole = part.weight.reshape(side, eye.times, side, eye.times).max((1, 3))
+                counts = whole.reshape(-1) > 0
                 start = [
                     at.start - o.start
                     for at, o in zip(part.square.at, part.square.own, strict=True)
@@ -154,8 +159,9 @@ def extend(
         names=(*before.names, *names),
         sizes=np.concatenate([before.sizes, sizes]),
         num_grey=before.num_grey + num_grey,
+        per=eye.net.far if eye.net else 1.0,
     )
-    return _held_out(eye, looks, after, items, names, say)
+    return _held_out(eye, looks, after, items, names, say, spent)
 
 
 def without(normal: Normal, name: str) -> Normal:
@@ -206,14 +212,22 @@ def _folds_of(before: Normal, group: Sequence[str]) -> np.ndarray:
 
 
 def _held_out(
-    eye: Eye, looks: Looks, after: Normal, items: Sequence[Any], names: Sequence[str], say: str
+    eye: Eye,
+    looks: Looks,
+    after: Normal,
+    items: Sequence[Any],
+    names: Sequence[str],
+    say: str,
+    spent: Array | tuple[()],
 ) -> Normal:
     """Old images' scores follow the memory; new ones are scored; the usual vectors are measured."""
     bank = bank_of(after)
     old = follow(after, bank)
     first = len(after.names) - len(items)
     room = max(HELD_OUT - len(old.number), 0)
-    chosen = np.unique(np.linspace(0, len(items) - 1, min(len(items), room)).astype(int))
+    unseen = np.setdiff1d(np.arange(len(items)), spent)
+    many = min(len(unseen), room)
+    chosen = unseen[np.unique(np.linspace(0, len(unseen) - 1, many).astype(int))]
     if len(after.folds) < 2:
         chosen = chosen[:0]  # nothing is left to compare with
     chosen = chosen[np.argsort(after.fold_of[first + chosen], kind='stable')]
@@ -227,7 +241,7 @@ def _held_out(
     score, low = (np.array([getattr(f, k) for f in found], np.float32) for k in ('score', 'low'))
     num = np.array([f.num for f in found], np.int32)
     number = (first + chosen).astype(np.int32)
-    new = HeldOut(number, score, score, num, low, *_worst(found, eye.dim))
+    new = HeldOut(number, score, score, num, low, *_worst(found, after.per, eye.dim))
     held = HeldOut(*(np.concatenate([a, b]) for a, b in zip(old, new, strict=True)))
     after = after._replace(held_out=held)
     if not found or after.mean:  # what is usual was measured when there was enough to do it
@@ -238,14 +252,17 @@ def _held_out(
     return after._replace(mean=mean, far=tuple(float(f) if f > 1e-6 else 1.0 for f in far))
 
 
-def _worst(found: Sequence[Comparison], dim: int) -> tuple[np.ndarray, np.ndarray]:
-    dist = np.full((len(found), WORST), -1, np.float32)
+def _worst(
+    found: Sequence[Comparison], per: float, dim: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    value = np.full((len(found), WORST), -1, np.float32)
+    more = np.zeros((len(found), WORST), np.float32)
     rows = np.zeros((len(found), WORST, dim), np.float32)
     for i, f in enumerate(found):
         num = len(f.worst)
-        dist[i, :num] = np.sort(f.dist, axis=None)[::-1][:num]
-        rows[i, :num] = f.worst
-    return dist, rows
+        value[i, :num], rows[i, :num] = f.worst_value, f.worst
+        more[i, :num] = f.worst_value - f.worst_dist / per
+    return value, more, rows
 
 
 def follow(normal: Normal, bank: Bank) -> HeldOut:
@@ -267,6 +284,7 @@ def follow(normal: Normal, bank: Bank) -> HeldOut:
             own = held.worst[i, : len(kept)]
             near = others[memory.squared(own, others).argmin(1)]
             new = np.linalg.norm(own - near, axis=1)  # by differences, which loses no digits
+            new = new / normal.per + held.more[i, : len(kept)]
             floor = np.full(held.num[i], kept[-1])
             both = np.sort(np.concatenate([new, floor]))[::-1]
             top = min(int(held.num[i]), len(kept))

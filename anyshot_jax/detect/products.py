@@ -14,7 +14,7 @@ from anyshot_jax.detect.scores import Comparison, Looks, compare_images
 from anyshot_jax.detect.seeing import Eye
 from anyshot_jax.detect.threshold import Promise
 from anyshot_jax.detect.verdicts import how_far
-from anyshot_jax.types import InputError, nearest
+from anyshot_jax.types import Array, InputError, nearest
 
 
 class Known(NamedTuple):
@@ -39,12 +39,13 @@ def learn(
     groups: Sequence[Any] | None,
     product: Sequence[str] | str | None,
     notes: Notes,
+    spent: Array | tuple[()] = (),
 ) -> dict[str, Normal]:
     """Learns more normal images of one product or several; `before` stays as it is.
 
     Args:
       groups: of each image, equal for near copies. product: of each, or of all; none: of the only
-        one there is. notes: takes what of the images is worth a word.
+        one there is. notes: takes what of the images is worth a word. spent: as `normal.extend`.
     Raises:
       InputError: other numbers of groups or products than images, no product where there are
         several, images that are all the same, or as `normal.extend`.
@@ -70,6 +71,7 @@ def learn(
             None if groups is None else [groups[i] for i in rows],
             f'{name} images'.strip(),
             notes,
+            np.flatnonzero(np.isin(rows, spent)),
         )
         if len(known.names) > 1 and len(set(known.group)) == 1 and known.group[0][0] == '#':
             of = f'product {name!r}: ' if name else ''

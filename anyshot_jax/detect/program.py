@@ -37,11 +37,11 @@ def answers(detector: AnomalyDetector) -> tuple[Callable, int, dict[str, Any]]:
     num = max(1, round(detector.share * eye.cells**2))
 
     def one(x):
-        patches, _ = eye.see(eye.params, x[None])
-        square, _ = nearest(patches.reshape(-1, eye.dim), jnp.asarray(rows))
-        dist = jnp.sqrt(square[:, 0])
-        score = jax.lax.top_k(dist, num)[0].mean()
-        return score, score > limit, dist.reshape(patches.shape[1:3])
+        seen = eye.see(eye.params, x[None])
+        square, _ = nearest(seen.patches.reshape(-1, eye.dim), jnp.asarray(rows))
+        value = eye.valued(jnp.sqrt(square).reshape(seen.patches.shape[:3]), seen, eye.net)[0]
+        score = jax.lax.top_k(value.reshape(-1), num)[0].mean()
+        return score, score > limit, value
 
     said = {
         'output': ['score [n]', 'defect [n]', f'map [n, {eye.cells}, {eye.cells}]'],

@@ -37,10 +37,12 @@ class Comparison(NamedTuple):
     score: float
     num: int  # patches whose mean distance that is
     low: float  # the LOW quantile of its distances
-    dist: Array  # [rows, columns]; 0 where cells don't count
+    dist: Array  # [rows, columns], or with a net `Contrast.value`; 0 where cells don't count
     row: Array  # [rows, columns] the nearest remembered patches, rows of the bank
     vectors: tuple[Array, Array, Array]  # peak [D], head at the peak [E], mean head [E]
-    worst: Array  # [WORST or fewer, D] its patches farthest from what is remembered
+    worst: Array  # [WORST or fewer, D] the patches of its worst places,
+    worst_value: Array  # [WORST or fewer] the values there,
+    worst_dist: Array  # [WORST or fewer] and their distances
 
 
 def compare_images(
@@ -64,22 +66,22 @@ def compare_images(
     images = ((i, image) for i, image, _ in in_order(items, names, looks.reading, errors, notes))
     gathered: _Image | None = None
     with tqdm(total=len(items), desc=say, disable=None if say else True) as bar:
-        for batch, patches, head in encode(
+        for batch, seen in encode(
             eye,
             parts(images, looks.view, eye.cells, looks.foreground, counts_of),
             looks.foreground,
         ):
-            weight = weights(batch, len(patches))
-            told = [eye.compare(patches, head, bank, weight) for bank in banks]
+            weight = weights(batch, len(seen.patches))
+            told = [eye.compare(seen, bank, weight, eye.net) for bank in banks]
             told = [Contrast(*map(np.asarray, one)) for one in told]
-            flat = np.asarray(patches)
+            patches = np.asarray(seen.patches)
             for i, part in enumerate(batch):
                 if gathered is None or gathered.number != part.image:
                     if gathered is not None:
                         yield gathered.number, gathered.found(looks.share)
                         bar.update()
                     gathered = _Image(part, len(banks))
-                gathered.add(part, [Contrast(*(a[i] for a in one)) for one in told], flat[i])
+                gathered.add(part, [Contrast(*(a[i] for a in one)) for one in told], patches[i])
         if gathered is not None:
             yield gathered.number, gathered.found(looks.share)
             bar.update()
@@ -91,12 +93,13 @@ class _Image:
     def __init__(self, part: Part, num: int):
         self.number, self.size = part.image, part.size
         self.dist = np.zeros((num, *part.grid), np.float32)
+        self.value = np.zeros((num, *part.grid), np.float32)
         self.row = np.zeros((num, *part.grid), np.int32)
         self.counts = np.zeros(part.grid, bool)
         self.top = [-1.0] * num
         self.peak: list[Any] = [None] * num
         self.whole: list[Array] = []
-        self.worst: list[tuple[Array, Array]] = []  # of the first bank: distances and patches
+        self.worst: list[tuple[Array, Array, Array]] = []  # of the first bank, see `Comparison`
 
     def add(self, part: Part, told: Sequence[Contrast], patches: Array) -> None:
         own, at = part.square.own, part.square.at
@@ -104,29 +107,36 @@ class _Image:
         self.whole.append(told[0].whole)
         for i, one in enumerate(told):
             self.dist[i][at], self.row[i][at] = one.dist[own], one.row[own]
+            self.value[i][at] = one.value[own]
             if one.dist.max() > self.top[i]:
                 self.top[i], self.peak[i] = float(one.dist.max()), (one.peak, one.head)
-        dist = told[0].dist.reshape(-1)
-        some = np.argsort(-dist, kind='stable')[:WORST]
+        value = told[0].value.reshape(-1)
+        some = np.argsort(-value, kind='stable')[:WORST]
         some = some[part.weight.reshape(-1)[some] > 0]
-        self.worst.append((dist[some], patches.reshape(-1, patches.shape[-1])[some]))
+        row, column = np.unravel_index(some, part.weight.shape)
+        times = len(part.weight) // len(patches)
+        near = patches[row // times, column // times]
+        self.worst.append((value[some], told[0].dist.reshape(-1)[some], near))
 
     def found(self, share: float) -> list[Comparison]:
-        dist, rows = (np.concatenate(a) for a in zip(*self.worst, strict=True))
-        worst = rows[np.argsort(-dist, kind='stable')[:WORST]]
+        worst = [np.concatenate(a) for a in zip(*self.worst, strict=True)]
+        order = np.argsort(-worst[0], kind='stable')[:WORST]
+        value, dist, rows = (a[order] for a in worst)
         whole = np.mean(self.whole, 0)
-        counted = [np.sort(d[self.counts])[::-1] for d in self.dist]
+        counted = [np.sort(v[self.counts])[::-1] for v in self.value]
         num = max(1, round(share * len(counted[0])))
         return [
             Comparison(
                 self.size,
                 float(of[:num].mean()) if len(of) else 0.0,
                 num,
-                float(np.quantile(of, LOW)) if len(of) else 0.0,
-                self.dist[i],
+                float(np.quantile(self.dist[i][self.counts], LOW)) if len(of) else 0.0,
+                self.value[i],
                 self.row[i],
                 (*self.peak[i], whole),
-                worst,
+                rows,
+                value,
+                dist,
             )
             for i, of in enumerate(counted)
         ]

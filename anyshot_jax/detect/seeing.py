@@ -18,12 +18,51 @@ from anyshot_jax.encoders import ImageEncoder
 from anyshot_jax.ops.distance import unit
 from anyshot_jax.ops.neighbours import nearest_of
 from anyshot_jax.ops.patches import upsample
+from anyshot_jax.ops.product import product
 from anyshot_jax.target import on_cpu
 from anyshot_jax.types import Array, InputError
 
 LAYERS = ('stride16', 'stride32')  # of a convolutional net, the maps that patches are made of
+NET_LAYERS = ('stride8', *LAYERS)  # and those of a `DefectNet`
+LIFT = 4.0  # deviations below what is usual at which the net has nothing to say
 CHUNK, CHUNK_CPU = 32, 4  # squares that pass the encoder together
 SHARPNESS = 16.0  # power of the distances that weigh a peak's patches, as config.residual has it
+
+
+class DefectNet(NamedTuple):
+    """A net that has learnt synthetic defects, see `defect_net.py`."""
+
+    layers: tuple[tuple[Array, Array], ...]  # kernels [E, F] and biases [1, F], ReLU between them
+    mean: Array  # [E] of normal patches
+    deviation: Array  # [E]
+    far: float  # deviation of normal patches' distances,
+    usual: float  # mean of what the net says of them,
+    spread: float  # and its deviation
+
+    def logits(self, fine: Array) -> jax.Array:
+        """[...], above 0 where the net takes a patch [..., E] for one of a defect."""
+        x = (fine.reshape(-1, fine.shape[-1]) - self.mean[None]) / self.deviation[None]
+        return forward(self.layers, x).reshape(fine.shape[:-1])
+
+    def opinion(self, fine: Array) -> jax.Array:
+        """[...] >= 0: how much more than usual, and that is LIFT, patches look like a defect."""
+        return jnp.maximum((self.logits(fine) - self.usual) / self.spread + LIFT, 0)
+
+
+def forward(layers, x: Array) -> jax.Array:
+    """The net's outputs [N, 1] of x [N, E]."""
+    for kernel, bias in layers[:-1]:
+        x = jax.nn.relu(product(x, kernel) + bias)
+    kernel, bias = layers[-1]
+    return product(x, kernel) + bias
+
+
+class Seen(NamedTuple):
+    """What an encoder makes of n squares."""
+
+    patches: Array  # [n, h, w, D]
+    head: Array  # [n, h', w', E] its last map
+    fine: Array | None  # [n, H, W, F] patches of a `DefectNet`, H and W multiples of h and w
 
 
 class Eye(NamedTuple):
@@ -31,10 +70,13 @@ class Eye(NamedTuple):
 
     patcher: memory_bank.Patcher
     side: int
-    cells: int  # of a side of a square
-    see: Callable  # (params, x [n, S, S, 3]) -> patches [n, h, w, D], head [n, h', w', E]
-    compare: Callable  # (patches, head, neighbours.Prepared, weight) -> Contrast, of n squares
+    cells: int  # of a side of a square: h, or H where there is a net
+    times: int  # of them to a remembered patch's side
+    see: Callable  # (params, x [n, S, S, 3]) -> Seen
+    valued: Callable  # (dist [n, h, w], Seen, net) -> [n, H, W]
+    compare: Callable  # (Seen, neighbours.Prepared, weight [n, H, W], net) -> Contrast
     params: Any
+    net: DefectNet | None = None
 
     @property
     def dim(self) -> int:
@@ -44,26 +86,35 @@ class Eye(NamedTuple):
 class Contrast(NamedTuple):
     """A square beside what is remembered."""
 
-    dist: Array  # [n, h, w] distance of every patch to the nearest that may be found, times weight
-    row: Array  # [n, h, w] int32 which one that is
+    dist: Array  # [n, H, W] distance of every patch to the nearest that may be found, times weight
+    value: Array  # [n, H, W] that, or in deviations and with what the net says
+    row: Array  # [n, H, W] int32 which patch is nearest
     peak: Array  # [n, D] the residual where the distances are large
     head: Array  # [n, E] the encoder's last map there, square roots
     whole: Array  # [n, E] and its mean over the square
 
 
 @cache
-def eye(encoder: str, layers: tuple[str, ...], side: int, cosine: bool = False) -> Eye:
+def eye(
+    encoder: str, layers: tuple[str, ...], side: int, cosine: bool = False, learnt: bool = False
+) -> Eye:
     """Loaded once a process; its functions compile for one square and for CHUNK of them.
 
     Args:
       layers: maps that patches are made of; (): strides 16 and 32, or a transformer's patches.
       cosine: patches are single places of length 1, whose distances grow with their angle, in
         place of means over 3x3 places. Damm et al., "AnomalyDINO", WACV 2025.
+      learnt: patches of a `DefectNet` are seen, too.
     Raises:
       InputError: as `memory_bank.load_patcher`.
     """
     layers = layers or usual_layers(encoder)
     patcher = memory_bank.load_patcher(encoder, layers, size=side)
+    fine = memory_bank.load_patcher(encoder, net_layers(encoder), size=side) if learnt else None
+    cells = max(patcher.shape[0], fine.shape[0] if fine else 0)
+    times = cells // patcher.shape[0]
+    if times * patcher.shape[0] != cells or (fine and fine.shape[0] != cells):
+        raise InputError(f'learnt=True: layers={layers} of {encoder} are finer than its net sees')
 
     def patches_of(maps):
         if not cosine:
@@ -75,26 +126,48 @@ def eye(encoder: str, layers: tuple[str, ...], side: int, cosine: bool = False) 
     def see(params, x):
         maps = patcher.maps(params, x)
         last = maps['head'] if 'head' in maps else maps[layers[-1]]
-        return patches_of(maps), last
+        return Seen(patches_of(maps), last, fine and fine.patches(maps))
+
+    wide = lambda a: jnp.repeat(jnp.repeat(a, times, 1), times, 2)
+
+    def valued(dist, seen, net):
+        return wide(dist) if net is None else wide(dist) / net.far + net.opinion(seen.fine)
 
     @jax.jit
-    def compare(patches, head, bank, weight):
+    def compare(seen, bank, weight, net):
+        patches, head = seen.patches, seen.head
         shape = patches.shape
         square, row = nearest_of(patches.reshape(-1, shape[-1]), bank)
         residual = patches - bank.bank[row[:, 0]].reshape(shape)
-        dist = jnp.sqrt(square).reshape(shape[:3]) * weight
-        at_peak = weighted_mean(head, pooled(dist, head.shape[1:3]), SHARPNESS)
+        dist = jnp.sqrt(square).reshape(shape[:3])
+        counted = dist * pooled(weight, shape[1:3])
+        at_peak = weighted_mean(head, pooled(counted, head.shape[1:3]), SHARPNESS)
         roots = lambda z: jnp.sqrt(jnp.maximum(z, 0))
         return Contrast(
-            dist,
-            row.reshape(shape[:3]),
-            weighted_mean(residual, dist, SHARPNESS),
+            wide(dist) * weight,
+            valued(dist, seen, net) * weight,
+            wide(row.reshape(shape[:3])),
+            weighted_mean(residual, counted, SHARPNESS),
             roots(at_peak),
             roots(head.mean((1, 2))),
         )
 
     params = jax.device_put(patcher.params)
-    return Eye(patcher, side, patcher.shape[0], see, compare, params)
+    return Eye(patcher, side, cells, times, see, valued, compare, params)
+
+
+def net_layers(encoder: str) -> tuple[str, ...]:
+    """The maps of an encoder that the patches of a `DefectNet` are made of."""
+    maps = _maps_of(encoder)
+    return tuple(name for name in NET_LAYERS if name in maps) or usual_layers(encoder)
+
+
+def _maps_of(encoder: str) -> dict[str, Any]:
+    net = memory_bank.load(encoder)
+    if not isinstance(net, ImageEncoder):
+        return {}
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
+    return jax.eval_shape(lambda params, x: net.maps(params, net.preprocess(x)), net.params, x)
 
 
 def usual_layers(encoder: str) -> tuple[str, ...]:
@@ -103,11 +176,7 @@ def usual_layers(encoder: str) -> tuple[str, ...]:
     Raises:
       InputError: it has no maps, or as `encoders.load`.
     """
-    net = memory_bank.load(encoder)
-    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
-    maps = {}
-    if isinstance(net, ImageEncoder):
-        maps = jax.eval_shape(lambda params, x: net.maps(params, net.preprocess(x)), net.params, x)
+    maps = _maps_of(encoder)
     wanted = tuple(name for name in LAYERS if name in maps)
     strides = sorted(name for name in maps if name.startswith('stride'))
     if not strides:
@@ -150,8 +219,8 @@ def parts(
             yield Part(number, whole.size, grid, square, weight)
 
 
-def encode(eye: Eye, squares: Iterable[Part], how: str) -> Iterator[tuple[list[Part], Any, Any]]:
-    """(parts, their patches and last maps on the device), a few at a time.
+def encode(eye: Eye, squares: Iterable[Part], how: str) -> Iterator[tuple[list[Part], Seen]]:
+    """(parts, what the encoder makes of them, on the device), a few at a time.
 
     Two shapes only are ever compiled: rows after the parts' repeat them.
 
@@ -170,7 +239,7 @@ def encode(eye: Eye, squares: Iterable[Part], how: str) -> Iterator[tuple[list[P
                 batch = [
                     p._replace(weight=p.weight * o) for p, o in zip(batch, found, strict=False)
                 ]
-            yield batch, *seen
+            yield batch, seen
 
 
 def weights(batch: Sequence[Part], num: int) -> np.ndarray:

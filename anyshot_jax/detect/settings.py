@@ -47,7 +47,8 @@ def eye_of(detector: Any) -> Eye:
         `seeing.eye`.
     """
     view = looks(detector).view
-    found = eye(detector.encoder, tuple(detector.layers), view.side, bool(detector.cosine))
+    layers, learnt = tuple(detector.layers), bool(detector.learnt)
+    found = eye(detector.encoder, layers, view.side, bool(detector.cosine), learnt)
     cell = view.tile // found.cells
     if view.tile and (cell * found.cells != view.tile or views.STEP % cell):
         raise InputError(

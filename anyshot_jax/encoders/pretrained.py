@@ -95,6 +95,8 @@ def load(
     """
     if dtype not in ('float32', 'bfloat16'):
         raise ArgumentError('dtype', f'={dtype!r}: need float32 or bfloat16')
+    if not isinstance(which, str):
+        raise InputError(f'encoder={which!r} is no text: take one of {", ".join(NAMES)}')
     name, _, given = which.rpartition('=')
     if not name and which in NAMES:
         name, path = which, find_weights(which)

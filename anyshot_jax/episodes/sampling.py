@@ -121,6 +121,9 @@ def draw_apart(
 def draw_support(key: Array, dataset: Dataset, shots: int) -> Array:
     """Items of different groups for every class.
 
+    Classes that share groups take theirs from the same ones, as far as they have items there, so
+    that a support of k shots uses up k of these groups and not k for every class.
+
     Args:
       dataset: with `group`; a class with fewer than `shots` groups repeats its first pick.
     Returns:
@@ -128,11 +131,13 @@ def draw_support(key: Array, dataset: Dataset, shots: int) -> Array:
     """
     num, classes = dataset.label.shape[0], dataset.offset.shape[0]
     keys, group = jax.random.split(key), jnp.asarray(dataset.group)
-    alike = (group[:, None] == group[None]) & (dataset.label[:, None] == dataset.label[None])
+    together = group[:, None] == group[None]
+    alike = together & (dataset.label[:, None] == dataset.label[None])
     # The item of each group that stands for it, and the order of the groups.
     lot = jax.random.uniform(keys[0], (num,))
     chosen = lot >= jnp.max(jnp.where(alike, lot[None], 0), 1)
-    order = jnp.where(chosen, 1 + jax.random.uniform(keys[1], (num,)), 0)
+    leader = jnp.argmax(together & chosen[None], 1)  # of a group, in its first class
+    order = jnp.where(chosen, 1 + jax.random.uniform(keys[1], (num,))[leader], 0)
     of_class = dataset.label[None] == jnp.arange(classes)[:, None]
     place, support = jax.lax.top_k(jnp.where(of_class, order[None], -1), shots)
     return jnp.where(place > 0, support, support[:, :1])  # else an item of another class
@@ -215,3 +220,22 @@ def class_names(dataset: Dataset) -> tuple[str, ...]:
     """A name for each class that a sampler can draw; rotated ones say by how much."""
     turned = [f' turned {90 * k}' if k else '' for k in range(dataset.turns)]
     return tuple(name + t for t in turned for name in dataset.names)
+
+
+def draw_items(key: Array, dataset: Dataset, ways: int, num: int, most: int) -> tuple[Array, Array]:
+    """Items of few classes: each of a class drawn uniformly among `ways`, none twice if it can be.
+
+    Args:
+      ways: <= C classes, drawn uniformly. most: at least the largest count of a class.
+    Returns:
+      rows [num] of the dataset and their classes [num], 0..ways-1.
+    """
+    keys = jax.random.split(key, 3)
+    classes = choose(keys[0], dataset.offset.shape[0], ways)
+    of = jax.random.randint(keys[1], (num,), 0, ways)
+    count = dataset.count[classes]
+    # A random order of every class's items, those that aren't there last.
+    lot = jax.random.uniform(keys[2], (ways, most))
+    order = jnp.argsort(jnp.where(jnp.arange(most)[None, :] < count[:, None], lot, 2.0), axis=1)
+    turn = jnp.tril(of[:, None] == of[None, :], -1).sum(1)  # how many of its class came before
+    return dataset.offset[classes[of]] + order[of, turn % count[of]], of

@@ -25,8 +25,15 @@ from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.nets.pair_head import Judge, PairHead
 from anyshot_jax.runtime.devices import over_devices
 from anyshot_jax.stages.handover import export_net, start_from
-from anyshot_jax.stages.similarity import Backbone, backbone, novel
-from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState
+from anyshot_jax.stages.similarity import (
+    KEPT_BACK,
+    Backbone,
+    backbone,
+    kept_back,
+    learnt_from,
+    novel,
+)
+from anyshot_jax.types import SCORE, Array, InputError, Method, TrainState
 
 DEFAULTS = {
     'batch_norm': 'inductive',
@@ -39,12 +46,11 @@ DEFAULTS = {
     'batch_items': 50,  # of each of the two batches
     'positive_weight': 1.0,  # of pairs of one class in the loss
     'self_pairs': True,  # an item with itself is a pair
+    'keep_back': 0.0,  # share of the base classes never learnt from: `weigh` judges by them
     'eval_items': 10,  # of each of at most eval_ways classes, whose pairs are judged together
     'eval_ways': 10,
 }
 TRACED = ('positive_weight', 'judge_rate')
-
-
 ROLES = ('base', 'web')
 
 
@@ -112,9 +118,10 @@ def build(config, data):
         predict=None,
         embed=embed,
         similarity=similarity,
-        export=lambda state, data, key: export_net(
-            config.net, {n: state.params[n] for n in ('net', 'head')}, state.extra
-        ),
+        export=lambda state, data, key: {
+            **export_net(config.net, {n: state.params[n] for n in ('net', 'head')}, state.extra),
+            KEPT_BACK: kept_back(len(data.roles['base'].count), fields.keep_back)[0],
+        },
         measure=SCORE,
     )
 
@@ -152,9 +159,9 @@ def draw_batches(fields, augmentation: dict, most: dict[str, int], key, data) ->
     """
     keys = jax.random.split(key, 3)
     ways = {'base': fields.base_ways, 'web': fields.web_ways}
-    datasets = [data.roles[role] for role in ROLES]
+    datasets = [learnt_from(data.roles['base'], fields.keep_back), data.roles['web']]
     parts = [
-        draw_items(k, d, min(ways[role], len(d.count)), fields.batch_items, most[role])
+        sampling.draw_items(k, d, min(ways[role], len(d.count)), fields.batch_items, most[role])
         for k, d, role in zip(keys[:2], datasets, ROLES, strict=True)
     ]
     x = jnp.concatenate([d.x[row] for d, (row, _) in zip(datasets, parts, strict=True)])
@@ -223,25 +230,6 @@ def pair_scores(config, embed: Callable, similarity: Callable, state, dataset, k
     return jax.lax.map(one, jax.random.split(key, config.eval.episodes))
 
 
-def draw_items(key: Array, dataset: Dataset, ways: int, num: int, most: int) -> tuple[Array, Array]:
-    """Items of few classes: each of a class drawn uniformly among `ways`, none twice if it can be.
-
-    Args:
-      ways: <= C classes, drawn uniformly. most: at least the largest count of a class.
-    Returns:
-      rows [num] of the dataset and their classes [num], 0..ways-1.
-    """
-    keys = jax.random.split(key, 3)
-    classes = sampling.choose(keys[0], dataset.offset.shape[0], ways)
-    of = jax.random.randint(keys[1], (num,), 0, ways)
-    count = dataset.count[classes]
-    # A random order of every class's items, those that aren't there last.
-    lot = jax.random.uniform(keys[2], (ways, most))
-    order = jnp.argsort(jnp.where(jnp.arange(most)[None, :] < count[:, None], lot, 2.0), axis=1)
-    turn = jnp.tril(of[:, None] == of[None, :], -1).sum(1)  # how many of its class came before
-    return dataset.offset[classes[of]] + order[of, turn % count[of]], of
-
-
 def pair_loss(
     logits: Array, y: Array, positive_weight: float, self_pairs: bool
 ) -> tuple[Array, dict[str, Array]]:
@@ -283,10 +271,10 @@ def _check(config, data) -> None:
     novel(data, 'simnet')
     if 'base' not in data.roles:
         raise InputError("config.method.name='simnet' needs the role base: clean classes")
-    if len(data.roles['base'].count) < 2:
-        raise InputError(
-            "role 'base' has a single class; SimNet needs two or more for negative pairs"
-        )
+    if not 0 <= fields.keep_back < 1:
+        raise InputError(f'config.method.keep_back={fields.keep_back} must be >= 0 and < 1')
+    if len(learnt_from(data.roles['base'], fields.keep_back).count) < 2:
+        raise InputError("role 'base' has one class to learn from, SimNet needs two (keep_back?)")
     if fields.batch_norm != 'inductive':
         raise InputError("config.method.batch_norm must be 'inductive'")
     if not fields.widths or min(fields.widths) < 1:

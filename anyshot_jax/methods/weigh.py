@@ -6,31 +6,39 @@ features gives one matrix; `kind` makes weights of it (ops/weighting.py): 'mean'
 also looks at the other classes. `bound` then makes all alike that are surely right, and weights
 have mean 1 in every class, unless normalise=False. Nothing is trained by steps.
 
+'planted' gives the chance that the label is right, by votes of a similarity that wrong labels
+planted among base classes have chosen (data/planted.py). Where no more than `nothing` of the labels
+seem wrong, or no more than in clean plantings, all count alike.
+
 It is judged by the AUROC of right against wrong labels, where these are known, before `bound`
 makes ties, and by the share of the images of every class that count: (sum w)^2 / (N sum w^2).
 """
+
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from anyshot_jax.config import check_choices
+from anyshot_jax.data import planted
 from anyshot_jax.ops import weighting
-from anyshot_jax.stages.similarity import Similarity, all_pairs, features_of, novel
-from anyshot_jax.types import SCORE, Array, Dataset, InputError, Method, TrainState
+from anyshot_jax.stages.similarity import KEPT_BACK, Similarity, all_pairs, features_of, novel
+from anyshot_jax.types import SCORE, Array, Data, Dataset, InputError, Method, TrainState
 
 REPORT = 'web_weights'
 DEFAULTS = {
     'simnet_from': '',  # the stage that learnt the similarity; '': cosine of the items' features
-    'kind': 'mean',  # mean | rows | top | density | votes
+    'kind': 'mean',  # mean | rows | top | density | votes | planted
     'share': 0.5,  # of top
     'quantile': 0.3,  # of density
     'rounds': 5,  # of votes
+    'nothing': 0.05,  # of planted: so small a share of wrong labels is none
     'bound': 0.0,  # weights above this share of a high one are alike; 0: all differ
     'power': 1.0,  # of the weights, before they are normalised
     'normalise': True,
 }
-KINDS = ('mean', 'rows', 'top', 'density', 'votes')
+KINDS = ('mean', 'rows', 'top', 'density', 'votes', 'planted')
 
 
 def build(config, data):
@@ -46,19 +54,25 @@ def build(config, data):
     fields = config.method
     _check(config, data)
     sim = Similarity.of(data, fields.simnet_from)
+    judge = cache(partial(judge_of, fields, sim, data))
 
     def init(key, data):
         return TrainState(jnp.zeros((), jnp.int32), {}, (), {})
 
     def found(data):
         web = data.roles['web']
-        z = features_of(sim, web.x)
-        score, within = scores(fields, sim, z, web)
-        return score, weights_of(fields, score, web), within
+        if fields.kind == 'planted':
+            score, within, more = planted.chances(judge(), sim, web)
+            even = more['wrong'] <= max(fields.nothing, judge().best.clean)
+            more['even'] = np.array(even)
+            counted = np.ones_like(score) if even else score
+            return score, weights_of(fields, counted, web), within, more
+        score, within = scores(fields, sim, features_of(sim, web.x), web)
+        return score, weights_of(fields, score, web), within, {}
 
     def evaluate(state, data, key, role):
         web = data.roles['web']
-        score, weight, _ = found(data)
+        score, weight, _, more = found(data)
         label, num = np.asarray(web.label), len(web.count)
         values = {}
         if web.clean is not None and 0 < int(web.clean.sum()) < len(web.clean):
@@ -67,11 +81,13 @@ def build(config, data):
         total = np.bincount(label, weight, num)
         square = np.bincount(label, np.square(weight, dtype=np.float64), num)
         values['images that count'] = total**2 / (np.bincount(label) * np.maximum(square, 1e-12))
+        if more:
+            values['share of wrong labels, estimated'] = more['wrong'][None]
         return values
 
     def export(state, data, key):
-        score, weight, within = found(data)
-        return {'weight': weight, 'score': score, 'similarity': within}
+        score, weight, within, more = found(data)
+        return {'weight': weight, 'score': score, 'similarity': within, **more}
 
     return Method(
         init=init,
@@ -84,6 +100,13 @@ def build(config, data):
         export=export,
         measure=SCORE,
     )
+
+
+def judge_of(fields, sim: Similarity, data: Data) -> planted.Choice:
+    """What tells wrong labels of the web from right ones, chosen on the base classes."""
+    learnt = sim if fields.simnet_from else None
+    unseen = data.stages[fields.simnet_from].get(KEPT_BACK, ()) if learnt else ()
+    return planted.choose(data.roles.get('base'), data.roles['web'], learnt, np.asarray(unseen))
 
 
 def scores(fields, sim: Similarity, z: Array, web: Dataset) -> tuple[Array, np.ndarray]:
@@ -144,5 +167,11 @@ def _check(config, data) -> None:
     check_choices(fields, {'kind': KINDS})
     if not 0 < fields.share <= 1 or not 0 <= fields.quantile <= 1:
         raise InputError('config.method.share must be > 0 and <= 1, quantile from 0 to 1')
+    if not 0 <= fields.nothing < 1:
+        raise InputError(f'config.method.nothing={fields.nothing} must be >= 0 and < 1')
+    if fields.kind == 'planted' and len(data.roles['web'].count) < 2:
+        raise InputError(
+            "config.method.kind='planted' needs two web classes or more: it compares names"
+        )
     if fields.rounds < 1 or fields.bound < 0 or fields.power <= 0:
         raise InputError('config.method.rounds must be >= 1, bound >= 0 and power > 0')

@@ -128,6 +128,10 @@ def _define_flags() -> None:
     text('foreground', 'none', 'How the object is found that counts: none, flood, grabcut, pca.')
     flags.DEFINE_float('share', 0.0, 'Of the patches, the worst, whose mean is the score; 0: one.')
     flags.DEFINE_bool('cosine', False, 'Compares patches by their angle, for transformers.')
+    said = 'Adds what a net has learnt of synthetic defects on the normal images.'
+    flags.DEFINE_bool('learnt', False, said)
+    said = 'Learns from synthetic defects by what the types in --types differ.'
+    flags.DEFINE_bool('pretrain', False, said)
     flags.DEFINE_float('false_alarm', 0.01, 'Share of normal images that may be called defects.')
     flags.DEFINE_enum('on_error', 'raise', ['raise', 'skip'], 'An image that cannot be read.')
     crops = ['auto', 'whole', 'centre', 'tiles']

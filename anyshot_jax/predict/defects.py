@@ -53,6 +53,8 @@ class Request(NamedTuple):
     false_alarm: float = 0.01
     share: float = 0.0
     cosine: bool = False
+    learnt: bool = False
+    pretrain: bool = False
     save: str = ''
     on_error: str = 'raise'
     overwrite: bool = False
@@ -64,7 +66,7 @@ class Request(NamedTuple):
 
 OF_DETECTOR = (
     'encoder', 'size', 'tile', 'turns', 'foreground', 'memory', 'false_alarm', 'share', 'cosine',
-    'crop',
+    'learnt', 'pretrain', 'crop',
 )  # fmt: skip
 FITTED = (*OF_DETECTOR, 'range')  # what a fitted detector has
 

@@ -177,12 +177,12 @@ class Outputs:
                 places = e.filename or ' or '.join(map(str, paths.values()))
                 raise InputError(f'{places} cannot be written: {e.strerror or e}') from e
             except InputError as e:  # people know the place of a fresh file
-                said = str(e)
+                message = str(e)
                 for k, path in fresh.items():
-                    said = said.replace(str(path), str(paths[k]))
-                if said == str(e):
+                    message = message.replace(str(path), str(paths[k]))
+                if message == str(e):
                     raise
-                raise InputError(said) from e
+                raise InputError(message) from e
 
 
 def check_save(path: Path) -> None:

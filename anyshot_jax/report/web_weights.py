@@ -1,5 +1,7 @@
 """The part of the page about weights of web images: how they lie, whom they favour, and why."""
 
+from collections.abc import Mapping
+
 import jax
 import numpy as np
 from markupsafe import Markup
@@ -14,7 +16,9 @@ from anyshot_jax.report.page import (
     name,
     note,
     paragraph,
+    percent,
     section,
+    table,
     way,
 )
 from anyshot_jax.report.subject import Subject
@@ -49,10 +53,36 @@ def sections(
     if not (np.isfinite(weight).all() and np.isfinite(within).all()):
         return [section('weights', 'Weights', note('The weights are not finite.'))]
     return [
+        *([_chosen(made)] if 'tried' in made else []),
         _histogram(web, weight),
         _ends(web, weight, score, imaged),
         _matrices(web, weight, score, within),
     ]
+
+
+def _chosen(made: Mapping[str, Array]) -> Markup:
+    """What told wrong labels from right ones, what else was tried, and how many seem wrong."""
+    taken = np.asarray(made['taken'])
+    same = lambda row: (row[:2] == taken[:2]).all()
+    rows = [
+        (
+            f'{mix:.0%}',
+            f'{t:g}',
+            f'{loss:.3f}',
+            percent(auroc),
+            'taken' if same(np.array([mix, t])) else '',
+        )
+        for mix, t, loss, auroc in np.asarray(made['tried']).tolist()
+    ]
+    told = (
+        f'{np.asarray(made["why"]).tobytes().decode()}. '
+        f'{float(made["wrong"]):.0%} of the web labels seem to be wrong'
+        + (', too few to take anything away: all images count alike.' * bool(made['even']) or '.')
+    )
+    head = ('SimNet', 'temperature', 'loss', 'AUROC', '')
+    intro = 'Mean over wrong labels that were planted among base classes, whose truth is known.'
+    listed = [paragraph(intro), table(head, rows)] if rows else []
+    return section('chosen', 'How wrong labels are told', paragraph(told), *listed)
 
 
 def _histogram(web: Dataset, weight: np.ndarray) -> Markup:

@@ -1,5 +1,6 @@
 """A learnt similarity as stages hand it on: its nets, its export, and similarities in blocks."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,6 +20,7 @@ from anyshot_jax.stages.handover import NET, exported, unflatten
 from anyshot_jax.types import Array, Data, Dataset, InputError
 
 BLOCK = 1 << 13  # pairs looked at at once
+KEPT_BACK = 'kept_back'  # of an export: the base classes that it never learnt from
 
 
 class Backbone(NamedTuple):
@@ -118,6 +120,19 @@ def head_like(params: Mapping[str, Any]) -> PairHead:
     deeper = sorted(name for name in params if name.startswith('dense'))
     widths = [params['pair_kernel'].shape[-1], *(params[n]['kernel'].shape[-1] for n in deeper)]
     return PairHead(tuple(int(w) for w in widths))
+
+
+def kept_back(num: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The classes never learnt from, round(share * num) drawn by lot, and the others."""
+    order = np.random.default_rng(0).permutation(num)
+    kept = round(share * num)
+    return np.sort(order[:kept]), np.sort(order[kept:])
+
+
+def learnt_from(base: Dataset, share: float) -> Dataset:
+    """The same items, with places and counts of the classes only that aren't kept back."""
+    _, classes = kept_back(len(base.count), share)
+    return dataclasses.replace(base, offset=base.offset[classes], count=base.count[classes])
 
 
 def features_of(sim: Similarity, x: Array) -> Array:

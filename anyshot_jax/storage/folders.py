@@ -1,6 +1,7 @@
 """Folders of the user: where data sets lie, where caches are kept."""
 
 import atexit
+import errno
 import os
 import shutil
 import tempfile
@@ -16,12 +17,20 @@ def user_path(text: str | os.PathLike) -> Path:
     """A path as a user writes it: ~ and ~NAME are home folders.
 
     Raises:
-      InputError: there is no such user, or none has a home here.
+      InputError: there is no such user, or none has a home here; a name that no file can have.
     """
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
     except RuntimeError as e:
         raise InputError(f'{os.fspath(text)}: {e}: write the whole path') from e
+    try:
+        os.lstat(path)
+    except ValueError as e:  # a NUL
+        raise InputError(f'{str(path)[:80]}: {e}: no file has such a name') from e
+    except OSError as e:
+        if e.errno == errno.ENAMETOOLONG:
+            raise InputError(f'{str(path)[:80]}...: {e.strerror}') from e
+    return path
 
 
 def data_root() -> Path | None:

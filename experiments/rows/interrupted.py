@@ -13,12 +13,12 @@ def table(lines, root: Path = tables.ROOT) -> str:
     if not lines:
         return 'Not measured yet.\n'
     signals = ('SIGTERM', 'SIGINT', 'SIGKILL')
-    head = ('', *signals, 'sent after its end', 'folders')
+    head = ('', *signals, 'of these hit a running call', 'folders')
     body = [
         (
             x['target'],
             *(str(x['sent'][s]) for s in signals),
-            str(x['over']),
+            str(x['hit']),
             str(x['folders']),
         )
         for x in lines

@@ -19,7 +19,8 @@ ACCURACY = {  # stage: what it is
     'ce_votes': 'CE, SimNet weights by votes',
     'ce_graph': 'CE and graph',
     'ce_both': 'CE, weights by votes, graph',
-    'classify': 'the same, SimNet with adversary',
+    'ce_adversary': 'the same, SimNet with adversary',
+    'classify': 'the whole method: CE, chances by planted wrong labels',
     'oracle': 'CE, oracle weights',
 }
 AUROC = {
@@ -27,6 +28,7 @@ AUROC = {
     'mean': 'AUROC, SimNet, mean similarity',
     'votes': 'AUROC, SimNet, votes',
     'weights': 'AUROC, SimNet with adversary, votes',
+    'planted': 'AUROC, chances by planted wrong labels',
 }
 F1 = {
     'simnet_alone': 'F1 of novel test pairs, SimNet',
@@ -34,7 +36,7 @@ F1 = {
 }
 
 
-def check(lines, root: Path = tables.ROOT) -> list:
+def check(lines, root: Path = tables.ROOT, recipe: str = RECIPE) -> list:
     """The lines of problems, if they are what the recipe as it stands gives.
 
     Raises:
@@ -43,11 +45,11 @@ def check(lines, root: Path = tables.ROOT) -> list:
     problems = [line for line in lines if 'problem' in line]
     header = next((line for line in lines if 'config' in line), None)
     if problems and header is None:
-        raise InputError('weak_shots.jsonl lacks the line with its config: run weak_shot_rungs.py')
+        raise InputError('the lines lack the first, with their config: run weak_shot_rungs.py')
     if header:
-        changes = tables.changed(header, load_config(RECIPE, [], root))
+        changes = tables.changed(header, load_config(recipe, [], root))
         if changes:
-            raise InputError(f'{RECIPE} was changed since weak_shots.jsonl was made: {changes[0]}')
+            raise InputError(f'{recipe} was changed since its lines were made: {changes[0]}')
     return problems
 
 

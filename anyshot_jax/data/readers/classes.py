@@ -8,12 +8,12 @@ import numpy as np
 from absl import logging
 
 from anyshot_jax.data.readers import copies
+from anyshot_jax.data.readers.file_size import file_content
 from anyshot_jax.data.readers.images import (
     SUFFIXES,
     NotAnImage,
     NotRead,
     Reading,
-    file_content,
     read_image,
     read_images,
 )

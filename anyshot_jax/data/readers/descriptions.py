@@ -1,6 +1,7 @@
 """Texts that describe classes, from a classes.json beside the class folders."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,13 +83,27 @@ def checked_descriptions(root: Path, names: set[str]) -> dict[str, str]:
 
 
 def warn_same(texts: Mapping[str, str]) -> None:
-    """Warns of classes (name -> description) with one description: it can't tell them apart."""
+    """Warns of classes (name -> description) that their descriptions can't tell apart.
+
+    That are equal ones, and such as are equal but for the class's own name in them.
+    """
     names: dict[str, list[str]] = defaultdict(list)
     for name, text in texts.items():
-        names[' '.join(text.casefold().split())].append(name)
-    for text, same in names.items():
-        if text and len(same) > 1:
+        if text.strip():
+            names[_nameless(text, name)].append(name)
+    for same in names.values():
+        if len(same) > 1:
+            equal = len({_words(texts[name]) for name in same}) == 1
             logging.warning(
-                'the same description for %s: it cannot tell them apart',
-                ', '.join(map(repr, same)),
-            )
+                'the same description%s for %s: it cannot tell them apart',
+                '' if equal else ' but for the name', ', '.join(map(repr, same)),
+            )  # fmt: skip
+
+
+def _words(text: str) -> str:
+    return ' '.join(re.findall(r'\w+', text.casefold().replace('_', ' ')))
+
+
+def _nameless(text: str, name: str) -> str:
+    """The words of a text without those of the name where it stands in it."""
+    return ' '.join(f' {_words(text)} '.replace(f' {_words(name)} ', ' * ').split())

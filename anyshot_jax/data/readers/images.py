@@ -17,10 +17,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from anyshot_jax.data.readers import bombs, pixels
-from anyshot_jax.data.readers.kinds import BY_SUFFIX, HEIC, NotAnImage, NotRead, unread_kind
+from anyshot_jax.data.readers.kinds import HEIC, NotAnImage, NotRead, unread_kind
 from anyshot_jax.data.readers.pixels import CROPS, fit
 from anyshot_jax.runtime.bars import bar
-from anyshot_jax.storage.files import read_whole
 from anyshot_jax.types import Array, InputError
 
 with contextlib.suppress(ImportError):  # the extra `heic`; pillow_heif is the same with an encoder
@@ -41,7 +40,6 @@ SUFFIXES = (
 )
 # fmt: on
 MAX_PIXELS = 50_000_000  # an image that unpacks to more is refused
-FILE_PER_PIXEL = 10  # bytes that a file may have, each pixel of max_pixels allowing so many
 MEMORY = 800_000_000  # bytes that all images in decoding may take together,
 PER_PIXEL = 16  # of which one takes so many a pixel
 ONE_COLOUR, FEW_LEVELS = 'images of one colour', f'images of fewer than {pixels.LEVELS} grey levels'
@@ -67,37 +65,12 @@ class Reading(NamedTuple):
         return self
 
 
-def file_content(path: Path, max_pixels: int) -> bytes:
-    """The bytes of a file that may hold an image of so many pixels.
-
-    Raises:
-      NotRead: an image that is too large; NotAnImage: another file that is. OSError: unreadable.
-    """
-    check_size(path, path.stat().st_size, max_pixels)
-    return read_whole(path, most_bytes(max_pixels))
-
-
-def most_bytes(max_pixels: int) -> int:
-    """How large a file may be; never less than for `MAX_PIXELS`."""
-    return FILE_PER_PIXEL * max(max_pixels, MAX_PIXELS)
-
-
 def span_of(text: str) -> tuple[float, ...]:
     """(low, high) of 'LOW,HIGH', as --range has it; () of ''."""
     try:
         return tuple(float(v) for v in text.split(',')) if text else ()
     except ValueError:
         raise InputError(f'--range={text}: need two numbers, as --range=0,4095') from None
-
-
-def check_size(path: Path, size: int, max_pixels: int) -> None:
-    """Refuses (NotRead, NotAnImage) a file of so many bytes where they are too many."""
-    if size > (most := most_bytes(max_pixels)):
-        kind = NotRead if path.suffix.lower() in (*SUFFIXES, *BY_SUFFIX) else NotAnImage
-        raise kind(
-            f'{path} has {size:,} bytes, more than the {most:,} that max_pixels = {max_pixels:,} '
-            f'allows: shrink it, or give max_pixels={-(-size // FILE_PER_PIXEL)}'
-        )
 
 
 def read_image(

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from anyshot_jax.data.readers import pixels
-from anyshot_jax.data.readers.images import Reading, most_bytes, open_image
+from anyshot_jax.data.readers.file_size import most_bytes
+from anyshot_jax.data.readers.images import Reading, open_image
 from anyshot_jax.types import Array, InputError
 
 URL = re.compile(r'^[a-z][a-z0-9+.-]+://', re.IGNORECASE)

@@ -1,15 +1,18 @@
-"""Base, web and test images: folders, or the official lists of three data sets.
+"""Base, web and test images: folders, or the official lists of four data sets.
 
 The splits are those of the SimTrans paper: Chen, Niu, Liu, Zhang, "Weak-shot fine-grained
 classification via similarity transfer", NeurIPS 2021. None of these sets was at hand: the readers
 are tested on synthetic files in their published formats.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from anyshot_jax.data.readers.folder_tree import find_roles
 from anyshot_jax.data.readers.notes import Notes
+from anyshot_jax.data.readers.webvision import find_webvision
 from anyshot_jax.storage.files import read_whole
 from anyshot_jax.types import InputError
 
@@ -30,18 +33,21 @@ AIRCRAFT_NOVEL = frozenset((
 ))  # fmt: skip
 
 
-def find(root: Path, layout: str) -> tuple[Files, Notes]:
+def find(root: Path, layout: str, most: int = 0) -> tuple[Files, Notes]:
     """The files of every role and class, and what was passed over.
 
     Args:
       layout: `folders` (base/<class>/*, web/<class>/*, test/<class>/*), or `cub`, `car` or
-        `aircraft`: the official release in `root`, and web/<novel class>/* beside it.
+        `aircraft`: the official release in `root`, and web/<novel class>/* beside it; or
+        `webvision`, see `webvision.py`. most: images of a class for base and for web; 0: all.
     Raises:
       InputError: a file or folder that isn't there or doesn't fit (named).
     """
     if layout == 'folders':
         tree = find_roles(root, ('base', 'web', 'test'))
         files, notes = tree.classes, tree.notes
+    elif layout == 'webvision':
+        files, notes = find_webvision(root, most), Notes()
     else:
         rows, novel = {'cub': _cub, 'car': _car, 'aircraft': _aircraft}[layout](root)
         files = {}
@@ -54,7 +60,8 @@ def find(root: Path, layout: str) -> tuple[Files, Notes]:
         names = {name.replace('/', '_'): name for name in novel}
         files |= {(r, names.get(c, c)): f for (r, c), f in tree.classes.items()}
         notes = tree.notes
-    return files, notes
+    # The lists of webvision are too long to be kept whole: there `most` counts while they are read.
+    return {k: f if k[0] == 'test' or not most else f[:most] for k, f in files.items()}, notes
 
 
 def check(files: Files, root: Path) -> None:
@@ -72,10 +79,22 @@ def check(files: Files, root: Path) -> None:
             f'class {both[0]!r} stands in base and in web ({len(both)} do): a base class is clean, '
             'a novel one has web images only; move one of the folders'
         )
+    spelt = {_spelling(name): name for name in of['base']}
+    for name in sorted(of['web']):
+        if other := spelt.get(_spelling(name)):
+            raise InputError(
+                f'web class {name!r} is base class {other!r} in another spelling: a base class is '
+                'clean, a novel one has web images only; move or rename one of the folders'
+            )
     if lost := sorted(of['web'] - of['test']):
         raise InputError(f'web class {lost[0]!r} has no folder in test: nothing would judge it')
     if lost := sorted(of['test'] - of['web'] - of['base']):
         raise InputError(f'test class {lost[0]!r} stands neither in base nor in web')
+
+
+def _spelling(name: str) -> str:
+    """A name without case, blanks and signs."""
+    return re.sub(r'[\W_]+', '', unicodedata.normalize('NFKC', name).casefold()) or name
 
 
 def _cub(root: Path) -> tuple[Iterable[tuple[Path, str, bool]], set[str]]:

@@ -30,7 +30,7 @@ def mean(values) -> float:
 
 def whole(lines) -> str:
     body = []
-    for x in of_part(lines, 'whole'):
+    for x in (*of_part(lines, 'whole'), *of_part(lines, 'learnt')):
         score = f'worst {x["share"]:.0%} of patches' if x['share'] else 'worst patch'
         if x.get('learnt'):
             score += ', learnt'
@@ -54,8 +54,9 @@ def draws(lines) -> str:
     new = sum(x['new'] for x in some)
     alarms = sum(x['false_alarms'] for x in some)
     return (
-        f'The promise: {len(some)} draws of {some[0]["tiles"]} tiles, one image each. Of {new:,} '
-        f'normal images of other tiles {alarms} ({percent(alarms / new, 2)} %) are called defects; '
+        f'The promise: {len(some)} draws of {some[0]["tiles"]} tiles, one image each, 2,000 '
+        f'patches remembered. Of {new:,} normal images of other tiles {alarms} '
+        f'({percent(alarms / new, 2)} %) are called defects; '
         f'1 % was asked, {percent(some[0]["expected"], 2)} % are expected at most. Of the defects '
         f'{percent(mean(x["detected"] for x in some))} % are found at that threshold; image AUROC '
         f'{percent(mean(x["auroc"] for x in some))}.'
@@ -73,7 +74,8 @@ def few(lines) -> str:
     ]
     head = ('normal images', *(f'{t} turned copies each' for t in turns))
     return (
-        f'Few normal images, of different tiles: image AUROC, mean of {some[0]["draws"]} draws '
+        'Few normal images, of different tiles, 2,000 patches remembered: image AUROC, mean of '
+        f'{some[0]["draws"]} draws '
         "with a 95 % interval (Student's t), 100 normal images and 100 defects judged in each.\n\n"
         + tables.markdown(head, body)
     )
@@ -94,8 +96,9 @@ def types(lines) -> str:
     ]
     head = ('types of defects', 'examples of each', 'macro', 'micro', 'said to be unknown %')
     return (
-        f'Right types, per cent, {some[0]["draws"]} draws; support and queries are never of one '
-        'tile, and a type with no more tiles than examples is left out, as in the table '
+        'Right types, per cent (at 384 pixels 5,000 patches remembered), '
+        f'{some[0]["draws"]} draws; support and queries are never of one tile, and '
+        'a type with no more tiles than examples is left out, as in the table '
         '[magnetic_tile](magnetic_tile.md).\n\n' + tables.markdown(head, body)
     )
 
