@@ -352,7 +352,8 @@ def test_embedding_and_export(case):
         return
     data = case.data.replace(stages={'earlier': {'a': x}})
     exported = case.method.export(case.state, data, KEY)
-    assert exported.keys() == case.data.roles.keys()  # not what an earlier stage exported
+    beside = {'likeness'} if case.config.method.name == 'lda' else set()
+    assert exported.keys() - beside == case.data.roles.keys()  # nothing of an earlier stage
     flat = np.asarray(exported['test']).reshape(len(x), -1)
     np.testing.assert_allclose(flat, z, rtol=1e-4, atol=1e-5)
 

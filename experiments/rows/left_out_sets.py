@@ -11,16 +11,16 @@ import tables
 
 def table(lines, root) -> str:
     """Markdown: a line for each constant and set."""
+    if len(lines) < 2:
+        return 'Not measured yet: it takes two sets.\n'
     body = []
-    for constant in lines[0]['values'] if lines else ():
+    for constant in lines[0]['values']:
         of_set = {line['data']: line['values'][constant] for line in lines}
         for name, own in of_set.items():
             best, theirs = max(own, key=lambda s: own[s]), choice_of_others(of_set, name)
             loss = f'{own[best] - own[theirs]:.2f}'
             cells = (f'{best}: {own[best]:.2f}', f'{theirs}: {own[theirs]:.2f}', loss)
             body.append((constant, name, *cells, str(lines[0]['folds'])))
-    if len(lines) < 2:
-        return 'Not measured yet.\n'
     head = ('constant', 'set', 'own choice', 'choice of the others', 'loss', 'folds')
     return f'{tables.markdown(head, body)}\n'
 
