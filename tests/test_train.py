@@ -170,14 +170,18 @@ def test_a_foreign_checkpoint_is_passed_over(tiny_config, tmp_path, finished, ca
     assert_same_run(workdir, good, config)
 
 
-def test_a_damaged_best_step_is_not_passed_over_in_silence(tiny_config, tmp_path, finished, caplog):
+def test_a_damaged_best_step_is_not_replaced_by_the_last(tiny_config, tmp_path, finished, caplog):
     config = tiny_config()
     workdir = finished(tmp_path, config)
     unfinish(workdir)
     [best] = steps_in(workdir / 'best')
     truncate(workdir / 'best' / str(best))
-    loop.run(config, workdir)
+    before = sorted((workdir / 'best').rglob('*'))
+    refused(config, workdir, 'best is damaged: .* or remove it to have the last state tested')
     assert f'best/{best} cannot be used' in caplog.text
+    assert sorted((workdir / 'best').rglob('*')) == before
+    shutil.rmtree(workdir / 'best')
+    loop.run(config, workdir)
     assert result_in(workdir)['step'] == 8
 
 

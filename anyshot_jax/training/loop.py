@@ -164,7 +164,12 @@ def _restore_train_test(run: Run, states: Any) -> dict[str, float]:
             return {}
 
     # Test, once, the step that validation chose.
-    states, of_best = checkpoint.restore_or_init(run.best, states)
+    states, of_best = checkpoint.restore_or_init(run.best, states, reads_only=True)
+    if run.best.all_steps() and not of_best:  # no other state is what validation chose
+        raise InputError(
+            f'{run.folder / workdir.BEST} is damaged: restore it, train again in another '
+            '--workdir, or remove it to have the last state tested'
+        )
     if config.eval_only and config.num_steps:
         if not (record or of_best):
             raise InputError(
