@@ -171,6 +171,18 @@ def test_a_damaged_best_state_is_not_replaced_by_another(tmp_path):
     assert sorted(tmp_path.rglob('*')) == before
 
 
+def test_a_config_of_a_far_larger_net_is_refused_before_it_is_made(tmp_path):
+    made: dict = {}
+    exec(tiny_sweep.CONFIG, made)
+    loop.run(made['get_config'](), tmp_path)
+    path = tmp_path / 'config.json'
+    config = json.loads(path.read_text())
+    config['net']['hidden'] = [10**7]
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r'asks for a state of [\d,]{9,} bytes, its checkpoints'):
+        workdir.load(tmp_path)
+
+
 def test_stored_features_are_right_or_made_again(tmp_path, monkeypatch):
     """Whatever was done to a shard, each image has the features that it had."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))

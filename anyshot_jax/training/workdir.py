@@ -21,6 +21,7 @@ from anyshot_jax.types import Data, InputError, Method, TrainState
 
 MAX_CONFIG = 10_000_000  # bytes of a config.json
 RECENT, BEST = 'checkpoints', 'best'
+SMALL_STATE, PACKED = 100 << 20, 100  # bytes that are no harm; bytes of a state in one of a file
 KEEP = {RECENT: 2, BEST: 1}  # checkpoints that stay
 
 
@@ -75,12 +76,16 @@ def restore(folder: Path, config: ConfigDict, method: Method, data: Data) -> tup
     Args:
       method: of any member. data: what `method.init` makes a state of the right shapes of.
     Raises:
-      InputError: there is no checkpoint, or the best one can't be read: the newest is another.
+      InputError: there is no checkpoint, the best one can't be read (the newest is another), or the
+        config is of something far larger.
     """
-    state = jax.jit(method.init)(jax.random.key(config.seed), data)
+    init = jax.jit(method.init)
+    many = len(population.members(config))
+    if config.num_steps:
+        _check_size(folder, many, jax.eval_shape(init, jax.random.key(config.seed), data))
+    state = init(jax.random.key(config.seed), data)
     if not config.num_steps:
         return state, 0
-    many = len(population.members(config))
     states = jax.tree.map(lambda a: np.stack([a] * many), state)
     for name in (BEST, RECENT):
         if not (folder / name).is_dir():
@@ -100,6 +105,22 @@ def restore(folder: Path, config: ConfigDict, method: Method, data: Data) -> tup
     result = files.read_json(folder / 'result.json') or {}
     best = result.get('foremost', Progress.resumed(many, sign, record).best_member())
     return population.take(states, best), best
+
+
+def _check_size(folder: Path, many: int, state: Any) -> None:
+    """Refuses (InputError) a state of shapes that the checkpoints are far too small for.
+
+    A config that came with a folder may name any widths, and a state of them is made before its
+    arrays are compared.
+    """
+    need = many * sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state))
+    paths = (p for name in (BEST, RECENT) for p in (folder / name).rglob('*'))
+    have = sum(p.lstat().st_size for p in paths)
+    if need > SMALL_STATE + PACKED * have:
+        raise InputError(
+            f'{folder}: its config asks for a state of {need:,} bytes, its checkpoints have '
+            f'{have:,}: they are not of one run'
+        )
 
 
 def open_managers(folder: Path) -> tuple[ocp.CheckpointManager, ocp.CheckpointManager]:
