@@ -215,7 +215,10 @@ def test_a_changed_config_is_refused_with_its_fields(tiny_config, tmp_path, fini
         ({'num_steps': 7}, r'config\.num_steps=7 must be a multiple of config\.steps_per_call=2'),
         ({'num_steps': -2}, r'config\.num_steps=-2 must be a multiple'),
         ({'save_every': 5}, r'config\.save_every=5 must be a multiple'),
-        ({'eval__episodes': 0}, r'config\.eval\.episodes must be >= 1, got 0'),
+        (
+            {'eval__episodes': 1},
+            r'config\.eval\.episodes must be >= 2 \(an interval needs two\), got 1',
+        ),
         ({'eval__val_episodes': 0}, r'config\.eval\.val_episodes must be >= 1'),
         ({'eval__tasks': (5, 1)}, r'config\.eval\.tasks=\(5, 1\) must be pairs \(ways, shots\)'),
         ({'eval__tasks': ()}, r'config\.eval\.tasks=\(\) must be pairs'),

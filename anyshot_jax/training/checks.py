@@ -18,9 +18,10 @@ def check(config: ConfigDict, *, in_stages: bool) -> None:
     for name in ('steps_per_call', 'batch_size'):
         if config[name] < 1:
             raise InputError(f'config.{name} must be >= 1, got {config[name]}')
-    for name in ('episodes', 'val_episodes'):
-        if config.eval[name] < 1:
-            raise InputError(f'config.eval.{name} must be >= 1, got {config.eval[name]}')
+    for name, least in (('episodes', 2), ('val_episodes', 1)):
+        if config.eval[name] < least:
+            why = ' (an interval needs two)' * (least == 2)
+            raise InputError(f'config.eval.{name} must be >= {least}{why}, got {config.eval[name]}')
     if config.encoder and config.residual.encoder:
         raise InputError('config.encoder and config.residual.encoder: images pass through one')
     if config.encoder_parts and not config.encoder:
