@@ -1,7 +1,8 @@
 """AnomalyDetector, from normal images alone: magnetic tiles, and other products with its defaults.
 
 Made by experiments/compare_detector.py and detector_products.py, not by run_rows.py. Frozen
-EfficientNet-Lite0; nothing was chosen on what is judged here.
+EfficientNet-Lite0; but for the margin of another product,
+which the drawn products set, nothing was chosen on what is judged here.
 """
 
 from pathlib import Path
