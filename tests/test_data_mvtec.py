@@ -518,13 +518,15 @@ def test_masks_of_another_size(root, size):
         paint(root / f'test/dent/{i:03}.png', 40 + i, (16, 12))
         box = (0, 0, round(size[0] / 2), round(size[1] / 2))
         paint(root / f'ground_truth/dent/{i:03}_mask.png', 0, size, box=box)
-    dents = load(root)['test'].mask[:3]
+    with pytest.raises(InputError, match=r'its image 16 x 12; .* --config.data.resize_masks=True'):
+        load(root)
+    dents = load(root, resize_masks=True)['test'].mask[:3]
     want = np.zeros((8, 8), bool)
     want[:4, :4] = True
     np.testing.assert_array_equal(dents, np.broadcast_to(want, dents.shape))
     paint(root / 'ground_truth/dent/001_mask.png', 0, (16, 14))
     with pytest.raises(InputError, match='16 x 14 pixels, but its image 16 x 12, which is another'):
-        load(root)
+        load(root, resize_masks=True)
 
 
 def test_no_defect_at_all_says_what_to_do(root):

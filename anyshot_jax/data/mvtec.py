@@ -40,6 +40,7 @@ DEFAULTS = {
     'group': 'tile',  # manifest.csv's column of near copies; '': none
     'drop_ambiguous': True,  # leaves out groups that show more than one type of defect
     'detect_only': False,  # one type of defect is enough: good is told from bad, not type from type
+    'resize_masks': False,  # True: masks of another size than their image, but of its shape
     'on_error': 'raise',
     'max_pixels': 50_000_000,  # an image that unpacks to more is refused
     'pseudo': classes.FIELDS,
@@ -222,8 +223,15 @@ def read_mask(paths: Sequence[Path], config, size: tuple[int, int]) -> Array:
     Args:
       size: width and height of its image.
     Raises:
-      InputError: a mask is of another shape than that, or as `masks.read`.
+      InputError: a mask is of another size than that, or with config.resize_masks of another shape;
+        or as `masks.read`.
     """
-    inside = masks.at_size(masks.read(paths, config.max_pixels), size, f'the mask {paths[0]}')
+    inside, name = masks.read(paths, config.max_pixels), f'the mask {paths[0]}'
+    if inside.shape[::-1] != size and not config.resize_masks:
+        raise InputError(
+            f'{name} has {inside.shape[1]} x {inside.shape[0]} pixels, but its image {size[0]} x '
+            f'{size[1]}; if it shows the same all the same, give --config.data.resize_masks=True'
+        )
+    inside = masks.at_size(inside, size, name)
     inside = Image.fromarray(inside.astype(np.uint8) * 255)
     return np.asarray(fitted(inside, config, Image.Resampling.NEAREST)) > 0
