@@ -9,8 +9,9 @@ in 8 styles, of which no image asks for those of its own family of styles. Both 
 triplet loss (--config.method.loss=contrastive or bce: by another). Other embeddings:
 `:grocery_frozen`, `:grocery_protonet`, `:grocery_maml`, `:emoji_frozen`, `:emoji_protonet` and
 `:emoji_maml`. Reached in 10 s on two cores, over three splits of the classes: mAP 60.6 on grocery
-and 58.3 on emoji, frozen features 46.6 and 39.1. `:folder` and `:folder_frozen`, `_protonet` and
-`_maml` are these for your own images, --config.data.dir=DIR of DIR/<class>/<image>.
+and 58.3 on emoji, frozen features 46.6 and 39.1. `:folder`,
+`:folder_frozen`, `:folder_protonet` and `:folder_maml` are these for your own images,
+--config.data.dir=DIR of DIR/<class>/<image>.
 """
 
 from anyshot_jax.config import defaults, variant
