@@ -59,7 +59,8 @@ def test_a_classifier_of_images_chooses_and_keeps_its_choice(tmp_path):
     x, y = model.support_features_, model._label()
     said = choice.choose(x, y, (1280, 1504), choice.POWERS, **HOW)
     assert model.choice_ == said
-    assert f'to the power {said.power:g}: chosen by 6 examples' in model.told()
+    joined = 'with the map +stride16' if said.width == 1504 else "of the encoder's last map alone"
+    assert f'{joined}, to the power {said.power:g}: chosen by 6 examples' in model.told()
     # The same as a classifier that is told so.
     encoder = 'efficientnet_lite0' + '+stride16' * (said.width == 1504)
     told = AnyShotClassifier(encoder, power=said.power, adapt=False).fit(images, label)
@@ -74,3 +75,21 @@ def test_a_classifier_of_images_chooses_and_keeps_its_choice(tmp_path):
     plain = AnyShotClassifier(adapt=False).fit(images[2:4], label[2:4])
     assert one.choice_ is not None and one.choice_.asked == 0 and one.told() == ''
     np.testing.assert_allclose(one.predict_proba(asked), plain.predict_proba(asked), rtol=1e-5)
+
+
+def test_noise_changes_nothing():
+    """Features that say nothing of the classes: some setting is always likelier by luck."""
+    label = np.repeat(np.arange(4), 3)
+    draws = [np.random.default_rng(seed).random((12, 8)) for seed in range(20)]
+    found = [choice.choose(x, label, (4, 8), (0.5, 1.0), **HOW) for x in draws]
+    assert sum(f.gain == 0 for f in found) >= 16  # beyond 1.5 standard errors: one in fifteen each
+
+
+def test_what_is_told():
+    assert choice.told(None, 4) == choice.told(choice.Choice(4, 0.5, 0, 0.0, 0.0), 4) == ''
+    assert choice.told(choice.Choice(8, 1.0, 12, 0.25, 0.125), 4) == (
+        'Features with the map +stride16, to the power 1: chosen by 12 examples, each held out in '
+        'turn (its log likelihood 0.25 ± 0.12 over that of the usual ones).'
+    )
+    alone = choice.told(choice.Choice(4, 0.5, 12, 0.0, 0.0), 4)
+    assert "of the encoder's last map alone" in alone and 'no others are surely better' in alone

@@ -161,6 +161,8 @@ def test_files_that_are_far_too_large_are_not_read(tmp_path):
         os.truncate(path, 10**12)  # no bytes on the disk
         with pytest.raises(kind, match='give max_pixels=100000000000'):
             file_size.file_content(path, 100)
+    # Few pixels are no reason: a photograph is larger than what it is shrunk to.
+    assert len(file_size.file_content(tmp_path / 'a' / 'a.png', 1)) > 10
     config = type('Config', (dict,), {'__getattr__': dict.__getitem__})(
         size=4, channels=3, max_pixels=100, on_error='raise'
     )
