@@ -59,8 +59,11 @@ def test_a_classifier_of_images_chooses_and_keeps_its_choice(tmp_path):
     x, y = model.support_features_, model._label()
     said = choice.choose(x, y, (1280, 1504), choice.POWERS, **HOW)
     assert model.choice_ == said
-    joined = 'with the map +stride16' if said.width == 1504 else "of the encoder's last map alone"
-    assert f'{joined}, to the power {said.power:g}: chosen by 6 examples' in model.told()
+    joined = 'with' if said.width == 1504 else 'without'
+    assert (
+        f'{joined} the map +stride16, to the power {said.power:g}: chosen by 6 examples'
+        in model.told()
+    )
     # The same as a classifier that is told so.
     encoder = 'efficientnet_lite0' + '+stride16' * (said.width == 1504)
     told = AnyShotClassifier(encoder, power=said.power, adapt=False).fit(images, label)
@@ -86,10 +89,13 @@ def test_noise_changes_nothing():
 
 
 def test_what_is_told():
-    assert choice.told(None, 4) == choice.told(choice.Choice(4, 0.5, 0, 0.0, 0.0), 4) == ''
-    assert choice.told(choice.Choice(8, 1.0, 12, 0.25, 0.125), 4) == (
+    both = (4, 8)
+    assert choice.told(None, both) == choice.told(choice.Choice(4, 0.5, 0, 0.0, 0.0), both) == ''
+    assert choice.told(choice.Choice(8, 1.0, 12, 0.25, 0.125), both) == (
         'Features with the map +stride16, to the power 1: chosen by 12 examples, each held out in '
         'turn (its log likelihood 0.25 ± 0.12 over that of the usual ones).'
     )
-    alone = choice.told(choice.Choice(4, 0.5, 12, 0.0, 0.0), 4)
-    assert "of the encoder's last map alone" in alone and 'no others are surely better' in alone
+    alone = choice.told(choice.Choice(4, 0.5, 12, 0.0, 0.0), both)
+    assert 'without the map +stride16,' in alone and 'no others are surely better' in alone
+    given = choice.told(choice.Choice(8, 0.5, 12, 0.0, 0.0), (8,))  # no map to choose
+    assert given.startswith('Features to the power 0.5: chosen')

@@ -380,6 +380,7 @@ def test_earlier_maps_are_joined():
     x = [image(k, i) for i, k in enumerate(KINDS)]
     model = AnyShotClassifier('efficientnet_lite0+stride16').fit(x, KINDS)
     assert model.support_features_.shape == (4, 1280 + 2 * 112)
+    assert model.head_.space.shift.shape == (1280 + 2 * 112,)  # asked for: nothing to choose
     plain = AnyShotClassifier(adapt=False).fit(x, KINDS).support_features_
     np.testing.assert_allclose(model.support_features_[:, :1280], plain, rtol=1e-3, atol=1e-3)
     assert _parts('net=/a+b/c.npz+stride8+colours') == ('net=/a+b/c.npz', ('stride8', 'colours'))

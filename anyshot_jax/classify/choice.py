@@ -25,7 +25,7 @@ MOST = 400  # examples that are asked, as many of each class: more take minutes 
 
 
 class Choice(NamedTuple):
-    """What was chosen."""
+    """Setting of a support's features."""
 
     width: int  # leading features that count
     power: float
@@ -34,18 +34,19 @@ class Choice(NamedTuple):
     error: float  # standard error of that gain
 
 
-def told(found: Choice | None, usual: int) -> str:
+def told(found: Choice | None, widths: Sequence[int]) -> str:
     """A sentence on what was chosen and how sure that is; '' where there was nothing to choose.
 
     Args:
-      usual: width of the encoder's own features.
+      widths: as `choose` had them.
     """
     if found is None or not found.asked:
         return ''
-    joined = 'with the map +stride16' if found.width > usual else "of the encoder's last map alone"
+    joined = 'with the map +stride16' if found.width > widths[0] else 'without the map +stride16'
+    joined = f' {joined},' if len(widths) > 1 else ''
     sure = f'its log likelihood {found.gain:.2f} ± {found.error:.2f} over that of the usual ones'
     return (
-        f'Features {joined}, to the power {found.power:g}: chosen by {found.asked:,} examples, '
+        f'Features{joined} to the power {found.power:g}: chosen by {found.asked:,} examples, '
         f'each held out in turn ({sure if found.gain else "no others are surely better"}).'
     )
 

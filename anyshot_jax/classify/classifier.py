@@ -174,13 +174,12 @@ class AnyShotClassifier(SupportClassifier):
 
     def _widths(self) -> tuple[int, ...]:
         """Numbers of leading features that may count, the usual one first."""
-        encoder = self.encoder_.encoder
-        joined = '+' not in self.encoder and encoder.joins
-        return (encoder.parts[0], encoder.dim) if joined else (encoder.dim,)
+        net = self.encoder_  # another than was named: a map was joined to it
+        return (net.encoder.parts[0], net.dim) if net.which != self.encoder else (net.dim,)
 
     def told(self) -> str:
         """A sentence on what the support chose (`choice.told`); '' where it had no choice."""
-        return choice.told(self.choice_, self._widths()[0]) if self.choice_ else ''
+        return choice.told(self.choice_, self._widths()) if self.choice_ else ''
 
     def _is_linear(self) -> bool:
         return self.power in (None, 1) and not self.normalise

@@ -36,7 +36,7 @@ def frame_of(x: Array) -> Frame:
 
 
 def too_far(x: Array, frame: Frame) -> int:
-    """How many of the vectors [N, D] lie so far away that `placed` brings them nearer."""
+    """Number of the vectors [N, D] that `placed` brings nearer, so far away are they."""
     with np.errstate(over='ignore'):
         return int((np.abs((x - frame.centre) / frame.scale) > FARTHEST).any(-1).sum())
 

@@ -1,4 +1,4 @@
-"""How large a file may be that is read for an image: as large as its pixels may need."""
+"""Limits of files that are read for images: as many bytes as their pixels may need."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def file_content(path: Path, max_pixels: int) -> bytes:
 
 
 def most_bytes(max_pixels: int) -> int:
-    """How large a file may be; never less than for `MAX_PIXELS`."""
+    """Largest number of bytes of a file; never less than for `MAX_PIXELS`."""
     return FILE_PER_PIXEL * max(max_pixels, MAX_PIXELS)
 
 
