@@ -72,6 +72,10 @@ def test_a_classifier_of_images_chooses_and_keeps_its_choice(tmp_path):
     assert model.explain(asked, k=2) == told.explain(asked, k=2)
     model.save(tmp_path / 'm.safetensors')
     again = AnyShotClassifier.load(tmp_path / 'm.safetensors')
+    assert again.counted() == model.counted() == told.counted() == encoder
+    model.head_ = told.head_._replace(space=nearest_mean.no_support(1504, 1.0, True))
+    assert model.counted() == 'efficientnet_lite0+stride16'
+    model.head_ = again.head_
     np.testing.assert_array_equal(again.predict_proba(asked), model.predict_proba(asked))
     # One example a class chooses nothing: as ever.
     one = AnyShotClassifier().fit(images[2:4], label[2:4])

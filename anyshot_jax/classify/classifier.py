@@ -177,6 +177,11 @@ class AnyShotClassifier(SupportClassifier):
         net = self.encoder_  # another than was named: a map was joined to it
         return (net.encoder.parts[0], net.dim) if net.which != self.encoder else (net.dim,)
 
+    def counted(self) -> str:
+        """Name of the features that count: the encoder and, where it was chosen, the map."""
+        widths, width = self._widths(), len(self.head_.space.shift)
+        return f'{self.encoder}+{SURFACES}' if width > widths[0] else self.encoder
+
     def told(self) -> str:
         """A sentence on what the support chose (`choice.told`); '' where it had no choice."""
         return choice.told(self.choice_, self._widths()) if self.choice_ else ''

@@ -77,7 +77,7 @@ def state(model: Taught, heat: bool) -> dict[str, Any]:
     if isinstance(of, TrainedClassifier):
         by = f'trained run {Path(of.workdir).name}'
     else:
-        by = f'encoder {Path(of.encoder).name}'
+        by = f'encoder {Path(of.counted() if is_fitted(of) else of.encoder).name}'
     fitted = is_fitted(of)
     labels = [str(c) for c in of.support_labels_] if fitted else []
     images: dict[str, list[str]] = defaultdict(list)
