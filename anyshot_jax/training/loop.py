@@ -165,16 +165,14 @@ def _restore_train_test(run: Run, states: Any) -> dict[str, float]:
 
     # Test, once, the step that validation chose.
     states, of_best = checkpoint.restore_or_init(run.best, states, reads_only=True)
+    if config.eval_only and config.num_steps and not (record or of_best):
+        raise InputError(f'no checkpoint of {run.folder} can be used: train in another --workdir')
     if run.best.all_steps() and not of_best:  # no other state is what validation chose
         raise InputError(
             f'{run.folder / workdir.BEST} is damaged: restore it, train again in another '
             '--workdir, or remove it to have the last state tested'
         )
     if config.eval_only and config.num_steps:
-        if not (record or of_best):
-            raise InputError(
-                f'no checkpoint of {run.folder} can be used: train in another --workdir'
-            )
         progress = Progress.resumed(len(members), sign, record, of_best)
     values = evaluate(run, states, progress, 'test', config.eval.role)
     return _write(run, states, progress, values)
