@@ -201,7 +201,7 @@ class _Items(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """What predictions need of the means of classes, of which they are mixtures."""
+    """Class means, of which predictions are mixtures, as products and colours."""
 
     sim: Array  # [N, C] products of items of length 1 and the means
     gram: Array  # [C, C] of the means

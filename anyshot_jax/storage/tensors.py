@@ -44,7 +44,7 @@ def read(
     formats: tuple[int, ...],
     restore: Callable[[dict[str, Any], dict[str, Array]], Any],
 ) -> Any:
-    """What `restore` makes of the JSON and the arrays of a file.
+    """Reads a file and returns what `restore` makes of its JSON and arrays.
 
     Args:
       key: as in `write`. what: the name of such a model. formats: values of the JSON's 'format'
