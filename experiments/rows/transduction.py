@@ -16,7 +16,7 @@ def table(lines, root: Path = tables.ROOT) -> str:
         return 'Not measured yet.\n'
     head = ('set', 'classes', 'examples of each', 'even: single', 'together', 'gain',
             'uneven: single', 'together', 'gain')  # fmt: skip
-    body = {}
+    body: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for x in lines:
         key = x['set'], str(x['classes']), str(x['shots'])
         gain = [b - a for a, b in zip(x['single'], x['together'], strict=True)]
