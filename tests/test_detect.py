@@ -217,8 +217,20 @@ def test_a_defect_is_not_another_product(images):
         assert how_far(known, one._replace(low=low)) == pytest.approx(share)
     known = known._replace(held_out=known.held_out._replace(low=np.array([1.0, 2.0, 4.0])))
     assert how_far(known, one._replace(low=3.0)) == pytest.approx(0.5)  # of twice 4 less 2
-    known = known._replace(held_out=known.held_out._replace(low=np.zeros(3), score=np.full(3, 5)))
+    held = normal.HeldOut(*(a[:3] for a in known.held_out))
+    known = known._replace(held_out=held._replace(low=np.zeros(3), score=np.full(3, 5)))
     assert how_far(known, one._replace(low=0.5)) == pytest.approx(0.4)  # of a quarter of 5
+
+
+def test_another_product_is_told_by_distances_not_by_what_a_net_says(images):
+    """A net that finds the same in all images, and counts distances in tenths, changes nothing."""
+    good, _, bad, _ = images
+    found = detector().fit(good[:6])
+    (known,), ((_, _, one),) = found.normal_.values(), found.each(bad[:1])
+    held = known.held_out._replace(low=np.full(6, 0.1))
+    of_net = held._replace(score=10 * held.score + 7, more=held.more + 7)
+    want = how_far(known._replace(held_out=held), one)
+    assert how_far(known._replace(held_out=of_net, per=0.1), one) == pytest.approx(want, rel=1e-5)
 
 
 def test_a_little_noise_is_not_another_product():
