@@ -430,6 +430,22 @@ def test_types_are_told_after_synthetic_ones(images, tmp_path, monkeypatch):
     assert again.types_of_.kernel is not None
 
 
+def test_synthetic_defects_are_of_the_product_that_they_are_made_on(images, monkeypatch):
+    """Dark images of one product and bright ones of another; classes are made as they ever are."""
+    monkeypatch.setattr(pretraining, 'CLASSES', 2)
+    monkeypatch.setattr(pretraining, 'trained', lambda z, seed: z)
+    x = [np.full((16, 16), 60 + 100 * (i % 2), np.uint8) for i in range(8)]
+    of = ['dark', 'bright'] * 4
+    eye, looks = detector()._eye(), detector()._looks()
+
+    def describe(made, product):
+        said = [np.median(image) > 110 for image in made]
+        assert said == [name == 'bright' for name in product]
+        return np.zeros((len(made), 3))
+
+    pretraining.kernel(eye, looks, x, of, describe, seed=0)
+
+
 def test_the_learnt_map_tells_types_apart_that_noise_hides():
     """Types differ in 4 of 64 numbers; in the others all differ more, within each type, too."""
     rng = np.random.default_rng(0)
