@@ -20,6 +20,7 @@ from anyshot_jax.detect import (
     defect_net,
     knowledge,
     normal,
+    objects,
     pretraining,
     program,
     seeing,
@@ -185,6 +186,13 @@ def test_types_from_few_images(fitted, shots):
     verdict = found.judge(stripes(1, 30, 1))[0]
     assert verdict.type in ('dark', UNKNOWN) and verdict.defect
     assert found.remove_type('dark').types_ == ['bright']
+
+
+def test_an_answer_prepares_no_memory_again(fitted, images, monkeypatch):
+    want = fitted.score_samples(images[2][:1])
+    monkeypatch.setattr(normal, 'bank_of', None)
+    np.testing.assert_array_equal(fitted.score_samples(images[2][:1]), want)
+    assert fitted.heat_map(images[2][0]).shape == (16, 16)
 
 
 def test_a_mask_says_which_place_is_meant(images):
@@ -533,6 +541,17 @@ def test_a_net_adds_what_it_has_learnt(learnt):
     spots = (bad[:4] != plain)[:, ::2, ::2, 0]  # of 8 x 8 cells
     near = ndimage.maximum_filter(spots, (1, 3, 3))  # patches are means of 3 x 3 cells
     assert spots.sum() == 4 and roc_auc_score(near.reshape(-1), said.reshape(-1)) > 0.75
+
+
+@pytest.mark.usefixtures('far_apart')
+def test_a_net_sees_the_object_alone(learnt, monkeypatch):
+    """Of a cell of the patches that shows the object all four of the net's count."""
+    own = np.arange(16, dtype=np.float32).reshape(4, 4) % 3
+    monkeypatch.setattr(objects, 'in_patches', lambda patches: own)
+    image = Image.new('RGB', (16, 16))
+    parts = seeing.parts([(0, image)], learnt._looks().view, 8, 'pca')
+    (((part,), _),) = seeing.encode(learnt._eye(), parts, 'pca')
+    np.testing.assert_array_equal(part.weight, own.repeat(2, 0).repeat(2, 1))
 
 
 @pytest.mark.usefixtures('far_apart')
