@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -282,6 +283,25 @@ def test_saved_and_read(tmp_path, images):
     assert again.add_normal(new).threshold_ == found.add_normal(new).threshold_
     with pytest.raises(InputError, match='a model is a'):
         found.save(tmp_path / 'm.npz')
+
+
+def test_what_can_be_fitted_can_be_kept(tmp_path, images):
+    """A product of one image beside types of another's defects; names of bytes that are no text."""
+    good, _, bad, _ = images
+    path = tmp_path / 'm.safetensors'
+    found = detector().fit(good[:5], product='a').add_type('spot', bad[:1])
+    found.add_normal(good[5:6], product='b').save(path)
+    again = AnomalyDetector.load(path)
+    assert again.types_ == ['spot'] and again.products_ == ['a', 'b']
+    assert again.judge(bad[:2]) == found.judge(bad[:2])
+    names = [os.fsdecode(os.fsencode(tmp_path) + b'/\xff%d.png' % i) for i in range(4)]
+    for name, x in zip(names, good, strict=False):
+        with open(name, 'wb') as f:
+            Image.fromarray(x[..., 0]).save(f, 'png')
+    detector().fit(names).save(path)
+    assert AnomalyDetector.load(path).normal_[''].names[0].endswith('/\\udcff0.png')
+    with pytest.raises(InputError, match='cannot be kept: it is no text'):
+        detector().fit(names, product=names[0]).save(path)
 
 
 def test_damaged_models_are_refused(tmp_path, images):

@@ -48,7 +48,7 @@ def write(path: Path, classifier: Any) -> None:
         'classes': labels,
         'dtype': 'object' if classifier.classes_.dtype == object else classifier.classes_.dtype.str,
         'descriptions': [[c, t] for c, t in classifier.descriptions_.items()],
-        'names': [_shown(name) for name in classifier.support_names_],
+        'names': [tensors.shown(name) for name in classifier.support_names_],
         'of_pictures': bool(classifier.of_images_),
         'false_alarm': classifier.false_alarm_,
         'unseen_detected': classifier.unseen_detected_,
@@ -120,7 +120,7 @@ def _restore(path: Path, cls: type, said: dict, arrays: dict[str, np.ndarray]) -
     made.frame_ = _frame(path, arrays, dim)
     made.support_features_, made.support_images_ = x, arrays['support_pictures']
     made.support_labels_ = made.classes_[label]
-    made.support_names_ = [_shown(n) for n in said['names']]
+    made.support_names_ = [tensors.shown(n) for n in said['names']]
     made.descriptions_ = dict(said['descriptions'])
     space = Space(**{k: head_fields[k] for k in Space._fields})
     made.head_ = Head(space, **{k: head_fields[k] for k in Head._fields[1:]})
@@ -167,11 +167,6 @@ def _classes(path: Path, said: dict) -> np.ndarray:
         if same and (numbers or all(map(is_text, labels))):
             return classes
     raise InputError(f'{path}: classes do not fit the rest of the file')
-
-
-def _shown(name: str) -> str:
-    """A file's name as text: names may hold bytes that are none."""
-    return name.encode(errors='backslashreplace').decode()
 
 
 def _check(path, arrays, label, num, count, dim, head, said) -> None:
