@@ -24,6 +24,7 @@ FORMAT = 3
 READ = (1, 2, 3)
 KEY = 'anyshot_jax'
 LONGEST = 1_000  # characters of a label: an array of labels has the longest one's room for each
+ANSWERS = 1 << 20  # probabilities that are tried together
 HEAD = (*Space._fields, *Head._fields[1:])
 LEVELS = ('head.level', 'head.crowd')
 
@@ -132,12 +133,14 @@ def _restore(path: Path, cls: type, said: dict, arrays: dict[str, np.ndarray]) -
     made.false_alarm_ = said['false_alarm']
     made.unseen_detected_ = said.get('unseen_detected')
     made.encoder_digest_ = said['encoder']
-    with np.errstate(all='ignore'):
-        z = nearest_mean.place(space, x.astype(np.float32) if count else made.head_.means)
-        score = nearest_mean.scores(made.head_, z).astype(np.float64)
-        answers = nearest_mean.probabilities(score, made.temperature_)
-    if not np.isfinite(answers).all():
-        raise InputError(f'{path}: its numbers are too large for probabilities')
+    asked, few = (x if count else made.head_.means), max(1, ANSWERS // num)
+    for start in range(0, len(asked), few):
+        with np.errstate(all='ignore'):
+            z = nearest_mean.place(space, asked[start : start + few].astype(np.float32))
+            score = nearest_mean.scores(made.head_, z).astype(np.float64)
+            answers = nearest_mean.probabilities(score, made.temperature_)
+        if not np.isfinite(answers).all():
+            raise InputError(f'{path}: its numbers are too large for probabilities')
     made.index_support()
     return made
 
