@@ -276,9 +276,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def _known(self) -> Knowledge:
         check_is_fitted(self, 'normal_')
-        return self._knowing(self.normal_)._replace(
-            banks=self._banks, limits=self.limit_of_, promises=self.promise_of_,
-            types=self.types_of_,
+        return Knowledge(
+            self._eye(), self._looks(), self.false_alarm, self.normal_, self._banks,
+            self.limit_of_, self.promise_of_, self.types_of_,
         )  # fmt: skip
 
     def _knowing(self, normal: dict[str, Normal]) -> Knowledge:

@@ -148,6 +148,14 @@ def load_artifacts(path: Path) -> dict[str, np.ndarray]:
     return read_npz(path, MAX_ARTIFACTS)
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all below a folder, in cloud storage too; links count as such."""
+    is_link = on_disk(path) and path.is_symlink()
+    if path.is_dir() and not is_link:
+        return sum(map(size_of, path.iterdir()))
+    return path.lstat().st_size if on_disk(path) else path.stat().length  # type: ignore[attr-defined]
+
+
 def read_whole(path: Path, most: int) -> bytes:
     """The bytes of a file; a pipe or a device, which may never end, is not waited for.
 

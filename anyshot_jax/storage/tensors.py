@@ -87,6 +87,11 @@ def has(path: Path, key: str) -> bool:
         return False
 
 
+def shown(name: str) -> str:
+    """A file's name as text: names may hold bytes that are none."""
+    return name.encode(errors='backslashreplace').decode()
+
+
 def misfit(path: Path, what: str) -> InputError:
     """The error that a part does not fit the others."""
     return InputError(f'{path}: {what} does not fit the rest of the file')

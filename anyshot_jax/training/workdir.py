@@ -114,8 +114,8 @@ def _check_size(folder: Path, many: int, state: Any) -> None:
     arrays are compared.
     """
     need = many * sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state))
-    paths = (p for name in (BEST, RECENT) for p in (folder / name).rglob('*'))
-    have = sum(p.lstat().st_size for p in paths)
+    paths = [folder / name for name in (BEST, RECENT)]
+    have = sum(files.size_of(path) for path in paths if path.is_dir())
     if need > SMALL_STATE + PACKED * have:
         raise InputError(
             f'{folder}: its config asks for a state of {need:,} bytes, its checkpoints have '
