@@ -4,12 +4,11 @@ import json
 from typing import ClassVar
 
 import fsspec
-import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from anyshot_jax.storage import files
-from anyshot_jax.training import logbook, loop, workdir
+from anyshot_jax.training import logbook, loop
 from anyshot_jax.types import InputError
 
 
@@ -78,16 +77,6 @@ def test_training_in_a_bucket_of_s3_is_refused_before_any_step(tiny_config, buck
     with pytest.raises(InputError, match=r'--workdir=s3://bucket/run: checkpoints are kept on a'):
         loop.run(tiny_config(num_steps=2), bucket)
     assert not list(bucket.iterdir())
-
-
-def test_the_size_of_a_run_in_a_bucket(bucket):
-    (bucket / 'best').mkdir()
-    (bucket / 'best' / 'state').write_bytes(b'1234')
-    assert files.size_of(bucket / 'best' / 'state') == 4
-    state = {'a': np.zeros(workdir.SMALL_STATE // 4 + 100, np.float32)}
-    workdir._check_size(bucket, 1, state)
-    with pytest.raises(InputError, match='its checkpoints have 4: they are not of one run'):
-        workdir._check_size(bucket, 2, state)
 
 
 def test_what_is_on_disk(tmp_path):

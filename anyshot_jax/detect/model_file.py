@@ -33,7 +33,7 @@ def write(path: Path, detector: Any) -> None:
     """The file, whole or not at all.
 
     Raises:
-      InputError: another suffix, a name of a product or type that is no text, or it can't be written.
+      InputError: another suffix, a product or type whose name is no text, or it can't be written.
     """
     tensors.check_suffix(path)
     names = (*detector.normal_, *detector.types_of_.names)

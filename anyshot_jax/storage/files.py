@@ -123,11 +123,15 @@ def append_to(path: Path) -> Any:
     """A text file open for appending, a line at a time, made if need be; never through a link.
 
     Raises:
-      OSError: it is a link, a pipe that nobody reads, or can't be opened.
+      InputError: it is a link, a pipe that nobody reads, or can't be opened; names it.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     flags |= getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0)
-    return os.fdopen(os.open(path, flags, 0o666), 'a', buffering=1, encoding='utf-8')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.fdopen(os.open(path, flags, 0o666), 'a', buffering=1, encoding='utf-8')
+    except OSError as e:
+        raise InputError(f'{path} could not be written: {e.strerror or e}') from e
 
 
 def save_artifacts(path: Path, arrays: dict[str, Any]) -> None:
@@ -146,14 +150,6 @@ def load_artifacts(path: Path) -> dict[str, np.ndarray]:
       InputError: the file is damaged.
     """
     return read_npz(path, MAX_ARTIFACTS)
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all below a folder, in cloud storage too; links count as such."""
-    is_link = on_disk(path) and path.is_symlink()
-    if path.is_dir() and not is_link:
-        return sum(map(size_of, path.iterdir()))
-    return path.lstat().st_size if on_disk(path) else path.stat().length  # type: ignore[attr-defined]
 
 
 def read_whole(path: Path, most: int) -> bytes:
