@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.base import clone
 
 from anyshot_jax.data.readers.images import Reading
-from anyshot_jax.detect.detector import UNKNOWN, AnomalyDetector
+from anyshot_jax.detect.defect_types import UNKNOWN
+from anyshot_jax.detect.detector import AnomalyDetector
 from anyshot_jax.detect.heat import heat
 from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict
