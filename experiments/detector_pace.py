@@ -10,81 +10,82 @@ import argparse
 import json
 import multiprocessing
 import resource
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import jax
 import numpy as np
 from absl import logging
-from compare_detector import RESULTS, Tiles
+from compare_detector import RESULTS
+from PIL import Image
 from tables import machine, read_lines, write_lines
 
 from anyshot_jax.detect.detector import AnomalyDetector
+from anyshot_jax.detect.heat import heat
 from anyshot_jax.runtime.start import keep_compiled
 from anyshot_jax.storage.folders import data_root
 
 PARTS = ('many', 'wide')
-MANY = 5000
+TILES, MANY = 64, 5000
 WIDE, SPOT, AT = (2000, 8000), 14, (1300, 6000)  # pixels: rows and columns
-TILE = 512
+TILE, MEMORY = 512, 2000
 
 
-class Shifted:
-    """Images of 256 pixels that need no memory: tiles', shifted."""
-
-    def __init__(self, x: list[np.ndarray], num: int):
-        self.x, self.num = x, num
-
-    def __len__(self):
-        return self.num
-
-    def __getitem__(self, i):
-        if not 0 <= i < self.num:
-            raise IndexError(i)
-        return np.roll(self.x[i % len(self.x)], i // len(self.x), axis=1)
+def shifted(x: list[np.ndarray], num: int, folder: Path) -> list[Path]:
+    """Files of `num` images, those of x shifted: images in memory would count as the detector's."""
+    paths = [folder / f'{i:05}.jpg' for i in range(num)]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.roll(x[i % len(x)], i // len(x), axis=1)).save(path, quality=95)
+    return paths
 
 
-Sequence.register(Shifted)
-
-
-def many(data: Tiles) -> dict:
+def many(tiles: list[Image.Image]) -> dict:
     """Memory over that of the encoder, images a second, and one prediction with its heat map."""
-    of = [np.asarray(data.x[i].resize((256, 256))) for i in data.train[:64]]
-    images = Shifted(of, MANY)
+    of = [np.asarray(x.resize((256, 256))) for x in tiles]
     AnomalyDetector().fit(of[:8]).judge([of[0]])  # compiles
-    encoder_mb = peak()
-    found = AnomalyDetector()
-    seconds = spent(lambda: found.fit(images))
-    fit_mb = peak() - encoder_mb
+    with tempfile.TemporaryDirectory() as folder:
+        images = shifted(of, MANY, Path(folder))
+        encoder_mb = peak()
+        found = AnomalyDetector()
+        seconds = spent(lambda: found.fit(images))
+        fit_mb = peak() - encoder_mb
     eye, squares = found._eye(), np.stack(of[:4])
     pace = median(lambda: jax.block_until_ready(eye.see(eye.params, squares)), 10) / 4
-    heat = median(lambda: found.heat_map(of[0]), 30)
+    one = median(lambda: found.heat_map(of[0]), 30)
     return {
         'part': 'many', 'images': MANY, 'fit_mb': round(fit_mb), 'encoder_mb': round(encoder_mb),
         'ms': round(1000 * seconds / MANY, 1), 'encoder_ms': round(1000 * pace, 1),
         'looks': MANY + len(next(iter(found.normal_.values())).held_out.number),
-        'heat_map_ms': round(1000 * heat, 1), 'machine': machine('cpu', 1),
+        'heat_map_ms': round(1000 * one, 1), 'machine': machine('cpu', 1),
     }  # fmt: skip
 
 
-def wide(data: Tiles) -> dict:
-    """Peak of a fit of four images and a prediction, and whether its worst place is the spot."""
+def wide(tiles: list[Image.Image]) -> dict:
+    """Peak of a fit of two images and a verdict, and whether its worst place is the spot."""
     rng = np.random.default_rng(0)
-    texture = np.asarray(data.x[data.train[0]].resize((256, 256)))
     times = -(-WIDE[0] // 256), -(-WIDE[1] // 256), 1
-    plain = np.tile(texture, times)[: WIDE[0], : WIDE[1]]
-    normal = [np.roll(plain, rng.integers(0, 256, 2), (0, 1)) for _ in range(4)]
-    image, (row, column) = normal[0].copy(), AT
-    image[row : row + SPOT, column : column + SPOT] = 255
-    found = AnomalyDetector(size=0, tile=TILE)
-    seconds = spent(lambda: found.fit(normal))
-    judging = spent(lambda: found.judge([image]))
-    left, top, right, bottom = found.judge([image])[0].place
-    shape = found.heat_map(image).shape
+    plain = np.tile(np.asarray(tiles[0].resize((256, 256))), times)[: WIDE[0], : WIDE[1]]
+    (row, column), found = AT, AnomalyDetector(size=0, tile=TILE, memory=MEMORY)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ('a.jpg', 'b.jpg', 'spot.jpg')]
+        for path in paths:
+            x = np.roll(plain, rng.integers(0, 256, 2), (0, 1))
+            if path.stem == 'spot':
+                x[row : row + SPOT, column : column + SPOT] = 255
+            Image.fromarray(x).save(path, quality=95)
+        seconds = spent(lambda: found.fit(paths[:2]))
+        start = time.process_time()
+        ((_, said, told),) = found.each(paths[2:])
+        shape = heat(told, found._looks().view, found._eye().cells).shape
+        judging = time.process_time() - start
+    left, top, right, bottom = said.place
     return {
-        'part': 'wide', 'size': WIDE[::-1], 'tile': TILE, 'peak_mb': round(peak()),
-        'fit_s': round(seconds, 1), 'judge_s': round(judging, 1), 'map': shape, 'spot': SPOT,
+        'part': 'wide', 'size': WIDE[::-1], 'tile': TILE, 'memory': MEMORY,
+        'peak_mb': round(peak()), 'fit_s': round(seconds, 1), 'judge_s': round(judging, 1),
+        'map': shape, 'spot': SPOT, 'defect': said.defect,
         'found': left < column + SPOT and column < right and top < row + SPOT and row < bottom,
     }  # fmt: skip
 
@@ -112,7 +113,8 @@ def of_part(name: str) -> dict:
     root = data_root()
     if root is None:
         raise SystemExit('set ANYSHOT_DATA_DIR to a folder that has magnetic_tile')
-    return globals()[name](Tiles(root / 'magnetic_tile'))
+    paths = sorted((root / 'magnetic_tile' / 'train' / 'good').iterdir())[:TILES]
+    return globals()[name]([Image.open(path).convert('RGB') for path in paths])
 
 
 def main() -> None:
