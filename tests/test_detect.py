@@ -28,7 +28,7 @@ from anyshot_jax.detect import (
     synthetic,
     views,
 )
-from anyshot_jax.detect.detector import UNKNOWN
+from anyshot_jax.detect.defect_types import UNKNOWN
 from anyshot_jax.detect.verdicts import how_far
 from anyshot_jax.types import InputError, from_arrays
 

@@ -29,7 +29,6 @@ except ImportError as e:
 from anyshot_jax.data.readers.images import Reading
 from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.detect import knowledge, model_file, products, settings
-from anyshot_jax.detect.defect_types import UNKNOWN
 from anyshot_jax.detect.heat import Explanation
 from anyshot_jax.detect.inputs import MAX_PIXELS, items_of
 from anyshot_jax.detect.knowledge import Knowledge
@@ -256,15 +255,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def predict_type(self, X, product=None) -> Array:
         """[N] the type of each, taken to have a defect; 'unknown type' where it is like none."""
-        p, unknown = self._told(X, product)
-        return np.where(unknown, UNKNOWN, np.array(self.types_)[p.argmax(1)])
+        return knowledge.named_types(self._known(), self._items(X), product)
 
     def predict_type_proba(self, X, product=None) -> Array:
         """[N, C] probabilities of `types_`, as if there were no others."""
-        return self._told(X, product)[0]
-
-    def _told(self, X, product):
-        return knowledge.told_types(self._known(), self._items(X), product)
+        return knowledge.told_types(self._known(), self._items(X), product)[0]
 
     # Parts.
 

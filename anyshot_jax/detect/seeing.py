@@ -58,7 +58,7 @@ def forward(layers, x: Array) -> jax.Array:
 
 
 class Seen(NamedTuple):
-    """What an encoder makes of n squares."""
+    """Maps that an encoder makes of n squares."""
 
     patches: Array  # [n, h, w, D]
     head: Array  # [n, h', w', E] its last map

@@ -47,9 +47,9 @@ def create_app(
     GET / the page; /state and /defects the models as JSON; /thumbnails/DIGEST a support image as
     PNG, /defects/images/DIGEST one of the detector's as JPEG. POST, as multipart forms:
     /classes (name, description, images) adds to a class, new or not; /remove (name); /forget (name,
-    image) one example; /predict (images); /save. /defects/normal (images), /defects/types (name,
-    images), /defects/remove (name of a type), /defects/clear, /defects/judge (images),
-    /defects/save. They give the new state, or the predictions.
+    image) one example; /predict (images); /save. /defects/normal (images), /defects/forget (image)
+    one of them; /defects/types (name, images), /defects/remove (name of a type), /defects/clear,
+    /defects/judge (images), /defects/save. They give the new state, or the predictions.
     What can't be done gives {"error": what to do} with 400, 403 (`guard.Guard`), 404, 405 or 413.
 
     Args:
@@ -188,6 +188,12 @@ def _defects(app: FastAPI, detector: AnomalyDetector, save_to: Path | None, limi
     async def remove(request: Request) -> Any:
         fields, _ = await _form(request, limits)
         make = lambda m: defects.without_type(m, fields.get('name', ''))
+        return _json(await run_in_threadpool(session.change, make))
+
+    @app.post('/defects/forget')
+    async def forget(request: Request) -> Any:
+        fields, _ = await _form(request, limits)
+        make = lambda m: defects.without_normal(m, fields.get('image', ''))
         return _json(await run_in_threadpool(session.change, make))
 
     @app.post('/defects/clear')
