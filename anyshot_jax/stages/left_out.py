@@ -131,8 +131,9 @@ def choose(train: Dataset, num_new: int, start: Choice, likeness: float = 1.0) -
     every = _table(items, train.label >= 0)
     right = jax.lax.map(lambda ask: _of_settings(items, every, ask, weights, penalties), left)
     # [settings, C]: the mean over the draws in which a class was left out.
-    out = jax.nn.one_hot(left, num).sum((0, 1))
-    of_class = jnp.einsum('rwpk,rkc->wpc', right, jax.nn.one_hot(left, num)) / out[None, None]
+    out = jax.nn.one_hot(left, num)
+    of_class = jnp.einsum('rwpk,rkc->wpc', right, out, precision='highest')
+    of_class = of_class / out.sum((0, 1))[None, None]
     alone, first = of_class[0, PENALTY_TIMES.index(1.0)], 1 + TIMES.index(1.0)
     chromatic = jnp.mean(jnp.sum(items.rest[:, 3:] ** 2, 1), where=train.label >= 0)
     on = jnp.zeros((), bool)
