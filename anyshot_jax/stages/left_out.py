@@ -132,7 +132,8 @@ def choose(train: Dataset, num_new: int, start: Choice, likeness: float = 1.0) -
     named = lambda ask: _of_settings(items, every, ask, weights, penalties)
     right = jax.lax.map(named, jnp.asarray(left))
     # [weights, penalties, C]: the mean over the draws in which a class was left out.
-    of_class = jnp.einsum('rwpk,rkc->wpc', right, jax.nn.one_hot(left, num))
+    member = jax.nn.one_hot(left, num)
+    of_class = jnp.einsum('rwpk,rkc->wpc', right, member, precision='highest')
     out = np.bincount(left.ravel(), minlength=num)
     asked = np.flatnonzero(out)  # of many classes not all
     of_class = of_class[..., asked] / out[asked].astype(np.float32)[None, None]
