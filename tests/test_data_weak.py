@@ -390,7 +390,7 @@ def test_looking_for_copies_keeps_no_second_set():
     base = np.random.default_rng(0).integers(0, 256, (100, 64, 64, 3), np.uint8)
     label = np.repeat(range(4), 25)
     tracemalloc.start()
-    with pytest.raises(InputError, match="3 of 4 images of web class 'x' .* most of them of 'b'"):
+    with pytest.raises(InputError, match=r"3 of 4 images of web class 'x' .* most of them of 'b'"):
         web = np.concatenate([base[25:28], 255 - base[:1]])
         weak.refuse_copies(base, label, list('abcd'), web, np.zeros(4, int), ['x'])
     peak = tracemalloc.get_traced_memory()[1]
