@@ -413,6 +413,21 @@ def test_a_removed_image_is_as_if_it_had_never_been_there(images, tmp_path):
         two.remove_normal('#1')
 
 
+def test_what_has_nothing_to_be_compared_with_gives_no_threshold(images):
+    """Near copies of which one is all that is remembered, and one that all others are copies of."""
+    good = images[0]
+    found = detector(memory=10).fit(good[:3], groups=['a', 'a', 'b'])
+    known = found.normal_['']
+    first = known.folds[0]  # of 'a', as if only the first image's patches had been kept
+    own = first._replace(image=np.zeros_like(first.image))
+    left = normal.without(known._replace(folds=(own, known.folds[1])), '#0')
+    # The other copy beside 'b'; of that, nothing is there to hold it out from.
+    assert left.held_out.number.tolist() == [0]
+    found = detector().fit(good[:2], groups=['a', 'b']).remove_normal('#1')
+    found.add_normal(good[2:4], groups=['a', 'a'])
+    assert found.threshold_ is None and len(found.normal_[''].held_out.number) == 0
+
+
 def test_held_out_scores_follow_a_removal(images):
     """An image that only the removed one resembled is unlike the others afterwards."""
     good, _, bad, _ = images

@@ -33,7 +33,8 @@ def write(path: Path, detector: Any) -> None:
     """The file, whole or not at all.
 
     Raises:
-      InputError: another suffix, a product or type whose name is no text, or it can't be written.
+      InputError: another suffix, names of products or types that are no text, or it can't be
+        written.
     """
     tensors.check_suffix(path)
     names = (*detector.normal_, *detector.types_of_.names)
