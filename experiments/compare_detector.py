@@ -4,28 +4,25 @@ Trained on images without a defect only; 377 images of five types of defects and
 judged, of tiles that aren't among the training images. Parts: whole (all 752 normal images), learnt
 (the same with a net of synthetic defects, and places), draws
 (120 tiles drawn 50 times: false alarms on other tiles at 1 %), few (1 to 8 normal images, 10
-draws), types (1, 2, 5 examples of each type, 100 draws), large (memory and pace of a fit of 5,000
-images, and one prediction). Nothing is chosen here. What the encoder sees in an image is kept from
-part to part. Every result is a line of results/anomaly_detector.jsonl, which has a table.
+draws), types (1, 2, 5 examples of each type, 100 draws). Nothing is chosen here. What the encoder
+sees in an image is kept from part to part. Every result is a line of
+results/anomaly_detector.jsonl, which has a table.
 """
 
 import argparse
 import csv
 import hashlib
 import json
-import resource
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 from absl import logging
 from PIL import Image
 from scipy import stats
 from sklearn.metrics import roc_auc_score
-from tables import HERE, ROOT, machine, read_lines, write_lines
+from tables import HERE, ROOT, read_lines, write_lines
 
 from anyshot_jax.detect import defect_types, knowledge
 from anyshot_jax.detect.detector import AnomalyDetector
@@ -35,7 +32,7 @@ from anyshot_jax.runtime.start import keep_compiled
 from anyshot_jax.storage.folders import data_root
 
 RESULTS = ROOT / HERE / 'results' / 'anomaly_detector.jsonl'
-PARTS = ('whole', 'learnt', 'draws', 'few', 'types', 'large')
+PARTS = ('whole', 'learnt', 'draws', 'few', 'types')
 TWO_TYPES = ('2', '67', '165')  # tiles with two types of defects, left out as config.data does
 FEW, TURNS, FEW_DRAWS = (1, 2, 4, 8), (0, 3), 10
 DRAWS, TILES, MEMORY = 50, 120, 2000
@@ -223,56 +220,6 @@ def told_types(data: Tiles, z, shots: int) -> dict:
     return {'draws': TYPE_DRAWS, 'macro': round(float(np.mean(macro)), 4),
             'micro': round(float(np.mean(micro)), 4), 'half': half(macro),
             'unknown': round(float(np.mean(unknown)), 4)}  # fmt: skip
-
-
-class Shifted:
-    """5,000 images of 256 pixels that need no memory: the tiles', shifted."""
-
-    def __init__(self, data: Tiles, num: int):
-        self.x = [np.asarray(data.x[i].resize((256, 256))) for i in data.train[:64]]
-        self.num = num
-
-    def __len__(self):
-        return self.num
-
-    def __getitem__(self, i):
-        if not 0 <= i < self.num:
-            raise IndexError(i)
-        return np.roll(self.x[i % len(self.x)], i // len(self.x), axis=1)
-
-
-Sequence.register(Shifted)
-
-
-def large(data: Tiles, num: int = 5000):
-    """Memory over that of the encoder, images a second, and one prediction with its heat map."""
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    images = Shifted(data, num)
-    AnomalyDetector().fit([images[i] for i in range(8)]).judge([images[0]])  # compiles
-    encoder_mb = peak()
-    start = time.monotonic()
-    found = AnomalyDetector().fit(images)
-    seconds = time.monotonic() - start
-    eye, squares = found._eye(), np.stack([images[i] for i in range(4)])
-    pace = timed(lambda: jax.block_until_ready(eye.see(eye.params, squares)), 10) / 4
-    one = timed(lambda: found.heat_map(images[0]), 30)
-    yield {
-        'part': 'large', 'images': num, 'fit_mb': round(peak() - encoder_mb),
-        'encoder_mb': round(encoder_mb), 'images_per_second': round(num / seconds, 1),
-        'encoder_per_second': round(1 / pace, 1), 'heat_map_ms': round(1000 * one, 1),
-        'machine': machine('cpu', 1),
-    }  # fmt: skip
-
-
-def timed(function, times: int) -> float:
-    """Median seconds of a call."""
-    function()
-    spent = []
-    for _ in range(times):
-        start = time.monotonic()
-        function()
-        spent.append(time.monotonic() - start)
-    return float(np.median(spent))
 
 
 def main() -> None:

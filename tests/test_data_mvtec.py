@@ -185,7 +185,7 @@ def test_one_type_of_defect_is_refused(root):
     for file in (*(root / 'test/dent').iterdir(), *(root / 'ground_truth/dent').iterdir()):
         file.unlink()
     with pytest.raises(InputError, match='has 0 types of defect'):
-        load(root, detect_only=True)
+        load(root)
 
 
 def test_manifest_gives_groups_and_masks(root, manifest, caplog):
@@ -230,6 +230,20 @@ def test_groups_that_all_types_share_are_not_odd(root, manifest):
     with pytest.raises(InputError, match=r'types of defect share almost every tile.*leaves 0 of 5'):
         load(root)
     assert load(root, drop_ambiguous=False)['test'].names == ('dent', 'scratch')
+
+
+def test_one_type_is_enough_where_defects_are_only_found(root, manifest):
+    """All dents share their tile with one of the two scratches."""
+
+    def edit(rows):
+        scratches = [row for row in rows if row['class'] == 'scratch']
+        for row in (scratches[0], *(row for row in rows if row['class'] == 'dent')):
+            row['tile'] = 'x'
+
+    manifest(edit)
+    assert load(root, detect_only=True)['test'].names == ('scratch',)
+    with pytest.raises(InputError, match='leaves 1 of 5 images'):
+        load(root)
 
 
 @pytest.mark.parametrize('change, message', [
@@ -529,11 +543,14 @@ def test_masks_of_another_size(root, size):
         load(root, resize_masks=True)
 
 
-def test_no_defect_at_all_says_what_to_do(root):
+def test_no_defect_at_all(root, caplog):
     shutil.rmtree(root / 'test')
     shutil.rmtree(root / 'ground_truth')
-    with pytest.raises(InputError, match=r'0 types of defect.*predict --good=.*train/good'):
-        load(root, detect_only=True)
+    with pytest.raises(InputError, match=r'0 types of defect.*mvtec_patchcore.py.*train/good'):
+        load(root)
+    roles = load(root, detect_only=True)
+    assert {role: len(of.x) for role, of in roles.items()} == {'good': 2, 'good_test': 1}
+    assert f'predict --good={root / "train/good"}' in caplog.text
 
 
 def test_folders_without_splits(root, tmp_path, caplog):

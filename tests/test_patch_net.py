@@ -89,6 +89,17 @@ def test_net_alone_is_worse_before_it_has_learnt():
     assert found['bank'] == 1 and found['net'] < 0.9
 
 
+def test_without_any_defect_false_alarms_are_measured():
+    """Validation has its synthetic defects all the same."""
+    config, data = make(num_steps=0, **{'method.score': 'bank'})
+    del data.roles['test']
+    method, state, data = trained(config, data)
+    called = method.evaluate(state, data, KEY, 'test')
+    assert list(called) == ['false alarms'] and called['false alarms'].shape == (20,)
+    assert list(method.evaluate(state, data, KEY, 'val')) == ['image AUROC', 'pixel AUROC', 'PRO']
+    assert method.measure.name == 'share'
+
+
 def test_held_out_images_are_not_seen():
     config, data = make()
     kept, held = patch_net.kept_and_held(data)

@@ -13,7 +13,7 @@ from tiny_maps import bright_squares
 
 from anyshot_jax import config as configs
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.defects.detector import score_patches
+from anyshot_jax.defects.detector import false_alarms, score_patches
 from anyshot_jax.methods import patchcore
 from anyshot_jax.runtime.devices import on_all_devices
 from anyshot_jax.training import loop
@@ -148,6 +148,37 @@ def test_folders_of_every_kind(tmp_path, names, masks):
     page = (tmp_path / 'run' / 'report.html').read_text('utf-8')
     assert ' nan' not in page.lower() and 'nan%' not in page.lower()
     assert ('PRO' in page) == bool(masks)
+
+
+@pytest.mark.parametrize('normal', ['train/good', 'normal_dir'])
+def test_without_any_defect_false_alarms_are_measured(tmp_path, caplog, normal):
+    """An empty folder of defects is as good as none; of 20 images the last four are held out."""
+    root = tmp_path / 'part'
+    (root / normal).mkdir(parents=True)
+    (root / 'abnormal_dir').mkdir()
+    for i, x in enumerate(bright_squares(20, 1)[0]):
+        Image.fromarray(x.reshape(16, 16)).save(root / normal / f'{i:02}.png')
+    config = configs.defaults('patchcore', 'mvtec')
+    config.num_steps = 0
+    config.data.update({'dir': str(root), 'size': 16, 'detect_only': True})
+    config.method.update({'layers': ('stride2', 'stride4'), 'size': 16, 'encoder': 'tiny'})
+    means = loop.run(config, tmp_path / 'run').means
+    assert list(means) == ['false alarms'] and 0 < means['false alarms'] < 1
+    assert 'shows no defect' in caplog.text and f'--good={root / normal}' in caplog.text
+    page = (tmp_path / 'run' / 'report.html').read_text('utf-8')
+    assert 'There is no image with a defect' in page and 'ROC' not in page
+    assert ' nan' not in page.lower() and 'nan%' not in page.lower()
+
+
+def test_false_alarms_are_of_the_other_half():
+    """By hand: groups 0, 2 (scores 1, 2, 9) and 1, 3 (3, 5) set each other's threshold."""
+    score, group = np.array([1.0, 2, 9, 3, 5]), np.array([0, 0, 2, 1, 3])
+    assert false_alarms(score, group) == {'false alarms': pytest.approx([0, 0, 1, 0, 0])}
+    with pytest.raises(InputError, match='5 normal images of one group to judge'):
+        false_alarms(score, np.zeros(5))
+    # Of 1,000 alike 1 % exceed what 99 % of the other half stay below, up to two of each half.
+    many = false_alarms(np.random.default_rng(0).permutation(1000).astype(float), None)
+    assert 6 <= many['false alarms'].sum() <= 14
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,26 @@ def test_a_strange_normal_image_is_called_by_its_file(client):
     assert any(note.startswith('Good_15.png is unlike') for note in state['notes'])
 
 
+def test_a_normal_image_is_forgotten(client):
+    """Also of two files that are called alike: the other one stays, and so says the estimator."""
+    client.post('/defects/normal', files=files(*NORMAL[:7], names=['same.png'] * 7))
+    state = learn(client, [*NORMAL[7:14], ASKED[3]])
+    assert state['number'] == 15 and 'Good_7.png is unlike' in ' '.join(state['notes'])
+    forget = lambda address: client.post('/defects/forget', files=form(image=address))
+    state = forget(state['normal'][-1]).json()
+    state = forget(state['normal'][2]).json()
+    assert state['number'] == len(state['normal']) == 13 and state['notes'] == []
+    by_hand = new(false_alarm=0.1).fit(NORMAL[:7])
+    by_hand.add_normal([*NORMAL[7:14], ASKED[3]])
+    # Arrays of both calls are called by their numbers there.
+    by_hand.normal_[''] = by_hand.normal_['']._replace(names=tuple(map(str, range(15))))
+    by_hand.remove_normal('14').remove_normal('2')
+    [answer] = client.post('/defects/judge', files=files(ASKED[3])).json()
+    assert answer['threshold'] == pytest.approx(by_hand.threshold_, abs=1e-4)
+    assert answer['score'] == pytest.approx(by_hand.judge(ASKED[3:])[0].score, abs=1e-4)
+    assert 'load the page again' in error(forget('0' * 32), 400)
+
+
 def test_what_cannot_be_is_refused_and_changes_nothing(client):
     before = learn(client)
     post = client.post

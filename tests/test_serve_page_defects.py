@@ -80,6 +80,11 @@ def test_normal_images_then_verdicts(open_page, tmp_path, monkeypatch):
         expect(page.locator('#message')).to_have_text('bright.png is now one of the normal images.')
         expect(page.locator('#normal-count')).to_have_text('21')
         expect(page.locator('.answer:visible')).to_have_count(1)
+        page.get_by_label('Remove normal image 3').click(force=True)
+        expect(page.locator('#message')).to_have_text(
+            'A normal image was removed; the threshold follows.'
+        )
+        expect(page.locator('#normal-count')).to_have_text('20')
         page.click('#save')
         expect(page.locator('#message')).to_have_text('Saved parts.safetensors.')
         assert path.stat().st_size > 1000

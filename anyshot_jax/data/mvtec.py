@@ -2,10 +2,11 @@
 
 The directory is in MVTec AD's or MVTec 3D AD's layout, with a manifest.csv or not, see
 `mvtec_files.py`. Roles: 'good' (one class, train/good), 'good_test' (test/good, if there is any),
-'test' (the types of defect, with masks), and with config.data.pseudo.classes 'train' and 'val':
-synthetic defects on images of 'good', see `pseudo.py`, whose group is the row of their image in
-'good'. Elsewhere group says which images are near copies (of one part, say): support and query
-must not share one, and 'good', 'good_test' and 'test' number them alike.
+'test' (the types of defect, with masks; with detect_only there may be none), and with
+config.data.pseudo.classes 'train' and 'val': synthetic defects on images of 'good', see
+`pseudo.py`, whose group is the row of their image in 'good'. Elsewhere group says which images are
+near copies (of one part, say): support and query must not share one, and 'good', 'good_test' and
+'test' number them alike.
 
 Bergmann, Fauser, Sattlegger, Steger, "MVTec AD - a comprehensive real-world dataset for
 unsupervised anomaly detection", 2019; Bergmann, Jin, Sattlegger, Steger, "The MVTec 3D-AD dataset
@@ -54,8 +55,8 @@ def load(config: ConfigDict) -> Data:
     """Data of uint8 [N, S, S, channels], S = size or crop; mask is [N, S, S] where there is one.
 
     Raises:
-      InputError: nothing there, one type of defect only (unless detect_only), a manifest that
-        doesn't fit, a damaged image, a link out of the directory; names the file or field.
+      InputError: nothing there, fewer than two types of defect (unless detect_only), a manifest
+        that doesn't fit, a damaged image, a link out of the directory; names the file or field.
     """
     check(config)
     root = _find(config)
@@ -67,19 +68,27 @@ def load(config: ConfigDict) -> Data:
     }
     if config.detect_only and not by_role['good_test']:
         by_role['good'], by_role['good_test'] = held_out(by_role['good'], root)
+    least = 1 if config.detect_only else 2
     if config.drop_ambiguous:
-        by_role['test'] = without_ambiguous(by_role['test'], config.group, root)
+        by_role['test'] = without_ambiguous(by_role['test'], config.group, root, least)
     kinds = sorted({item.kind for item in by_role['test']})
-    if len(kinds) < (1 if config.detect_only else 2):
+    to_judge = (
+        'To judge new images having seen normal ones only: python -m anyshot_jax.predict '
+        f'--good={by_role["good"][0].path.parent} --query=NEW --out=OUT'
+    )
+    if len(kinds) < 2 and not config.detect_only:
         raise InputError(
             f'{root} has {len(kinds)} type{"" if len(kinds) == 1 else "s"} of defect'
             f'{f" ({kinds[0]})" if kinds else ""}: there is nothing to tell apart'
             + (
                 '; --config.data.detect_only=True tells it from normal images'
                 if kinds
-                else '. To judge new images having seen normal ones only: python -m '
-                f'anyshot_jax.predict --good={root / "train" / GOOD} --query=NEW --out=OUT'
+                else f'; --config=configs/mvtec_patchcore.py measures false alarms. {to_judge}'
             )
+        )
+    if not kinds:
+        logging.warning(
+            '%s shows no defect: what can be measured are false alarms. %s', root, to_judge
         )
     number = {g: n for n, g in enumerate(sorted({item.group for item in items}))}
     roles: dict[str, Dataset] = {
@@ -141,18 +150,20 @@ def held_out(good: Sequence[Item], root: Path) -> tuple[list[Item], list[Item]]:
     return kept, [item for item in good if item.group in last]
 
 
-def without_ambiguous(items: Sequence[Item], group: str, root: Path) -> list[Item]:
+def without_ambiguous(items: Sequence[Item], group: str, root: Path, least: int) -> list[Item]:
     """The items whose group shows one type of defect; the others are named in the log.
 
+    Args:
+      least: types that are needed.
     Raises:
-      InputError: of two types or more fewer than two are left: these groups are shared, not odd.
+      InputError: of so many types fewer are left: these groups are shared, not odd.
     """
     kinds = defaultdict(set)
     for item in items:
         kinds[item.group].add(item.kind)
     strange = {g: '+'.join(sorted(k)) for g, k in kinds.items() if len(k) > 1}
     kept = [item for item in items if item.group not in strange]
-    if len({i.kind for i in items}) > 1 and len({i.kind for i in kept}) < 2:
+    if len({i.kind for i in items}) >= least > len({i.kind for i in kept}):
         raise InputError(
             f'{root}: types of defect share almost every {group}; leaving out those that show more '
             f'than one leaves {len(kept)} of {len(items)} images. '

@@ -7,10 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from anyshot_jax.defects import memory_bank
+from anyshot_jax.ops.calibration import fit_threshold
 from anyshot_jax.ops.detection import area_under, enlarge, pixel_values
-from anyshot_jax.types import Array, InputError, Measure
+from anyshot_jax.types import Array, Data, InputError, Measure
 
 AUROC = Measure('area under the curve', percent=True, larger_is_better=True)
+ALARMS = Measure('false alarms', percent=True, larger_is_better=False)
+SHARES = Measure('share', percent=True, larger_is_better=True)  # areas and false alarms in one run
+FALSE_ALARM = 0.01  # share of normal images that a threshold is asked for
 
 
 def score_patches(
@@ -64,6 +68,37 @@ def told_apart(good: dict, bad: dict, mask: Array | None, smooth: float) -> dict
         none = np.zeros((len(maps[0]), *shape), bool)
         values |= pixel_values(np.concatenate(maps), np.concatenate([none, mask]))
     return {name: v for name, v in values.items() if len(v)}
+
+
+def false_alarms(score: Array, group: Array | None) -> dict[str, Array]:
+    """Whether normal images are called defects, where there is no defect to measure on.
+
+    Each half of their groups, every other one, is judged by the threshold that the other half sets
+    for FALSE_ALARM: few images set their largest score.
+
+    Args:
+      score: [N] of normal images that weren't remembered. group: [N], equal for near copies.
+    Returns:
+      'false alarms' [N] float64, 1 or 0.
+    Raises:
+      InputError: a single group, which sets no threshold.
+    """
+    _, which = np.unique(np.arange(len(score)) if group is None else group, return_inverse=True)
+    halves = [which % 2 == i for i in (0, 1)]
+    if not halves[1].any():
+        raise InputError(
+            f'there is no defect and {len(score)} normal image{"s" * (len(score) > 1)} of one '
+            'group to judge, which set no threshold: add normal images, or some with a defect'
+        )
+    called = np.zeros(len(score))
+    for judged, own in zip(halves, halves[::-1], strict=True):
+        called[judged] = -score[judged] < fit_threshold(-score[own], FALSE_ALARM)[0]
+    return {'false alarms': called}
+
+
+def judged_roles(data: Data, role: str) -> tuple[str, ...]:
+    """The roles to judge: without the role test, in data without any defect, normal images only."""
+    return ('good_test',) if role == 'test' and role not in data.roles else ('good_test', role)
 
 
 def check_images(config, data, roles: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ TYPE_FALSE_ALARM = 0.05  # share of known types' images that may be called of an
 
 
 class Knowledge(NamedTuple):
-    """What is known of products, dicts by their names, and the means to look at new images."""
+    """Products as they are known, dicts by their names, and the means to look at new images."""
 
     eye: Eye
     looks: Looks
@@ -204,6 +204,14 @@ def told_types(
     return defect_types.classify(known.types, vectors(known, items, product))
 
 
+def named_types(
+    known: Knowledge, items: Sequence[Any], product: Sequence[str | None] | str | None
+) -> np.ndarray:
+    """[N] the likeliest type of each image, UNKNOWN where it is of none; see `told_types`."""
+    p, unknown = told_types(known, items, product)
+    return np.where(unknown, UNKNOWN, np.array(known.types.names)[p.argmax(1)])
+
+
 def vectors(
     known: Knowledge,
     items: Sequence[Any],
@@ -242,7 +250,7 @@ def like_others(known: Knowledge) -> np.ndarray:
 
 
 def notes(known: Knowledge) -> list[str]:
-    """What `notes.notes` says of each product, its name before it."""
+    """Warnings of `notes.notes` about each product, its name before them."""
     said = []
     for name, normal in known.normal.items():
         of = f'{name}: ' if name else ''

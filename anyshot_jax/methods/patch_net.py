@@ -23,7 +23,15 @@ import optax
 
 from anyshot_jax.config import check_choices, under
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.defects.detector import AUROC, check_images, score_patches, told_apart
+from anyshot_jax.defects.detector import (
+    AUROC,
+    SHARES,
+    check_images,
+    false_alarms,
+    judged_roles,
+    score_patches,
+    told_apart,
+)
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.episodes.update import gradient_update
 from anyshot_jax.nets.mlp import MLP
@@ -131,12 +139,16 @@ def build(config, data):
         normal_maps = (
             held_maps if role == 'val' else judge(data.roles['good_test'].x, 'judge good_test')
         )
+        if len(judged_roles(data, role)) == 1:
+            score = summed(normal_maps, usual)['image']
+            return false_alarms(score, data.roles['good_test'].group)
         defect_maps = judge(data.roles[role].x, f'judge {role}')
         values = [summed(maps, usual) for maps in (normal_maps, defect_maps)]
         return told_apart(*values, data.roles[role].mask, fields.smooth)
 
     trained = (None, None) if fields.score == 'bank' else (sample, update)
-    return Method(init, *trained, evaluate, None, None, measure=AUROC)
+    measure = AUROC if len(judged_roles(data, config.eval.role)) > 1 else SHARES
+    return Method(init, *trained, evaluate, None, None, measure=measure)
 
 
 def patchers(fields) -> tuple[memory_bank.Patcher, memory_bank.Patcher]:
@@ -258,7 +270,7 @@ def check(config, data) -> None:
         )
     if config.num_steps and fields.score == 'bank':
         raise InputError("config.method.score='bank' has nothing to train: set config.num_steps=0")
-    check_images(config, data, ('good', 'train', 'val', 'good_test', config.eval.role))
+    check_images(config, data, ('good', 'train', 'val', *judged_roles(data, config.eval.role)))
     if not fields.hidden or min(fields.hidden) < 1:
         raise InputError(
             f'config.method.hidden={tuple(fields.hidden)}: need one width of units or more, each '

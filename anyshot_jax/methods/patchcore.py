@@ -6,7 +6,8 @@ those, an image by its worst patch.
 
 Data have the roles good (to remember), good_test and, of images with defects, test or val.
 Values: 'image AUROC', one an image with a defect, the share of normal images that score lower; and
-where the data have masks 'pixel AUROC' and 'PRO' (`ops/detection.py`). Nothing is learnt by steps:
+where the data have masks 'pixel AUROC' and 'PRO' (`ops/detection.py`). Without any defect (no role
+test): 'false alarms' among normal images, see `defects/detector.py`. Nothing is learnt by steps:
 config.num_steps is 0. The state's extra holds the bank [K, D].
 """
 
@@ -18,7 +19,15 @@ import numpy as np
 
 from anyshot_jax.config import under
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.defects.detector import AUROC, check_images, score_patches, told_apart
+from anyshot_jax.defects.detector import (
+    ALARMS,
+    AUROC,
+    check_images,
+    false_alarms,
+    judged_roles,
+    score_patches,
+    told_apart,
+)
 from anyshot_jax.types import InputError, Method, TrainState
 
 REPORT = 'detection'
@@ -70,15 +79,18 @@ def build(config, data):
         return TrainState(jnp.zeros((), jnp.int32), {}, (), {'bank': bank})
 
     def evaluate(state, data, key, role):
-        good, bad = (
+        good, *bad = (
             memory_bank.over_images(
                 patcher, scores, data.roles[name].x, state.extra['bank'], what=f'judge {name}'
             )
-            for name in ('good_test', role)
+            for name in judged_roles(data, role)
         )
-        return told_apart(good, bad, data.roles[role].mask, fields.smooth)
+        if not bad:
+            return false_alarms(good['image'], data.roles['good_test'].group)
+        return told_apart(good, bad[0], data.roles[role].mask, fields.smooth)
 
-    return Method(init, None, None, evaluate, None, None, measure=AUROC)
+    measure = AUROC if len(judged_roles(data, config.eval.role)) > 1 else ALARMS
+    return Method(init, None, None, evaluate, None, None, measure=measure)
 
 
 def scorer(state: TrainState, data, config) -> tuple[memory_bank.Patcher, Callable]:
@@ -103,6 +115,6 @@ def _check(config, data) -> None:
     """
     if config.num_steps:
         raise InputError('patchcore has nothing to train: set config.num_steps=0')
-    check_images(config, data, ('good', 'good_test', config.eval.role))
+    check_images(config, data, ('good', *judged_roles(data, config.eval.role)))
     if config.method.reweight < 0:
         raise InputError('config.method.reweight must be >= 0')

@@ -53,7 +53,7 @@ def batch_norm(
     flip = pool is not None and var is None and not on_cpu()
     if flip:  # at once, where x is made: an accelerator would write sign * x beside x
         x = x * sign
-    if mean is None or var is None:
+    if var is None or mean is None:
         first = on_cpu() and mean is None
         if mean is None:
             shown = (x[..., :1, :, :, :] if first else x).astype(wide).mean(_AXES, keepdims=True)

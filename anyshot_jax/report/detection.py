@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from anyshot_jax.config import find
 from anyshot_jax.defects import memory_bank
+from anyshot_jax.defects.detector import judged_roles
 from anyshot_jax.ops.detection import enlarge
 from anyshot_jax.report import charts, overlay
 from anyshot_jax.report.page import html, name, note, paragraph, section
@@ -53,20 +54,22 @@ def parts(subject: Subject) -> list[Markup]:
     patcher, score = find('methods', config.method.name).scorer(state, data, config)
     bank = np.asarray(state.extra['bank'])
     found = []
-    for dataset in (data.roles['good_test'], data.roles[config.eval.role]):
+    for dataset in (data.roles[role] for role in judged_roles(data, config.eval.role)):
         rows = np.sort(rng.permutation(len(dataset.x))[:MOST])
         x = np.asarray(dataset.x)[rows]
         own = score(x)
         found.append(Scored(dataset, rows, own['image'], own['map']))
-    good, bad = found
+    good, *others = found
     if not all(np.isfinite(of.image).all() for of in found):
         return [section('detection', 'Good or not', note('The scores are not finite.'))]
     groups = [('good', good, choose(good.image, rng))]
-    label = np.asarray(bad.dataset.label)[bad.rows]
-    for c in np.unique(label)[:TYPES]:
-        here = np.flatnonzero(label == c)
-        picks = [(int(here[i]), why) for i, why in choose(bad.image[here], rng)]
-        groups.append((bad.dataset.names[c], bad, picks))
+    bad = others[0] if others else None
+    if bad:
+        label = np.asarray(bad.dataset.label)[bad.rows]
+        for c in np.unique(label)[:TYPES]:
+            here = np.flatnonzero(label == c)
+            picks = [(int(here[i]), why) for i, why in choose(bad.image[here], rng)]
+            groups.append((bad.dataset.names[c], bad, picks))
     return [
         _curves(good, bad, SCORES[config.method.get('score', 'bank')]),
         _places(groups, good, bad, patcher, bank, data.roles['good'], config, rng),
@@ -81,7 +84,11 @@ def choose(score: Array, rng: np.random.Generator) -> list[tuple[int, str]]:
     return ends + [(int(i), '') for i in others]
 
 
-def _curves(good: Scored, bad: Scored, told_by: str) -> Markup:
+def _curves(good: Scored, bad: Scored | None, told_by: str) -> Markup:
+    title, normal = 'Good or not', f'{len(good.image):,} normal images that were not remembered'
+    if bad is None:
+        intro = f'{normal} by one number: {told_by}. There is no image with a defect.'
+        return section('detection', title, paragraph(intro), _shares([('good', good.image, 3)]))
     scores = np.concatenate([good.image, bad.image])
     false, true = roc(scores, np.arange(len(scores)) >= len(good.image))
     area = float(np.trapezoid(true, false))
@@ -89,35 +96,29 @@ def _curves(good: Scored, bad: Scored, told_by: str) -> Markup:
     label = f'Defects found over normal images taken for defects: area {area:.4f}.'
     series = [charts.Series('ROC', grid.tolist(), np.interp(grid, false, true).tolist(), 2)]
     left = charts.lines(series, label=label, mark=None, percent=True, axis='false alarms')
-    low, high = min(float(scores.min()), 0), float(scores.max())
+    right = _shares([('good', good.image, 3), ('with a defect', bad.image, 2)])
+    intro = f'{len(bad.image):,} images with a defect and {normal}, told apart by one number: '
+    both = charts.side_by_side([charts.figure(f'ROC, area {area:.4f}', left), right])
+    return section('detection', title, paragraph(f'{intro}{told_by}.'), both)
+
+
+def _shares(scores: list[tuple[str, Array, int]]) -> Markup:
+    """Shares of the images by score. scores: title, [n] and colour of each kind of images."""
+    every = np.concatenate([own for _, own, _ in scores])
+    low, high = min(float(every.min()), 0), float(every.max())
     edges = np.linspace(low, high + 1e-4 * abs(high) or 1.0, BINS + 1)
     middle = ((edges[1:] + edges[:-1]) / 2).tolist()
     series = [
         charts.Series(title, middle, (np.histogram(own, edges)[0] / len(own)).tolist(), colour)
-        for title, own, colour in (('good', good.image, 3), ('with a defect', bad.image, 2))
+        for title, own, colour in scores
     ]
-    medians = np.median(good.image), np.median(bad.image)
-    label = 'Shares of the images by score; median of normal ones {:.3g}, others {:.3g}.'
-    label = label.format(*medians)
-    right = charts.lines(series, label=label, mark=None, percent=True, axis='score')
-    intro = (
-        f'{len(bad.image):,} images with a defect and {len(good.image):,} normal ones that were '
-        f'not remembered, told apart by one number: {told_by}.'
-    )
-    return section(
-        'detection',
-        'Good or not',
-        paragraph(intro),
-        charts.side_by_side(
-            [
-                charts.figure(f'ROC, area {area:.4f}', left),
-                charts.figure('Scores', charts.key(series), right),
-            ]
-        ),
-    )
+    medians = [f'{np.median(own):.3g}' for _, own, _ in scores]
+    label = f'Shares of the images by score; median of normal ones {", others ".join(medians)}.'
+    lines = charts.lines(series, label=label, mark=None, percent=True, axis='score')
+    return charts.figure('Scores', charts.key(series), lines)
 
 
-def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rng) -> Markup:
+def _places(groups, good: Scored, bad: Scored | None, patcher, bank, normal, config, rng) -> Markup:
     picks = [(of, i) for _, of, chosen in groups for i, _ in chosen]
     x = np.stack([np.asarray(of.dataset.x[of.rows[i]]) for of, i in picks])
     maps = np.stack([of.maps[i] for of, i in picks])
@@ -130,7 +131,7 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
     large = enlarge(maps, x.shape[1:3], config.method.smooth)
     # One scale for all: what 19 of 20 places of normal images stay below has no colour.
     low = float(np.quantile(good.maps, 0.95))
-    high = max(float(np.quantile(bad.maps.max((1, 2)), 0.9)), low + 1e-6)
+    high = max(float(np.quantile((bad or good).maps.max((1, 2)), 0.9)), low + 1e-6)
     shown, at = [], 0
     for title, of, chosen in groups:
         cards = []
@@ -152,9 +153,11 @@ def _places(groups, good: Scored, bad: Scored, patcher, bank, normal, config, rn
                 cards=cards,
             )
         )
-    left = len(np.unique(np.asarray(bad.dataset.label)[bad.rows])) - (len(groups) - 1)
+    of_types = np.asarray(bad.dataset.label)[bad.rows] if bad else []
+    left = len(np.unique(of_types)) - (len(groups) - 1)
     intro = (
-        'Of normal images and of every type'
+        'Of normal images'
+        + (' and of every type' if bad else '')
         + (f' (but {left} further ones)' if left > 0 else '')
         + f' the lowest and the highest score, and {DRAWN} drawn by lot. Each: the image; how '
         'unlike the normal ones its places are, from no colour (usual) over red to yellow, all on '

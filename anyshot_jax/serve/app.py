@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -19,7 +20,7 @@ from anyshot_jax.report.page import style
 from anyshot_jax.serve import classes, defects, teaching
 from anyshot_jax.serve.guard import Guard
 from anyshot_jax.serve.session import Session
-from anyshot_jax.serve.uploads import Limits, Seen, Upload
+from anyshot_jax.serve.uploads import Limits, Seen, Upload, line
 from anyshot_jax.types import InputError
 
 SCRIPTS = (
@@ -47,9 +48,9 @@ def create_app(
     GET / the page; /state and /defects the models as JSON; /thumbnails/DIGEST a support image as
     PNG, /defects/images/DIGEST one of the detector's as JPEG. POST, as multipart forms:
     /classes (name, description, images) adds to a class, new or not; /remove (name); /forget (name,
-    image) one example; /predict (images); /save. /defects/normal (images), /defects/types (name,
-    images), /defects/remove (name of a type), /defects/clear, /defects/judge (images),
-    /defects/save. They give the new state, or the predictions.
+    image) one example; /predict (images); /save. /defects/normal (images), /defects/forget (image)
+    one of them; /defects/types (name, images), /defects/remove (name of a type), /defects/clear,
+    /defects/judge (images), /defects/save. They give the new state, or the predictions.
     What can't be done gives {"error": what to do} with 400, 403 (`guard.Guard`), 404, 405 or 413.
 
     Args:
@@ -190,6 +191,12 @@ def _defects(app: FastAPI, detector: AnomalyDetector, save_to: Path | None, limi
         make = lambda m: defects.without_type(m, fields.get('name', ''))
         return _json(await run_in_threadpool(session.change, make))
 
+    @app.post('/defects/forget')
+    async def forget(request: Request) -> Any:
+        fields, _ = await _form(request, limits)
+        make = lambda m: defects.without_normal(m, fields.get('image', ''))
+        return _json(await run_in_threadpool(session.change, make))
+
     @app.post('/defects/clear')
     def clear() -> Any:
         return _json(session.change(defects.emptied))
@@ -228,8 +235,9 @@ def _some(uploads: list[Upload]) -> list[Upload]:
 
 async def _form(request: Request, limits: Limits) -> tuple[dict[str, str], list[Upload]]:
     """The text fields by name, and the files sent as "images", of a multipart form."""
-    if not request.headers.get('content-type', '').startswith('multipart/form-data'):
-        raise HTTPException(415, 'send a form as multipart/form-data')
+    kind, options = parse_options_header(request.headers.get('content-type', ''))
+    if kind != b'multipart/form-data' or options.get(b'charset', b'utf-8').lower() != b'utf-8':
+        raise HTTPException(415, 'send a form as multipart/form-data, its texts as UTF-8')
     # Starlette cuts the files' number off by an error; a text is longer than its characters.
     most = 4 * limits.description
     form = request.form(max_files=limits.images, max_fields=8, max_part_size=most)
@@ -240,8 +248,8 @@ async def _form(request: Request, limits: Limits) -> tuple[dict[str, str], list[
             if isinstance(value, UploadFile):
                 if key != 'images':
                     raise InputError(f'a file came as {key[:50]!r}: send files as "images"')
-                name = (value.filename or 'image')[-limits.name :]
-                uploads.append(Upload(name, await value.read()))
+                name = line((value.filename or '')[-limits.name :], '', limits.name, empty=True)
+                uploads.append(Upload(name or 'image', await value.read()))
             elif key in fields:
                 raise InputError(f'{key[:50]!r} came twice')
             else:

@@ -37,8 +37,7 @@ export function defects(state, ready, changed) {
     by('normal-clear').hidden = !state.number;
     const shown = state.normal.slice(-24);
     const more = state.number - shown.length;
-    by('normal-strip').replaceChildren(...shown.map((digest, i) => (
-      zoomable(`/defects/images/${digest}`, `normal image ${i + 1}`, { className: 'item' }))),
+    by('normal-strip').replaceChildren(...shown.map(normal),
     ...(more > 0 && shown.length ? [make('span', { class: 'more' }, `+ ${more}`)] : []));
     by('kinds').hidden = !state.threshold;
     by('kind-cards').replaceChildren(...state.types.map(card));
@@ -55,6 +54,19 @@ export function defects(state, ready, changed) {
     }
     return [...state.promise.map((text) => make('p', { class: state.loose ? 'note' : null }, text)),
       ...state.notes.map((text) => make('p', { class: 'note' }, name(text)))];
+  }
+
+  function normal(digest, i) {
+    const called = `normal image ${i + 1}`;
+    const forget = () => work('Removing a normal image', async () => {
+      show(await ask('/defects/forget', [['image', digest]]));
+      say('A normal image was removed; the threshold follows.');
+      judged.again();
+    });
+    return make('span', { class: 'example' },
+      zoomable(`/defects/images/${digest}`, called, { className: 'item' }),
+      make('button', { class: 'forget', type: 'button', 'data-changes': '', onclick: forget,
+        'data-hint': 'Remove this normal image', 'aria-label': `Remove ${called}` }, '×'));
   }
 
   function card(of) {

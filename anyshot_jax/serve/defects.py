@@ -4,6 +4,7 @@ Functions of a model that leave it as it is; `session.Session` puts one in place
 """
 
 import copy
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ import numpy as np
 from sklearn.base import clone
 
 from anyshot_jax.data.readers.images import Reading
-from anyshot_jax.detect.detector import UNKNOWN, AnomalyDetector
+from anyshot_jax.detect.defect_types import UNKNOWN
+from anyshot_jax.detect.detector import AnomalyDetector
 from anyshot_jax.detect.heat import heat
 from anyshot_jax.detect.scores import Comparison
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict
@@ -28,12 +30,12 @@ class Known(NamedTuple):
 
     detector: AnomalyDetector
     images: dict[str, bytes]  # JPEG by address
-    normal: tuple[str, ...]  # addresses, the newest last
+    normal: dict[str, tuple[str, ...]]  # addresses, the newest last, and what they are called
     types: dict[str, tuple[str, ...]]  # by the type of defect
 
 
 def known(detector: AnomalyDetector) -> Known:
-    return Known(detector, {}, (), {})
+    return Known(detector, {}, {}, {})
 
 
 def is_fitted(detector: AnomalyDetector) -> bool:
@@ -152,12 +154,26 @@ def with_normal(model: Known, seen: Sequence[Seen], limits: Limits) -> Known:
         of = copy.copy(of).add_normal(images)
     else:
         of = clone(of).fit(images)
-    small = _small(seen)
-    return model._replace(
-        detector=_named(of, [one.name for one in seen]),
-        images={**model.images, **small},
-        normal=(*model.normal, *small),
-    )
+    of, small, normal = _named(of, [one.name for one in seen]), _small(seen), dict(model.normal)
+    ((_, known),) = of.normal_.items()
+    for address, name in zip(map(_address, seen), known.names[-len(seen) :], strict=True):
+        normal[address] = (*normal.get(address, ()), name)
+    return model._replace(detector=of, images={**model.images, **small}, normal=normal)
+
+
+def without_normal(model: Known, address: str) -> Known:
+    """The model without a normal image, and without those that look the same.
+
+    Raises:
+      InputError: it has no small copy here, or what `AnomalyDetector.remove_normal` refuses.
+    """
+    if address not in model.normal:
+        raise InputError('there is no such normal image: load the page again')
+    of, (product,) = copy.copy(model.detector), model.detector.products_
+    for name in model.normal[address]:
+        of.remove_normal(name, product)
+    normal = {k: v for k, v in model.normal.items() if k != address}
+    return model._replace(detector=of, normal=normal)
 
 
 def with_type(model: Known, name: str, seen: Sequence[Seen], limits: Limits) -> Known:
@@ -190,17 +206,31 @@ def emptied(model: Known) -> Known:
 
 
 def _named(of: AnomalyDetector, names: list[str]) -> AnomalyDetector:
-    """The detector with the last normal images called by their files' names, not by numbers."""
+    """The detector with the last normal images called by their files, not by numbers.
+
+    One whose name is taken gets a number behind it.
+    """
     ((product, last),) = of.normal_.items()
-    called = (*last.names[: -len(names)], *names)
-    of.normal_ = {product: last._replace(names=called)}
+    called = list(last.names[: -len(names)])
+    for name in names:
+        numbered = (f'{name} ({i})' for i in itertools.count(2))
+        called.append(next(n for n in itertools.chain([name], numbered) if n not in called))
+    of.normal_ = {product: last._replace(names=tuple(called))}
     return of
 
 
 def _small(seen: Sequence[Seen]) -> dict[str, bytes]:
     """Small copies by their addresses."""
-    pixels = [overlay.on_page(_pixels(one), SMALL) for one in seen]
+    pixels = [_copy(one) for one in seen]
     return {digest(x): encoded(x, 'jpeg') for x in pixels}
+
+
+def _address(one: Seen) -> str:
+    return digest(_copy(one))
+
+
+def _copy(one: Seen) -> Array:
+    return overlay.on_page(_pixels(one), SMALL)
 
 
 def _pixels(one: Seen) -> Array:
