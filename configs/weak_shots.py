@@ -69,7 +69,7 @@ def beside(data):
 
 
 def rungs(data):
-    """What your own data tell: cross-entropy, cosine, the whole method and perhaps the oracle."""
+    """Ladder on one's own data: cross-entropy, cosine, the whole method, perhaps the oracle."""
     return {
         'cosine': weights(data, '', kind='mean', bound=0.0),
         'ce': classifier(data),

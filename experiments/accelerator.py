@@ -3,9 +3,11 @@
 A line of JSON a figure is printed and added to experiments/tables/accelerator_runs.jsonl as soon as
 it is there, so that a run that is cut off keeps what it has. Ten items in order of their worth,
 each with its own limit in seconds; a call is timed five times after two that count for nothing, and
-the median is told. The peer is torch.func on the same card, where PyTorch is installed.
+the median is told. The peer is torch.func on the same card, where PyTorch is installed. The limits
+add up to eight minutes, when the command ends whatever it does: no compiler can be interrupted.
 
     --items=1,2            only these
+    --first=2              so many figures of each, the most telling ones
     --tenth                a rehearsal on a CPU: every size divided by ten, one timed call
     --compile_for=h100     nothing is run: programs are compiled by that machine's compiler
 """
@@ -19,9 +21,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,6 +121,7 @@ def limit(seconds: float) -> Iterator[None]:
 def quickstart(bench: Bench) -> Iterator[Record]:
     """Item 10: as a user has it, with an empty cache, from the command to the table."""
     if bench.machine:
+        yield {'not_compiled': "a process of its own; its programs are like items 4's and 8's"}
         return
     short = ('--config.num_steps=40', '--config.eval.episodes=60') if bench.tenth else ()
     with tempfile.TemporaryDirectory() as folder:
@@ -137,6 +142,7 @@ def quickstart(bench: Bench) -> Iterator[Record]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
     parser.add_argument('--items', default=','.join(map(str, LIMITS)))
+    parser.add_argument('--first', type=int, help='So many figures of each item.')
     parser.add_argument('--tenth', action='store_true')
     parser.add_argument('--compile_for', default='', choices=('', *ahead.MACHINES))
     parser.add_argument('--out', type=Path, default=OUT)
@@ -161,14 +167,24 @@ def main() -> None:
             file.write(text + '\n')
 
     args.out.parent.mkdir(exist_ok=True)
+    chosen = [int(item) for item in args.items.split(',')]
+    number, deadline = chosen[0], time.perf_counter() + args.slower * sum(LIMITS[n] for n in chosen)
+
+    def give_up() -> None:
+        write(number, {'end': 'cut off by the limit of the whole'})
+        os._exit(1)
+
+    last = threading.Timer(deadline - time.perf_counter(), give_up)
+    last.daemon = True
+    last.start()
     platform = ahead.machine(args.compile_for).platform if args.compile_for else target.platform()
-    for number in map(int, args.items.split(',')):
+    for number in chosen:
         started = time.perf_counter()
         try:
             with target.written_for(platform), limit(args.slower * LIMITS[number]):
-                for record in work[number](bench):
+                for record in islice(work[number](bench), args.first):
                     write(number, record)
-            end = 'done'
+            end = 'done' if args.first is None else f'first {args.first} done'
         except TooLong:
             end = 'cut off by its limit'
         except Exception:  # the next item may still run

@@ -26,6 +26,7 @@ from anyshot_jax.ops.transport import sinkhorn
 from anyshot_jax.runtime import ahead, devices
 from anyshot_jax.training import population
 from anyshot_jax.training.step import make_population_step
+from anyshot_jax.types import Data
 
 HERE = Path(__file__).parent
 
@@ -151,7 +152,7 @@ def evaluation(bench: Bench) -> Iterator[Record]:
         key = ahead.shapes(jax.random.key(0), place)
     else:
         data = devices.on_all_devices(host['test'], place)
-        state = devices.on_all_devices(method.init(jax.random.key(0), {'test': data}), place)
+        state = devices.on_all_devices(method.init(jax.random.key(0), Data({'test': data})), place)
         key = devices.on_all_devices(jax.random.key(0), place)
     shape: dict[str, Any] = {'tasks': ((5, 1),), 'queries': 15, 'count': count, 'devices': place}
     for most in (1, 16, 64, 256):
@@ -164,6 +165,10 @@ def evaluation(bench: Bench) -> Iterator[Record]:
 def numbers(bench: Bench) -> Iterator[Record]:
     """Errors beside float64 on the host, and whether two runs of a step have the same bits."""
     if bench.machine:
+        for f, *shapes in (
+            (squared_euclidean, (300, 1280), (20, 1280)), (sinkhorn, (300, 20), (300,), (20,))
+        ):  # fmt: skip
+            yield {'op': f.__name__, **bench.time(f, *(normal(bench, *s) for s in shapes))}
         return
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 1280)) + 3

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,15 @@ from anyshot_jax import config as configs
 from anyshot_jax.runtime import ahead, devices, flops
 from anyshot_jax.training import fit, population
 from anyshot_jax.training.step import make_population_step
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import Data, from_arrays
 
 HERE = Path(__file__).parent
 
 
-def data_of(size: int = 28, channels: int = 1, classes: int = 200) -> Any:
+def data_of(size: int = 28, channels: int = 1, classes: int = 200) -> Data:
     x = np.random.default_rng(0).integers(0, 256, (20 * classes, size, size, channels), np.uint8)
     dataset = from_arrays(x, np.repeat(np.arange(classes), 20))
-    return dict.fromkeys(('train', 'val', 'test'), dataset)
+    return Data(dict.fromkeys(('train', 'val', 'test'), dataset))
 
 
 def a_step(bench: Bench, config: Any, host: Any, calls: int = 1) -> Record:
@@ -38,10 +39,12 @@ def a_step(bench: Bench, config: Any, host: Any, calls: int = 1) -> Record:
         data = ahead.shapes(host, place)
         states = ahead.shapes(jax.eval_shape(everyone.init, data), place)
         step = make_population_step(everyone, **sizes, devices=place)
-        return bench.time(step, states, data, count=tasks, donate_argnums=0)
+        return sizes | bench.time(step, states, data, count=tasks, donate_argnums=0)
     data = devices.on_all_devices(host, place)
     states = devices.on_all_devices(jax.jit(everyone.init)(data), place)
+    started = time.perf_counter()
     _, step = fit.fitted(config, build, data, states, place)
+    compile_s = time.perf_counter() - started  # of all sizes that were tried
     step = step or make_population_step(everyone, **sizes, devices=place)
     work = flops.count(make_population_step(everyone, **sizes, devices=place), states, data)
 
@@ -53,7 +56,7 @@ def a_step(bench: Bench, config: Any, host: Any, calls: int = 1) -> Record:
         return metrics
 
     record = bench.repeat(call, tasks * calls)
-    return record | {'tasks': config.batch_size, 'gflop_a_call': work * calls / 1e9}
+    return sizes | record | {'gflop_a_call': work * calls / 1e9, 'compile_s': round(compile_s, 2)}
 
 
 def short(method: str, net: str = 'conv4', **fields: Any) -> Any:
@@ -67,10 +70,10 @@ def maml(bench: Bench) -> Iterator[Record]:
     """Beside torch.func with as many tasks; PyTorch has a process of its own."""
     host = data_of()
     features = bench.size(64, 8)
-    for queries in (15, 1):
-        for steps in (1, 5):
-            for tasks in (32, 512, 2048):
-                tasks = bench.size(tasks, 2)
+    for tasks in (512, 32, 2048):  # what is cut off tells least
+        tasks = bench.size(tasks, 2)
+        for queries in (15, 1):
+            for steps in (1, 5):
                 case = {'queries': queries, 'inner_steps': steps, 'tasks': tasks}
                 config = short('maml', batch_size=tasks, train__queries=queries,
                                method__inner_steps=steps, net__features=features)  # fmt: skip

@@ -1,13 +1,10 @@
-"""Costs of full-size steps on an accelerator by its compiler; no device is needed.
+"""Measures full-size steps by an accelerator's compiler; no device is needed.
 
     python experiments/accelerators_table.py --machine=v5e     # pip install -e '.[aot]'
     python experiments/accelerators_table.py --machine=h100    # pip install -e '.[cuda]', jax 0.11
 
-Conv4-64, 28x28, 5-way 1-shot, 15 queries, 32 tasks a step on one device, images as many as
-Omniglot's training classes. A line of JSON a step as soon as it is there, in
-experiments/tables/accelerators.jsonl, and the table of all lines in accelerators.md. A TPU's
-compiler estimates cycles; they are good for comparing two forms of a program, not for promising a
-time. A loop's body counts once: of five inner steps one is counted.
+A line of JSON a step as soon as it is there, in experiments/results/accelerators.jsonl; the table
+is made of them by experiments/tables.py (rows/accelerators.py).
 """
 
 import argparse
@@ -25,9 +22,9 @@ from anyshot_jax import target
 from anyshot_jax.runtime import ahead, flops
 from anyshot_jax.training import population
 from anyshot_jax.training.step import make_population_step
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import Data, from_arrays
 
-FOLDER = Path(__file__).parent / 'tables'
+OUT = Path(__file__).parent / 'results' / 'accelerators.jsonl'
 TASKS = 32
 STEPS: dict[str, tuple[str, dict[str, Any]]] = {  # name: method, fields
     'ProtoNet': ('protonet', {}),
@@ -48,8 +45,6 @@ STEPS: dict[str, tuple[str, dict[str, Any]]] = {  # name: method, fields
     'ProtoNet, 8 seeds': ('protonet', {'num_seeds': 8}),
     'MAML, 1 inner step, 8 seeds': ('maml', {'num_seeds': 8}),
 }
-COLUMNS = ('step', 'machine', 'jax', 'GFLOP', 'GB moved', 'GB temporary', 'M cycles',
-           'M cycles a task', 'convolutions', 'of them in groups')  # fmt: skip
 
 
 def measure(name: str, machine: str, size: int, classes: int) -> dict[str, Any]:
@@ -62,7 +57,7 @@ def measure(name: str, machine: str, size: int, classes: int) -> dict[str, Any]:
     found = ahead.machine(machine)
     x = np.zeros((20 * classes, size, size, 1), np.uint8)
     dataset = from_arrays(x, np.repeat(np.arange(classes), 20))
-    host: Any = dict.fromkeys(('train', 'val', 'test'), dataset)
+    host = Data(dict.fromkeys(('train', 'val', 'test'), dataset))
     with target.written_for(found.platform):
         device = ahead.devices(found)[:1]
         everyone = population.build(config, host)
@@ -71,17 +66,20 @@ def measure(name: str, machine: str, size: int, classes: int) -> dict[str, Any]:
         step = make_population_step(everyone, batch_size=TASKS, steps_per_call=1, devices=device)
         started = time.process_time()
         traced = jax.jit(step, donate_argnums=0).trace(states, data)
-        program = traced.lower(lowering_platforms=(found.lowering,)).compile()
+        record = {
+            'step': name, 'machine': machine, 'jax': jax.__version__, 'size': size,
+            'GFLOP': round(flops.of_jaxpr(traced.jaxpr.jaxpr) / 1e9, 1),
+        }  # fmt: skip
+        try:
+            program = traced.lower(lowering_platforms=(found.lowering,)).compile()
+        except jax.errors.JaxRuntimeError as e:  # a TPU's compiler knows its memory
+            return record | {'not compiled': str(e).strip().splitlines()[0][:200]}
     text, cost = program.as_text(), program.cost_analysis() or {}
-    cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', text))) / 1e6
+    cycles = estimated_cycles(text) / 1e6
     calls = re.findall(r'(?:custom-call|convolution)\(.*(?:convolution|window=)', text)
     grouped = [c for c in re.findall(r'feature_group_count=(\d+)', text) if int(c) > 1]
     tasks = TASKS * len(everyone.members)
-    return {
-        'step': name,
-        'machine': machine,
-        'jax': jax.__version__,
-        'GFLOP': round(flops.of_jaxpr(traced.jaxpr.jaxpr) / 1e9, 1),
+    return record | {
         'GB moved': round(cost['bytes accessed'] / 1e9, 2) if cost else None,
         'GB temporary': round(program.memory_analysis().temp_size_in_bytes / 1e9, 2),
         'M cycles': round(cycles, 2) or None,
@@ -89,35 +87,42 @@ def measure(name: str, machine: str, size: int, classes: int) -> dict[str, Any]:
         'convolutions': len(calls),
         'of them in groups': len(grouped),
         'cpu_s': round(time.process_time() - started),
-        'size': size,
     }
 
 
-def write(lines: list[dict[str, Any]]) -> None:
-    """The table, the newest line of each step and machine."""
-    newest = {(x['machine'], x['step']): x for x in lines}
-    rows = [[str(x.get(c) if x.get(c) is not None else '-') for c in COLUMNS]
-            for _, x in sorted(newest.items(), key=lambda kv: kv[0][0])]  # fmt: skip
-    table = [list(COLUMNS), ['---'] * len(COLUMNS), *rows]
-    text = '\n'.join('| ' + ' | '.join(row) + ' |' for row in table)
-    (FOLDER / 'accelerators.md').write_text(f'{(__doc__ or "").strip()}\n\n{text}\n')
+def estimated_cycles(text: str) -> int:
+    """Cycles of an optimised program, by its TPU compiler; 0 of another's.
+
+    A loop counts as often as its condition's limit says, or once where only the device knows.
+    """
+    parts = dict(re.findall(r'^(?:ENTRY )?%(\S+) \(.*?\{\n(.*?)^\}', text, re.M | re.S))
+    loop = r' while\(.*condition=%([^\s,]+), body=%([^\s,]+)'
+    inside = {}  # of a loop's body: what it stands in, and how often it runs
+    for name, part in parts.items():
+        for condition, body in re.findall(loop, part):
+            limits = re.findall(r'= s32\[\]\S* constant\((\d+)\)', parts[condition])
+            inside[body] = name, int(limits[0]) if len(limits) == 1 else 1
+
+    def often(name: str) -> int:
+        outer, times = inside.get(name, ('', 1))
+        return times * often(outer) if outer else 1
+
+    own = lambda part: sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', part)))
+    return sum(often(name) * own(part) for name, part in parts.items())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
     parser.add_argument('--machine', default='v5e', choices=tuple(ahead.MACHINES))
-    parser.add_argument('--only', default='', help='Names of steps that contain this.')
+    parser.add_argument('--only', default='', help='Steps whose names this pattern finds.')
     parser.add_argument('--size', type=int, default=28, help='Pixels of a side.')
     parser.add_argument('--classes', type=int, default=964, help='Of 20 images each.')
     args = parser.parse_args()
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / 'accelerators.jsonl'
-    for name in (n for n in STEPS if args.only.lower() in n.lower()):
+    for name in (n for n in STEPS if re.search(args.only, n)):
         line = json.dumps(measure(name, args.machine, args.size, args.classes))
         print(line, flush=True)
-        with path.open('a') as file:
+        with OUT.open('a') as file:
             file.write(line + '\n')
-    write([json.loads(line) for line in path.read_text().splitlines()] if path.exists() else [])
 
 
 if __name__ == '__main__':

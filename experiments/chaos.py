@@ -83,7 +83,9 @@ class Target(NamedTuple):
 
 
 def devices(number: int) -> dict[str, str]:
-    return {'XLA_FLAGS': f'--xla_force_host_platform_device_count={number}'}
+    """An environment of so many devices, whose tiny programs are compiled quickly, and once."""
+    flags = f'--xla_force_host_platform_device_count={number} --xla_backend_optimization_level=0'
+    return {'XLA_FLAGS': flags, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
 
 
 def main_job(*flags: str, on: int = 1) -> Target:
@@ -93,20 +95,21 @@ def main_job(*flags: str, on: int = 1) -> Target:
         job = ['-m', 'anyshot_jax.main', f'--config={recipe}', *flags]
         return [*job, f'--workdir={folder / "run"}']
 
-    return Target(1 / 3, command, lambda folder: run_outcome(folder / 'run'), devices(on))
+    return Target(1, command, lambda folder: run_outcome(folder / 'run'), devices(on))
 
 
 def run_outcome(workdir: Path) -> object:
     """The test's values, and the digests of the last state and the best.
 
-    The state before the last is that of a SIGTERM if it came late enough.
+    The state before the last is that of a SIGTERM if it came late enough, and a best step that a
+    run comes by again is kept under another number.
     """
     result = json.loads((workdir / 'result.json').read_text())
     digests = {}
     for kind in ('checkpoints', 'best'):
         last = max(int(p.name) for p in (workdir / kind).iterdir() if p.name.isdigit())
         record = json.loads((workdir / kind / str(last) / 'progress' / 'metadata').read_text())
-        digests[kind] = last, record['digest']
+        digests[kind] = record['digest']  # the state has its step
     metrics = [json.loads(x) for x in (workdir / 'metrics.jsonl').read_text().splitlines()]
     losses = [(m['step'], m['kind'], m.get('loss')) for m in metrics]
     return result['values'], digests, losses
@@ -254,9 +257,10 @@ def attack(name: str, target: Target, count: int, rng: np.random.Generator, root
         _, said = last.communicate()
         if last.returncode:
             wrong.append(f'{folder.name}: exit code {last.returncode}: {said[-300:]}')
-        elif target.outcome(folder) != wanted:
-            wrong.append(f'{folder.name}: another result')
+        elif (found := target.outcome(folder)) != wanted:
+            wrong.append(f'{folder.name}: another result: {found}, wanted {wanted}')
         wrong += [f'{folder.name}: litter {n}' for n in litter(folder, clean)]
+        print(f'{name}: {sent}, {number} folders, wrong: {wrong}', flush=True)
     return {'sent': sent, 'hit': sum(sent.values()), 'folders': number, 'wrong': wrong}
 
 

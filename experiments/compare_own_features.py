@@ -9,18 +9,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from compare_classifiers import DRAWS, features, files, grocery, industrial, support
+from compare_classifiers import DRAWS, support
+from shown_sets import OWN, shown
 from tables import HERE, ROOT, machine, write_lines
 
 from anyshot_jax.classify import choice, fitting, nearest_mean
-from anyshot_jax.data.readers.images import SUFFIXES
 from anyshot_jax.runtime.start import keep_compiled
-from anyshot_jax.storage.folders import data_root
-from anyshot_jax.storage.npz import read_npz
-from anyshot_jax.types import Array, InputError
+from anyshot_jax.types import Array
 
 RESULTS = ROOT / HERE / 'results' / 'own_features.jsonl'
-ENCODER, OWN = 'efficientnet_lite0+stride16', 1280
 HOW: dict[str, Any] = {'normalise': True, 'shrink': nearest_mean.SHRINK}
 SHOTS = (1, 2, 5)
 
@@ -36,27 +33,8 @@ def accuracy(x: Array, label: Array, x_q: Array, label_q: Array, width: int, pow
 
 def main() -> None:
     keep_compiled()
-    root = data_root()
-    if root is None:
-        raise InputError('ANYSHOT_DATA_DIR is not set')
-    folder = lambda path: sorted(p for p in path.glob('*/*') if p.suffix.lower() in SUFFIXES)
-    z = read_npz(root / 'emoji' / 'emoji64.npz', 1 << 30)
-    few = int((z['label'] < 60).sum())  # labels ascend
-    tiles = [p for p in folder(root / 'magnetic_tile' / 'test') if p.parent.name != 'good']
-    textures = folder(root / 'dtd' / 'images')
-    classes = lambda paths: np.array([p.parent.name for p in paths])
-    sets = {
-        'metal defects': industrial(root, 'MSD')[:2],
-        'textures (KTD)': industrial(root, 'KTD')[:2],
-        'textures (DTD)': (textures, classes(textures)),
-        'magnetic tiles': (tiles, classes(tiles)),
-        'Grocery Store': grocery(root)[:2],
-        'emoji': (files(z['jpeg'], z['offset'][: few + 1]), z['label'][:few]),
-    }
     where, lines = machine(jax.devices()[0].device_kind, jax.local_device_count()), []
-    for name, (images, names) in sets.items():
-        x, _ = features(name, images, ENCODER)
-        label = np.unique(names, return_inverse=True)[1]
+    for name, x, label in shown():
         for shots in SHOTS:
             usual, chosen, joined = [], [], 0
             for draw in range(DRAWS):

@@ -124,7 +124,11 @@ def tiles() -> Product:
     """Magnetic tiles with their true defects; strangers are textures."""
     data = Tiles(data_folder() / 'magnetic_tile')
     strangers = [x for of in textures('dtd/images', EACH).values() for x in of]
-    shown = {'normal': data.of(data.good), 'defects': data.of(data.bad), 'strangers': strangers}
+    shown: dict[str, list] = {
+        'normal': data.of(data.good),
+        'defects': data.of(data.bad),
+        'strangers': strangers,
+    }
     return Product(data.of(data.train), data.tile[data.train].tolist(), shown)
 
 

@@ -304,18 +304,17 @@ def main() -> None:
     parser.add_argument('--check', action='store_true', help='write nothing, compare')
     args = parser.parse_args()
     try:
-        contents = documents()
+        for path, text in documents().items():
+            if path.exists() and path.read_text(encoding='utf-8') == text:
+                continue
+            if args.check:
+                sys.exit(
+                    f'{path.relative_to(ROOT)} differs from experiments/results: run '
+                    'python experiments/tables.py'
+                )
+            files.write_text(path, text)
     except InputError as e:
         sys.exit(f'error: {e}')
-    for path, text in contents.items():
-        if path.exists() and path.read_text(encoding='utf-8') == text:
-            continue
-        if args.check:
-            sys.exit(
-                f'{path.relative_to(ROOT)} differs from experiments/results: run '
-                'python experiments/tables.py'
-            )
-        files.write_text(path, text)
 
 
 if __name__ == '__main__':

@@ -16,10 +16,12 @@ from sklearn.linear_model import LogisticRegression
 from anyshot_jax.classify import feature_store
 from anyshot_jax.classify.classifier import AnyShotClassifier
 from anyshot_jax.compare import comparison
+from anyshot_jax.compare import folder as folders
 from anyshot_jax.compare.comparison import Comparison, Curve, Row, compare
 from anyshot_jax.compare.folder import labelled
 from anyshot_jax.compare.heads import HEADS
 from anyshot_jax.compare.page import page
+from anyshot_jax.data.readers.images import open_image
 from anyshot_jax.encoders import catalogue
 from anyshot_jax.types import InputError
 
@@ -165,10 +167,37 @@ COMMAND = """
 import sys
 import tiny_joint
 from anyshot_jax.compare import cli
+from anyshot_jax.data.readers.images import open_image
 from anyshot_jax.encoders import catalogue
 catalogue.VITS['tiny_siglip'] = tiny_joint.VIT
 cli()
 """
+
+
+def test_many_files_that_are_no_images_are_soon_told(tmp_path, monkeypatch, caplog):
+    """The first of them ends it before the rest is opened; passed over, some are named."""
+    (tmp_path / 'a').mkdir()
+    for i in range(600):
+        (tmp_path / 'a' / f'{i}.png').touch()
+    Image.new('RGB', (4, 4)).save(tmp_path / 'a' / 'good.png')
+    opened = []
+    count = lambda *args: opened.append(args) or open_image(*args)
+    monkeypatch.setattr(folders, 'open_image', count)
+    with pytest.raises(InputError, match=r'0\.png is not an image .*on_error=skip'):
+        labelled(tmp_path, skip=False)
+    assert len(opened) <= 256
+    paths, labels, skipped = labelled(tmp_path, skip=True)
+    assert (paths, labels, skipped) == ([tmp_path / 'a' / 'good.png'], ['a'], 600)
+    assert caplog.text.count('skipped: ') == 10
+
+
+def test_the_out_folder_is_tried_before_the_work(tmp_path, python, folder):
+    (tmp_path / 'file').write_text('')
+    ended = python(
+        '-m', 'anyshot_jax.compare', f'--support={folder}', f'--out={tmp_path}/file/out'
+    )  # fmt: skip
+    assert ended.returncode == 2 and '...' not in ended.stdout
+    assert ended.stderr.startswith(f'error: {tmp_path}/file/out cannot be written')
 
 
 def test_the_command_prints_the_line_and_writes_the_page(python, tiny, folder, tmp_path):

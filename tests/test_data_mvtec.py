@@ -232,6 +232,20 @@ def test_groups_that_all_types_share_are_not_odd(root, manifest):
     assert load(root, drop_ambiguous=False)['test'].names == ('dent', 'scratch')
 
 
+def test_one_type_is_enough_where_defects_are_only_found(root, manifest):
+    """All dents share their tile with one of the two scratches."""
+
+    def edit(rows):
+        scratches = [row for row in rows if row['class'] == 'scratch']
+        for row in (scratches[0], *(row for row in rows if row['class'] == 'dent')):
+            row['tile'] = 'x'
+
+    manifest(edit)
+    assert load(root, detect_only=True)['test'].names == ('scratch',)
+    with pytest.raises(InputError, match='leaves 1 of 5 images'):
+        load(root)
+
+
 @pytest.mark.parametrize('change, message', [
     ({'path': '../../etc/passwd'}, r"line 2: '../../etc/passwd' is no image in .*'test/dent"),
     ({'path': '/etc/passwd'}, "line 2: '/etc/passwd' is no image"),

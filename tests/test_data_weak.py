@@ -1,5 +1,7 @@
 """Weak-shot data: made wrong on purpose, from folders, and in the layouts of published sets."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -382,6 +384,18 @@ def test_a_meta_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(webvision_reader, 'MAX_SYNSETS', 1000)
     with pytest.raises(InputError, match='an array of 100,000 entries'):
         webvision_reader.read_meta(tmp_path / 'meta.mat')
+
+
+def test_looking_for_copies_keeps_no_second_set():
+    base = np.random.default_rng(0).integers(0, 256, (100, 64, 64, 3), np.uint8)
+    label = np.repeat(range(4), 25)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"3 of 4 images of web class 'x' .* most of them of 'b'"):
+        web = np.concatenate([base[25:28], 255 - base[:1]])
+        weak.refuse_copies(base, label, list('abcd'), web, np.zeros(4, int), ['x'])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < base.nbytes / 4
 
 
 def test_more_images_than_memory_are_refused_before_they_are_read(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ from anyshot_jax.detect import (
     defect_net,
     knowledge,
     normal,
+    objects,
     pretraining,
     program,
     seeing,
@@ -187,6 +189,13 @@ def test_types_from_few_images(fitted, shots):
     assert found.remove_type('dark').types_ == ['bright']
 
 
+def test_an_answer_prepares_no_memory_again(fitted, images, monkeypatch):
+    want = fitted.score_samples(images[2][:1])
+    monkeypatch.setattr(normal, 'bank_of', None)
+    np.testing.assert_array_equal(fitted.score_samples(images[2][:1]), want)
+    assert fitted.heat_map(images[2][0]).shape == (16, 16)
+
+
 def test_a_mask_says_which_place_is_meant(images):
     good, new, bad, _ = images
     found = detector().fit(good)
@@ -217,8 +226,20 @@ def test_a_defect_is_not_another_product(images):
         assert how_far(known, one._replace(low=low)) == pytest.approx(share)
     known = known._replace(held_out=known.held_out._replace(low=np.array([1.0, 2.0, 4.0])))
     assert how_far(known, one._replace(low=3.0)) == pytest.approx(0.5)  # of twice 4 less 2
-    known = known._replace(held_out=known.held_out._replace(low=np.zeros(3), score=np.full(3, 5)))
+    held = normal.HeldOut(*(a[:3] for a in known.held_out))
+    known = known._replace(held_out=held._replace(low=np.zeros(3), score=np.full(3, 5)))
     assert how_far(known, one._replace(low=0.5)) == pytest.approx(0.4)  # of a quarter of 5
+
+
+def test_another_product_is_told_by_distances_not_by_what_a_net_says(images):
+    """A net that finds the same in all images, and counts distances in tenths, changes nothing."""
+    good, _, bad, _ = images
+    found = detector().fit(good[:6])
+    (known,), ((_, _, one),) = found.normal_.values(), found.each(bad[:1])
+    held = known.held_out._replace(low=np.full(6, 0.1))
+    of_net = held._replace(score=10 * held.score + 7, more=held.more + 7)
+    want = how_far(known._replace(held_out=held), one)
+    assert how_far(known._replace(held_out=of_net, per=0.1), one) == pytest.approx(want, rel=1e-5)
 
 
 def test_a_little_noise_is_not_another_product():
@@ -262,6 +283,25 @@ def test_saved_and_read(tmp_path, images):
     assert again.add_normal(new).threshold_ == found.add_normal(new).threshold_
     with pytest.raises(InputError, match='a model is a'):
         found.save(tmp_path / 'm.npz')
+
+
+def test_what_can_be_fitted_can_be_kept(tmp_path, images):
+    """A product of one image beside types of another's defects; names of bytes that are no text."""
+    good, _, bad, _ = images
+    path = tmp_path / 'm.safetensors'
+    found = detector().fit(good[:5], product='a').add_type('spot', bad[:1])
+    found.add_normal(good[5:6], product='b').save(path)
+    again = AnomalyDetector.load(path)
+    assert again.types_ == ['spot'] and again.products_ == ['a', 'b']
+    assert again.judge(bad[:2]) == found.judge(bad[:2])
+    names = [os.fsdecode(os.fsencode(tmp_path) + b'/\xff%d.png' % i) for i in range(4)]
+    for name, x in zip(names, good, strict=False):
+        with open(name, 'wb') as f:
+            Image.fromarray(x[..., 0]).save(f, 'png')
+    detector().fit(names).save(path)
+    assert AnomalyDetector.load(path).normal_[''].names[0].endswith('/\\udcff0.png')
+    with pytest.raises(InputError, match='cannot be kept: it is no text'):
+        detector().fit(names, product=names[0]).save(path)
 
 
 def test_damaged_models_are_refused(tmp_path, images):
@@ -373,6 +413,21 @@ def test_a_removed_image_is_as_if_it_had_never_been_there(images, tmp_path):
         two.remove_normal('#1')
 
 
+def test_what_has_nothing_to_be_compared_with_gives_no_threshold(images):
+    """Near copies of which one is all that is remembered, and one that all others are copies of."""
+    good = images[0]
+    found = detector(memory=10).fit(good[:3], groups=['a', 'a', 'b'])
+    known = found.normal_['']
+    first = known.folds[0]  # of 'a', as if only the first image's patches had been kept
+    own = first._replace(image=np.zeros_like(first.image))
+    left = normal.without(known._replace(folds=(own, known.folds[1])), '#0')
+    # The other copy beside 'b'; of that, nothing is there to hold it out from.
+    assert left.held_out.number.tolist() == [0]
+    found = detector().fit(good[:2], groups=['a', 'b']).remove_normal('#1')
+    found.add_normal(good[2:4], groups=['a', 'a'])
+    assert found.threshold_ is None and len(found.normal_[''].held_out.number) == 0
+
+
 def test_held_out_scores_follow_a_removal(images):
     """An image that only the removed one resembled is unlike the others afterwards."""
     good, _, bad, _ = images
@@ -417,6 +472,22 @@ def test_types_are_told_after_synthetic_ones(images, tmp_path, monkeypatch):
     assert p.argmax(1).tolist() == [0] * 5 + [1] * 5
     again.remove_type('bright').remove_type('dark')
     assert again.types_of_.kernel is not None
+
+
+def test_synthetic_defects_are_of_the_product_that_they_are_made_on(images, monkeypatch):
+    """Dark images of one product and bright ones of another; classes are made as they ever are."""
+    monkeypatch.setattr(pretraining, 'CLASSES', 2)
+    monkeypatch.setattr(pretraining, 'trained', lambda z, seed: z)
+    x = [np.full((16, 16), 60 + 100 * (i % 2), np.uint8) for i in range(8)]
+    of = ['dark', 'bright'] * 4
+    eye, looks = detector()._eye(), detector()._looks()
+
+    def describe(made, product):
+        said = [np.median(image) > 110 for image in made]
+        assert said == [name == 'bright' for name in product]
+        return np.zeros((len(made), 3))
+
+    pretraining.kernel(eye, looks, x, of, describe, seed=0)
 
 
 def test_the_learnt_map_tells_types_apart_that_noise_hides():
@@ -506,6 +577,17 @@ def test_a_net_adds_what_it_has_learnt(learnt):
     spots = (bad[:4] != plain)[:, ::2, ::2, 0]  # of 8 x 8 cells
     near = ndimage.maximum_filter(spots, (1, 3, 3))  # patches are means of 3 x 3 cells
     assert spots.sum() == 4 and roc_auc_score(near.reshape(-1), said.reshape(-1)) > 0.75
+
+
+@pytest.mark.usefixtures('far_apart')
+def test_a_net_sees_the_object_alone(learnt, monkeypatch):
+    """Of a cell of the patches that shows the object all four of the net's count."""
+    own = np.arange(16, dtype=np.float32).reshape(4, 4) % 3
+    monkeypatch.setattr(objects, 'in_patches', lambda patches: own)
+    image = Image.new('RGB', (16, 16))
+    parts = seeing.parts([(0, image)], learnt._looks().view, 8, 'pca')
+    (((part,), _),) = seeing.encode(learnt._eye(), parts, 'pca')
+    np.testing.assert_array_equal(part.weight, own.repeat(2, 0).repeat(2, 1))
 
 
 @pytest.mark.usefixtures('far_apart')

@@ -49,6 +49,8 @@ def test_the_largest_parts_that_fit():
 def test_a_compiler_without_room_is_no_program():
     measure = lambda sizes: (0, None) if sizes['task_chunk'] > 2 else (7, 'program')
     assert fit.largest(measure, {'task_chunk': 16}, 10)[0] == {'task_chunk': 2}
+    with pytest.raises(InputError, match='at once needs more than its compiler finds room for'):
+        fit.largest(lambda sizes: (0, None), {'task_chunk': 4}, 10)
 
 
 @pytest.mark.parametrize(('batch', 'count'), [(8, 4), (6, 3), (5, 1), (0, 4)])

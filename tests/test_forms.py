@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from anyshot_jax import target
+from anyshot_jax.episodes.episodic import log_likelihood
 from anyshot_jax.nets import conv as convolution
 from anyshot_jax.nets.conv import conv
 from anyshot_jax.nets.conv4 import Conv4
@@ -95,7 +96,8 @@ def test_the_meta_gradient_of_a_net(platform, form, monkeypatch):
     """Of two inner steps for each of three tasks: all forms together, second order."""
     if form:
         monkeypatch.setattr(convolution, 'GPU_BY_TASK', form)
-    net = Conv4(8, 2, (True, True), ('SAME', 'SAME'))
+    # So wide that the first block's mean is that of its input.
+    net = Conv4(18, 2, (True, True), ('SAME', 'SAME'))
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 4, 8, 8, 1)))
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), x[0], train=True))['params']
     params = jax.tree.map(lambda s: 0.5 * normal(*s.shape, seed=s.size), shapes)
@@ -141,6 +143,12 @@ def _equations(jaxpr):
                 inner = getattr(inner, 'jaxpr', inner)
                 if hasattr(inner, 'eqns'):
                     yield from _equations(inner)
+
+
+def test_a_loss_scatters_nothing():
+    f = lambda scores: log_likelihood(scores, jnp.array([0, 2])).sum()
+    eqns = _equations(jax.make_jaxpr(jax.grad(f))(normal(2, 3)).jaxpr)
+    assert not any('scatter' in e.primitive.name for e in eqns)
 
 
 def test_a_coreset_is_the_same():

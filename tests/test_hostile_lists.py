@@ -198,7 +198,7 @@ def test_pipes_are_not_waited_for(tmp_path, name):
 
 def test_pipes_are_not_written_to(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / 'log.txt')
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match=r'log\.txt could not be written'):
         files.append_to(tmp_path / 'log.txt')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     folder = FeatureStore('mean', 'abc', 3, lambda *_: None, lambda x: x).folder

@@ -103,6 +103,18 @@ def test_a_file_does_not_lift_the_limit_of_images(tmp_path):
     assert AnyShotClassifier.load(path).max_pixels == AnyShotClassifier().max_pixels
 
 
+def test_answers_of_a_file_are_tried_a_few_at_a_time(tmp_path, monkeypatch):
+    """A small file may have many examples and many classes."""
+    x, y = data()
+    AnyShotClassifier().fit(x, y).save(tmp_path / 'm.safetensors')
+    sizes, whole = [], model_file.nearest_mean.probabilities
+    few = lambda score, temperature: sizes.append(score.size) or whole(score, temperature)
+    monkeypatch.setattr(model_file.nearest_mean, 'probabilities', few)
+    monkeypatch.setattr(model_file, 'ANSWERS', 2 * len(set(y.tolist())) + 1)
+    model = AnyShotClassifier.load(tmp_path / 'm.safetensors')
+    assert max(sizes) == 2 * len(model.classes_) and sum(sizes) == len(x) * len(model.classes_)
+
+
 def test_a_label_is_no_book(tmp_path):
     """An array of labels has room for the longest in every row."""
     x, y = data(2)

@@ -17,8 +17,10 @@ from jax._src.lax import lax as lax_internal
 from jax._src.lib.mlir import ir
 from jax._src.lib.mlir.dialects import hlo
 
-from anyshot_jax.ops.distance import cosine, squared_euclidean
+from anyshot_jax.ops.adversarial import contrast
+from anyshot_jax.ops.distance import cosine, squared_euclidean, unit
 from anyshot_jax.ops.graph import graph_embedding
+from anyshot_jax.ops.innerloop import conjugate_gradient
 from anyshot_jax.ops.prototype import class_centres, class_means
 from anyshot_jax.ops.transport import sinkhorn
 from anyshot_jax.ops.weighting import votes
@@ -79,6 +81,7 @@ def features(seed=0, ways=5, each=8, dim=320):
 
 
 X, Y = features()
+SLOPE = np.linspace(1, 2, X.shape[1], dtype=np.float32)  # of a quadratic, along each axis
 KINDS = {
     'distances': lambda: squared_euclidean(X, X[::3]),
     'cosines': lambda: cosine(X, X[::3]),
@@ -87,6 +90,8 @@ KINDS = {
     'class centres': lambda: class_centres(X[:20], jax.nn.one_hot(Y[:20], 5), X[20:])[1],
     'transport': lambda: sinkhorn(squared_euclidean(X, X[::8]) / 300, jnp.ones(40), jnp.ones(5))[0],
     'votes': lambda: votes(cosine(X, X), Y, jnp.ones(40), 5),
+    'contrast': lambda: contrast(unit(X), unit(X[::3]), Y, Y[::3], 0.1),
+    'conjugate gradient': lambda: conjugate_gradient(lambda v: SLOPE * v, X[0], steps=3),
     'whitening': lambda: whiten(fit_whitening(X, Y, 5, (320,), 0.5), X, (320,)),
 }
 

@@ -198,6 +198,12 @@ def test_bad_uploads_say_what_is_wrong_and_change_nothing(client):
     assert error(post('/predict', files=form(name='x')), 400)
     assert error(post('/predict', content=png(dots(1))), 415)
     assert error(post('/predict', content='--', headers=no_boundary), 400)
+    body = b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nxn--z\r\n--b--\r\n'
+    for codec in ('idna', 'punycode', 'utf-16'):  # they fail in ways of their own
+        kind = {'content-type': f'multipart/form-data; boundary=b; charset={codec}'}
+        assert 'UTF-8' in error(post('/classes', content=body, headers=kind), 415)
+    hostile = files(b'', names=['\x1b[2Ja.png'])
+    assert error(post('/predict', files=hostile), 400).startswith('[2Ja.png is not')
     assert 'missing' in error(post('/classes', files=[*form(name=' \n'), *files(dots(1))]), 400)
     assert '31' in error(post('/classes', files=[*form(name='n' * 31), *files(dots(1))]), 400)
     assert '201' in error(post('/classes', files=form(name='x', description='d' * 201)), 400)

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from anyshot_jax.predict import defects, run
 from anyshot_jax.predict.table import Outputs
 from anyshot_jax.storage import cache, files
 from anyshot_jax.storage.lock import Lock, beside
+from anyshot_jax.sweep import leaderboard, local
+from anyshot_jax.sweep.trials import Sweep
 from anyshot_jax.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +49,11 @@ def cached(path, monkeypatch):
     return made
 
 
+def ranked(path):
+    sweep = Sweep('mine', 'tiny', {'seed': (1,)})
+    leaderboard.write(path.parent, sweep, [], {})
+
+
 WRITERS = {
     'text': lambda path: files.write_text(path, 'new'),
     'artifacts': lambda path: files.save_artifacts(path, {'a': np.zeros(3)}),
@@ -53,6 +61,7 @@ WRITERS = {
     'program.stablehlo': lambda path: export.write(fitted(), path, ('cpu',)),
     'predictions.csv': table,
     'saved.safetensors': saved,
+    'leaderboard.csv': ranked,
 }
 
 
@@ -87,6 +96,7 @@ def test_modes_links_and_litter(tmp_path, name, umask):
         assert victim.read_text() == 'PRECIOUS' and not path.is_symlink()
         assert path.stat().st_size == size
     more = {'program.stablehlo': {f'{name}.json'}}
+    more |= {'leaderboard.csv': {'leaderboard.html'}}
     more |= {key: {'predictions.json'} for key in ('predictions.csv', 'saved.safetensors')}
     assert {p.name for p in path.parent.iterdir()} == {name} | more.get(name, set())
 
@@ -106,6 +116,26 @@ def test_a_full_disk_is_named_and_the_file_before_stays(tmp_path, name):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == listed
+
+
+def test_a_trial_whose_log_cannot_grow_says_so(tmp_path):
+    """The reason of its end would have been there; the one that is there is of before."""
+    log = tmp_path / 'trial' / 'log.txt'
+    with files.append_to(log) as f:
+        f.write('step 20 of 400\n')
+    process = object.__new__(local._Process)
+    process.trial = SimpleNamespace(log=log)
+    process._popen = SimpleNamespace(returncode=2)
+    assert process.failure() == 'step 20 of 400'
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, hard))
+    try:
+        assert process.failure() == f'{log} could not be written: File too large'
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(InputError, match=r'file/log\.txt could not be written'):
+        files.append_to(tmp_path / 'file' / 'log.txt')
 
 
 def test_a_cache_replaces_a_link_and_keeps_nothing_on_a_full_disk(tmp_path, monkeypatch, umask):

@@ -128,3 +128,6 @@ def test_a_plan(tiny_config, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(ahead.MACHINES, 'v5e', v5e._replace(memory=MB, usable=1.0))
     with pytest.raises(InputError, match=r'a step of one unit at once needs .*choose a smaller'):
         loop.run(config, tmp_path / 'run')
+    monkeypatch.setitem(ahead.MACHINES, 'v5e', v5e._replace(memory=1000, usable=1.0))
+    with pytest.raises(InputError, match=r'state need .* a v5e, of which 1000 bytes can be used'):
+        loop.run(config, tmp_path / 'run')

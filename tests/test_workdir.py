@@ -22,6 +22,11 @@ def finished(tiny_config, tmp_path_factory):
     return loop.run(tiny_config(), workdir), workdir
 
 
+@pytest.fixture(scope='module')
+def whole(tiny_config, tmp_path_factory):
+    return loop.run(tiny_config(num_steps=12), tmp_path_factory.mktemp('whole'))
+
+
 def test_a_command_that_failed_leaves_the_folder_to_the_corrected_one(tiny_config, tmp_path):
     with pytest.raises(InputError, match='adamm'):
         loop.run(tiny_config(optim__name='adamm'), tmp_path)
@@ -39,11 +44,22 @@ def test_a_folder_with_a_config_alone_belongs_to_nobody(tiny_config, tmp_path, f
     assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 3
 
 
-def test_a_finished_run_is_trained_for_longer_to_the_same_bits(tiny_config, finished, tmp_path):
-    """With a constant learning rate 8 steps and 4 more are 12 steps."""
+def flipped(path):
+    """Another bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('damaged', [False, True])
+def test_a_finished_run_is_trained_for_longer_to_the_same_bits(
+    tiny_config, finished, tmp_path, whole, damaged
+):
+    """With a constant learning rate 8 steps and 4 more are 12 steps, also from 6 if 8 is lost."""
     shutil.copytree(finished[1], tmp_path / 'longer')
+    if damaged:
+        flipped(tmp_path / 'longer' / 'checkpoints' / '8' / 'progress' / 'metadata')
     longer = loop.run(tiny_config(num_steps=12), tmp_path / 'longer')
-    whole = loop.run(tiny_config(num_steps=12), tmp_path / 'whole')
     assert longer.result['values'] == whole.result['values'] and longer.means == whole.means
     jax.tree.map(np.testing.assert_array_equal, longer.params, whole.params)
     drop = lambda line: {k: v for k, v in line.items() if k != 'steps_per_s'}
@@ -111,3 +127,25 @@ def test_a_log_says_how_far_it_is(tiny_config, tmp_path, capsys):
     said = capsys.readouterr().err
     assert 'goes on from step 2 of 8' in said
     assert 'step 8 of 8, train: ' in said and 'step 8 of 8, val: 3-way 1-shot 0.' in said
+
+
+def test_a_damaged_run_is_loaded_as_it_was_or_not(tiny_config, finished, tmp_path):
+    """Each of Orbax's files of the best state in turn."""
+    done, workdir = finished
+    best = workdir / 'best'
+    names = sorted(p.relative_to(best) for p in best.rglob('*') if p.is_file())
+    loaded = 0
+    for i, name in enumerate(names):
+        shutil.copytree(workdir, tmp_path / str(i))
+        flipped(tmp_path / str(i) / 'best' / name)
+        try:
+            state = anyshot_jax.load(tmp_path / str(i)).state
+        except InputError as e:
+            assert 'best is damaged' in str(e)
+            damaged = tmp_path / str(i)
+        else:
+            loaded += 1
+            jax.tree.map(np.testing.assert_array_equal, state, done.state)
+    assert 0 < loaded < len(names)
+    with pytest.raises(InputError, match='best is damaged'):
+        loop.run(tiny_config(eval_only=True), damaged)

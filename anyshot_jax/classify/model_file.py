@@ -24,6 +24,7 @@ FORMAT = 3
 READ = (1, 2, 3)
 KEY = 'anyshot_jax'
 LONGEST = 1_000  # characters of a label: an array of labels has the longest one's room for each
+ANSWERS = 1 << 20  # probabilities that are tried together
 HEAD = (*Space._fields, *Head._fields[1:])
 LEVELS = ('head.level', 'head.crowd')
 
@@ -48,7 +49,7 @@ def write(path: Path, classifier: Any) -> None:
         'classes': labels,
         'dtype': 'object' if classifier.classes_.dtype == object else classifier.classes_.dtype.str,
         'descriptions': [[c, t] for c, t in classifier.descriptions_.items()],
-        'names': [_shown(name) for name in classifier.support_names_],
+        'names': [tensors.shown(name) for name in classifier.support_names_],
         'of_pictures': bool(classifier.of_images_),
         'false_alarm': classifier.false_alarm_,
         'unseen_detected': classifier.unseen_detected_,
@@ -120,7 +121,7 @@ def _restore(path: Path, cls: type, said: dict, arrays: dict[str, np.ndarray]) -
     made.frame_ = _frame(path, arrays, dim)
     made.support_features_, made.support_images_ = x, arrays['support_pictures']
     made.support_labels_ = made.classes_[label]
-    made.support_names_ = [_shown(n) for n in said['names']]
+    made.support_names_ = [tensors.shown(n) for n in said['names']]
     made.descriptions_ = dict(said['descriptions'])
     space = Space(**{k: head_fields[k] for k in Space._fields})
     made.head_ = Head(space, **{k: head_fields[k] for k in Head._fields[1:]})
@@ -132,12 +133,14 @@ def _restore(path: Path, cls: type, said: dict, arrays: dict[str, np.ndarray]) -
     made.false_alarm_ = said['false_alarm']
     made.unseen_detected_ = said.get('unseen_detected')
     made.encoder_digest_ = said['encoder']
-    with np.errstate(all='ignore'):
-        z = nearest_mean.place(space, x.astype(np.float32) if count else made.head_.means)
-        score = nearest_mean.scores(made.head_, z).astype(np.float64)
-        answers = nearest_mean.probabilities(score, made.temperature_)
-    if not np.isfinite(answers).all():
-        raise InputError(f'{path}: its numbers are too large for probabilities')
+    asked, few = (x if count else made.head_.means), max(1, ANSWERS // num)
+    for start in range(0, len(asked), few):
+        with np.errstate(all='ignore'):
+            z = nearest_mean.place(space, asked[start : start + few].astype(np.float32))
+            score = nearest_mean.scores(made.head_, z).astype(np.float64)
+            answers = nearest_mean.probabilities(score, made.temperature_)
+        if not np.isfinite(answers).all():
+            raise InputError(f'{path}: its numbers are too large for probabilities')
     made.index_support()
     return made
 
@@ -167,11 +170,6 @@ def _classes(path: Path, said: dict) -> np.ndarray:
         if same and (numbers or all(map(is_text, labels))):
             return classes
     raise InputError(f'{path}: classes do not fit the rest of the file')
-
-
-def _shown(name: str) -> str:
-    """A file's name as text: names may hold bytes that are none."""
-    return name.encode(errors='backslashreplace').decode()
 
 
 def _check(path, arrays, label, num, count, dim, head, said) -> None:

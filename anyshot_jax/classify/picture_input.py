@@ -88,9 +88,12 @@ def squares(
 
 def thumbnails(images: Array | list[Array]) -> Array:
     """[N, THUMBNAIL, THUMBNAIL, 3] uint8, `thumbnail` of all."""
-    if not len(images):
-        return np.zeros((0, THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    return np.stack([thumbnail(x) for x in images])
+    return np.stack([thumbnail(x) for x in images]) if len(images) else no_thumbnails()
+
+
+def no_thumbnails(num: int = 0) -> Array:
+    """Black ones, of items that are no images."""
+    return np.zeros((num, THUMBNAIL, THUMBNAIL, 3), np.uint8)
 
 
 def thumbnail(x: Array) -> Array:

@@ -1,14 +1,15 @@
-"""A classifier that keeps its support: classes come and go, and answers name neighbours.
+"""A classifier that keeps its support: classes come and go; its answers are in `answering.py`.
 
-How classes are learnt from the support, and how queries are scored, say `AnyShotClassifier` and
+How a head is fitted to the support, and how queries are scored, say `AnyShotClassifier` and
 `TrainedClassifier`.
 """
 
+import abc
 import copy
 import os
 import warnings
 from collections.abc import Mapping, Sequence, Sized
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,10 +21,9 @@ except ImportError as e:
         "AnyShotClassifier is a scikit-learn estimator: pip install 'anyshot-jax[app]'"
     ) from e
 
-from anyshot_jax.classify import alike, held_out, nearest_mean, vectors
-from anyshot_jax.classify.feature_store import FeatureStore, store_of
+from anyshot_jax.classify import alike, held_out, vectors
+from anyshot_jax.classify.answering import Answering
 from anyshot_jax.classify.fitting import Calibrated
-from anyshot_jax.classify.frozen import Frozen
 from anyshot_jax.classify.labels import (
     check_descriptions,
     check_labels,
@@ -33,9 +33,7 @@ from anyshot_jax.classify.labels import (
     one_of_each,
 )
 from anyshot_jax.classify.nearest_mean import Head
-from anyshot_jax.classify.picture_input import READING, THUMBNAIL, thumbnails
-from anyshot_jax.classify.trained import Trained
-from anyshot_jax.data.readers.images import Reading
+from anyshot_jax.classify.picture_input import no_thumbnails, thumbnails
 from anyshot_jax.data.readers.inputs import examples_of, images_of, is_folder, rows_of
 from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.data.readers.sources import name_of
@@ -43,25 +41,8 @@ from anyshot_jax.ops.label_noise import LabelNoise
 from anyshot_jax.types import Array, InputError
 
 
-class Neighbour(NamedTuple):
-    """A support item like the one asked about."""
-
-    row: int  # in the support
-    label: Any
-    name: str
-    similarity: float  # cosine, -1..1
-
-
-class Answers(NamedTuple):
-    """All that is said of N items."""
-
-    probability: Array  # [N, C]
-    unknown: Array  # [N] bool
-    neighbours: list[list[Neighbour]]  # of each, the nearest first
-
-
-class SupportClassifier(ClassifierMixin, BaseEstimator):
-    """Base of both estimators: everything that concerns their support.
+class SupportClassifier(Answering, ClassifierMixin, BaseEstimator):
+    """Learning from a support, and changing it: what the two estimators share.
 
     Attributes:
       classes_: [C]. head_: `nearest_mean.Head`. temperature_, threshold_ (None: no class has two
@@ -74,21 +55,9 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
       held_out_: [N, C] probabilities of support items while they were held out, else NaN.
     """
 
-    unknown: Any
     false_alarm: float
-    transductive = False  # whether the items of a call help each other
 
     # What an estimator adds.
-
-    @property
-    def encoder_(self) -> Frozen | Trained:
-        """Encoder of images; loaded when it is first asked for, once a process."""
-        raise NotImplementedError
-
-    @property
-    def reading_(self) -> Reading:
-        """Settings for reading images."""
-        return READING
 
     def check_params(self) -> None:
         """Raises InputError for a parameter that can't be; says which."""
@@ -108,16 +77,9 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         """Why no class can be known by words only; '' if it can."""
         return ''
 
+    @abc.abstractmethod
     def _fitted_head(self) -> tuple[Head, Calibrated]:
-        raise NotImplementedError
-
-    def _scores(self, x: Array, z: Array) -> Array:
-        """[N, C] of features x, which the head's space has at z."""
-        raise NotImplementedError
-
-    def _probabilities(self, x: Array, z: Array, score: Array) -> Array:
-        p = nearest_mean.probabilities(score.astype(np.float64), self.temperature_)
-        return p / p.sum(1, keepdims=True)
+        """The head of the support that is kept, with what its held-out examples say."""
 
     # Learning.
 
@@ -155,7 +117,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             if reason := self._needs_images():
                 raise InputError(reason)
             self.of_images_, y = True, np.array([], dtype=str)
-            x, names, images = np.zeros((0, self.encoder_.dim), np.float32), [], _no_images()
+            x, names, images = np.zeros((0, self.encoder_.dim), np.float32), [], no_thumbnails()
             self.n_features_in_ = x.shape[1]
         else:
             if y is None and isinstance(X, (str, os.PathLike)):
@@ -200,7 +162,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
             check_labels(y)
             self.frame_ = vectors.frame_of(x) if self._is_linear() else vectors.AS_THEY_ARE
             x = vectors.placed(x, self.frame_)
-            return x, y, [f'#{i}' for i in range(len(x))], _no_images(len(x))
+            return x, y, [f'#{i}' for i in range(len(x))], no_thumbnails(len(x))
         y = np.asarray(y)
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if y.shape != (len(X),):
@@ -227,23 +189,6 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         self.unseen_detected_ = None if limits is None else limits.detected
         self.index_support()
         return self
-
-    def index_support(self) -> None:
-        """Places the support where neighbours are looked for at every call."""
-        self._support_unit = self._directions(self.support_features_)
-
-    def _directions(self, x: Array) -> Array:
-        """Features [N, D] to length 1: an encoder's as they are, vectors around the support's mean.
-
-        The head's own space isn't asked: it pulls the examples of a class into one point, so that
-        all of them would be equally near.
-        """
-        shift = self.head_.space.shift
-        return nearest_mean.unit(x[:, : len(shift)] if self.of_images_ else x - shift)
-
-    def _label(self) -> Array:
-        """[N] the support's labels as places in `classes_`."""
-        return np.searchsorted(self.classes_, self.support_labels_)
 
     def add_class(self, name: Any, images: Any = None, description: str | None = None) -> Self:
         """One more class, or more examples of one that is there; the others' stay.
@@ -313,55 +258,7 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = self.classes_[self.classes_ != name]
         return self._learn()
 
-    # Answering.
-
-    def embed(self, X) -> Array:
-        """[N, D] float32, the encoder's features of images; vectors as they are."""
-        return self._features(X)[0]
-
-    def feature_store(self) -> FeatureStore:
-        """Features of image files, kept in the cache directory: embedded once, not at every call.
-
-        Its rows are what `embed` gives, and what `fit(..., features=)` and `predict` take.
-        """
-        return store_of(self.encoder_, self.reading_)
-
-    def predict(self, X) -> Array:
-        """[N] the most likely classes, and `unknown` for what is unlike them all."""
-        p, unknown = self._judged(*self._placed(X))
-        answer = self.classes_[p.argmax(1)]
-        return answer if self.unknown is None else np.where(unknown, self.unknown, answer)
-
-    def predict_proba(self, X) -> Array:
-        """[N, C] probabilities of the classes, as if there were no others."""
-        return self._judged(*self._placed(X))[0]
-
-    def is_unknown(self, X) -> Array:
-        """[N] bool: less like any class than all but `false_alarm` of the known ones' items."""
-        return self._judged(*self._placed(X))[1]
-
-    def explain(self, X, k: int = 3) -> list[list[Neighbour]]:
-        """The k support items most like each item, the nearest first."""
-        return self._neighbours(self._features(X)[0], k)
-
-    def answer(self, X, k: int = 3) -> Answers:
-        """`predict_proba`, `is_unknown` and `explain` of the same items in one go."""
-        x, z = self._placed(X)
-        return Answers(*self._judged(x, z), self._neighbours(x, k))
-
-    def _placed(self, X) -> tuple[Array, Array]:
-        """Features, and where the head's space has them."""
-        x = self._features(X)[0]
-        return x, nearest_mean.place(self.head_.space, x)
-
-    def _neighbours(self, x: Array, k: int) -> list[list[Neighbour]]:
-        like = self._directions(x) @ self._support_unit.T
-        rows = np.argsort(-like, axis=1, kind='stable')[:, :k]
-        labels = self.support_labels_.tolist()  # Python's own texts and numbers
-        return [
-            [Neighbour(int(r), labels[r], self.support_names_[r], float(of[r])) for r in near]
-            for of, near in zip(like, rows, strict=True)
-        ]  # fmt: skip
+    # What held-out examples say.
 
     def suspicion(self) -> Array:
         """[N] 0..1: how unlikely an example's own label is when it is held out; 0 of a lone one."""
@@ -381,42 +278,3 @@ class SupportClassifier(ClassifierMixin, BaseEstimator):
         """[C, C] how many held-out examples of each class (row) were called what (column)."""
         check_is_fitted(self)
         return held_out.confusion(self.held_out_, self._label())
-
-    def _judged(self, x: Array, z: Array) -> tuple[Array, Array]:
-        """Probabilities [N, C] and whether each is unknown [N]."""
-        score = self._scores(x, z)
-        unknown = nearest_mean.familiarity(self.head_, score) < self.head_.threshold
-        return self._probabilities(x, z, score), unknown
-
-    def _features(self, X, keep: bool = False) -> tuple[Array, Array]:
-        """Features [N, D], and thumbnails if they are to be kept."""
-        check_is_fitted(self)
-        items = images_of(X, self.reading_.span)
-        if items is not None:
-            if not self.of_images_:
-                raise InputError('this classifier was fitted on feature vectors, X is images')
-            net = self.encoder_
-            if keep:
-                return self._noted(net.features_and, items, thumbnails)
-            return self._noted(net.features, items), _no_images()
-        x = validate_data(self, rows_of(X), dtype=np.float64, reset=False)
-        if far := vectors.too_far(x, self.frame_):
-            warnings.warn(
-                f'{far} of {len(x)} feature vectors are over {vectors.FARTHEST:g} times as far '
-                'away as the support: what is said of them means nothing',
-                stacklevel=4,
-            )
-        x = vectors.placed(x, self.frame_)
-        return x, _no_images(len(x))
-
-    def _noted(self, read, *args):
-        """read(*args, how, notes); what of the images is worth a word is warned of."""
-        notes = Notes()
-        found = read(*args, self.reading_, notes)
-        if notes:
-            warnings.warn(f'among the images: {notes}', stacklevel=4)
-        return found
-
-
-def _no_images(num: int = 0) -> Array:
-    return np.zeros((num, THUMBNAIL, THUMBNAIL, 3), np.uint8)

@@ -4,6 +4,8 @@ Says which encoder and which head to take for the images of a folder <class>/<im
 images would bring; with --out, OUT/report.html too.
 """
 
+import contextlib
+
 from absl import flags, logging
 
 from anyshot_jax import command
@@ -27,22 +29,28 @@ def main(argv: list[str]) -> None:
         from anyshot_jax.compare.page import page
         from anyshot_jax.runtime import start
         from anyshot_jax.storage.files import write_text
+        from anyshot_jax.storage.lock import Lock
     except ImportError as e:
         raise InputError(str(e)) from e
     logging.set_verbosity(logging.WARNING)
     start.keep_compiled()
-    root = user_path(support)
-    paths, labels, skipped = labelled(root, skip=flags.FLAGS['on_error'].value == 'skip')
-    encoders: list[str] = flags.FLAGS['encoders'].value or []
-    found = compare(paths, labels, encoders, seen=lambda which: print(f'{which} ...', flush=True))
-    print(f'\n{found.table()}\n\n{found.advice()}\n\n{found.best().line}')
-    if skipped:
-        print(f'{skipped} files could not be read and were passed over')
-    if report:
-        settings = {'support': support, 'encoders': ', '.join(found.seconds)}
-        settings |= {f'weights of {w}': digest for w, digest in found.source.items()}
-        write_text(report, page(found, f'Encoders for {root.name or root}', settings))
-        print(f'report: {report}')
+    busy = f'another call is writing into {out}: give another --out'
+    # Before hours of work: it is seen now that nothing can be written there.
+    with Lock(report.parent / '.lock', busy) if report else contextlib.nullcontext():
+        root = user_path(support)
+        paths, labels, skipped = labelled(root, skip=flags.FLAGS['on_error'].value == 'skip')
+        encoders: list[str] = flags.FLAGS['encoders'].value or []
+        found = compare(
+            paths, labels, encoders, seen=lambda which: print(f'{which} ...', flush=True)
+        )
+        print(f'\n{found.table()}\n\n{found.advice()}\n\n{found.best().line}')
+        if skipped:
+            print(f'{skipped} files could not be read and were passed over')
+        if report:
+            settings = {'support': support, 'encoders': ', '.join(found.seconds)}
+            settings |= {f'weights of {w}': digest for w, digest in found.source.items()}
+            write_text(report, page(found, f'Encoders for {root.name or root}', settings))
+            print(f'report: {report}')
 
 
 def _define_flags() -> None:

@@ -10,6 +10,9 @@ from anyshot_jax.data.readers.folder_tree import find_classes
 from anyshot_jax.data.readers.images import SUFFIXES, open_image
 from anyshot_jax.types import InputError
 
+STEP = 256  # images that are opened before the first error ends it
+NAMED = 10  # files passed over that are named; all are counted
+
 
 def labelled(root: Path, *, skip: bool) -> tuple[list[Path], list[str], int]:
     """(files, the class of each, how many were passed over).
@@ -24,24 +27,30 @@ def labelled(root: Path, *, skip: bool) -> tuple[list[Path], list[str], int]:
     if tree.has_roles:
         raise InputError(f'{root} holds train, val and test: give one of them, as {root}/train')
     named = [(file, name) for (_, name), inside in tree.classes.items() for file in inside]
-    with ThreadPoolExecutor(4) as pool:
-        errors = list(pool.map(_error, (file for file, _ in named)))
+    kept: list[tuple[Path, str]] = []
     skipped = 0
-    for error, (file, _) in zip(errors, named, strict=True):
-        if error and file.suffix.lower() in SUFFIXES:
-            if not skip:
-                raise InputError(f'{error} (--on_error=skip goes on without it)') from error
-            logging.warning('skipped: %s', error)
-            skipped += 1
-    kept = [pair for pair, error in zip(named, errors, strict=True) if not error]
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(0, len(named), STEP):
+            part = named[start : start + STEP]
+            errors = pool.map(_error, (file for file, _ in part))
+            for error, (file, name) in zip(errors, part, strict=True):
+                if not error:
+                    kept.append((file, name))
+                elif file.suffix.lower() in SUFFIXES:
+                    if not skip:
+                        raise InputError(f'{error} (--on_error=skip goes on without it)')
+                    skipped += 1
+                    if skipped <= NAMED:
+                        logging.warning('skipped: %s', error)
     if not kept:
         raise InputError(f'{root} holds no class folder with images in it: need <class>/<image>')
     return [file for file, _ in kept], [name for _, name in kept], skipped
 
 
-def _error(file: Path) -> InputError | None:
+def _error(file: Path) -> str:
+    """What is wrong with an image; ''."""
     try:
         open_image(file, MAX_PIXELS)
     except InputError as e:
-        return e
-    return None
+        return str(e)
+    return ''

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from anyshot_jax.config.modules import check_code, find, net_fields
-from anyshot_jax.config.stored import RENAMED, renamed
+from anyshot_jax.config.stored import RENAMED, check_bounds, renamed
 from anyshot_jax.types import InputError, nearest
 
 # The spine's own fields. Counts of steps are optimiser steps; 0 switches a periodic thing off.
@@ -157,11 +157,14 @@ def from_json(text: str) -> ConfigDict:
     """The config of one stage that `to_json` wrote; fields that it lacks have their defaults.
 
     Raises:
-      InputError: no config, one of several stages, of a file that is not there any more, or that
-        names code which is not the package's own (`check_code`).
+      InputError: no config, one of several stages, of a file that is not there any more, with
+        values larger than any run's (`check_bounds`), or that names code which is not the package's
+        own (`check_code`).
     """
     try:
-        fields = renamed(json.loads(text))
+        given = json.loads(text)
+        check_bounds(given)
+        fields = renamed(given)
         names = {part: str(fields[part]['name']) for part in ('method', 'data', 'net')}
         check_code(fields)
     except InputError:

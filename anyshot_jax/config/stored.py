@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from anyshot_jax.types import InputError
 
 # By the name that a field had before, in any stage: its name now.
 RENAMED = {
@@ -14,6 +17,43 @@ RENAMED = {
     'method.fake_weight': 'method.synthesised_weight',
     'method.fake_contrast': 'method.synthesised_contrast',
 }
+
+# More than any run's config has: what is beyond costs time and memory before anything refuses it.
+MOST_VALUES, MOST_CHARACTERS, MOST_LEVELS = 10_000, 10_000, 12
+OF_SECTION = {'net': 100, 'data': 100_000}  # layers, which are built one by one; names of classes
+LARGEST = {  # of what a model that was trained is run by
+    re.compile(r'config\.data\.(size|crop)'): 4096,
+    re.compile(r'config\.(method|net)\.\w*(steps|rounds|power|context)'): 10_000,
+}
+
+
+def check_bounds(value: Any, path: str = 'config', level: int = 0) -> None:
+    """Refuses values of a config that was read from a file and is larger than any run's.
+
+    Args:
+      value: as JSON has it. path: its name. level: sections and lists around it.
+    Raises:
+      InputError: names the field.
+    """
+    if level > MOST_LEVELS:
+        raise InputError(f'{path[:99]} is nested more than {MOST_LEVELS} deep')
+    most = OF_SECTION.get(path.split('.')[1], MOST_VALUES) if '.' in path else MOST_VALUES
+    if isinstance(value, (dict, list)) and len(value) > most:
+        raise InputError(f'{path[:99]} has {len(value):,} values, more than {most:,}')
+    if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+        raise InputError(
+            f'{path[:99]} has {len(value):,} characters, more than {MOST_CHARACTERS:,}'
+        )
+    if isinstance(value, int):
+        largest = next((n for names, n in LARGEST.items() if names.fullmatch(path)), 2**63 - 1)
+        if not -(2**63) <= value <= largest:
+            raise InputError(f'{path[:99]} is a number above {largest:,}, or of more than 64 bits')
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            check_bounds(inner, f'{path}.{name}', level + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            check_bounds(inner, path, level + 1)
 
 
 def renamed(fields: dict[str, Any]) -> dict[str, Any]:

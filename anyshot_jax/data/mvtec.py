@@ -68,8 +68,9 @@ def load(config: ConfigDict) -> Data:
     }
     if config.detect_only and not by_role['good_test']:
         by_role['good'], by_role['good_test'] = held_out(by_role['good'], root)
+    least = 1 if config.detect_only else 2
     if config.drop_ambiguous:
-        by_role['test'] = without_ambiguous(by_role['test'], config.group, root)
+        by_role['test'] = without_ambiguous(by_role['test'], config.group, root, least)
     kinds = sorted({item.kind for item in by_role['test']})
     to_judge = (
         'To judge new images having seen normal ones only: python -m anyshot_jax.predict '
@@ -149,18 +150,20 @@ def held_out(good: Sequence[Item], root: Path) -> tuple[list[Item], list[Item]]:
     return kept, [item for item in good if item.group in last]
 
 
-def without_ambiguous(items: Sequence[Item], group: str, root: Path) -> list[Item]:
+def without_ambiguous(items: Sequence[Item], group: str, root: Path, least: int) -> list[Item]:
     """The items whose group shows one type of defect; the others are named in the log.
 
+    Args:
+      least: types that are needed.
     Raises:
-      InputError: of two types or more fewer than two are left: these groups are shared, not odd.
+      InputError: of so many types fewer are left: these groups are shared, not odd.
     """
     kinds = defaultdict(set)
     for item in items:
         kinds[item.group].add(item.kind)
     strange = {g: '+'.join(sorted(k)) for g, k in kinds.items() if len(k) > 1}
     kept = [item for item in items if item.group not in strange]
-    if len({i.kind for i in items}) > 1 and len({i.kind for i in kept}) < 2:
+    if len({i.kind for i in items}) >= least > len({i.kind for i in kept}):
         raise InputError(
             f'{root}: types of defect share almost every {group}; leaving out those that show more '
             f'than one leaves {len(kept)} of {len(items)} images. '

@@ -1,5 +1,7 @@
 """Tiny sets for tests: every class is a random prototype, every item the prototype plus noise."""
 
+import math
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -18,6 +20,8 @@ DEFAULTS = {
     'turns': 1,
     'turns_eval': 1,
 }
+MAX_NUMBERS = 500_000_000  # pixels or features of all items, each of 8 bytes while they are made
+NAME = 100  # numbers that take as much as a class's name
 
 
 def load(config: ConfigDict) -> Data:
@@ -37,6 +41,12 @@ def load(config: ConfigDict) -> Data:
     shape = (config.size, config.size, config.channels) if images else (config.dim,)
     if min(shape) < 1:
         raise InputError(f'config.data: items of shape {shape} are empty')
+    numbers = sum(config.num_classes) * (1 + high) * max(math.prod(shape), NAME)
+    if numbers > MAX_NUMBERS:
+        raise InputError(
+            f'config.data: num_classes = {config.num_classes} with per_class = {config.per_class} '
+            f'items of shape {shape} are {numbers:,} numbers, more than {MAX_NUMBERS:,}'
+        )
     rng = np.random.default_rng(config.seed)
     roles = {}
     for role, num in zip(ROLES, config.num_classes, strict=True):

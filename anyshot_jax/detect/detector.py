@@ -135,8 +135,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     def remove_normal(self, name: str, product: str = ''):
         """Forgets a normal image, such as one that `strange` names; the threshold follows.
 
-        Patches that its fold of the memory had left out for their likeness to its own don't come
-        back: where much was left out, add normal images or fit again.
+        What its fold of the memory had left out for likeness to it doesn't come back, and held-out
+        scores follow by their images' worst patches only: where many images go, fit again.
 
         Args:
           name: as `strange` gives it; all images of that name go.
@@ -151,9 +151,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         self.limit_of_, self.promise_of_, self.types_of_ = known.limits, known.promises, known.types
         offsets = {name: None if t is None else -t for name, t in known.limits.items()}
         # Of one product the values themselves.
-        alone = lambda by_product: (
-            next(iter(by_product.values())) if len(by_product) == 1 else by_product
-        )
+        alone = lambda of: next(iter(of.values())) if len(of) == 1 else of
         self.threshold_, self.promise_, self.offset_ = map(
             alone, (known.limits, known.promises, offsets)
         )
@@ -271,9 +269,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def _known(self) -> Knowledge:
         check_is_fitted(self, 'normal_')
-        return self._knowing(self.normal_)._replace(
-            banks=self._banks, limits=self.limit_of_, promises=self.promise_of_,
-            types=self.types_of_,
+        return Knowledge(
+            self._eye(), self._looks(), self.false_alarm, self.normal_, self._banks,
+            self.limit_of_, self.promise_of_, self.types_of_,
         )  # fmt: skip
 
     def _knowing(self, normal: dict[str, Normal]) -> Knowledge:

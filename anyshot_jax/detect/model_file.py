@@ -18,7 +18,7 @@ from anyshot_jax.detect.scores import WORST
 from anyshot_jax.detect.seeing import DefectNet
 from anyshot_jax.storage import tensors
 from anyshot_jax.storage.tensors import misfit
-from anyshot_jax.types import Array, is_text
+from anyshot_jax.types import Array, InputError, is_text
 
 FORMAT = 2
 READ = (1, 2)  # 1 had no nets
@@ -33,17 +33,21 @@ def write(path: Path, detector: Any) -> None:
     """The file, whole or not at all.
 
     Raises:
-      InputError: another suffix, or it can't be written.
+      InputError: another suffix, names of products or types that are no text, or it can't be
+        written.
     """
     tensors.check_suffix(path)
+    names = (*detector.normal_, *detector.types_of_.names)
+    if bad := [name for name in names if not is_text(name)]:
+        raise InputError(f'the name {bad[0]!r} cannot be kept: it is no text of Unicode')
     arrays: dict[str, Array] = {}
     products = []
     for i, (name, known) in enumerate(detector.normal_.items()):
         products.append(
             {
                 'name': name,
-                'names': known.names,
-                'group': known.group,
+                'names': [tensors.shown(name) for name in known.names],
+                'group': [tensors.shown(name) for name in known.group],
                 'far': known.far,
                 'grey': known.num_grey,
                 'per': known.per,
@@ -228,7 +232,8 @@ def _types(path: Path, said: dict, arrays: dict, products: dict[str, Normal]) ->
     kernel = arrays.get('types.kernel')
     if not names and kernel is None:
         return NOTHING
-    (dims,) = {sum(len(v) for v in known.mean) for known in products.values()}
+    # Not of a product of which one image is known.
+    (dims,) = {sum(map(len, known.mean)) for known in products.values() if known.mean}
     if kernel is not None:
         if kernel.dtype != np.float32 or len(kernel) != dims or not np.isfinite(kernel).all():
             raise misfit(path, 'types.kernel')

@@ -190,7 +190,7 @@ def without(normal: Normal, name: str) -> Normal:
     if not any(len(fold.rows) for fold in folds):
         raise InputError(f'{name} is all that is remembered, the others are near copies: fit again')
     fold_of, held = normal.fold_of[~gone], normal.held_out
-    stays = ~gone[held.number] & (len(np.unique(fold_of)) > 1)  # else nothing to compare with
+    stays = ~gone[held.number] & _comparable(folds, normal.fold_of[held.number])
     held = HeldOut(*(a[stays] for a in held))
     after = normal._replace(
         folds=tuple(folds),
@@ -214,6 +214,12 @@ def _folds_of(before: Normal, group: Sequence[str]) -> np.ndarray:
     return fold_of
 
 
+def _comparable(folds: Sequence[Fold], fold_of: Array) -> np.ndarray:
+    """[n] bool: images of these folds beside which another one has patches."""
+    num = np.array([len(f.rows) for f in folds])
+    return num.sum() > num[fold_of]
+
+
 def _held_out(
     eye: Eye,
     looks: Looks,
@@ -231,8 +237,7 @@ def _held_out(
     unseen = np.setdiff1d(np.arange(len(items)), spent)
     many = min(len(unseen), room)
     chosen = unseen[np.unique(np.linspace(0, len(unseen) - 1, many).astype(int))]
-    if len(after.folds) < 2:
-        chosen = chosen[:0]  # nothing is left to compare with
+    chosen = chosen[_comparable(after.folds, after.fold_of[first + chosen])]
     chosen = chosen[np.argsort(after.fold_of[first + chosen], kind='stable')]
     found: list[Comparison] = []
     for k in np.unique(after.fold_of[first + chosen]):
@@ -275,8 +280,9 @@ def follow(normal: Normal, bank: Bank) -> HeldOut:
     """Scores of held-out images after the memory has changed.
 
     Their worst patches are compared again, without their image's fold; those that weren't kept are
-    taken to be as far as the nearest of the kept ones was, which they were at most: where no patch
-    was thinned out, scores are upper bounds of what they would be.
+    taken to be as far as the nearest of the kept ones was, which they were at most: where patches
+    were added and none was thinned out, scores are upper bounds of what they would be. Where
+    patches were removed those that weren't kept may be farther now, and scores too low.
     """
     held = normal.held_out
     if not len(held.number):
@@ -291,8 +297,7 @@ def follow(normal: Normal, bank: Bank) -> HeldOut:
             near = others[memory.squared(own, others).argmin(1)]
             new = np.linalg.norm(own - near, axis=1)  # by differences, which loses no digits
             new = new / normal.per + held.more[i, : len(kept)]
-            floor = np.full(held.num[i], kept[-1])
-            both = np.sort(np.concatenate([new, floor]))[::-1]
             top = min(int(held.num[i]), len(kept))
+            both = np.sort(np.concatenate([new, np.full(top, kept[-1])]))[::-1]
             score[i] = held.first[i] - (kept[:top] - both[:top]).sum() / held.num[i]
     return held._replace(score=score)

@@ -50,7 +50,7 @@ def kernel(
     of = None
     if product is not None:
         told = [product] * len(items) if isinstance(product, str) else [str(p) for p in product]
-        of = [told[rows[i % PER_CLASS]] for i in np.arange(len(made.x))]
+        of = [told[rows[i]] for i in np.asarray(made.group)]  # the source that each is made on
     z = describe(list(made.x), of)
     return np.asarray(trained(z.reshape(CLASSES, PER_CLASS, -1), seed))
 

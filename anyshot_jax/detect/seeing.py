@@ -235,9 +235,11 @@ def encode(eye: Eye, squares: Iterable[Part], how: str) -> Iterator[tuple[list[P
             rows = np.arange(size if len(batch) > 1 else 1) % len(batch)
             seen = eye.see(eye.params, np.stack([batch[i].square.x for i in rows]))
             if how == 'pca':
-                found = map(objects.in_patches, np.asarray(seen[0]))
+                found = map(objects.in_patches, np.asarray(seen.patches))
+                cell = np.ones((eye.times, eye.times), np.float32)
                 batch = [
-                    p._replace(weight=p.weight * o) for p, o in zip(batch, found, strict=False)
+                    p._replace(weight=p.weight * np.kron(o, cell))
+                    for p, o in zip(batch, found, strict=False)
                 ]
             yield batch, seen
 

@@ -58,7 +58,9 @@ def how_far(known: Normal, found: Comparison) -> float:
     held = known.held_out
     if not len(held.low):
         return 0.0
-    most, worst = float(held.low.max()), float(held.score.max())
+    most = float(held.low.max())
+    # Distances, where a net's words are in the scores too.
+    worst = known.per * float((held.score - held.more[:, 0]).max())
     spread = 2 * most - float(np.median(held.low))
     return found.low / max(spread, MARGIN * most, FLOOR * worst, 1e-6)
 

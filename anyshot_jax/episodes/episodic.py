@@ -268,7 +268,14 @@ def embed_dataset(embed: Callable, dataset: Dataset) -> Dataset:
 
 def cross_entropy(scores: Array, label: Array) -> tuple[Array, dict]:
     """Mean softmax cross-entropy and accuracy of scores [..., W] for labels [...]."""
-    log_prob = jax.nn.log_softmax(scores)
-    own = jax.nn.one_hot(label, scores.shape[-1], dtype=bool)  # an index's derivative is a scatter
-    loss = -jnp.mean(jnp.where(own, log_prob, 0).sum(-1))
+    loss = -jnp.mean(log_likelihood(scores, label))
     return loss, {'accuracy': jnp.mean(jnp.argmax(scores, -1) == label)}
+
+
+def log_likelihood(scores: Array, label: Array) -> Array:
+    """Logarithm [...] of the softmax of scores [..., W] at labels [...].
+
+    Picked by a mask, for the derivative of an index is a scatter, which a GPU adds in any order.
+    """
+    own = jax.nn.one_hot(label, scores.shape[-1], dtype=bool)
+    return jnp.where(own, jax.nn.log_softmax(scores), 0).sum(-1)

@@ -18,6 +18,7 @@ from anyshot_jax.config import check_choices
 from anyshot_jax.episodes import learner
 from anyshot_jax.episodes.episodic import cross_entropy, episodic
 from anyshot_jax.ops.innerloop import adapt
+from anyshot_jax.ops.product import product
 from anyshot_jax.types import InputError
 
 DEFAULTS = {
@@ -199,7 +200,7 @@ def task_loss(config, net, params, episode, step, first_order: bool):
         return value, metrics, stats
     values, metrics = jax.vmap(cross_entropy, (0, None))(scores, episode.y_q)
     weights = step_weights(step / multi, steps)
-    return jnp.dot(weights, values), jax.tree.map(lambda m: m[-1], metrics), stats
+    return product(weights, values), jax.tree.map(lambda m: m[-1], metrics), stats
 
 
 def step_weights(done, steps):

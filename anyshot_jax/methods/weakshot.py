@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from anyshot_jax.config import check_choices
 from anyshot_jax.episodes import augment
-from anyshot_jax.episodes.episodic import EMBED_CHUNK
+from anyshot_jax.episodes.episodic import EMBED_CHUNK, log_likelihood
 from anyshot_jax.episodes.optim import build_optimizer
 from anyshot_jax.ops.graph import cosine_gap, smoothness
 from anyshot_jax.ops.metric import harmonic_mean
@@ -179,9 +179,8 @@ def loss(parts: Parts, params, stats, frozen, batch: Image, alpha: float):
     """Loss of the batch on this device; the graph is that of the batches on all devices."""
     h, stats = parts.net.apply(params['net'], stats, batch.x, 'train')
     scores = linear(params['head'], h)
-    log_prob = jax.nn.log_softmax(scores)
-    of_label = jnp.take_along_axis(log_prob, batch.y[:, None], 1)[:, 0]
-    value, rough = -jnp.mean(batch.weight * of_label), jnp.zeros(())
+    value = -jnp.mean(batch.weight * log_likelihood(scores, batch.y))
+    rough = jnp.zeros(())
     metrics = {'accuracy': jnp.mean(jnp.argmax(scores, 1) == batch.y), 'cross_entropy': value}
     if parts.sim and alpha:
         z = jax.lax.stop_gradient(parts.sim.features(frozen, batch.x))

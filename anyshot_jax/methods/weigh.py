@@ -103,7 +103,7 @@ def build(config, data):
 
 
 def judge_of(fields, sim: Similarity, data: Data) -> planted.Choice:
-    """What tells wrong labels of the web from right ones, chosen on the base classes."""
+    """Judge of the web's labels, chosen on the base classes."""
     learnt = sim if fields.simnet_from else None
     unseen = data.stages[fields.simnet_from].get(KEPT_BACK, ()) if learnt else ()
     return planted.choose(data.roles.get('base'), data.roles['web'], learnt, np.asarray(unseen))

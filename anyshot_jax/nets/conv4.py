@@ -13,6 +13,7 @@ from jax import Array, lax
 from anyshot_jax.nets.conv import Conv, compute_dtype, matmul, patches
 from anyshot_jax.nets.norm import BatchNorm
 from anyshot_jax.nets.pool import in_chunks, max_index, max_pool, pick, unpool
+from anyshot_jax.ops.product import product
 from anyshot_jax.target import on_cpu
 
 
@@ -47,7 +48,8 @@ class Conv4(nn.Module):
             # No bias: the normalisation that follows would take it away again.
             conv = Conv(self.features, padding=self.padding[i], use_bias=False, name=f'conv{i + 1}')
             y = conv(x)
-            moments, pool = None, max_pool if self.pools[i] else None
+            moments: tuple[Array, Array | None] | None = None
+            pool = max_pool if self.pools[i] else None
             w = conv.variables['params']['kernel']
             small = 2 * w[..., 0].size <= w.shape[-1] and x.dtype == w.dtype
             if small and on_cpu():
@@ -55,6 +57,8 @@ class Conv4(nn.Module):
                 p = _padded_patches(x, w, self.padding[i])
                 moments = _moments(p, w)
                 pool = partial(_conv_max_pool, p, w) if self.pools[i] else None
+            elif small:  # a pass over y less
+                moments = _mean(x, w, self.padding[i]), None
             norm = BatchNorm(name=f'norm{i + 1}')
             y = norm(y, train=train, transductive=transductive, pool=pool, moments=moments)
             x = nn.relu(y)
@@ -88,6 +92,13 @@ def _moments(p: Array, w: Array) -> tuple[Array, Array]:
     cov = jnp.swapaxes(p, -1, -2) @ p / p.shape[-2]
     w = jnp.broadcast_to(w.reshape(k, o).astype(p.dtype), (*cov.shape[:-2], k, o))
     return (mean @ w)[..., 0, :], jnp.maximum(jnp.sum(w * (cov @ w), -2), 0.0)
+
+
+def _mean(x: Array, w: Array, padding: str) -> Array:
+    """Mean [..., O] of the convolution of x [..., N, H, W, C] by w: that of the mean image."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    p = _padded_patches(x.astype(wide).mean(-4, keepdims=True), w, padding)
+    return product(p.mean((-4, -3, -2)), w.reshape(-1, w.shape[-1]).astype(wide))
 
 
 def _conv_max_pool(p: Array, w: Array, _: Array, sign: Array) -> Array:

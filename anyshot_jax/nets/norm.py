@@ -34,7 +34,8 @@ def batch_norm(
     Args:
       x: [..., N, H, W, C]; leading axes are tasks, each with its own statistics.
       scale, bias: [C].
-      mean, var: [C] or [..., C] as the leading axes of x, or None for the statistics of x.
+      mean, var: [C] or [..., C] as the leading axes of x, or None for the statistics of x; without
+        var a mean is that of x, known already.
       eps: added to the variance.
       pool: as `max_pool`, from x and a sign [C] (None: all +1) to the pooled x: gives the pooled
         result. Pooling is done first, so that scale and shift see a quarter of the entries (where
@@ -44,20 +45,24 @@ def batch_norm(
     """
     if x.ndim < 4:
         raise ValueError(f'batch_norm needs [..., N, H, W, C], got {x.shape}')
-    if (mean is None) != (var is None):
-        raise ValueError('give both mean and var, or neither')
+    if mean is None and var is not None:
+        raise ValueError('give mean with var')
     wide = jnp.promote_types(x.dtype, jnp.float32)
     scale, bias = _expand(scale, x.ndim, wide), _expand(bias, x.ndim, wide)
     sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
-    flip = pool is not None and mean is None and not on_cpu()
+    flip = pool is not None and var is None and not on_cpu()
     if flip:  # at once, where x is made: an accelerator would write sign * x beside x
         x = x * sign
-    if mean is None or var is None:
-        shown = (x[..., :1, :, :, :] if on_cpu() else x).astype(wide).mean(_AXES, keepdims=True)
+    if var is None or mean is None:
+        first = on_cpu() and mean is None
+        if mean is None:
+            shown = (x[..., :1, :, :, :] if first else x).astype(wide).mean(_AXES, keepdims=True)
+        else:
+            shown = _expand(mean, x.ndim, wide) * (sign.astype(wide) if flip else 1)
         origin = lax.stop_gradient(shown)
         centred = x.astype(wide) - origin
         # The mean of what is centred by its own mean is 0, but has a derivative.
-        m = centred.mean(_AXES, keepdims=True) if on_cpu() else shown - origin
+        m = centred.mean(_AXES, keepdims=True) if first else shown - origin
         v = jnp.maximum((centred * centred).mean(_AXES, keepdims=True) - m * m, 0.0)
         mean, var = (m + origin).squeeze(_AXES), v.squeeze(_AXES)
         if flip:
@@ -87,8 +92,8 @@ class BatchNorm(nn.Module):
     over tasks; biased variance). Else transductive: statistics of x, and `batch_stats` need not be
     given; nothing is kept, or if it is mutable those of x, with their derivatives. Else inductive:
     the running statistics.
-    `pool` as in `batch_norm`; `moments` are mean and variance of x, where they are known already
-    (with both, x itself gives only its channels).
+    `pool` as in `batch_norm`; `moments` are mean and variance of x (or None), where they are known
+    already (with both, x itself gives only its channels).
     """
 
     momentum: float = 0.9
@@ -102,7 +107,7 @@ class BatchNorm(nn.Module):
         train: bool,
         transductive: bool = False,
         pool: Callable[[Array, Array | None], Array] | None = None,
-        moments: tuple[Array, Array] | None = None,
+        moments: tuple[Array, Array | None] | None = None,
     ) -> Array:
         c = x.shape[-1]
         scale = self.param('scale', nn.initializers.ones, (c,), jnp.float32)

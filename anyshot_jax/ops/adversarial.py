@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from anyshot_jax.ops.product import product
+
 
 def gradient_penalty(critic: Callable, x: jax.Array) -> jax.Array:
     """Mean of (|grad critic(x_i)| - 1)^2.
@@ -45,7 +47,7 @@ def contrast(
       Han, Fu, Chen, Yang, "Contrastive embedding for generalized zero-shot learning", CVPR 2021,
       eq. 5.
     """
-    sim = anchor @ other.T / temperature
+    sim = product(anchor, other.T) / temperature
     same = y[:, None] == y_other[None, :]
     pair = same if own is None else same & ~own
     apart = jax.nn.logsumexp(jnp.where(same, -1e30, sim), axis=1, keepdims=True)

@@ -124,9 +124,8 @@ def conjugate_gradient(apply: Callable, b: Any, *, steps: int) -> Any:
     Args:
       apply: a symmetric linear map of trees like b, best positive definite.
     """
-    dot = lambda a, b: sum(
-        jnp.vdot(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
-    )
+    pairs = lambda a, b: zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    dot = lambda a, b: sum(jnp.vdot(x, y, precision='highest') for x, y in pairs(a, b))
     along = lambda a, s, b: jax.tree.map(lambda x, y: x + s * y, a, b)
 
     def step(_, carry):

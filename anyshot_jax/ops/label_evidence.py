@@ -26,7 +26,7 @@ LEAST = 1e-3  # share of right or wrong labels
 def vote_evidence(
     sim: jax.Array, label: jax.Array, num_classes: int, temperature: float
 ) -> jax.Array:
-    """How much the other items speak for each label.
+    """Support that the other items give to each label, in two numbers.
 
     With the soft maximum v[i, c] = t log mean_j exp(s[i, j] / t) over the items under name c that
     count by `vote_weights`: v[i, y] - max_{c != y} v[i, c], and v[i, y] - the quantile `HIGH` of

@@ -61,7 +61,7 @@ def sections(
 
 
 def _chosen(made: Mapping[str, Array]) -> Markup:
-    """What told wrong labels from right ones, what else was tried, and how many seem wrong."""
+    """Table of the evidence that was chosen and the rest, and of seemingly wrong labels."""
     taken = np.asarray(made['taken'])
     same = lambda row: (row[:2] == taken[:2]).all()
     rows = [

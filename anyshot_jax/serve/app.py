@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -19,7 +20,7 @@ from anyshot_jax.report.page import style
 from anyshot_jax.serve import classes, defects, teaching
 from anyshot_jax.serve.guard import Guard
 from anyshot_jax.serve.session import Session
-from anyshot_jax.serve.uploads import Limits, Seen, Upload
+from anyshot_jax.serve.uploads import Limits, Seen, Upload, line
 from anyshot_jax.types import InputError
 
 SCRIPTS = (
@@ -234,8 +235,9 @@ def _some(uploads: list[Upload]) -> list[Upload]:
 
 async def _form(request: Request, limits: Limits) -> tuple[dict[str, str], list[Upload]]:
     """The text fields by name, and the files sent as "images", of a multipart form."""
-    if not request.headers.get('content-type', '').startswith('multipart/form-data'):
-        raise HTTPException(415, 'send a form as multipart/form-data')
+    kind, options = parse_options_header(request.headers.get('content-type', ''))
+    if kind != b'multipart/form-data' or options.get(b'charset', b'utf-8').lower() != b'utf-8':
+        raise HTTPException(415, 'send a form as multipart/form-data, its texts as UTF-8')
     # Starlette cuts the files' number off by an error; a text is longer than its characters.
     most = 4 * limits.description
     form = request.form(max_files=limits.images, max_fields=8, max_part_size=most)
@@ -246,8 +248,8 @@ async def _form(request: Request, limits: Limits) -> tuple[dict[str, str], list[
             if isinstance(value, UploadFile):
                 if key != 'images':
                     raise InputError(f'a file came as {key[:50]!r}: send files as "images"')
-                name = (value.filename or 'image')[-limits.name :]
-                uploads.append(Upload(name, await value.read()))
+                name = line((value.filename or '')[-limits.name :], '', limits.name, empty=True)
+                uploads.append(Upload(name or 'image', await value.read()))
             elif key in fields:
                 raise InputError(f'{key[:50]!r} came twice')
             else:

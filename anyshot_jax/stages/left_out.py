@@ -129,10 +129,14 @@ def choose(train: Dataset, num_new: int, start: Choice, likeness: float = 1.0) -
     penalties = start.penalty * jnp.array(PENALTY_TIMES)
     items = _items(train, coloured)
     every = _table(items, train.label >= 0)
-    right = jax.lax.map(lambda ask: _of_settings(items, every, ask, weights, penalties), left)
-    # [settings, C]: the mean over the draws in which a class was left out.
-    out = jax.nn.one_hot(left, num).sum((0, 1))
-    of_class = jnp.einsum('rwpk,rkc->wpc', right, jax.nn.one_hot(left, num)) / out[None, None]
+    named = lambda ask: _of_settings(items, every, ask, weights, penalties)
+    right = jax.lax.map(named, jnp.asarray(left))
+    # [weights, penalties, C]: the mean over the draws in which a class was left out.
+    member = jax.nn.one_hot(left, num)
+    of_class = jnp.einsum('rwpk,rkc->wpc', right, member, precision='highest')
+    out = np.bincount(left.ravel(), minlength=num)
+    asked = np.flatnonzero(out)  # of many classes not all
+    of_class = of_class[..., asked] / out[asked].astype(np.float32)[None, None]
     alone, first = of_class[0, PENALTY_TIMES.index(1.0)], 1 + TIMES.index(1.0)
     chromatic = jnp.mean(jnp.sum(items.rest[:, 3:] ** 2, 1), where=train.label >= 0)
     on = jnp.zeros((), bool)
@@ -149,7 +153,7 @@ def choose(train: Dataset, num_new: int, start: Choice, likeness: float = 1.0) -
     final = jnp.where(moved, of_class[best], begin)
     part = _table(items, (train.label >= 0) & ~items.fifth)
     of = lambda ask: _of_calibrations(items, part, ask, colours, penalty)
-    level = jax.lax.map(of, left).mean(0)
+    level = jax.lax.map(of, jnp.asarray(left)).mean(0)
     return Choice(
         colours=colours,
         penalty=penalty,
@@ -181,14 +185,14 @@ def said(choice: Choice) -> str:
     )
 
 
-def draws(num: int, size: int) -> Array:
-    """[DRAWS, size] of 0..num-1: every class is left out about as often."""
+def draws(num: int, size: int) -> np.ndarray:
+    """[DRAWS, size] of 0..num-1: every class is left out about as often; of many some never."""
     rng = np.random.default_rng(0)
     rows: list[Array] = []
     while len(rows) < DRAWS:
         order = rng.permutation(num)
         rows += [np.sort(order[i : i + size]) for i in range(0, num - size + 1, size)]
-    return jnp.array(rows[:DRAWS])
+    return np.array(rows[:DRAWS])
 
 
 class _Items(NamedTuple):
@@ -201,7 +205,7 @@ class _Items(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """What predictions need of the means of classes, of which they are mixtures."""
+    """Class means, of which predictions are mixtures, as products and colours."""
 
     sim: Array  # [N, C] products of items of length 1 and the means
     gram: Array  # [C, C] of the means

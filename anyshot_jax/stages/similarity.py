@@ -72,7 +72,7 @@ class Similarity(NamedTuple):
 
     @classmethod
     def of(cls, data: Data, stage: str) -> 'Similarity':
-        """That of a `simnet` stage; '' gives the cosine of the items' features, cut off at 0.
+        """Similarity of a `simnet` stage; '' gives the items' cosine, cut off at 0.
 
         Raises:
           InputError: no such stage, or it exported no similarity.

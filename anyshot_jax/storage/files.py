@@ -123,11 +123,15 @@ def append_to(path: Path) -> Any:
     """A text file open for appending, a line at a time, made if need be; never through a link.
 
     Raises:
-      OSError: it is a link, a pipe that nobody reads, or can't be opened.
+      InputError: it is a link, a pipe that nobody reads, or can't be opened; names it.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     flags |= getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0)
-    return os.fdopen(os.open(path, flags, 0o666), 'a', buffering=1, encoding='utf-8')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.fdopen(os.open(path, flags, 0o666), 'a', buffering=1, encoding='utf-8')
+    except OSError as e:
+        raise InputError(f'{path} could not be written: {e.strerror or e}') from e
 
 
 def save_artifacts(path: Path, arrays: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def read(
     formats: tuple[int, ...],
     restore: Callable[[dict[str, Any], dict[str, Array]], Any],
 ) -> Any:
-    """What `restore` makes of the JSON and the arrays of a file.
+    """Reads a file and returns what `restore` makes of its JSON and arrays.
 
     Args:
       key: as in `write`. what: the name of such a model. formats: values of the JSON's 'format'
@@ -85,6 +85,11 @@ def has(path: Path, key: str) -> bool:
             return key in (f.metadata() or {})
     except Exception:  # of whatever is no such file
         return False
+
+
+def shown(name: str) -> str:
+    """A file's name as text: names may hold bytes that are none."""
+    return name.encode(errors='backslashreplace').decode()
 
 
 def misfit(path: Path, what: str) -> InputError:

@@ -33,7 +33,6 @@ class _Process:
     def __init__(self, trial: Trial, share: Share):
         self.trial, self.share = trial, share
         self._left = [run for run in trial.runs[:-1] if not run.result.exists()] + [trial.runs[-1]]
-        trial.log.parent.mkdir(parents=True, exist_ok=True)
         self._start()
 
     def _start(self) -> None:
@@ -57,7 +56,13 @@ class _Process:
         return code is not None
 
     def failure(self) -> str:
-        """Reason of the failure, or ''."""
+        """Reason of the failure, or ''; the log can't have it where the disk is full."""
+        if self._popen.returncode > 0:
+            try:
+                with append_to(self.trial.log) as log:
+                    log.write('\n')
+            except (InputError, OSError) as e:
+                return f'{self.trial.log} could not be written: {getattr(e, "strerror", e)}'
         if self._popen.returncode < 0:
             return f'killed by signal {-self._popen.returncode}'
         if self._popen.returncode:

@@ -187,7 +187,6 @@ def train_trial(
         if step < num_steps:
             tune.report({'step': step, 'value': values[select or next(iter(values))]['mean']})
 
-    Path(trial['log']).parent.mkdir(parents=True, exist_ok=True)
     with (
         files.append_to(Path(trial['log'])) as log,
         contextlib.redirect_stdout(log),

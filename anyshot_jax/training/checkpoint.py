@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,52 @@ from anyshot_jax.storage import files
 from anyshot_jax.training import processes
 from anyshot_jax.types import InputError
 
+WHOLE = ('metadata', '.ocdbt')  # how the files end that Orbax reads whole,
+MAX_WHOLE = 10_000_000  # and the most bytes of one
+
 
 def open_manager(directory: Path, *, keep: int) -> ocp.CheckpointManager:
-    """Orbax manager of `directory`; the last `keep` checkpoints stay."""
+    """Orbax manager of `directory`; the last `keep` checkpoints stay.
+
+    Raises:
+      InputError: names what below it would be waited for or read without end, or the directory
+        where Orbax can't use it.
+    """
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, enable_async_checkpointing=False
     )
     if files.on_disk(directory):
         directory = directory.absolute()
-    return ocp.CheckpointManager(directory, options=options)
+        _check_files(directory)
+    try:
+        return ocp.CheckpointManager(directory, options=options)
+    except Exception as e:
+        raise InputError(
+            f'{directory} cannot be used ({_first_line(e)}): restore or remove it'
+        ) from e
+
+
+def _check_files(directory: Path) -> None:
+    """Refuses pipes, devices, linked folders, and files that are too large to be Orbax's."""
+    waiting = [os.fspath(directory)] * directory.is_dir()
+    while waiting:
+        with os.scandir(waiting.pop()) as found:
+            entries = list(found)
+        for entry in entries:
+            try:
+                there = entry.stat()
+            except OSError:  # a link to nowhere: Orbax lacks that file
+                continue
+            is_folder = stat.S_ISDIR(there.st_mode)
+            if not (is_folder or stat.S_ISREG(there.st_mode)) or (is_folder and entry.is_symlink()):
+                raise InputError(
+                    f'{entry.path} is no file but a pipe, a device or a link to a folder: remove it'
+                )
+            if entry.name.lower().endswith(WHOLE) and there.st_size > MAX_WHOLE:
+                raise InputError(
+                    f'{entry.path} is larger than {MAX_WHOLE:,} bytes: restore or remove it'
+                )
+            waiting += [entry.path] * is_folder
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[str, Any]) -> None:
@@ -101,6 +140,7 @@ def restore_or_init(
 
 
 def _restore(manager, step, abstract):
+    _check_shapes(manager.directory / str(step) / 'state', abstract)
     restored = manager.restore(
         step,
         args=ocp.args.Composite(
@@ -117,6 +157,18 @@ def _restore(manager, step, abstract):
     if progress.pop('digest', None) != digest(restored['state']):
         raise ValueError('its arrays are not what was saved')
     return restored['state'], progress
+
+
+def _check_shapes(folder: Path, abstract: Any) -> None:
+    """Refuses arrays of other shapes, or in pieces larger than they, before they are unpacked."""
+    found = jax.tree.leaves(ocp.StandardCheckpointHandler().metadata(folder))
+    shape = lambda a: (tuple(a.shape), str(a.dtype))
+    if sorted(map(shape, found)) != sorted(map(shape, jax.tree.leaves(abstract))):
+        raise ValueError('its arrays have other shapes')
+    for a in found:
+        piece = a.storage.chunk_shape if a.storage else a.shape
+        if math.prod(piece or ()) > max(math.prod(a.shape), 1):
+            raise ValueError('its arrays are stored in pieces larger than they')
 
 
 def digest(state: Any) -> str:

@@ -69,8 +69,9 @@ def largest(measure: Callable, sizes: dict[str, int], limit: float) -> tuple[dic
             return sizes, need, rest
         cut = next((name for name, size in sizes.items() if size > 1), None)
         if cut is None:
+            needed = 'more than its compiler finds room for' if rest is None else plan.size(need)
             raise InputError(
-                f'a step of one unit at once needs {plan.size(need)}, but {plan.size(limit)} of '
+                f'a step of one unit at once needs {needed}, but {plan.size(limit)} of '
                 "the device's memory can be used: choose a smaller net, smaller images or fewer "
                 'config.train.queries, or config.net.compute_dtype=bfloat16'
             )

@@ -46,7 +46,11 @@ def show(config: ConfigDict, data: Data) -> None:
         plan.line('state with optimiser', plan.size(plan.bytes_of(states)))
         plan.line('data', plan.size(plan.bytes_of(given)))
         if room <= 0:
-            raise InputError(f'the data and the state leave no room on a {config.plan_for}')
+            raise InputError(
+                f'the data and the state need {plan.size(held)} of a {config.plan_for}, of which '
+                f'{plan.size(held + room)} can be used: take fewer or smaller images, or a smaller '
+                'net (config.net)'
+            )
 
         def step(sizes: dict[str, int], batch: int) -> plan.Step:
             own = config.copy_and_resolve_references()

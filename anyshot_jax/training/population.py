@@ -8,6 +8,7 @@ a population of one.
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from anyshot_jax.episodes import optim
 from anyshot_jax.episodes.update import chunk_size
 from anyshot_jax.types import Array, Data, InputError, Method, nearest
 
+MAX_MEMBERS = 10_000
 PHASES = ('init', 'step', 'val', 'test')
 
 
@@ -113,8 +115,8 @@ def members(config: ConfigDict) -> tuple[Member, ...]:
     """Every seed of every setting, setting by setting.
 
     Raises:
-      InputError: fewer than one seed, a field that can't vary (named), or a run that can't be one
-        of several.
+      InputError: fewer than one seed, more than MAX_MEMBERS, a field that can't vary (named), or a
+        run that can't be one of several.
     """
     if config.num_seeds < 1:
         raise InputError(f'config.num_seeds={config.num_seeds} must be >= 1')
@@ -130,6 +132,11 @@ def members(config: ConfigDict) -> tuple[Member, ...]:
         _check_field(config, path, values)
     if len({path for path, _ in varied}) < len(varied):
         raise InputError('config.vary names a field twice')
+    count = config.num_seeds * math.prod(len(values) for _, values in varied)
+    if count > MAX_MEMBERS:
+        raise InputError(
+            f'config.num_seeds and config.vary make {count:,} members, more than {MAX_MEMBERS:,}'
+        )
     settings = itertools.product(*(values for _, values in varied))
     everyone = tuple(
         Member(config.seed + i, dict(zip([path for path, _ in varied], setting, strict=True)))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -21,7 +20,6 @@ from anyshot_jax.types import Data, InputError, Method, TrainState
 
 MAX_CONFIG = 10_000_000  # bytes of a config.json
 RECENT, BEST = 'checkpoints', 'best'
-SMALL_STATE, PACKED = 100 << 20, 100  # bytes that are no harm; bytes of a state in one of a file
 KEEP = {RECENT: 2, BEST: 1}  # checkpoints that stay
 
 
@@ -61,6 +59,15 @@ def load(folder: str | Path) -> Trained:
     """
     folder = files.folder(folder)
     config = read_config(folder)
+    try:
+        return _loaded(folder, config)
+    except InputError:
+        raise
+    except Exception as e:  # whatever a config that was tampered with leads to
+        raise InputError(f'{folder} holds no run to use: {type(e).__name__}: {e}') from e
+
+
+def _loaded(folder: Path, config: ConfigDict) -> Trained:
     config, data, _ = prepare.load(config, _exports_beside(folder, config))
     everyone = population.members(config)
     build = configs.find('methods', config.method.name).build
@@ -73,20 +80,22 @@ def load(folder: str | Path) -> Trained:
 def restore(folder: Path, config: ConfigDict, method: Method, data: Data) -> tuple[TrainState, int]:
     """The state of the best member's best step, and which member that is.
 
+    Nothing of the size that the config asks for is made: it came with the folder, and may ask for
+    anything.
+
     Args:
       method: of any member. data: what `method.init` makes a state of the right shapes of.
     Raises:
       InputError: there is no checkpoint, the best one can't be read (the newest is another), or the
-        config is of something far larger.
+        config's state has other shapes.
     """
     init = jax.jit(method.init)
-    many = len(population.members(config))
-    if config.num_steps:
-        _check_size(folder, many, jax.eval_shape(init, jax.random.key(config.seed), data))
-    state = init(jax.random.key(config.seed), data)
+    key = jax.random.key(config.seed)
     if not config.num_steps:
-        return state, 0
-    states = jax.tree.map(lambda a: np.stack([a] * many), state)
+        return init(key, data), 0
+    many = len(population.members(config))
+    one = jax.eval_shape(init, key, data)
+    states = jax.tree.map(lambda a: jax.ShapeDtypeStruct((many, *a.shape), a.dtype), one)
     for name in (BEST, RECENT):
         if not (folder / name).is_dir():
             continue
@@ -96,7 +105,10 @@ def restore(folder: Path, config: ConfigDict, method: Method, data: Data) -> tup
         if record:
             break
         if damaged:
-            raise InputError(f'{folder / name} is damaged: restore it, or train again')
+            raise InputError(
+                f'{folder / name} is damaged: restore it, or train again (or config.json is '
+                "another run's)"
+            )
     else:
         raise InputError(f'{folder} holds no checkpoint: train first')
     if many == 1:
@@ -104,23 +116,9 @@ def restore(folder: Path, config: ConfigDict, method: Method, data: Data) -> tup
     sign = 1 if method.measure.larger_is_better else -1
     result = files.read_json(folder / 'result.json') or {}
     best = result.get('foremost', Progress.resumed(many, sign, record).best_member())
+    if not (isinstance(best, int) and 0 <= best < many):
+        raise InputError(f'{folder}/result.json is damaged: foremost={best!r} is no member')
     return population.take(states, best), best
-
-
-def _check_size(folder: Path, many: int, state: Any) -> None:
-    """Refuses (InputError) a state of shapes that the checkpoints are far too small for.
-
-    A config that came with a folder may name any widths, and a state of them is made before its
-    arrays are compared.
-    """
-    need = many * sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state))
-    paths = (p for name in (BEST, RECENT) for p in (folder / name).rglob('*'))
-    have = sum(p.lstat().st_size for p in paths)
-    if need > SMALL_STATE + PACKED * have:
-        raise InputError(
-            f'{folder}: its config asks for a state of {need:,} bytes, its checkpoints have '
-            f'{have:,}: they are not of one run'
-        )
 
 
 def open_managers(folder: Path) -> tuple[ocp.CheckpointManager, ocp.CheckpointManager]:

@@ -1,4 +1,4 @@
-"""What a support of one's own images chooses for itself, beside the usual features.
+"""Features that a support of one's own images chooses, beside the usual ones.
 
 Made by experiments/compare_own_features.py, not by run_rows.py.
 """

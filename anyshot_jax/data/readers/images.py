@@ -197,12 +197,16 @@ _opening = threading.Lock()
 
 def _opened(f: BinaryIO, name: str) -> Image.Image:
     """The file's header; max_pixels is checked here, and not by Pillow's own limit."""
+    if why := bombs.refusal(f):
+        raise InputError(f'{name} {why}')
+    pieces = bombs.Pieces(f, name)
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(f, formats=FORMATS)
+            image = Image.open(pieces, formats=FORMATS)  # type: ignore[arg-type]
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+    pieces.left = bombs.PIXELS
     if bombs.has_scans(image, f):
         raise InputError(f'{name} is a JPEG of very many scans: save it as one of a single scan')
     return image
