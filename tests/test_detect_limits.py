@@ -61,3 +61,17 @@ def test_grey_images_are_counted_after_some_are_forgotten(tmp_path):
     assert said(with_number(3).add_normal(coloured[:1] + 1))[0].startswith('3 of 4')
     with pytest.raises(InputError, match='a product does not fit'):
         with_number(0, {'product0.grey': np.full(3, 2, np.int32)})
+
+
+@pytest.mark.parametrize(
+    ('field', 'wrong'), [('tile', 4128), ('tile', 32 * 10**6), ('seed', -1), ('seed', 2**32)]
+)
+def test_settings_beyond_their_limits_are_refused_in_files_too(tmp_path, field, wrong):
+    with pytest.raises(InputError, match=f'{field}={wrong}: need'):
+        detector(**{field: wrong}).fit(GOOD[:2])
+    path = tmp_path / 'm.safetensors'
+    found = detector().fit(GOOD[:2])
+    found.set_params(**{field: wrong})._eye = lambda: detector()._eye()  # of the size alone
+    found.save(path)
+    with pytest.raises(InputError, match=f'{field}={wrong}: need'):
+        AnomalyDetector.load(path)
