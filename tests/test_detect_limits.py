@@ -8,6 +8,7 @@ import tiny_maps
 
 from anyshot_jax import AnomalyDetector
 from anyshot_jax.defects import memory_bank
+from anyshot_jax.detect import views
 from anyshot_jax.types import InputError
 
 GOOD = tiny_maps.bright_squares(8, 1)[0]
@@ -75,3 +76,12 @@ def test_settings_beyond_their_limits_are_refused_in_files_too(tmp_path, field, 
     found.save(path)
     with pytest.raises(InputError, match=f'{field}={wrong}: need'):
         AnomalyDetector.load(path)
+
+
+@pytest.mark.parametrize('size', [4, 8])
+def test_an_object_is_not_looked_for_among_too_few_patches(monkeypatch, size):
+    """Of maps of 1 x 1 and 2 x 2 places none lies inside."""
+    monkeypatch.setattr(views, 'LEAST', 4)
+    with pytest.raises(InputError, match=f'here are {size // 4} x {size // 4}: raise size'):
+        detector(size=size, foreground='pca').fit(GOOD[:2])
+    assert detector(size=12, foreground='pca').fit(GOOD[:2]).threshold_ is not None

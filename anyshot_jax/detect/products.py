@@ -17,7 +17,6 @@ from anyshot_jax.detect.threshold import Promise
 from anyshot_jax.detect.verdicts import how_far
 from anyshot_jax.types import Array, InputError, nearest
 
-
 NUMBERED = re.compile(r'#([0-9]{1,18})')  # what an image without a name is called
 
 
@@ -87,7 +86,7 @@ def learn(
 
 
 def _names(before: Mapping[str, Normal], items: Sequence[Any]) -> list[str]:
-    """Names of new images; those that have none are numbered on, so that no two are called alike."""
+    """Names of new images; those without one are numbered on, so that no two are called alike."""
     known = [name for one in before.values() for name in one.names]
     numbers = [int(found[1]) for name in known if (found := NUMBERED.fullmatch(name))]
     at = max(len(known), *(n + 1 for n in numbers), 0)
@@ -137,7 +136,7 @@ def compare(
     counts_of = None
     if masks is not None:
         counts_of = lambda i, size, grid: mask_cells(
-            masks[i], size, views.looked_at(size, looks.view), grid, names[i]
+            masks[i], size, views.looked_at(size, looks.view), grid, names[i], notes
         )
     banks = [bank.search for bank in known.banks.values()]
     products = list(known.banks)

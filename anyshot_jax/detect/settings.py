@@ -47,12 +47,13 @@ def eye_of(detector: Any) -> Eye:
     """Its encoder.
 
     Raises:
-      InputError: tiles that its cells don't fit, other weights than it was fitted with, or as
-        `seeing.eye`.
+      InputError: tiles that its cells don't fit, too few of them for a foreground, other weights
+        than it was fitted with, or as `seeing.eye`.
     """
     view = looks(detector).view
     layers, learnt = tuple(detector.layers), bool(detector.learnt)
     found = eye(detector.encoder, layers, view.side, bool(detector.cosine), learnt)
+    objects.check_grid(detector.foreground, found.cells // found.times)
     cell = view.tile // found.cells
     if view.tile and (cell * found.cells != view.tile or views.STEP % cell):
         raise InputError(
