@@ -19,6 +19,9 @@ from anyshot_jax.ops.neighbours import Prepared, prepared
 from anyshot_jax.types import Array, InputError
 
 BLOCK = 2048  # patches that the search takes together (`ops/neighbours.py`)
+# Of the vectors by which types are told: the whole image less than its most unusual place. About
+# what the recipe has (`defects/residual.py`), whose units are those of images that are remembered.
+COUNTS = (1.0, 1.0, 0.65)
 HELD_OUT = 2000  # images that are scored held out, at most: more say little of a quantile
 
 
@@ -45,8 +48,8 @@ class Normal(NamedTuple):
     sizes: Array  # [N, 2] int32 width and height
     held_out: HeldOut
     mean: tuple[Array, ...]  # of each vector of `Comparison`, over normal images
-    far: tuple[float, ...]  # and how far from it those are
-    num_grey: int
+    far: tuple[float, ...]  # its unit: how far from it those are, over its COUNTS
+    grey: Array  # [N] int32: 1 grey, 0 in colour, -1: not known, in files of format 2
     per: float  # distance that counts as 1, where a net adds to it
 
 
@@ -89,7 +92,7 @@ def nothing(dim: int) -> Normal:
     ints = np.zeros(0, np.int32)
     few = np.zeros((0, WORST), np.float32)
     held = HeldOut(ints, none, none, ints, none, few, few, np.zeros((0, WORST, dim), np.float32))
-    return Normal((), ints, (), (), np.zeros((0, 2), np.int32), held, (), (), 0, 1.0)
+    return Normal((), ints, (), (), np.zeros((0, 2), np.int32), held, (), (), ints, 1.0)
 
 
 def extend(
@@ -121,13 +124,11 @@ def extend(
     folds = list(before.folds)
     folds += [memory.empty(eye.dim) for _ in range(len(folds), int(fold_of.max()) + 1)]
     most = max(1, looks.memory // len(folds))
-    sizes, num_grey = np.zeros((len(items), 2), np.int32), 0
+    sizes, grey = np.zeros((len(items), 2), np.int32), np.zeros(len(items), np.int32)
 
     def turned() -> Iterator[tuple[int, Image.Image]]:
-        nonlocal num_grey
-        for i, image, grey in in_order(items, names, looks.reading, notes=notes):
+        for i, image, grey[i] in in_order(items, names, looks.reading, notes=notes):
             sizes[i] = image.size
-            num_grey += grey
             for copy in views.copies(image, looks.turns):
                 yield i, copy
 
@@ -158,7 +159,7 @@ def extend(
         group=(*before.group, *named),
         names=(*before.names, *names),
         sizes=np.concatenate([before.sizes, sizes]),
-        num_grey=before.num_grey + num_grey,
+        grey=np.concatenate([before.grey, grey]),
         per=eye.net.far if eye.net else 1.0,
     )
     return _held_out(eye, looks, after, items, names, say, spent)
@@ -195,6 +196,7 @@ def without(normal: Normal, name: str) -> Normal:
         group=tuple(g for g, out in zip(normal.group, gone, strict=True) if not out),
         names=tuple(n for n in normal.names if n != name),
         sizes=normal.sizes[~gone],
+        grey=normal.grey[~gone],
         held_out=held._replace(number=number[held.number].astype(np.int32)),
     )
     return after._replace(held_out=follow(after, bank_of(after)))
@@ -253,8 +255,11 @@ def _held_out(
         return after
     vectors = [np.stack(v) for v in zip(*(f.vectors for f in found), strict=True)]
     mean = tuple(v.mean(0) for v in vectors)
-    far = (np.linalg.norm(v - m, axis=1).mean() for v, m in zip(vectors, mean, strict=True))
-    return after._replace(mean=mean, far=tuple(float(f) if f > 1e-6 else 1.0 for f in far))
+    far = []
+    for v, m, counts in zip(vectors, mean, COUNTS, strict=True):
+        spread = float(np.linalg.norm(v - m, axis=1).mean())
+        far.append((spread if spread > 1e-6 else 1.0) / counts)
+    return after._replace(mean=mean, far=tuple(far))
 
 
 def _worst(
