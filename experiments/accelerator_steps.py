@@ -79,10 +79,9 @@ def maml(bench: Bench) -> Iterator[Record]:
         for case in () if bench.machine else cases:
             yield {**case, 'peer': 'torch.func', **peer(features, **case)}
         for case in cases:
-            given: Record = {
-                'train__queries': case['queries'],
-                'method__inner_steps': case['inner_steps'],
-            }
+            given: dict[str, Any] = {
+                'train__queries': case['queries'], 'method__inner_steps': case['inner_steps'],
+            }  # fmt: skip
             config = short('maml', batch_size=tasks, net__features=features, **given)
             yield {**case, **a_step(bench, config, host)}
 
