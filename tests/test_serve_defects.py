@@ -150,9 +150,7 @@ def test_a_normal_image_is_forgotten(client):
     assert state['number'] == len(state['normal']) == 13 and state['notes'] == []
     by_hand = new(false_alarm=0.1).fit(NORMAL[:7])
     by_hand.add_normal([*NORMAL[7:14], ASKED[3]])
-    # Arrays of both calls are called by their numbers there.
-    by_hand.normal_[''] = by_hand.normal_['']._replace(names=tuple(map(str, range(15))))
-    by_hand.remove_normal('14').remove_normal('2')
+    by_hand.remove_normal('#14').remove_normal('#2')
     [answer] = client.post('/defects/judge', files=files(ASKED[3])).json()
     assert answer['threshold'] == pytest.approx(by_hand.threshold_, abs=1e-4)
     assert answer['score'] == pytest.approx(by_hand.judge(ASKED[3:])[0].score, abs=1e-4)

@@ -127,7 +127,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """More normal images: the memory stays within its bound, the threshold follows.
 
         Scores of the images before follow by their worst patches; they are rather too high than too
-        low, and so is the threshold. What was pretrained stays as it is.
+        low, and so is the threshold. What was pretrained stays as it is. Images that have no names
+        are numbered on from those that are there.
         """
         known, items = self._known(), items_of(images, 'normal images', self.reading_)
         return self._take(knowledge.learn(known, items, groups, product))

@@ -20,8 +20,8 @@ from anyshot_jax.storage import tensors
 from anyshot_jax.storage.tensors import misfit
 from anyshot_jax.types import Array, InputError, is_text
 
-FORMAT = 2
-READ = (1, 2)  # 1 had no nets
+FORMAT = 3
+READ = (1, 2, 3)  # 1 had no nets, 2 the number of grey images alone
 KEY = 'anyshot_jax_detector'
 FOLD = ('rows', 'image', 'cell')
 HELD = ('number', 'score', 'first', 'num', 'low', 'dist', 'more', 'worst')
@@ -49,7 +49,6 @@ def write(path: Path, detector: Any) -> None:
                 'names': [tensors.shown(name) for name in known.names],
                 'group': [tensors.shown(name) for name in known.group],
                 'far': known.far,
-                'grey': known.num_grey,
                 'per': known.per,
                 'folds': [len(f.rows) for f in known.folds],
                 'radius': [f.radius for f in known.folds],
@@ -58,7 +57,7 @@ def write(path: Path, detector: Any) -> None:
         own = {k: np.concatenate([getattr(f, k) for f in known.folds]) for k in FOLD}
         own |= {k: getattr(known.held_out, k) for k in HELD}
         own |= dict(zip(VECTORS, known.mean, strict=False))
-        own |= {'fold_of': known.fold_of, 'sizes': known.sizes}
+        own |= {'fold_of': known.fold_of, 'sizes': known.sizes, 'grey': known.grey}
         arrays |= {f'product{i}.{k}': v for k, v in own.items()}
     arrays |= _net_arrays(detector.net_)
     types = detector.types_of_
@@ -135,14 +134,16 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
     ends = np.cumsum(lengths)
     held = len(own['number'])
     own = {'more': np.zeros((held, WORST), np.float32), **own}
+    if 'grey' not in own:
+        own['grey'] = np.full(num, {0: 0, num: 1}.get(said['grey'], -1), np.int32)
     per = float(said.get('per', 1))
     shapes = {
         'rows': (sum(lengths), dim), 'image': (len(rows),), 'cell': (len(rows), 2),
-        'fold_of': (num,), 'sizes': (num, 2), 'worst': (held, WORST, dim),
+        'fold_of': (num,), 'grey': (num,), 'sizes': (num, 2), 'worst': (held, WORST, dim),
         **dict.fromkeys(('dist', 'more'), (held, WORST)),
         **dict.fromkeys(('number', 'score', 'first', 'num', 'low'), (held,)), 'peak': (dim,),
     }  # fmt: skip
-    whole = ('image', 'cell', 'fold_of', 'sizes', 'number', 'num')
+    whole = ('image', 'cell', 'fold_of', 'grey', 'sizes', 'number', 'num')
     for name, x in own.items():
         kind = np.int32 if name in whole else np.float32
         if x.dtype != kind or x.shape != shapes.get(name, x.shape) or not np.isfinite(x).all():
@@ -161,6 +162,7 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
         or len(vectors) not in (0, len(VECTORS)) or len(far) != len(vectors)
         or not np.isfinite(far).all() or (own['num'] < 1).any() or (own['sizes'] < 1).any()
         or not len(rows) or (own['cell'] < 0).any() or not 0 < per < np.inf
+        or not np.isin(own['grey'], (-1, 0, 1)).all()
         or (held and own['dist'][:, 0].min() < 0)
     ):  # fmt: skip
         raise misfit(path, 'a product')
@@ -184,7 +186,7 @@ def _product(path: Path, own: dict[str, Array], said: dict, seed: int) -> Normal
         HeldOut(*(own[k] for k in HELD)),
         vectors,
         far,
-        int(said['grey']),
+        own['grey'],
         per,
     )
 

@@ -46,7 +46,7 @@ class Normal(NamedTuple):
     held_out: HeldOut
     mean: tuple[Array, ...]  # of each vector of `Comparison`, over normal images
     far: tuple[float, ...]  # its unit: how far from it those are, over `scores.COUNTS`
-    num_grey: int
+    grey: Array  # [N] int32: 1 grey, 0 in colour, -1: not known, in files of format 2
     per: float  # distance that counts as 1, where a net adds to it
 
 
@@ -89,7 +89,7 @@ def nothing(dim: int) -> Normal:
     ints = np.zeros(0, np.int32)
     few = np.zeros((0, WORST), np.float32)
     held = HeldOut(ints, none, none, ints, none, few, few, np.zeros((0, WORST, dim), np.float32))
-    return Normal((), ints, (), (), np.zeros((0, 2), np.int32), held, (), (), 0, 1.0)
+    return Normal((), ints, (), (), np.zeros((0, 2), np.int32), held, (), (), ints, 1.0)
 
 
 def extend(
@@ -121,13 +121,11 @@ def extend(
     folds = list(before.folds)
     folds += [memory.empty(eye.dim) for _ in range(len(folds), int(fold_of.max()) + 1)]
     most = max(1, looks.memory // len(folds))
-    sizes, num_grey = np.zeros((len(items), 2), np.int32), 0
+    sizes, grey = np.zeros((len(items), 2), np.int32), np.zeros(len(items), np.int32)
 
     def turned() -> Iterator[tuple[int, Image.Image]]:
-        nonlocal num_grey
-        for i, image, grey in in_order(items, names, looks.reading, notes=notes):
+        for i, image, grey[i] in in_order(items, names, looks.reading, notes=notes):
             sizes[i] = image.size
-            num_grey += grey
             for copy in views.copies(image, looks.turns):
                 yield i, copy
 
@@ -158,7 +156,7 @@ def extend(
         group=(*before.group, *named),
         names=(*before.names, *names),
         sizes=np.concatenate([before.sizes, sizes]),
-        num_grey=before.num_grey + num_grey,
+        grey=np.concatenate([before.grey, grey]),
         per=eye.net.far if eye.net else 1.0,
     )
     return _held_out(eye, looks, after, items, names, say, spent)
@@ -195,6 +193,7 @@ def without(normal: Normal, name: str) -> Normal:
         group=tuple(g for g, out in zip(normal.group, gone, strict=True) if not out),
         names=tuple(n for n in normal.names if n != name),
         sizes=normal.sizes[~gone],
+        grey=normal.grey[~gone],
         held_out=held._replace(number=number[held.number].astype(np.int32)),
     )
     return after._replace(held_out=follow(after, bank_of(after)))

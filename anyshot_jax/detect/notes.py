@@ -51,8 +51,9 @@ def notes(known: Normal, promise: Promise | None, view: View) -> list[str]:
     copies = num - len(set(known.group))
     if copies and all(g.startswith('#') for g in known.group):
         said.append(f'{copies} of {num} normal images are copies of others')
-    if 0 < known.num_grey < num:
-        said.append(f'{known.num_grey} of {num} normal images are grey, the others in colour')
+    num_grey = int(known.grey.sum())
+    if (known.grey >= 0).all() and 0 < num_grey < num:
+        said.append(f'{num_grey} of {num} normal images are grey, the others in colour')
     largest = int(known.sizes.max())
     if not view.tile and largest >= LARGE * view.size:
         lost = round(8 * largest / view.size)

@@ -17,6 +17,7 @@ WAYS = ('none', *foreground.WAYS, 'pca')
 FOUND_ON = 256  # pixels of the images in which the foreground is looked for
 COVERED = 0.1  # share of a cell that the object has to cover for the cell to count
 LEAST, MOST = 0.02, 0.95  # shares of an image's cells between which an object is believed
+SMALLEST = 3  # patches of a side from which on one lies inside
 AROUND = 0.5  # an object reaches a smaller share of the image's rim than of its inside, times this
 
 
@@ -33,6 +34,15 @@ def check(how: str, tile: int) -> None:
         foreground.check(how)
 
 
+def check_grid(how: str, side: int) -> None:
+    """Refuses (InputError) to look for an object where no patch lies inside of [side, side]."""
+    if how == 'pca' and side < SMALLEST:
+        raise InputError(
+            f"foreground='pca' needs {SMALLEST} x {SMALLEST} patches or more of an image, here are "
+            f'{side} x {side}: raise size, or take a finer map (layers)'
+        )
+
+
 def in_pixels(image: Image.Image, grid: tuple[int, int], how: str) -> np.ndarray:
     """[rows, columns] float32, 1 where a cell shows the object; all where that isn't its way."""
     if how not in foreground.WAYS:
@@ -46,8 +56,8 @@ def in_pixels(image: Image.Image, grid: tuple[int, int], how: str) -> np.ndarray
 def in_patches(patches: Array) -> np.ndarray:
     """[h, w] float32, 1 where the patches [h, w, D] of an image show the object.
 
-    With the cells beside them, and with holes filled: a defect may be at its edge, or look like
-    what is around. All where nothing is found that lies inside the image.
+    h and w are SMALLEST or more. With the cells beside them, and with holes filled: a defect may be
+    at its edge, or look like what is around. All where nothing is found that lies inside the image.
     """
     shape = patches.shape[:2]
     x = np.asarray(patches, np.float64).reshape(-1, patches.shape[-1])

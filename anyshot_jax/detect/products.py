@@ -1,5 +1,6 @@
 """One detector for several products: learning each, and finding of which a new image is."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from anyshot_jax.detect.seeing import Eye
 from anyshot_jax.detect.threshold import Promise
 from anyshot_jax.detect.verdicts import how_far
 from anyshot_jax.types import Array, InputError, nearest
+
+NUMBERED = re.compile(r'#([0-9]{1,18})')  # what an image without a name is called
 
 
 class Known(NamedTuple):
@@ -50,7 +53,7 @@ def learn(
       InputError: other numbers of groups or products than images, no product where there are
         several, images that are all the same, or as `normal.extend`.
     """
-    names = [name_of(item, i) for i, item in enumerate(items)]
+    names = _names(before, items)
     for given, what in ((groups, 'groups'), (product, 'product')):
         if given is not None and not isinstance(given, str) and len(given) != len(items):
             raise InputError(f'{len(items)} images, but {len(given)} {what}')
@@ -80,6 +83,14 @@ def learn(
             )
         after[name] = known
     return after
+
+
+def _names(before: Mapping[str, Normal], items: Sequence[Any]) -> list[str]:
+    """Names of new images; those without one are numbered on, so that no two are called alike."""
+    known = [name for one in before.values() for name in one.names]
+    numbers = [int(found[1]) for name in known if (found := NUMBERED.fullmatch(name))]
+    at = max(len(known), *(n + 1 for n in numbers), 0)
+    return [name_of(item, at + i) for i, item in enumerate(items)]
 
 
 def limits(
@@ -125,7 +136,7 @@ def compare(
     counts_of = None
     if masks is not None:
         counts_of = lambda i, size, grid: mask_cells(
-            masks[i], size, views.looked_at(size, looks.view), grid, names[i]
+            masks[i], size, views.looked_at(size, looks.view), grid, names[i], notes
         )
     banks = [bank.search for bank in known.banks.values()]
     products = list(known.banks)

@@ -9,6 +9,8 @@ from anyshot_jax.detect.seeing import Eye, eye
 from anyshot_jax.detect.views import View
 from anyshot_jax.types import InputError
 
+MAX_SEED = 2**32 - 1  # larger ones draw what smaller ones do
+
 
 def check(detector: Any) -> None:
     """Refuses (InputError) arguments that can't be; names them."""
@@ -22,6 +24,8 @@ def check(detector: Any) -> None:
         raise InputError(f'turns={detector.turns}: need 0 to 35')
     if not 0 <= detector.share <= 1:
         raise InputError(f'share={detector.share}: need 0 to 1')
+    if not 0 <= detector.seed <= MAX_SEED:
+        raise InputError(f'seed={detector.seed}: need 0 to {MAX_SEED}')
     objects.check(detector.foreground, detector.tile)
 
 
@@ -43,12 +47,13 @@ def eye_of(detector: Any) -> Eye:
     """Its encoder.
 
     Raises:
-      InputError: tiles that its cells don't fit, other weights than it was fitted with, or as
-        `seeing.eye`.
+      InputError: tiles that its cells don't fit, too few of them for a foreground, other weights
+        than it was fitted with, or as `seeing.eye`.
     """
     view = looks(detector).view
     layers, learnt = tuple(detector.layers), bool(detector.learnt)
     found = eye(detector.encoder, layers, view.side, bool(detector.cosine), learnt)
+    objects.check_grid(detector.foreground, found.cells // found.times)
     cell = view.tile // found.cells
     if view.tile and (cell * found.cells != view.tile or views.STEP % cell):
         raise InputError(

@@ -17,7 +17,7 @@ from PIL import Image
 from anyshot_jax.types import Array, InputError
 
 STEP = 32  # tiles begin at multiples of it, so that their cells are the image's
-LEAST = 16  # pixels of a side
+LEAST, MOST = 16, 4096  # pixels of a side
 
 
 class View(NamedTuple):
@@ -46,15 +46,17 @@ def check(view: View) -> None:
     if view.crop == 'tiles':
         raise InputError("crop='tiles': give the tiles' side in pixels instead, such as tile=256")
     if view.tile:
-        if view.tile < 0 or view.tile % STEP:
-            raise InputError(f'tile={view.tile}: need a multiple of {STEP}; 0: no tiles')
+        if not 0 < view.tile <= MOST or view.tile % STEP:
+            raise InputError(
+                f'tile={view.tile}: need a multiple of {STEP} up to {MOST}; 0: no tiles'
+            )
         if view.overlap < 0 or view.overlap % STEP or 2 * view.overlap >= view.tile:
             raise InputError(
                 f'overlap={view.overlap}: need a multiple of {STEP} below half of tile={view.tile}'
             )
     least = 0 if view.tile else LEAST
-    if view.size < least or view.size > 4096 or (0 < view.size < LEAST):
-        raise InputError(f'size={view.size}: need {LEAST} to 4096 pixels'
+    if view.size < least or view.size > MOST or (0 < view.size < LEAST):
+        raise InputError(f'size={view.size}: need {LEAST} to {MOST} pixels'
                          + (', or 0 for images as they are' if view.tile else ''))  # fmt: skip
 
 

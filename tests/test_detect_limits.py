@@ -1,0 +1,87 @@
+"""What a detector refuses or says of its images, names and settings, by small features."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_maps
+
+from anyshot_jax import AnomalyDetector
+from anyshot_jax.defects import memory_bank
+from anyshot_jax.detect import views
+from anyshot_jax.types import InputError
+
+GOOD = tiny_maps.bright_squares(8, 1)[0]
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(memory_bank, 'load', tiny_maps.net)
+
+
+def detector(**fields):
+    return AnomalyDetector('tiny', **{'layers': ('stride4',), 'size': 16} | fields)
+
+
+def test_images_without_names_are_numbered_on():
+    found = detector().fit(GOOD[:3]).add_normal(GOOD[3:5])
+    assert found.normal_[''].names == ('#0', '#1', '#2', '#3', '#4')
+    found.remove_normal('#0').add_normal(GOOD[5:6])  # five are left, but #4 is taken
+    assert found.normal_[''].names == ('#1', '#2', '#3', '#4', '#5')
+    found.add_normal(GOOD[6:8], product=['other', ''])
+    assert found.normal_['other'].names == ('#6',) and found.normal_[''].names[-1] == '#7'
+
+
+def test_grey_images_are_counted_after_some_are_forgotten(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / 'm.safetensors'
+    said = lambda found: [note for note in found.notes() if 'grey' in note]
+    coloured = np.repeat(GOOD[:2], 3, -1)
+    found = detector().fit([GOOD[2], *coloured])
+    assert said(found) == ['1 of 3 normal images are grey, the others in colour']
+    found.save(path)
+    again = AnomalyDetector.load(path)
+    assert said(again) == said(found) and said(again.remove_normal('#0')) == []
+    again.add_normal(GOOD[3:4])
+    assert said(again) == ['1 of 3 normal images are grey, the others in colour']
+
+    # Files that have the number alone say nothing where they don't know.
+    arrays, raw = load_file(path), path.read_bytes()
+    of_file = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], 'little')])['__metadata__']
+    of_file = json.loads(of_file['anyshot_jax_detector']) | {'format': 2}
+
+    def with_number(grey, more=()):
+        of_file['products'][0]['grey'] = grey
+        kept = {k: v for k, v in arrays.items() if k != 'product0.grey'} | dict(more)
+        save_file(kept, path, {'anyshot_jax_detector': json.dumps(of_file)})
+        return AnomalyDetector.load(path)
+
+    assert said(with_number(1)) == [] and said(with_number(1).remove_normal('#0')) == []
+    assert said(with_number(0).add_normal(GOOD[3:4]))[0].startswith('1 of 4')
+    assert said(with_number(3).add_normal(coloured[:1] + 1))[0].startswith('3 of 4')
+    with pytest.raises(InputError, match='a product does not fit'):
+        with_number(0, {'product0.grey': np.full(3, 2, np.int32)})
+
+
+@pytest.mark.parametrize(
+    ('field', 'wrong'), [('tile', 4128), ('tile', 32 * 10**6), ('seed', -1), ('seed', 2**32)]
+)
+def test_settings_beyond_their_limits_are_refused_in_files_too(tmp_path, field, wrong):
+    with pytest.raises(InputError, match=f'{field}={wrong}: need'):
+        detector(**{field: wrong}).fit(GOOD[:2])
+    path = tmp_path / 'm.safetensors'
+    found = detector().fit(GOOD[:2])
+    found.set_params(**{field: wrong})._eye = lambda: detector()._eye()  # of the size alone
+    found.save(path)
+    with pytest.raises(InputError, match=f'{field}={wrong}: need'):
+        AnomalyDetector.load(path)
+
+
+@pytest.mark.parametrize('size', [4, 8])
+def test_an_object_is_not_looked_for_among_too_few_patches(monkeypatch, size):
+    """Of maps of 1 x 1 and 2 x 2 places none lies inside."""
+    monkeypatch.setattr(views, 'LEAST', 4)
+    with pytest.raises(InputError, match=f'here are {size // 4} x {size // 4}: raise size'):
+        detector(size=size, foreground='pca').fit(GOOD[:2])
+    assert detector(size=12, foreground='pca').fit(GOOD[:2]).threshold_ is not None
