@@ -8,7 +8,7 @@ import tiny_maps
 
 from anyshot_jax import AnomalyDetector
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.detect import views
+from anyshot_jax.detect import normal, views
 from anyshot_jax.types import InputError
 
 GOOD = tiny_maps.bright_squares(8, 1)[0]
@@ -85,3 +85,25 @@ def test_an_object_is_not_looked_for_among_too_few_patches(monkeypatch, size):
     with pytest.raises(InputError, match=f'here are {size // 4} x {size // 4}: raise size'):
         detector(size=size, foreground='pca').fit(GOOD[:2])
     assert detector(size=12, foreground='pca').fit(GOOD[:2]).threshold_ is not None
+
+
+def test_masks_of_another_size_are_told(caplog):
+    found = detector().fit(GOOD[:4])
+    part = lambda n: np.arange(n * n).reshape(n, n) > 0
+    found.add_type('spot', GOOD[4:7], masks=[part(16), part(8), part(2)])
+    assert (
+        "among the images of type 'spot': 2 masks of another size, stretched to their images "
+        '(#1: 8 x 8 for 16 x 16, #2: 2 x 2 for 16 x 16)'
+    ) in caplog.text
+    caplog.clear()
+    found.add_type('spot', GOOD[4:6], masks=[part(16), None])
+    assert 'another size' not in caplog.text
+
+
+def test_images_that_were_not_judged_are_counted(caplog, monkeypatch):
+    monkeypatch.setattr(normal, 'HELD_OUT', 5)
+    assert detector().fit_predict(GOOD).tolist() == [1] * 8
+    assert '3 of 8 images were not judged and are answered 1' in caplog.text
+    caplog.clear()
+    detector().fit_predict(GOOD[:5])
+    assert 'not judged' not in caplog.text
