@@ -117,7 +117,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         settings.check(self)
         self.encoder_digest_ = ''
         items = items_of(X, 'normal images', self.reading_)
-        known, spent = knowledge.with_net(self._knowing({}), self.learnt, items, groups, self.seed)
+        known, spent = knowledge.with_net(
+            self._knowing({}), self.learnt, items, groups, product, self.seed
+        )
         known = knowledge.learn(known, items, groups, product, spent)
         if self.pretrain:
             known = knowledge.pretrained(known, items, product, self.seed)

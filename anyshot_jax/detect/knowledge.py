@@ -52,14 +52,19 @@ def of_products(eye: Eye, looks: Looks, false_alarm: float, normal: dict[str, No
 
 
 def with_net(
-    known: Knowledge, learnt: bool, items: Sequence[Any], groups: Sequence[Any] | None, seed: int
+    known: Knowledge,
+    learnt: bool,
+    items: Sequence[Any],
+    groups: Sequence[Any] | None,
+    product: Sequence[str] | str | None,
+    seed: int,
 ) -> tuple[Knowledge, Array | tuple[()]]:
     """With a net that has learnt synthetic defects, and the numbers of the images that it has seen.
 
     Args:
       learnt: whether there is to be one; else none and ().
     Raises:
-      InputError: as `defect_net.spared`, or other numbers of groups than images.
+      InputError: as `defect_net.spared`, or other numbers of groups or products than images.
     """
     known = known._replace(eye=known.eye._replace(net=None))
     if not learnt:
@@ -69,7 +74,8 @@ def with_net(
         groups = [content(x, name_of(x, i), how) for i, x in enumerate(items)]
     if len(groups) != len(items):
         raise InputError(f'{len(items)} images, but {len(groups)} groups')
-    net, spent = defect_net.learn(known.eye, known.looks, items, groups, seed)
+    of = products.of_each('' if product is None else product, len(items))
+    net, spent = defect_net.learn(known.eye, known.looks, items, groups, of, seed)
     return known._replace(eye=known.eye._replace(net=net)), spent
 
 
