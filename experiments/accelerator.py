@@ -56,7 +56,7 @@ class Bench(NamedTuple):
         return max(full // 10, least) if self.tenth else full
 
     def device(self):
-        """Folder of a program."""
+        """Where a program runs, or would run."""
         return ahead.devices(ahead.machine(self.machine))[0] if self.machine else jax.devices()[0]
 
     def time(self, function: Callable, *args: Any, count: float = 1, **jit: Any) -> Record:
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=OUT)
     parser.add_argument('--slower', type=float, default=1.0, help='Limits times this.')
     args = parser.parse_args()
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch's process needs some
     keep_compiled()
     sys.path.insert(0, str(HERE))
     import accelerator_items as items

@@ -24,8 +24,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from tables import HERE, ROOT, read_lines, write_lines
 
-from anyshot_jax.detect import defect_types, knowledge
+from anyshot_jax.detect import defect_types, knowledge, normal
 from anyshot_jax.detect.detector import AnomalyDetector
+from anyshot_jax.detect.knowledge import Knowledge
 from anyshot_jax.detect.seeing import Seen
 from anyshot_jax.ops.detection import enlarge, pixel_values
 from anyshot_jax.runtime.start import keep_compiled
@@ -37,7 +38,8 @@ TWO_TYPES = ('2', '67', '165')  # tiles with two types of defects, left out as c
 FEW, TURNS, FEW_DRAWS = (1, 2, 4, 8), (0, 3), 10
 DRAWS, TILES, MEMORY = 50, 120, 2000
 SHOTS, TYPE_DRAWS = (1, 2, 5), 100
-TYPE_SIZES, TYPE_MEMORY = (384, 256), 5000
+TYPE_SIZE, TYPE_MEMORY = 384, 5000
+TYPE_HELD_OUT = 250  # images by which the units of descriptions are measured
 
 
 class Remembering(AnomalyDetector):
@@ -187,16 +189,21 @@ def types(data: Tiles):
 
     As in the table magnetic_tile a type with no more tiles than shots is left out.
     """
-    for size in TYPE_SIZES:
-        found, seconds = fitted(data, size=size, pretrain=True, memory=TYPE_MEMORY)
-        known = found._known()
-        both = knowledge.vectors(known, data.of(data.bad))
-        # What is learnt stands beside what there is without.
-        alone = both[:, : len(known.types.kernel)] * 2**0.5
-        for pretrain, z in ((False, alone), (True, both)):
-            for shots in SHOTS:
-                yield {'part': 'types', 'size': size, 'pretrain': pretrain, 'shots': shots,
-                       'seconds': round(seconds), **told_types(data, z, shots)}  # fmt: skip
+    normal.HELD_OUT = TYPE_HELD_OUT
+    found, _ = fitted(data, size=TYPE_SIZE, pretrain=True, memory=TYPE_MEMORY)
+    yield from types_of(data, found._known())
+
+
+def types_of(data: Tiles, known: Knowledge):
+    both = knowledge.vectors(known, data.of(data.bad))
+    # What is learnt stands beside what there is without.
+    kernel = np.asarray(known.types.kernel)
+    alone = both[:, : len(kernel)]
+    alone = alone / np.linalg.norm(alone, axis=1, keepdims=True)
+    for pretrain, z in ((False, alone), (True, both)):
+        for shots in SHOTS:
+            yield {'part': 'types', 'size': TYPE_SIZE, 'pretrain': pretrain, 'shots': shots,
+                   **told_types(data, z, shots)}  # fmt: skip
 
 
 def told_types(data: Tiles, z, shots: int) -> dict:
@@ -237,7 +244,7 @@ def main() -> None:
         for line in globals()[name](data):
             print(json.dumps(line), flush=True)
             lines.append(line)
-        write_lines(RESULTS, [x for x in read_lines(RESULTS) if x['part'] != name] + lines)
+            write_lines(RESULTS, [x for x in read_lines(RESULTS) if x['part'] != name] + lines)
 
 
 if __name__ == '__main__':

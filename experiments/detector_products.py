@@ -107,7 +107,7 @@ def products(group: str) -> dict[str, Product]:
         of_others = [some[FIT[group] :] for o, some in images.items() if kind(o) != kind(name)]
         others = [x for some in of_others for x in some]
         strangers = [others[i] for i in rng.permutation(len(others))[:STRANGERS]]
-        shown = {'normal': new, 'defects': list(made), 'strangers': strangers}
+        shown: dict[str, list] = {'normal': new, 'defects': list(made), 'strangers': strangers}
         found[name] = Product(of[: FIT[group]], None, shown)
     return found
 

@@ -25,6 +25,8 @@ from pathlib import Path
 import tables
 from tables import Line
 
+SPEED_TABLE = tables.load_rows('speed')
+
 
 def busy_seconds() -> float | None:
     """CPU seconds that anybody has used since boot (Linux; None elsewhere)."""
@@ -108,11 +110,11 @@ def main() -> None:
             quiet[i] += line['quiet']
             lines.append(line)
             tables.write_lines(args.out, [*kept, *lines])
-            shown = {k: line.get(k) for k, *_ in tables.SPEED}
+            shown = {k: line.get(k) for k, *_ in SPEED_TABLE.SPEED}
             print(
                 time.strftime('%H:%M:%S'), line['peer'], shown, line.get('others_cores'), flush=True
             )
-    print(tables.speed_table(lines))
+    print(SPEED_TABLE.table(lines))
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """Writes the tables from results/*.jsonl: python experiments/tables.py [--check]
 
 Each goes to tables/<name>.md; in the README one stands between `<!-- table:NAME -->` and
-`<!-- /table -->`. NAME is a file of rows/, or `speed`. With --check nothing is written, and the
-exit code is 1 if a file says anything else.
+`<!-- /table -->`. NAME is a file of rows/. With --check nothing is written, and the exit code is 1
+if a file says anything else.
 """
 
 import argparse
@@ -195,46 +195,6 @@ def cell(values: Sequence[dict | None], measure: Measure = ACCURACY) -> str:
     return f'{unit * statistics.mean(means):.{digits}f} ± {unit * half:.{digits}f}'
 
 
-SPEED = (  # key of a bench line, its heading, digits, whether more is better
-    ('train_tasks_per_s', 'training tasks/s', 1, True),
-    ('eval_tasks_per_s', 'evaluation tasks/s', 1, True),
-    ('peak_rss_mb', 'peak memory, MB', 0, False),
-    ('first_step_s', 'first step, s', 1, False),
-)
-
-
-def speed_table(lines: list[Line]) -> str:
-    """Markdown of side_by_side.py's lines: medians, and ours over the best peer's."""
-    tables = []
-    for workload in dict.fromkeys(line['workload'] for line in lines):
-        runs = [line for line in lines if line['workload'] == workload]
-        body, medians = [], {}
-        for peer in dict.fromkeys(r['peer'] for r in runs):
-            every = [r for r in runs if r['peer'] == peer]
-            quiet = [r for r in every if r['quiet']] or every
-            medians[peer] = [statistics.median(r[key] for r in quiet) for key, *_ in SPEED]
-            cells = (f'{m:.{s[2]}f}' for m, s in zip(medians[peer], SPEED, strict=True))
-            noisy = '' if quiet[0]['quiet'] else ' (not quiet)'
-            body.append((peer, *cells, f'{len(quiet)}{noisy}'))
-        ours = next((r['peer'] for r in runs if r['ours']), None)
-        peers = [m for peer, m in medians.items() if peer != ours]
-        if ours and peers:
-            best = [
-                max(p[i] for p in peers) if more else min(p[i] for p in peers)
-                for i, (_, _, _, more) in enumerate(SPEED)
-            ]
-            ratios = (f'{a / b:.2f}' for a, b in zip(medians[ours], best, strict=True))
-            body.append((f'{ours} / best peer', *ratios, ''))
-        head = ('', *(heading for _, heading, _, _ in SPEED), 'runs')
-        versions = (f'{p} {r[p]}' for r in runs for p in ('jax', 'torch') if p in r)
-        tables.append(
-            f'{workload}; {_distinct(r["machine"] for r in runs)}, {_distinct(versions)}.\n\n'
-            f'{markdown(head, body)}\n'
-        )
-    note = 'Medians of runs taken in turns (experiments/side_by_side.py).\n'
-    return '\n'.join([*tables, note]) if tables else 'Not measured yet.\n'
-
-
 def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     lines = [head, ['---'] * len(head), *body]
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
@@ -256,8 +216,6 @@ def _published(row: Row) -> str:
 def table(name: str, root: Path = ROOT) -> str:
     """The table of results/<name>.jsonl as Markdown, its lines checked."""
     lines = read_lines(root / HERE / 'results' / f'{name}.jsonl')
-    if name == 'speed':
-        return speed_table(lines)
     module = load_rows(name, root)
     if hasattr(module, 'table'):  # it has no ROWS that run_rows.py runs
         return module.table(lines, root)
@@ -275,7 +233,7 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
       InputError: a table that can't be made.
     """
     folder = root / HERE / 'tables'
-    titles = {'speed': "Speed beside other programs, the peers' and ours in turns on one machine."}
+    titles = {}
     for path in sorted((root / HERE / 'rows').glob('*.py')):
         titles[path.stem] = (load_rows(path.stem, root).__doc__ or path.stem).strip()
     contents = {

@@ -214,6 +214,15 @@ def test_folders_that_do_not_fit(tmp_path, change, message):
         load(tmp_path)
 
 
+def test_names_of_one_class_in_two_spellings(tmp_path):
+    files = lambda base, web: {('base', base): [], ('web', web): [], ('test', web): []}
+    for base, web in (('Red Fox', 'red_fox'), ("baker's rack", 'BAKERS-RACK'), ('\ufb01g', 'fig')):
+        with pytest.raises(InputError, match='in another spelling'):
+            layouts.check(files(base, web), tmp_path)
+    for base, web in (('C', 'C++'), ('C', 'C#'), ('fox', 'foxes')):
+        layouts.check(files(base, web), tmp_path)
+
+
 def test_a_web_image_that_is_a_test_image_is_refused(tmp_path):
     tree(tmp_path)
     (tmp_path / 'web' / 'x' / 'copy.png').symlink_to(tmp_path / 'test' / 'x' / '0.png')
@@ -366,6 +375,16 @@ def test_webvision(tmp_path, short):
             'the number of one of 1 lines',
         ),
         (lambda r: (r / 'WebVision' / 'info' / 'synsets.txt').unlink(), r'synsets\.txt cannot'),
+        (
+            lambda r: lines(r / 'WebVision' / 'info' / 'synsets.txt', ['n01 a', '', 'n02 b']),
+            r'synsets\.txt:2 is blank, which moves the lines after it',
+        ),
+        (
+            lambda r: lines(
+                r / 'WebVision' / 'train_files_118.txt', [f'google/q1/a.png {"9" * 5000}']
+            ),
+            'is no image of a query and a synset',
+        ),
     ],
 )
 def test_webvision_that_does_not_fit(tmp_path, change, message):

@@ -460,7 +460,8 @@ def test_types_are_told_after_synthetic_ones(images, tmp_path, monkeypatch):
     z, own = described(plain, images[2][0]), described(found, images[2][0])
     more = z @ found.types_of_.kernel
     more /= np.linalg.norm(more)
-    np.testing.assert_allclose(own, np.concatenate([z, more], 1) / 2**0.5, rtol=1e-5, atol=1e-6)
+    want = np.concatenate([z, more / 2], 1) / 1.25**0.5  # of length 1
+    np.testing.assert_allclose(own, want, rtol=1e-5, atol=1e-6)
     for axis, name in enumerate(('bright', 'dark')):
         found.add_type(name, stripes(5, 10 + axis, axis))
     found.save(tmp_path / 'm.safetensors')

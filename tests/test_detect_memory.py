@@ -58,6 +58,9 @@ def test_thresholds_by_hand():
     score = np.arange(1.0, 200)  # 199 images
     limit, promise = threshold.fit_threshold(score, np.arange(199), 10, 0.01)
     assert limit == 198 and promise.expected == pytest.approx(0.01) and not promise.loose
+    # At most `likely` in 9 of 10 draws: of 199 uniform scores the second largest falls short by it.
+    drawn = np.sort(np.random.default_rng(0).random((20_000, 199)), 1)[:, -2]
+    assert promise.likely == pytest.approx(1 - np.quantile(drawn, 0.1), rel=0.03)
     limit, promise = threshold.fit_threshold(score[:20], np.arange(20), 10, 0.01)
     assert limit == 20 and promise.expected == pytest.approx(1 / 21)
     assert promise.loose and promise.needed == 99 and '99 or more' in str(promise)

@@ -8,7 +8,7 @@ from anyshot_jax.data import planted
 from anyshot_jax.data.noise import plant
 from anyshot_jax.ops.label_evidence import vote_evidence
 from anyshot_jax.stages.similarity import Similarity
-from anyshot_jax.types import from_arrays
+from anyshot_jax.types import InputError, from_arrays
 
 
 def classes(num, each, seed=0, spread=1.0):
@@ -84,3 +84,12 @@ def test_cosine_is_about_the_mean_of_the_items():
     np.testing.assert_allclose(got, [[0, 0, 0], [0, 1, -1], [0, -1, 1]], atol=1e-6)
     assert none is None
     assert vote_evidence(got, np.array([0, 1, 1]), 2, 0.4).shape == (3, 2)
+
+
+def test_more_pairs_than_fit_are_refused_before_they_are_made(monkeypatch):
+    web = classes(3, 20, seed=1)
+    choice = planted.choose(None, web, None, np.arange(0))
+    planted.chances(choice, None, web)
+    monkeypatch.setattr(planted, 'MOST_BYTES', 50_000)  # 4 arrays of 60 x 60 take 57,600
+    with pytest.raises(InputError, match=r'60 web images.*every pair.*config\.data\.per_class'):
+        planted.chances(choice, None, web)

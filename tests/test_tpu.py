@@ -116,6 +116,11 @@ def test_searches(chips):
     text_of(lambda cost: sinkhorn(cost, rows, columns)[0], cost, most=MB)
 
 
+def test_devices_are_the_same_every_time(chips):
+    """JAX takes two objects of one number for two devices."""
+    assert ahead.devices(ahead.machine('v5e')) is chips
+
+
 def test_a_plan(tiny_config, tmp_path, capsys, monkeypatch):
     """Of 16 GiB all fits; of 1 MiB not one task, which is said. Parts of it: tests/test_fit.py."""
     fields = {'plan_for': 'v5e', 'batch_size': 4, 'task_chunk': 0, 'net__features': 64}

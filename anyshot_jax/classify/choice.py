@@ -21,7 +21,7 @@ from anyshot_jax.types import Array
 
 POWERS = (0.5, 1.0)  # of ReLU features; the first where nothing can be held out
 SURE = 1.5  # standard errors of the examples' mean gain that a setting has to be better by
-MOST = 400  # examples that are asked, as many of each class: more take minutes and tell no more
+MOST = 400  # examples that are asked, two of a class at least: more take minutes for nothing
 
 
 class Choice(NamedTuple):

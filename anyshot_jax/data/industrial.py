@@ -1,6 +1,6 @@
 """Industrial sets: MSD (metal surface defects), KTD (Kylberg textures), and others laid out so.
 
-The directory holds `classes.json` and `images/<class>/<image>`, see `industrial_files.py`.
+The directory holds `classes.json` and `images/<class>/<image>`, see `readers/industrial.py`.
 Classes are sorted by name, images by path.
 
 Which classes are novel, in role 'test' (config.data.classes): 'A' those with seen = false. Of MSD

@@ -1,7 +1,7 @@
 """One product category: images without defects, and defects of several types with their masks.
 
 The directory is in MVTec AD's or MVTec 3D AD's layout, with a manifest.csv or not, see
-`mvtec_files.py`. Roles: 'good' (one class, train/good), 'good_test' (test/good, if there is any),
+`readers/mvtec.py`. Roles: 'good' (one class, train/good), 'good_test' (test/good, if there is any),
 'test' (the types of defect, with masks; with detect_only there may be none), and with
 config.data.pseudo.classes 'train' and 'val': synthetic defects on images of 'good', see
 `pseudo.py`, whose group is the row of their image in 'good'. Elsewhere group says which images are

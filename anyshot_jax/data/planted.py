@@ -23,7 +23,7 @@ from anyshot_jax.ops.label_evidence import (
 )
 from anyshot_jax.ops.weighting import auroc
 from anyshot_jax.stages.similarity import Similarity, all_pairs, features_of
-from anyshot_jax.types import Array, Dataset
+from anyshot_jax.types import Array, Dataset, InputError
 
 SHARES = (0.0, 0.2, 0.4, 0.6) * 3
 TEMPERATURES = (0.2, 0.4, 0.8)
@@ -32,6 +32,7 @@ LEAST = 4  # base classes: two that are drawn and two that stand for nothing
 LEAST_UNSEEN = 6  # of classes that a SimNet never learnt from, to judge it by
 FEWEST, MOST = 4, 500  # images of a class in a planting
 MOST_ITEMS = 2000  # of a planting
+PAIRS, MOST_BYTES = 4, 16 << 30  # arrays of all pairs of web images, and what they may take
 
 evidence_of = jax.jit(vote_evidence, static_argnums=2)
 
@@ -139,12 +140,20 @@ def _judged(
 def chances(choice: Choice, sim: Similarity | None, web: Dataset):
     """The chance of each web label to be right.
 
+    Raises:
+      InputError: so many images that all pairs of them don't fit into memory.
     Returns:
       [N]; the similarities within the classes, [N, max(count)], entry k that of the item to the
       k-th of its class; and the share of wrong labels with what was tried: {'wrong': [], 'tried':
       [K, 4] mix, temperature, loss and AUROC, 'taken': [4] the same, 'why': its bytes}.
     """
     label, best = np.asarray(web.label), choice.best
+    if (need := PAIRS * 4 * len(label) ** 2) > MOST_BYTES:
+        raise InputError(
+            f"{len(label):,} web images: config.method.kind='planted' compares every pair of them, "
+            f'which takes {need / 2**30:.1f} GiB, {MOST_BYTES / 2**30:.1f} at most: take fewer '
+            "(config.data.per_class), or kind='mean', which compares those of one class"
+        )
     s = mixed(*parts(sim, np.asarray(web.x), best.mix > 0), best.mix)
     within = np.zeros((len(s), int(np.max(web.count))), np.float32)
     for at, num in zip(np.asarray(web.offset), np.asarray(web.count), strict=True):

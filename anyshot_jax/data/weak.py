@@ -1,6 +1,6 @@
 """Weak-shot data: clean images of base classes, web images of novel ones, a clean test.
 
-`layout` says how they lie (see `weak_files.py`): base/<class>/*, web/<class>/*, test/<class>/* or
+`layout` says how they lie (see `readers/weak.py`): base/<class>/*, web/<class>/*, test/<class>/* or
 an official data set. Test images of novel classes become the role test, those of base classes
 test_base. Web images that are too near to a test image of their class can be left out
 (`near_encoder`): a search finds the very images that a data set was once made of.

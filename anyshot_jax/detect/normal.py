@@ -19,6 +19,9 @@ from anyshot_jax.ops.neighbours import Prepared, prepared
 from anyshot_jax.types import Array, InputError
 
 BLOCK = 2048  # patches that the search takes together (`ops/neighbours.py`)
+# Of the vectors by which types are told: the whole image less than its most unusual place. About
+# what the recipe has (`defects/residual.py`), whose units are those of images that are remembered.
+COUNTS = (1.0, 1.0, 0.65)
 HELD_OUT = 2000  # images that are scored held out, at most: more say little of a quantile
 
 
@@ -45,7 +48,7 @@ class Normal(NamedTuple):
     sizes: Array  # [N, 2] int32 width and height
     held_out: HeldOut
     mean: tuple[Array, ...]  # of each vector of `Comparison`, over normal images
-    far: tuple[float, ...]  # and how far from it those are
+    far: tuple[float, ...]  # its unit: how far from it those are, over its COUNTS
     grey: Array  # [N] int32: 1 grey, 0 in colour, -1: not known, in files of format 2
     per: float  # distance that counts as 1, where a net adds to it
 
@@ -252,8 +255,11 @@ def _held_out(
         return after
     vectors = [np.stack(v) for v in zip(*(f.vectors for f in found), strict=True)]
     mean = tuple(v.mean(0) for v in vectors)
-    far = (np.linalg.norm(v - m, axis=1).mean() for v, m in zip(vectors, mean, strict=True))
-    return after._replace(mean=mean, far=tuple(float(f) if f > 1e-6 else 1.0 for f in far))
+    far = []
+    for v, m, counts in zip(vectors, mean, COUNTS, strict=True):
+        spread = float(np.linalg.norm(v - m, axis=1).mean())
+        far.append((spread if spread > 1e-6 else 1.0) / counts)
+    return after._replace(mean=mean, far=tuple(far))
 
 
 def _worst(

@@ -24,7 +24,7 @@ from anyshot_jax.nets.beside import Beside
 from anyshot_jax.ops.distance import cosine
 from anyshot_jax.types import Array
 
-CLASSES, PER_CLASS = 20, 20
+CLASSES, PER_CLASS = 20, 30
 WAYS, SHOTS, QUERIES = 10, 2, 5
 TASKS, STEPS, RATE = 4, 100, 1e-4  # of a step, steps, learning rate of Adam
 TEMPERATURE = 0.1  # of the cosines

@@ -9,7 +9,9 @@ contains each of them, so that a new image's score is at most what any of those 
 an image above the threshold is above it for all folds, and the bound of CV+ holds. (After a full
 memory has taken in more images it holds nearly: a fold may have let go of patches since.)
 Barber, Candes, Ramdas, Tibshirani, "Predictive inference with the jackknife+", Annals of Statistics
-2021, theorem 4; groups as in Dunn, Wasserman, Ramdas, "Distribution-free prediction sets for
+2021, theorem 4. What one draw of normal images comes to is distributed like Beta(k, G + 1 - k), of
+G groups of which k - 1 are above the threshold (Vovk, "Conditional validity of inductive conformal
+predictors", 2012). Groups as in Dunn, Wasserman, Ramdas, "Distribution-free prediction sets for
 two-layer hierarchical models", JASA 2023.
 """
 
@@ -17,15 +19,19 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import betaincinv
 
 from anyshot_jax.types import Array
+
+SURE = 0.9
 
 
 class Promise(NamedTuple):
     """False alarms that a threshold promises not to exceed."""
 
     asked: float  # share of them that may be called defects
-    expected: float  # at most this share is expected to be: 1 / (groups + 1) or more
+    expected: float  # at most this share is expected to be: 1 / (groups + 1) or more,
+    likely: float  # and in SURE of all draws of such normal images no more than this is
     proven: float  # no more than this share, whatever the images are (CV+)
     images: int  # normal images that it rests on
     groups: int  # of near copies
@@ -43,7 +49,8 @@ class Promise(NamedTuple):
         asked = f'{100 * self.asked:.3g} %'
         said = (
             f'Of new normal images at most {100 * self.expected:.3g} % are expected to be called a '
-            f'defect ({asked} was asked), going by {of}'
+            f'defect ({asked} was asked), going by {of}; by their '
+            f'luck more than {100 * self.likely:.3g} % in one case of ten'
         )
         if self.loose:
             said += f'; that is loose: {self.needed:,} or more can keep {asked}'
@@ -74,14 +81,16 @@ def fit_threshold(
     # All that are equal to the threshold are not above it.
     at = int(np.searchsorted(score[order], score[order][at], side='right')) - 1
     expected = 1 - below[at] / (groups + 1)
+    likely = betaincinv(groups + 1 - below[at], below[at], SURE)
     bound = 1.0
     if folds > 1:
         k, n = min(folds, groups), groups
         slack = min(2 * (1 - 1 / k) / (n / k + 1), (1 - k / n) / (k + 1))
         bound = min(1.0, 2 * expected + max(slack, 0))
     promise = Promise(
-        false_alarm, float(expected), float(bound), len(score), groups, least(false_alarm)
-    )
+        false_alarm, float(expected), float(likely), float(bound), len(score), groups,
+        least(false_alarm),
+    )  # fmt: skip
     return float(score[order][at]), promise
 
 

@@ -1,5 +1,6 @@
 """Compilers for accelerators that this machine doesn't have."""
 
+import functools
 import importlib.util
 import os
 from typing import Any, NamedTuple
@@ -79,6 +80,7 @@ def machine(name: str) -> Machine:
     return found
 
 
+@functools.cache  # asked for again they would be others, which no program mixes with these
 def devices(machine: Machine) -> list[jax.Device]:
     """Devices to compile for, which run nothing: four chips of a TPU, or one GPU."""
     if machine.platform == 'tpu':

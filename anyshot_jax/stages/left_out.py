@@ -151,7 +151,7 @@ def choose(train: Dataset, num_new: int, start: Choice, likeness: float = 1.0) -
     colours = jnp.where(moved, weights[best[0]], jnp.where(on, start.colours, 0))
     penalty = jnp.where(moved, penalties[best[1]], start.penalty)
     final = jnp.where(moved, of_class[best], begin)
-    part = _table(items, (train.label >= 0) & ~items.fifth)
+    part = _table(items, (train.label >= 0) & ~items.asked)
     of = lambda ask: _of_calibrations(items, part, ask, colours, penalty)
     level = jax.lax.map(of, jnp.asarray(left)).mean(0)
     return Choice(
@@ -199,7 +199,9 @@ class _Items(NamedTuple):
     raw: Array  # [N, D] the main part as it came
     rest: Array  # [N, 11], or [N, 0]
     label: Array  # [N]
-    fifth: Array  # [N] bool: every fifth item of a class, kept back to be asked
+    asked: (
+        Array  # [N] bool: every fifth item of a class, or the last of a few, kept back to be asked
+    )
     words: Array  # [2, C, A], without and with the colours
     named: Array  # [C, 11], or [C, 0]
 
@@ -217,7 +219,9 @@ def _items(train: Dataset, coloured: bool) -> _Items:
     named = train.extras['colours'] if coloured else jnp.zeros((len(train.count), 0))
     words = jnp.stack([joined_words(train, jnp.asarray(w)) for w in (0.0, 1.0)])
     raw, rest = cut(train.x, coloured)
-    return _Items(raw, unit(rest), train.label, nth % 5 == 4, words, named)
+    count = jnp.asarray(train.count)[train.label]
+    asked = (nth % 5 == 4) | ((count > 1) & (count < 5) & (nth == count - 1))
+    return _Items(raw, unit(rest), train.label, asked, words, named)
 
 
 def _table(items: _Items, use: Array) -> _Table:
@@ -277,7 +281,7 @@ def _of_calibrations(items: _Items, table, ask: Array, weight: Array, penalty: A
     seen = table.sim / lengths[None] + weight**2 * product(items.rest, unit(table.shown).T)
     seen, new = (
         seen[:, keep],
-        _predicted(items, table, ask, weight > 0, penalty, kept & ~items.fifth),
+        _predicted(items, table, ask, weight > 0, penalty, kept & ~items.asked),
     )
     new = new + weight**2 * _looked_up(items, table, ask)
     behind = (seen.max(1) - new.max(1)) / (1 + weight**2)  # of the new classes, at calibration 0
@@ -287,9 +291,10 @@ def _of_calibrations(items: _Items, table, ask: Array, weight: Array, penalty: A
         own = (items.label[:, None] == classes[None]) & asked[:, None]
         right = (classes[jnp.argmax(score, 1)] == items.label)[None] & counts  # [calibrations, N]
         total = product(right.astype(jnp.float32), own.astype(jnp.float32))
-        return (total / jnp.maximum(own.sum(0), 1)[None]).mean(1)
+        there = own.any(0)  # a class of one item has none to be asked
+        return (total / jnp.maximum(own.sum(0), 1)[None]).mean(1, where=there[None])
 
-    seen_right = share(seen, keep, behind[None] >= place, kept & items.fifth)
+    seen_right = share(seen, keep, behind[None] >= place, kept & items.asked)
     return jnp.stack([seen_right, share(new, ask, behind[None] < place, items.label >= 0)])
 
 

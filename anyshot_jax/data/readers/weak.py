@@ -93,8 +93,8 @@ def check(files: Files, root: Path) -> None:
 
 
 def _spelling(name: str) -> str:
-    """A name without case, blanks and signs."""
-    return re.sub(r'[\W_]+', '', unicodedata.normalize('NFKC', name).casefold()) or name
+    """A name without case and what separates its words; other signs tell names apart (C, C++)."""
+    return re.sub(r"[\s_.,'/-]+", '', unicodedata.normalize('NFKC', name).casefold()) or name
 
 
 def _cub(root: Path) -> tuple[Iterable[tuple[Path, str, bool]], set[str]]:

@@ -62,7 +62,7 @@ def find_webvision(root: Path, most: int) -> Files:
     for folder, name, wnid in _of_web(web):
         if wnid in novel:
             add('web', wnid, folder, name)
-    truth = [line for (line,) in _lines(clean / 'ILSVRC2012_validation_ground_truth.txt', None)]
+    truth = [line for (line,) in _numbered(clean / 'ILSVRC2012_validation_ground_truth.txt', None)]
     for path in sorted((clean / 'val').glob('*')):
         number = re.fullmatch(r'.*_(\d+)', path.stem)
         if not number or not 0 < int(number[1]) <= len(truth):
@@ -79,7 +79,7 @@ def find_webvision(root: Path, most: int) -> Files:
 
 def _of_web(web: Path) -> Iterator[tuple[Path, str, str]]:
     """Folder, name and wnid of every web image."""
-    synsets = [wnid for wnid, _ in _lines(web / 'info' / 'synsets.txt', ' ')]
+    synsets = [wnid for wnid, _ in _numbered(web / 'info' / 'synsets.txt', ' ')]
     queries = _lines(web / 'info' / 'queries_synsets_map.txt', ' ')
     of_query = {query.lstrip('0'): synset for query, synset in queries}
     short = web / 'train_files_118.txt'
@@ -87,7 +87,8 @@ def _of_web(web: Path) -> Iterator[tuple[Path, str, str]]:
     for path in [short] if short.is_file() else lists:
         for name, number in _lines(path, ' '):
             query = re.match(r'[^/]+/q0*(\d+)/', name)
-            if not number.isdecimal() or int(number) >= len(synsets) or not query:
+            known = number.isdecimal() and len(number) < 10 and int(number) < len(synsets)
+            if not known or not query:
                 raise InputError(f'{path}: {name!r} {number!r} is no image of a query and a synset')
             if of_query.get(query[1]) != str(int(number) + 1):
                 raise InputError(
@@ -157,8 +158,14 @@ def _inside(name: str, folder: Path) -> str:
     return name
 
 
-def _lines(path: Path, separator: str | None) -> Iterator[tuple[str, ...]]:
+def _numbered(path: Path, separator: str | None) -> Iterator[tuple[str, ...]]:
+    """The lines of a list that others name by their numbers: a blank one would move the rest."""
+    return _lines(path, separator, blanks=False)
+
+
+def _lines(path: Path, separator: str | None, blanks: bool = True) -> Iterator[tuple[str, ...]]:
     """The lines of a list: whole, or in two at the separator; one at a time."""
+    blank = 0
     try:
         with path.open(encoding='utf-8') as f:
             for i in itertools.count(1):
@@ -167,7 +174,10 @@ def _lines(path: Path, separator: str | None) -> Iterator[tuple[str, ...]]:
                     return
                 pieces = tuple(line.strip().split(separator, 1)) if separator else (line.strip(),)
                 if not line.strip():
+                    blank = i
                     continue
+                if blank and not blanks:
+                    raise InputError(f'{path}:{blank} is blank, which moves the lines after it')
                 if len(pieces) != (2 if separator else 1):
                     raise InputError(f'{path}:{i} has one column, expected two with {separator!r}')
                 yield pieces
