@@ -8,7 +8,7 @@ import tiny_maps
 
 from anyshot_jax import AnomalyDetector
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.detect import views
+from anyshot_jax.detect import defect_net, normal, views
 from anyshot_jax.types import InputError
 
 GOOD = tiny_maps.bright_squares(8, 1)[0]
@@ -85,3 +85,50 @@ def test_an_object_is_not_looked_for_among_too_few_patches(monkeypatch, size):
     with pytest.raises(InputError, match=f'here are {size // 4} x {size // 4}: raise size'):
         detector(size=size, foreground='pca').fit(GOOD[:2])
     assert detector(size=12, foreground='pca').fit(GOOD[:2]).threshold_ is not None
+
+
+def test_masks_of_another_size_are_told(caplog):
+    found = detector().fit(GOOD[:4])
+    part = lambda n: np.arange(n * n).reshape(n, n) > 0
+    found.add_type('spot', GOOD[4:7], masks=[part(16), part(8), part(2)])
+    assert (
+        "among the images of type 'spot': 2 masks of another size, stretched to their images "
+        '(#1: 8 x 8 for 16 x 16, #2: 2 x 2 for 16 x 16)'
+    ) in caplog.text
+    caplog.clear()
+    found.add_type('spot', GOOD[4:6], masks=[part(16), None])
+    assert 'another size' not in caplog.text
+
+
+def test_images_that_were_not_judged_are_counted(caplog, monkeypatch):
+    monkeypatch.setattr(normal, 'HELD_OUT', 5)
+    assert detector().fit_predict(GOOD).tolist() == [1] * 8
+    assert '3 of 8 images were not judged and are answered 1' in caplog.text
+    caplog.clear()
+    detector().fit_predict(GOOD[:5])
+    assert 'not judged' not in caplog.text
+
+
+def test_a_net_leaves_every_product_some_images():
+    """3 in 10 groups of each; of one product they are the first of one draw."""
+    groups, product = [*range(40), *range(40, 50), 50, 51, 52, 53, 54], ['a'] * 40 + ['b'] * 10
+    product += ['c'] * 3 + ['d'] * 2
+    for seed in range(5):
+        learning, usual = defect_net.spared(groups, product, seed)
+        gone = [product[i] for i in (*learning, *usual)]
+        assert [gone.count(name) for name in 'abcd'] == [12, 3, 1, 0]
+        assert (len(learning), len(usual)) == (10, 6) and not set(learning) & set(usual)
+        draw = np.random.default_rng(seed).permutation(40)[:12]
+        learning, usual = defect_net.spared(groups[:40], product[:40], seed)
+        assert sorted(draw[:8]) == learning.tolist() and sorted(draw[8:]) == usual.tolist()
+
+
+def test_near_copies_are_spared_together_in_all_products():
+    """Each of 30 groups is in both products: 9 of them, none of which stays in either."""
+    groups, product = [*range(30)] * 2, ['a'] * 30 + ['b'] * 30
+    gone = np.concatenate(defect_net.spared(groups, product, 0))
+    assert len(gone) == 18 and len(set(gone % 30)) == 9
+    with pytest.raises(InputError, match='2 of a product stay: give more of each'):
+        defect_net.spared(range(40), [i // 2 for i in range(40)], 0)
+    with pytest.raises(InputError, match='20 images, but 3 products'):
+        detector(learnt=True).fit(np.repeat(GOOD, 3, 0)[:20], groups=range(20), product=['a'] * 3)

@@ -8,6 +8,7 @@ The net and what is usual come from normal images that the threshold doesn't res
 of images that the net has trained on would promise too much.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -27,19 +28,23 @@ from anyshot_jax.types import Array, InputError
 
 CLASSES, SOURCES = 20, 20  # synthetic types, and normal images that they are made on
 LEAST = 20  # groups of near copies from which on some can be spared
-SPARED = 0.3  # share of the groups, that the net learns from or that say what is usual
+SPARED = 0.3  # share of a product's groups, that the net learns from or that say what is usual
+KEPT = 2  # groups of a product that are not spared, at least: fewer give no threshold
 HIDDEN = (256, 256)
 STEPS, BATCH, RATE = 200, 8, 1e-3
 PATCHES = 32  # of an image: of a defect, of what is around it, and of a normal one
 
 
-def spared(groups: Sequence[Any], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def spared(
+    groups: Sequence[Any], product: Sequence[str], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of images that the net learns from, and of those that say what is usual.
 
     Args:
-      groups: [N] of each image, equal for near copies.
+      groups: [N] of each image, equal for near copies. product: [N], of each of which the same
+        share is spared.
     Raises:
-      InputError: too few groups.
+      InputError: too few groups, or products of too few.
     """
     names = list(dict.fromkeys(groups))
     if len(names) < LEAST:
@@ -48,22 +53,42 @@ def spared(groups: Sequence[Any], seed: int) -> tuple[np.ndarray, np.ndarray]:
             f'too few, give {LEAST} or more'
         )
     order = np.random.default_rng(seed).permutation(len(names))
-    some = order[: int(SPARED * len(names))]
+    at = {g: i for i, g in enumerate(names)}
+    of = np.array([at[g] for g in groups])
+    shown: list[set[str]] = [set() for _ in names]  # the products that a group shows
+    for i, name in zip(of, product, strict=True):
+        shown[i].add(name)
+    count = Counter(name for own in shown for name in own)
+    left = {name: max(int(SPARED * n), int(n > KEPT)) for name, n in count.items()}
+    some = []
+    for i in order:
+        if all(left[name] for name in shown[i]):
+            some.append(i)
+            left.update({name: left[name] - 1 for name in shown[i]})
+    if len(some) < int(SPARED * LEAST):
+        raise InputError(
+            f'learnt=True spares some normal images of each product for its net, {KEPT} of a '
+            'product stay: give more of each, or fit without it'
+        )
     cut = 2 * len(some) // 3
-    of = np.array([{g: i for i, g in enumerate(names)}[g] for g in groups])
     rows = [np.flatnonzero(np.isin(of, part)) for part in (some[:cut], some[cut:])]
     return rows[0], rows[1]
 
 
 def learn(
-    eye: Eye, looks: Looks, items: Sequence[Any], groups: Sequence[Any], seed: int
+    eye: Eye,
+    looks: Looks,
+    items: Sequence[Any],
+    groups: Sequence[Any],
+    product: Sequence[str],
+    seed: int,
 ) -> tuple[DefectNet, np.ndarray]:
     """The net, and the rows of images that it has seen.
 
     Args:
-      items: the normal images. groups: as for `spared`.
+      items: the normal images. groups, product: as for `spared`.
     """
-    learning, usual = spared(groups, seed)
+    learning, usual = spared(groups, product, seed)
     rows = learning[classes.source_rows(len(learning), SOURCES, seed)]
     sources = synthetic.squares(looks, items, rows, eye.cells, seed)
     others = synthetic.squares(looks, items, usual[:SOURCES], eye.cells, seed)

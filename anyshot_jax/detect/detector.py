@@ -117,7 +117,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         settings.check(self)
         self.encoder_digest_ = ''
         items = items_of(X, 'normal images', self.reading_)
-        known, spent = knowledge.with_net(self._knowing({}), self.learnt, items, groups, self.seed)
+        known, spent = knowledge.with_net(
+            self._knowing({}), self.learnt, items, groups, product, self.seed
+        )
         known = knowledge.learn(known, items, groups, product, spent)
         if self.pretrain:
             known = knowledge.pretrained(known, items, product, self.seed)
@@ -127,8 +129,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """More normal images: the memory stays within its bound, the threshold follows.
 
         Scores of the images before follow by their worst patches; they are rather too high than too
-        low, and so is the threshold. What was pretrained stays as it is. Images that have no names
-        are numbered on from those that are there.
+        low, and so is the threshold. What was pretrained stays. Unnamed images are numbered on.
         """
         known, items = self._known(), items_of(images, 'normal images', self.reading_)
         return self._take(knowledge.learn(known, items, groups, product))
@@ -197,7 +198,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return np.array([-v.score for v in self.judge(X, product)])
 
     def fit_predict(self, X, y=None, **fields) -> Array:
-        """[N] 1 or -1: whether each is like the others, which it was held out from."""
+        """[N] 1 or -1: whether each is like the others, which it was held out from.
+
+        1 of those that were not; a warning counts them.
+        """
         self.fit(X, y, **fields)
         return knowledge.like_others(self._known())
 
@@ -239,7 +243,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
         Args:
           masks: of each image, [H, W] where its defect is (above 0), a path or a PIL image, or
-            None; none: the place that is most unlike normal images.
+            None; none: the place that is most unlike normal images. One of another size, but of its
+            image's shape, is stretched, with a warning.
         Raises:
           InputError: no image, or one without threshold's normal images; the detector stays.
         """

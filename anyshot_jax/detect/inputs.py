@@ -115,6 +115,7 @@ def mask_cells(
     box: tuple[int, int, int, int],
     grid: tuple[int, int],
     name: str,
+    notes: Notes | None = None,
 ) -> np.ndarray:
     """[rows, columns] float32 1 where a cell has some of a defect.
 
@@ -122,13 +123,19 @@ def mask_cells(
       mask: [H, W] or [H, W, C], 0 where no defect is, a path or a PIL image as `masks.read` takes
         them; None: all.
       size: width and height of its image. box: left, top, right, bottom of what is seen of it.
+      notes: takes a mask of another size, which is brought to its image's.
     Raises:
       InputError: a mask of another shape, or without anything in it.
     """
     if mask is None:
         return np.ones(grid, np.float32)
     of = f'the mask of {name}'
-    inside = masks.at_size(_inside(mask, of), size, of)
+    inside = _inside(mask, of)
+    height, width = inside.shape
+    if notes is not None and (width, height) != size:
+        sizes = f'{width} x {height} for {size[0]} x {size[1]}'
+        notes.add('masks of another size, stretched to their images', f'{name}: {sizes}')
+    inside = masks.at_size(inside, size, of)
     seen = Image.fromarray(inside.astype(np.float32)).crop(box)
     cells = np.asarray(seen.resize(grid[::-1], Image.Resampling.BOX)) > 1e-6
     if not cells.any():

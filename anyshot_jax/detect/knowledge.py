@@ -52,14 +52,19 @@ def of_products(eye: Eye, looks: Looks, false_alarm: float, normal: dict[str, No
 
 
 def with_net(
-    known: Knowledge, learnt: bool, items: Sequence[Any], groups: Sequence[Any] | None, seed: int
+    known: Knowledge,
+    learnt: bool,
+    items: Sequence[Any],
+    groups: Sequence[Any] | None,
+    product: Sequence[str] | str | None,
+    seed: int,
 ) -> tuple[Knowledge, Array | tuple[()]]:
     """With a net that has learnt synthetic defects, and the numbers of the images that it has seen.
 
     Args:
       learnt: whether there is to be one; else none and ().
     Raises:
-      InputError: as `defect_net.spared`, or other numbers of groups than images.
+      InputError: as `defect_net.spared`, or other numbers of groups or products than images.
     """
     known = known._replace(eye=known.eye._replace(net=None))
     if not learnt:
@@ -69,7 +74,8 @@ def with_net(
         groups = [content(x, name_of(x, i), how) for i, x in enumerate(items)]
     if len(groups) != len(items):
         raise InputError(f'{len(items)} images, but {len(groups)} groups')
-    net, spent = defect_net.learn(known.eye, known.looks, items, groups, seed)
+    of = products.of_each('' if product is None else product, len(items))
+    net, spent = defect_net.learn(known.eye, known.looks, items, groups, of, seed)
     return known._replace(eye=known.eye._replace(net=net)), spent
 
 
@@ -137,7 +143,10 @@ def with_type(
         raise InputError(f'{name!r} can be no type of defect: give another name')
     if masks is not None and len(masks) != len(items):
         raise InputError(f'type {name!r}: {len(items)} images, but {len(masks)} masks')
-    z = vectors(known, items, product, masks)
+    odd = Notes()
+    z = vectors(known, items, product, masks, odd)
+    if odd:
+        logging.warning('among the images of type %r: %s', name, odd)
     return defect_types.add(known.types, name, z, TYPE_FALSE_ALARM)
 
 
@@ -217,18 +226,20 @@ def vectors(
     items: Sequence[Any],
     product: Sequence[str | None] | str | None = None,
     masks: Sequence[Any] | None = None,
+    notes: Notes | None = None,
     say: str = '',
 ) -> np.ndarray:
     """[N, D] by which the types of defects in images are told.
 
     Args:
+      notes: takes what of the images and masks is worth a word.
       say: what a progress bar says; '': there is none.
     Raises:
       InputError: a product of which one normal image is known.
     """
     if any(not normal.mean for normal in known.normal.values()):
         raise InputError('types of defects need two normal images or more')
-    every = compare(known, items, product, masks, say=say)
+    every = compare(known, items, product, masks, notes=notes, say=say)
     return np.concatenate(
         [defect_types.vectors(known.types, known.normal[name], [f]) for _, f, name, _ in every]
     )
@@ -236,6 +247,8 @@ def vectors(
 
 def like_others(known: Knowledge) -> np.ndarray:
     """[N] 1 or -1 of each normal image: whether it is like those that it was held out from.
+
+    1, with a warning, of those that were not held out.
 
     Raises:
       InputError: there are several products.
@@ -246,6 +259,11 @@ def like_others(known: Knowledge) -> np.ndarray:
     answer, limit = np.ones(len(normal.names), int), known.limits[name]
     if limit is not None:
         answer[normal.held_out.number[normal.held_out.score > limit]] = -1
+    if left := len(answer) - len(normal.held_out.number):
+        logging.warning(
+            '%d of %d images were not judged and are answered 1: those that the net has learnt '
+            'from, and any beyond %d others', left, len(answer), one_product.HELD_OUT,
+        )  # fmt: skip
     return answer
 
 

@@ -34,6 +34,22 @@ def of_name(known: Mapping[str, Normal], name: str) -> Normal:
     return known[name]
 
 
+def only(known: Mapping[str, Normal]) -> str:
+    """The name of the only product, '' where there is none yet; InputError: there are several."""
+    if len(known) > 1:
+        raise InputError(f'product is missing: of {", ".join(known)}')
+    return next(iter(known), '')
+
+
+def of_each(product: Sequence[str] | str, num: int) -> list[str]:
+    """The product of each of `num` images; InputError: there are not as many."""
+    if isinstance(product, str):
+        return [product] * num
+    if len(product) != num:
+        raise InputError(f'{num} images, but {len(product)} products')
+    return [str(name) for name in product]
+
+
 def learn(
     eye: Eye,
     looks: Looks,
@@ -54,14 +70,9 @@ def learn(
         several, images that are all the same, or as `normal.extend`.
     """
     names = _names(before, items)
-    for given, what in ((groups, 'groups'), (product, 'product')):
-        if given is not None and not isinstance(given, str) and len(given) != len(items):
-            raise InputError(f'{len(items)} images, but {len(given)} {what}')
-    if product is None:
-        if len(before) > 1:
-            raise InputError(f'product is missing: of {", ".join(before)}')
-        product = next(iter(before), '')
-    labels = [product] * len(items) if isinstance(product, str) else [str(p) for p in product]
+    if groups is not None and len(groups) != len(items):
+        raise InputError(f'{len(items)} images, but {len(groups)} groups')
+    labels = of_each(only(before) if product is None else product, len(items))
     after = dict(before)
     for name in dict.fromkeys(labels):
         rows = [i for i, label in enumerate(labels) if label == name]
