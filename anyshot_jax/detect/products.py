@@ -147,7 +147,7 @@ def compare(
     counts_of = None
     if masks is not None:
         counts_of = lambda i, size, grid: mask_cells(
-            masks[i], size, views.looked_at(size, looks.view), grid, names[i]
+            masks[i], size, views.looked_at(size, looks.view), grid, names[i], notes
         )
     banks = [bank.search for bank in known.banks.values()]
     products = list(known.banks)

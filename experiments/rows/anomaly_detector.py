@@ -1,8 +1,9 @@
 """AnomalyDetector, from normal images alone: magnetic tiles, and other products with its defaults.
 
 Made by experiments/compare_detector.py, detector_products.py and detector_pace.py, not by
-run_rows.py. Frozen EfficientNet-Lite0; but for the margin of another product, which the drawn
-products set, nothing was chosen on what is judged here.
+run_rows.py. Frozen EfficientNet-Lite0. Two things were chosen on what is judged here: the margin
+of another product on the drawn products, and how much the whole image and what pretraining learnt
+count for types on the types of magnetic tiles (notes/defects.md).
 """
 
 from pathlib import Path
