@@ -624,7 +624,9 @@ def test_what_was_learnt_is_kept_added_to_and_exported(learnt, images, tmp_path)
     assert (after.score[:42] <= before.score + 1e-3).all()
     assert (after.score[:42] < before.score - 1e-3).any()
     assert (after.score[:42] >= before.more.max(1)).all()
-    again.remove_normal(again.normal_[''].names[0])
+    name = again.normal_[''].names[int(after.number[0])]
+    again.remove_normal(name)
+    assert name not in again.normal_[''].names and again.promise_.images == 42 + 12 - 1
 
 
 def test_copies_are_one_image(images):

@@ -255,10 +255,8 @@ def _held_out(
         return after
     vectors = [np.stack(v) for v in zip(*(f.vectors for f in found), strict=True)]
     mean = tuple(v.mean(0) for v in vectors)
-    far = []
-    for v, m, counts in zip(vectors, mean, COUNTS, strict=True):
-        spread = float(np.linalg.norm(v - m, axis=1).mean())
-        far.append((spread if spread > 1e-6 else 1.0) / counts)
+    spread = (np.linalg.norm(v - m, axis=1).mean() for v, m in zip(vectors, mean, strict=True))
+    far = ((float(s) if s > 1e-6 else 1.0) / c for s, c in zip(spread, COUNTS, strict=True))
     return after._replace(mean=mean, far=tuple(far))
 
 
