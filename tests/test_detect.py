@@ -477,6 +477,7 @@ def test_types_are_told_after_synthetic_ones(images, tmp_path, monkeypatch):
 def test_synthetic_defects_are_of_the_product_that_they_are_made_on(images, monkeypatch):
     """Dark images of one product and bright ones of another; classes are made as they ever are."""
     monkeypatch.setattr(pretraining, 'CLASSES', 2)
+    monkeypatch.setattr(pretraining, 'PER_CLASS', 20)
     monkeypatch.setattr(pretraining, 'trained', lambda z, seed: z)
     x = [np.full((16, 16), 60 + 100 * (i % 2), np.uint8) for i in range(8)]
     of = ['dark', 'bright'] * 4

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_methods import NAMES, Case
+from method_cases import NAMES, Case
 
 from anyshot_jax import config as configs
 from anyshot_jax import target

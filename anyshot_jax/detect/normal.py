@@ -13,15 +13,12 @@ from anyshot_jax.data.readers.notes import Notes
 from anyshot_jax.detect import memory, views
 from anyshot_jax.detect.inputs import content, in_order
 from anyshot_jax.detect.memory import Fold
-from anyshot_jax.detect.scores import WORST, Comparison, Looks, compare_images
+from anyshot_jax.detect.scores import WORST, Comparison, Looks, compare_images, usual
 from anyshot_jax.detect.seeing import Eye, encode, parts
 from anyshot_jax.ops.neighbours import Prepared, prepared
 from anyshot_jax.types import Array, InputError
 
 BLOCK = 2048  # patches that the search takes together (`ops/neighbours.py`)
-# Of the vectors by which types are told: the whole image less than its most unusual place. About
-# what the recipe has (`defects/residual.py`), whose units are those of images that are remembered.
-COUNTS = (1.0, 1.0, 0.65)
 HELD_OUT = 2000  # images that are scored held out, at most: more say little of a quantile
 
 
@@ -48,7 +45,7 @@ class Normal(NamedTuple):
     sizes: Array  # [N, 2] int32 width and height
     held_out: HeldOut
     mean: tuple[Array, ...]  # of each vector of `Comparison`, over normal images
-    far: tuple[float, ...]  # its unit: how far from it those are, over its COUNTS
+    far: tuple[float, ...]  # its unit: how far from it those are, over `scores.COUNTS`
     grey: Array  # [N] int32: 1 grey, 0 in colour, -1: not known, in files of format 2
     per: float  # distance that counts as 1, where a net adds to it
 
@@ -253,11 +250,8 @@ def _held_out(
     after = after._replace(held_out=held)
     if not found or after.mean:  # what is usual was measured when there was enough to do it
         return after
-    vectors = [np.stack(v) for v in zip(*(f.vectors for f in found), strict=True)]
-    mean = tuple(v.mean(0) for v in vectors)
-    spread = (np.linalg.norm(v - m, axis=1).mean() for v, m in zip(vectors, mean, strict=True))
-    far = ((float(s) if s > 1e-6 else 1.0) / c for s, c in zip(spread, COUNTS, strict=True))
-    return after._replace(mean=mean, far=tuple(far))
+    mean, far = usual(found)
+    return after._replace(mean=mean, far=far)
 
 
 def _worst(

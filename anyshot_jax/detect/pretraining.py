@@ -3,8 +3,8 @@
 Synthetic defects of CLASSES types (`data/pseudo/`) on the user's own normal images are described
 like real ones (`defect_types.py`). The map is learnt beside the description (`nets/beside.py`) in
 tasks of WAYS types, few steps: what tells synthetic types apart is soon not what tells real ones
-apart (arXiv 2406.05645). The settings are those of `configs/mvtec_types.py`, with fewer synthetic
-defects; what it gains here is not settled yet (experiments/notes/defects.md).
+apart (arXiv 2406.05645). The settings are those of `configs/mvtec_types.py`, with half of its
+synthetic defects; in the description it counts half (`defect_types.LEARNT`).
 """
 
 from collections.abc import Callable, Sequence

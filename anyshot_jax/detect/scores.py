@@ -15,6 +15,9 @@ from anyshot_jax.ops.neighbours import Prepared
 from anyshot_jax.types import Array, InputError
 
 WORST = 8  # patches of a normal image that are kept, by which its score follows the memory
+# Of the vectors by which types are told: the whole image less than its most unusual place. About
+# what the recipe has (`defects/residual.py`), whose units are those of images that are remembered.
+COUNTS = (1.0, 1.0, 0.65)
 LOW = 0.1  # the quantile of an image's distances that says whether it shows the product at all
 
 
@@ -140,3 +143,14 @@ class _Image:
             )
             for i, of in enumerate(counted)
         ]
+
+
+def usual(found: Sequence[Comparison]) -> tuple[tuple[Array, ...], tuple[float, ...]]:
+    """The mean of each vector of normal images, and its unit: how far they are, over COUNTS."""
+    mean, far = [], []
+    for i, counts in enumerate(COUNTS):
+        of_images = np.stack([one.vectors[i] for one in found])
+        mean.append(of_images.mean(0))
+        spread = float(np.linalg.norm(of_images - mean[-1], axis=1).mean())
+        far.append((spread if spread > 1e-6 else 1.0) / counts)
+    return tuple(mean), tuple(far)

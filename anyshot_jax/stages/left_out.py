@@ -279,10 +279,8 @@ def _of_calibrations(items: _Items, table, ask: Array, weight: Array, penalty: A
     kept = (items.label >= 0) & kept[items.label]
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(table.gram), 1e-12))
     seen = table.sim / lengths[None] + weight**2 * product(items.rest, unit(table.shown).T)
-    seen, new = (
-        seen[:, keep],
-        _predicted(items, table, ask, weight > 0, penalty, kept & ~items.asked),
-    )
+    seen, among = seen[:, keep], kept & ~items.asked
+    new = _predicted(items, table, ask, weight > 0, penalty, among)
     new = new + weight**2 * _looked_up(items, table, ask)
     behind = (seen.max(1) - new.max(1)) / (1 + weight**2)  # of the new classes, at calibration 0
     place = jnp.array(CALIBRATION)[:, None]
