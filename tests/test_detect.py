@@ -485,7 +485,10 @@ def test_synthetic_defects_are_of_the_product_that_they_are_made_on(images, monk
 
     def describe(made, product):
         said = [np.median(image) > 110 for image in made]
-        assert said == [name == 'bright' for name in product]
+        right = [
+            is_bright == (name == 'bright') for is_bright, name in zip(said, product, strict=True)
+        ]
+        assert np.mean(right) > 0.9  # a defect may cover more than half of an image
         return np.zeros((len(made), 3))
 
     pretraining.kernel(eye, looks, x, of, describe, seed=0)
@@ -625,7 +628,9 @@ def test_what_was_learnt_is_kept_added_to_and_exported(learnt, images, tmp_path)
     assert (after.score[:42] <= before.score + 1e-3).all()
     assert (after.score[:42] < before.score - 1e-3).any()
     assert (after.score[:42] >= before.more.max(1)).all()
-    again.remove_normal(again.normal_[''].names[0])
+    name = again.normal_[''].names[int(after.number[0])]
+    again.remove_normal(name)
+    assert name not in again.normal_[''].names and again.promise_.images == 42 + 12 - 1
 
 
 def test_copies_are_one_image(images):

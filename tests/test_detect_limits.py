@@ -8,7 +8,7 @@ import tiny_maps
 
 from anyshot_jax import AnomalyDetector
 from anyshot_jax.defects import memory_bank
-from anyshot_jax.detect import defect_net, normal, views
+from anyshot_jax.detect import defect_net, normal, synthetic, views
 from anyshot_jax.types import InputError
 
 GOOD = tiny_maps.bright_squares(8, 1)[0]
@@ -132,3 +132,26 @@ def test_near_copies_are_spared_together_in_all_products():
         defect_net.spared(range(40), [i // 2 for i in range(40)], 0)
     with pytest.raises(InputError, match='20 images, but 3 products'):
         detector(learnt=True).fit(np.repeat(GOOD, 3, 0)[:20], groups=range(20), product=['a'] * 3)
+
+
+def test_the_only_product_need_not_be_named():
+    found = detector().fit(GOOD[:5], product='nut')
+    found.add_normal(GOOD[5:6]).remove_normal('#0')
+    assert found.normal_['nut'].names == ('#1', '#2', '#3', '#4', '#5') and found.strange() == []
+    found.add_normal(GOOD[6:8], product='bolt').remove_normal('#6', 'bolt')
+    assert found.normal_['bolt'].names == ('#7',)
+    for ask in (found.strange, lambda: found.remove_normal('#1')):
+        with pytest.raises(InputError, match='product is missing: of nut, bolt'):
+            ask()
+    with pytest.raises(InputError, match="no product 'nuts'; did you mean 'nut'"):
+        found.remove_normal('#1', 'nuts')
+
+
+@pytest.mark.parametrize('how', ['pca', 'flood', 'none'])
+def test_synthetic_defects_beside_the_object_are_told(caplog, monkeypatch, how):
+    monkeypatch.setattr(
+        synthetic.classes, 'make', lambda x, fields, most: {'train': fields.foreground}
+    )
+    looks = detector(foreground=how)._looks()
+    assert synthetic.defects(GOOD, looks, 2, 0) == ('none' if how == 'pca' else how)
+    assert ("foreground='pca' is not found in pixels" in caplog.text) == (how == 'pca')

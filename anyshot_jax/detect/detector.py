@@ -134,14 +134,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         known, items = self._known(), items_of(images, 'normal images', self.reading_)
         return self._take(knowledge.learn(known, items, groups, product))
 
-    def remove_normal(self, name: str, product: str = ''):
+    def remove_normal(self, name: str, product: str | None = None):
         """Forgets a normal image, such as one that `strange` names; the threshold follows.
 
         What its fold of the memory had left out for likeness to it doesn't come back, and held-out
         scores follow by their images' worst patches only: where many images go, fit again.
 
         Args:
-          name: as `strange` gives it; all images of that name go.
+          name: as `strange` gives it; all images of that name go. product: none: the only one.
         Raises:
           InputError: there is none, or no other is left; the detector stays.
         """
@@ -175,9 +175,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """Warnings for whoever relies on the detector: few images, strange ones, lost details."""
         return knowledge.notes(self._known())
 
-    def strange(self, product: str = '') -> list[Strange]:
+    def strange(self, product: str | None = None) -> list[Strange]:
         """Normal images that the others speak against, the strangest first."""
-        return strange(products.of_name(self._known().normal, product))
+        known = self._known().normal
+        return strange(known[products.meant(known, product)])
 
     # Answering.
 
@@ -243,8 +244,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
         Args:
           masks: of each image, [H, W] where its defect is (above 0), a path or a PIL image, or
-            None; none: the place that is most unlike normal images. One of another size, but of its
-            image's shape, is stretched, with a warning.
+            None; none: the place most unlike normal ones. Other sizes are stretched, and told.
         Raises:
           InputError: no image, or one without threshold's normal images; the detector stays.
         """

@@ -17,7 +17,7 @@ SMOOTH = 0.25  # standard deviation of the Gaussian over a map, in cells
 class Explanation(NamedTuple):
     """The worst place of an image beside what is nearest to it."""
 
-    distance: float  # of the two patches
+    distance: float  # of the two patches; with a net the map's value there, see `defect_net.py`
     place: tuple[int, int, int, int]  # left, top, right, bottom of it in pixels
     normal: str  # the name of the normal image that the nearest patch is of
     normal_place: tuple[int, int, int, int]  # and where it is there

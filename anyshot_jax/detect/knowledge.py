@@ -95,14 +95,14 @@ def learn(
     return _with_products(known, normal)
 
 
-def without(known: Knowledge, name: str, product: str) -> Knowledge:
+def without(known: Knowledge, name: str, product: str | None) -> Knowledge:
     """After the normal images of a name were forgotten, see `normal.without`.
 
     Raises:
-      InputError: there is none, or no other.
+      InputError: there is none, no other, or as `products.meant`.
     """
-    left = one_product.without(products.of_name(known.normal, product), name)
-    return _with_products(known, {**known.normal, product: left})
+    of = products.meant(known.normal, product)
+    return _with_products(known, {**known.normal, of: one_product.without(known.normal[of], name)})
 
 
 def _with_products(known: Knowledge, normal: dict[str, Normal]) -> Knowledge:

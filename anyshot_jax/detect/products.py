@@ -27,11 +27,17 @@ class Known(NamedTuple):
     banks: dict[str, Bank]
 
 
-def of_name(known: Mapping[str, Normal], name: str) -> Normal:
-    """The product of that name; InputError: there is none."""
+def meant(known: Mapping[str, Normal], name: str | None) -> str:
+    """The name of a product that is known; None: of the only one.
+
+    Raises:
+      InputError: there is none of that name, or None where there are several.
+    """
+    if name is None:
+        return only(known)
     if name not in known:
         raise InputError(f'there is no product {name!r}{nearest(str(name), known)}')
-    return known[name]
+    return name
 
 
 def only(known: Mapping[str, Normal]) -> str:
@@ -143,7 +149,7 @@ def compare(
     if len(told) != len(items):
         raise InputError(f'{len(items)} images, but {len(told)} products')
     for name in {p for p in told if p is not None}:
-        of_name(known.normal, name)
+        meant(known.normal, name)
     counts_of = None
     if masks is not None:
         counts_of = lambda i, size, grid: mask_cells(

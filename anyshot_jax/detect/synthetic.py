@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from anyshot_jax.data.pseudo import classes, foreground
@@ -32,10 +33,19 @@ def squares(looks: Looks, items: Sequence[Any], rows: Array, cells: int, seed: i
 def defects(sources: Array, looks: Looks, num: int, seed: int) -> Dataset:
     """`num` classes of synthetic defects, an item of each class on every source, with masks.
 
+    On the object where that is found in pixels, else anywhere in the image; a warning says so where
+    an object is looked for.
+
     Args:
       sources: [N, S, S, 3] uint8.
     """
     fields = ConfigDict(classes.FIELDS)
     fields.update({'classes': num, 'val_classes': 0, 'per_class': len(sources), 'seed': seed})
-    fields.foreground = looks.foreground if looks.foreground in foreground.WAYS else 'none'
+    in_pixels = looks.foreground in foreground.WAYS
+    fields.foreground = looks.foreground if in_pixels else 'none'
+    if not in_pixels and looks.foreground != 'none':
+        logging.warning(
+            'foreground=%r is not found in pixels: synthetic defects are made beside the object, '
+            "too; 'flood' or 'grabcut' keep them on it", looks.foreground,
+        )  # fmt: skip
     return classes.make(sources, fields, looks.reading.max_pixels)['train']
