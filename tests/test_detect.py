@@ -485,10 +485,7 @@ def test_synthetic_defects_are_of_the_product_that_they_are_made_on(images, monk
 
     def describe(made, product):
         said = [np.median(image) > 110 for image in made]
-        right = [
-            is_bright == (name == 'bright') for is_bright, name in zip(said, product, strict=True)
-        ]
-        assert np.mean(right) > 0.9  # a defect may cover more than half of an image
+        assert said == [name == 'bright' for name in product]
         return np.zeros((len(made), 3))
 
     pretraining.kernel(eye, looks, x, of, describe, seed=0)

@@ -155,3 +155,8 @@ def test_synthetic_defects_beside_the_object_are_told(caplog, monkeypatch, how):
     looks = detector(foreground=how)._looks()
     assert synthetic.defects(GOOD, looks, 2, 0) == ('none' if how == 'pca' else how)
     assert ("foreground='pca' is not found in pixels" in caplog.text) == (how == 'pca')
+
+
+def test_near_copies_alone_are_not_called_one_image():
+    found = detector().fit(GOOD[:2], groups=['a', 'a'])
+    assert found.notes()[0].startswith('2 near copies of a normal image say nothing')

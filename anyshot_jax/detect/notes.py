@@ -42,9 +42,10 @@ def notes(known: Normal, promise: Promise | None, view: View) -> list[str]:
     """One sentence each: few images, copies, mixed colours, details that are lost, strange ones."""
     said, num = [], len(known.names)
     if promise is None:
+        few = 'one normal image says' if num == 1 else f'{num} near copies of a normal image say'
         said.append(
-            'one normal image says nothing of how normal images differ: there are scores and '
-            'heat maps, but no threshold'
+            f'{few} nothing of how normal images differ: there are scores and heat maps, but no '
+            'threshold'
         )
     elif promise.loose:
         said.append(str(promise))
