@@ -160,3 +160,12 @@ def test_synthetic_defects_beside_the_object_are_told(caplog, monkeypatch, how):
 def test_near_copies_alone_are_not_called_one_image():
     found = detector().fit(GOOD[:2], groups=['a', 'a'])
     assert found.notes()[0].startswith('2 near copies of a normal image say nothing')
+
+
+def test_a_line_of_pixels_is_enlarged_within_bounds():
+    view = views.View(size=256, tile=256, overlap=32)
+    assert views.seen_size((2048, 512), view) == (1024, 256)
+    assert views.seen_size((300, 3), view) == (25600, 256)
+    width, height = views.seen_size((100_000, 1), view)
+    assert width * height <= 1.01 * views.MOST_SEEN and abs(width / height / 1e5 - 1) < 0.02
+    assert views.seen_size((10**9, 1), view) == (10**9, 1)  # nor made smaller

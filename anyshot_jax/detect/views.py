@@ -18,6 +18,7 @@ from anyshot_jax.types import Array, InputError
 
 STEP = 32  # tiles begin at multiples of it, so that their cells are the image's
 LEAST, MOST = 16, 4096  # pixels of a side
+MOST_SEEN = 200_000_000  # pixels that an image is enlarged to
 
 
 class View(NamedTuple):
@@ -116,10 +117,13 @@ def _along(count: int, length: int, view: View, cell: int) -> Iterator[tuple[int
 
 
 def seen_size(size: tuple[int, int], view: View) -> tuple[int, int]:
-    """Width and height at which an image of this size is cut into tiles."""
+    """Width and height at which an image of this size is cut into tiles.
+
+    A line of pixels, some thousand times as long as wide, is enlarged to `MOST_SEEN` only.
+    """
     if not view.size:
         return size
-    share = view.size / min(size)
+    share = min(view.size / min(size), max(1.0, (MOST_SEEN / (size[0] * size[1])) ** 0.5))
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
