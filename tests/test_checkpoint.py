@@ -171,6 +171,19 @@ def test_one_of_other_parameters_is_foreign(saved, caplog):
     assert 'cannot be used' in caplog.text
 
 
+@pytest.mark.parametrize('newest_is_whole', [True, False])
+def test_pieces_that_a_kill_left_of_an_older_one(saved, newest_is_whole):
+    """A kill came while 1 was being removed."""
+    shutil.copytree(saved / '2', saved / '1')
+    shutil.rmtree(saved / '1' / 'state')
+    if not newest_is_whole:
+        cut_in_half(saved / '3')
+    with contextlib.closing(checkpoint.open_manager(saved, keep=2)) as manager:
+        checkpoint.drop_older(manager, jax.device_put(state_of(0)), keep=2)
+    left = ['2', '3'] if newest_is_whole else ['1', '2', '3']
+    assert sorted(p.name for p in saved.iterdir()) == left
+
+
 def test_saving_the_same_step_again_replaces_it(saved, manager):
     changed = state_of(3).replace(extra={})
     changed.params['b'][:] = 5

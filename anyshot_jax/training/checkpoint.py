@@ -139,6 +139,30 @@ def restore_or_init(
     return state, {}
 
 
+def drop_older(manager: ocp.CheckpointManager, state: Any, keep: int) -> None:
+    """Removes all but the last `keep`, as every save does: a kill amid that leaves pieces of one.
+
+    Nothing is removed where the newest can't be used, which an older one may have to replace.
+
+    Args:
+      state: tells the shapes that a checkpoint must have.
+    """
+    steps = sorted(manager.all_steps())
+    if len(steps) <= keep:
+        return
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, processes.to_global(state))
+    try:
+        _restore(manager, steps[-1], abstract)
+    except Exception as e:
+        logging.warning(
+            'checkpoint %s/%d cannot be used (%s): older ones stay',
+            manager.directory, steps[-1], _first_line(e),
+        )  # fmt: skip
+        return
+    for step in steps[:-keep]:
+        manager.delete(step)
+
+
 def _restore(manager, step, abstract):
     _check_shapes(manager.directory / str(step) / 'state', abstract)
     restored = manager.restore(

@@ -172,7 +172,10 @@ def _restore_train_test(run: Run, states: Any) -> dict[str, float]:
             f'{run.folder / workdir.BEST} is damaged: restore it, train again in another '
             '--workdir, or remove it to have the last state tested'
         )
-    if config.eval_only and config.num_steps:
+    if not config.eval_only:
+        for manager, name in ((run.recent, workdir.RECENT), (run.best, workdir.BEST)):
+            checkpoint.drop_older(manager, states, workdir.KEEP[name])
+    elif config.num_steps:
         progress = Progress.resumed(len(members), sign, record, of_best)
     values = evaluate(run, states, progress, 'test', config.eval.role)
     return _write(run, states, progress, values)
