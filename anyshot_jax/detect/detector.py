@@ -38,7 +38,7 @@ from anyshot_jax.detect.scores import Comparison, Looks
 from anyshot_jax.detect.seeing import Eye
 from anyshot_jax.detect.verdicts import DEFECT, NORMAL, Verdict, margin
 from anyshot_jax.storage.folders import user_path
-from anyshot_jax.types import Array
+from anyshot_jax.types import Array, printable
 
 
 @dataclass(eq=False, repr=False)
@@ -158,7 +158,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
             alone, (known.limits, known.promises, offsets)
         )
         for note in self.notes():
-            logging.warning('%s', note)
+            logging.warning('%s', printable(note))
         return self
 
     @property
