@@ -281,11 +281,12 @@ def main() -> None:
             rng = np.random.default_rng([args.seed, i])
             count = math.ceil(args.count * target.share)
             found = attack(name, target, count, rng, Path(scratch) / str(i))
-            failed += [f'{name}: {text}' for text in found.pop('wrong')]
-            if not failed:
+            wrong = found.pop('wrong')
+            if not wrong:
                 lines.append({'target': name, **found, 'seed': args.seed})
                 tables.write_lines(args.out, lines)
-            print(name, found, failed, flush=True)
+            failed += [f'{name}: {text}' for text in wrong]
+            print(name, found, wrong, flush=True)
     if failed:
         sys.exit('\n'.join(failed))
 
