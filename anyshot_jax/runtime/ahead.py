@@ -77,6 +77,8 @@ def machine(name: str) -> Machine:
             f"config.plan_for={name!r} needs that machine's compiler: pip install "
             f"'anyshot-jax[{extra}]'{but}; no such device is needed"
         )
+    if found.platform == 'gpu':  # else JAX leaves its plugin out where no driver answers
+        os.environ.setdefault('JAX_SKIP_CUDA_CONSTRAINTS_CHECK', '1')
     return found
 
 
@@ -91,9 +93,15 @@ def devices(machine: Machine) -> list[jax.Device]:
         os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-4')
         os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
         return list(topologies.get_topology_desc(machine.topology, 'tpu').devices)
-    found = topologies.get_topology_desc(
-        platform='cuda', target_config=machine.topology, topology='1x1x1'
-    )
+    try:
+        found = topologies.get_topology_desc(
+            platform='cuda', target_config=machine.topology, topology='1x1x1'
+        )
+    except NotImplementedError as e:  # the plugin is there, but JAX could not load it
+        raise InputError(
+            f'the compiler for NVIDIA cards cannot be used ({e}): start Python with '
+            'JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1, or see what JAX said of its plugin above'
+        ) from e
     return list(found.devices)
 
 
