@@ -200,6 +200,11 @@ def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
 
 
+def percent_of_draws(values: Sequence[float]) -> str:
+    """Mean of shares and their 95 % interval over draws (t), in per cent."""
+    return f'{100 * statistics.mean(values):.1f} ± {100 * interval_over_seeds(values):.1f}'
+
+
 def _distinct(values: Iterable[Any]) -> str:
     return ', '.join(dict.fromkeys(str(v) for v in values)) or NO_VALUE
 

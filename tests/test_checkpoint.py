@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anyshot_jax.storage import files
-from anyshot_jax.training import checkpoint
+from anyshot_jax.training import checkpoint, loop
 from anyshot_jax.types import InputError, TrainState
 
 pytestmark = pytest.mark.usefixtures('swept')
@@ -182,6 +182,18 @@ def test_pieces_that_a_kill_left_of_an_older_one(saved, newest_is_whole):
         checkpoint.drop_older(manager, jax.device_put(state_of(0)), keep=2)
     left = ['2', '3'] if newest_is_whole else ['1', '2', '3']
     assert sorted(p.name for p in saved.iterdir()) == left
+
+
+def test_a_run_leaves_no_pieces_of_an_older_one(tiny_config, tmp_path):
+    """Killed when all was trained, and an older best was being removed."""
+    loop.run(tiny_config(), tmp_path)
+    (best,) = (tmp_path / 'best').iterdir()
+    shutil.copytree(best, tmp_path / 'best' / '1')
+    shutil.rmtree(tmp_path / 'best' / '1' / 'state')
+    for name in ('result.json', 'report.html'):
+        (tmp_path / name).unlink()
+    loop.run(tiny_config(), tmp_path)
+    assert list((tmp_path / 'best').iterdir()) == [best] and (tmp_path / 'result.json').exists()
 
 
 def test_saving_the_same_step_again_replaces_it(saved, manager):

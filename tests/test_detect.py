@@ -285,7 +285,7 @@ def test_saved_and_read(tmp_path, images):
         found.save(tmp_path / 'm.npz')
 
 
-def test_what_can_be_fitted_can_be_kept(tmp_path, images):
+def test_what_can_be_fitted_can_be_kept(tmp_path, images, caplog):
     """A product of one image beside types of another's defects; names of bytes that are no text."""
     good, _, bad, _ = images
     path = tmp_path / 'm.safetensors'
@@ -302,6 +302,7 @@ def test_what_can_be_fitted_can_be_kept(tmp_path, images):
     assert AnomalyDetector.load(path).normal_[''].names[0].endswith('/\\udcff0.png')
     with pytest.raises(InputError, match='cannot be kept: it is no text'):
         detector().fit(names, product=names[0]).save(path)
+    assert all(r.getMessage().isprintable() for r in caplog.records)
 
 
 def test_damaged_models_are_refused(tmp_path, images):

@@ -48,7 +48,7 @@ def labelled(root: Path, *, skip: bool) -> tuple[list[Path], list[str], int]:
 
 
 def _error(file: Path) -> str:
-    """What is wrong with an image; ''."""
+    """Reason why an image can't be read, or ''."""
     try:
         open_image(file, MAX_PIXELS)
     except InputError as e:

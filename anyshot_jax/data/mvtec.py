@@ -76,7 +76,7 @@ def load(config: ConfigDict) -> Data:
         'To judge new images having seen normal ones only: python -m anyshot_jax.predict '
         f'--good={by_role["good"][0].path.parent} --query=NEW --out=OUT'
     )
-    if len(kinds) < 2 and not config.detect_only:
+    if len(kinds) < least and not config.detect_only:
         raise InputError(
             f'{root} has {len(kinds)} type{"" if len(kinds) == 1 else "s"} of defect'
             f'{f" ({kinds[0]})" if kinds else ""}: there is nothing to tell apart'

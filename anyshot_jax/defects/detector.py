@@ -71,7 +71,7 @@ def told_apart(good: dict, bad: dict, mask: Array | None, smooth: float) -> dict
 
 
 def false_alarms(score: Array, group: Array | None) -> dict[str, Array]:
-    """Whether normal images are called defects, where there is no defect to measure on.
+    """False alarms among normal images, where there is no defect to measure on.
 
     Each half of their groups, every other one, is judged by the threshold that the other half sets
     for FALSE_ALARM: few images set their largest score.

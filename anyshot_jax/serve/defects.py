@@ -156,9 +156,9 @@ def with_normal(model: Known, seen: Sequence[Seen], limits: Limits) -> Known:
         of = clone(of).fit(images)
     of, small, normal = _named(of, [one.name for one in seen]), _small(seen), dict(model.normal)
     ((_, known),) = of.normal_.items()
-    for address, name in zip(map(_address, seen), known.names[-len(seen) :], strict=True):
+    for (address, _), name in zip(small, known.names[-len(seen) :], strict=True):
         normal[address] = (*normal.get(address, ()), name)
-    return model._replace(detector=of, images={**model.images, **small}, normal=normal)
+    return model._replace(detector=of, images={**model.images, **dict(small)}, normal=normal)
 
 
 def without_normal(model: Known, address: str) -> Known:
@@ -188,8 +188,8 @@ def with_type(model: Known, name: str, seen: Sequence[Seen], limits: Limits) -> 
         raise InputError(f'there are {limits.classes} types already: no more fit')
     of = copy.copy(model.detector).add_type(name, [one.image for one in seen])
     small = _small(seen)
-    types = {**model.types, name: (*model.types.get(name, ()), *small)}
-    return model._replace(detector=of, images={**model.images, **small}, types=types)
+    types = {**model.types, name: (*model.types.get(name, ()), *dict(small))}
+    return model._replace(detector=of, images={**model.images, **dict(small)}, types=types)
 
 
 def without_type(model: Known, name: str) -> Known:
@@ -219,18 +219,10 @@ def _named(of: AnomalyDetector, names: list[str]) -> AnomalyDetector:
     return of
 
 
-def _small(seen: Sequence[Seen]) -> dict[str, bytes]:
-    """Small copies by their addresses."""
-    pixels = [_copy(one) for one in seen]
-    return {digest(x): encoded(x, 'jpeg') for x in pixels}
-
-
-def _address(one: Seen) -> str:
-    return digest(_copy(one))
-
-
-def _copy(one: Seen) -> Array:
-    return overlay.on_page(_pixels(one), SMALL)
+def _small(seen: Sequence[Seen]) -> list[tuple[str, bytes]]:
+    """Address and small copy of each."""
+    pixels = [overlay.on_page(_pixels(one), SMALL) for one in seen]
+    return [(digest(x), encoded(x, 'jpeg')) for x in pixels]
 
 
 def _pixels(one: Seen) -> Array:

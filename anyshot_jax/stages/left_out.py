@@ -199,9 +199,7 @@ class _Items(NamedTuple):
     raw: Array  # [N, D] the main part as it came
     rest: Array  # [N, 11], or [N, 0]
     label: Array  # [N]
-    asked: (
-        Array  # [N] bool: every fifth item of a class, or the last of a few, kept back to be asked
-    )
+    asked: Array  # [N] bool: every fifth item of a class, or the last of a few; kept back
     words: Array  # [2, C, A], without and with the colours
     named: Array  # [C, 11], or [C, 0]
 

@@ -3,12 +3,9 @@
 Made by experiments/compare_own_features.py, not by run_rows.py.
 """
 
-import statistics
 from pathlib import Path
 
 import tables
-
-from anyshot_jax.training.intervals import interval_over_seeds
 
 
 def table(lines, root: Path = tables.ROOT) -> str:
@@ -19,7 +16,7 @@ def table(lines, root: Path = tables.ROOT) -> str:
     body = []
     for x in lines:
         gain = [b - a for a, b in zip(x['usual'], x['chosen'], strict=True)]
-        cells = (percent(values) for values in (x['usual'], x['chosen'], gain))
+        cells = (tables.percent_of_draws(values) for values in (x['usual'], x['chosen'], gain))
         joined = f'{x["joined"]} of {len(gain)}'
         body.append((x['set'], str(x['classes']), str(x['shots']), *cells, joined))
     note = (
@@ -29,7 +26,3 @@ def table(lines, root: Path = tables.ROOT) -> str:
         '(classify/choice.py). One example of each class has nothing to choose by.'
     )
     return f'{tables.markdown(head, body)}\n\n{note}\n'
-
-
-def percent(values) -> str:
-    return f'{100 * statistics.mean(values):.1f} ± {100 * interval_over_seeds(values):.1f}'

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import tables
 
-from anyshot_jax.training.intervals import interval_over_seeds
-
 
 def table(lines, root: Path = tables.ROOT) -> str:
     """Markdown: a row for each score, the best on emoji first."""
@@ -18,7 +16,7 @@ def table(lines, root: Path = tables.ROOT) -> str:
     on_emoji = lambda score: -mean([mean(x['auroc'][score]) for x in lines if x['set'] == 'emoji'])
     head = ('score', *(f'{x["set"]}, {x["classes"]} classes, {x["shots"]} shots' for x in lines))
     body = [
-        (score, *(percent(x['auroc'][score]) for x in lines))
+        (score, *(tables.percent_of_draws(x['auroc'][score]) for x in lines))
         for score in sorted(lines[0]['auroc'], key=on_emoji)
     ]
     note = (
@@ -27,8 +25,3 @@ def table(lines, root: Path = tables.ROOT) -> str:
         'by emoji the best first. AnyShotClassifier takes `familiarity` (ops/open_set.py).'
     )
     return f'{tables.markdown(head, body)}\n\n{note}\n'
-
-
-def percent(values) -> str:
-    mean = sum(values) / len(values)
-    return f'{100 * mean:.1f} ± {100 * interval_over_seeds(values):.1f}'

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import tables
 
-from anyshot_jax.training.intervals import interval_over_seeds
-
 
 def table(lines, root: Path = tables.ROOT) -> str:
     """Markdown: a row for each set and number of examples."""
@@ -20,7 +18,7 @@ def table(lines, root: Path = tables.ROOT) -> str:
     for x in lines:
         key = x['set'], str(x['classes']), str(x['shots'])
         gain = [b - a for a, b in zip(x['single'], x['together'], strict=True)]
-        cells = [_percent(values) for values in (x['single'], x['together'], gain)]
+        cells = [tables.percent_of_draws(values) for values in (x['single'], x['together'], gain)]
         body.setdefault(key, {})[x['queries']] = cells
     rows = [(*key, *of['even'], *of['uneven']) for key, of in body.items()]
     note = (
@@ -31,8 +29,3 @@ def table(lines, root: Path = tables.ROOT) -> str:
         'Features are those that the examples chose (table own_features).'
     )
     return f'{tables.markdown(head, rows)}\n\n{note}\n'
-
-
-def _percent(values) -> str:
-    mean = sum(values) / len(values)
-    return f'{100 * mean:.1f} ± {100 * interval_over_seeds(values):.1f}'

@@ -44,7 +44,7 @@ class Pieces:
 
 
 def refusal(f: BinaryIO) -> str:
-    """What is wrong with a file that Pillow's header readers should not see; ''."""
+    """Reason to keep a file from Pillow's header readers, or ''."""
     head = f.read(8)
     try:
         if head[:2] in (b'P1', b'P2', b'P3') and f.read().count(b'#') > MAX_COMMENTS:
