@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tiny_maps
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from scipy import ndimage
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -20,6 +22,7 @@ from anyshot_jax.defects import memory_bank
 from anyshot_jax.detect import (
     defect_net,
     knowledge,
+    model_file,
     normal,
     objects,
     pretraining,
@@ -471,6 +474,17 @@ def test_types_are_told_after_synthetic_ones(images, tmp_path, monkeypatch):
     p = again.predict_type_proba(new)
     np.testing.assert_array_equal(p, found.predict_type_proba(new))
     assert p.argmax(1).tolist() == [0] * 5 + [1] * 5
+    # In files of format 2 both parts of an example counted alike.
+    arrays = load_file(tmp_path / 'm.safetensors')
+    with safe_open(tmp_path / 'm.safetensors', 'np') as f:
+        said = json.loads(f.metadata()[model_file.KEY])
+    of = np.split(arrays['types.z'], [len(found.types_of_.kernel)], axis=1)
+    arrays['types.z'] = np.concatenate([x / np.linalg.norm(x, axis=1)[:, None] for x in of], 1)
+    arrays['types.z'] /= np.float32(2**0.5)
+    said['format'] = 2
+    save_file(arrays, tmp_path / 'old.safetensors', {model_file.KEY: json.dumps(said)})
+    old = AnomalyDetector.load(tmp_path / 'old.safetensors')
+    np.testing.assert_allclose(old.types_of_.z, found.types_of_.z, atol=1e-6)
     again.remove_type('bright').remove_type('dark')
     assert again.types_of_.kernel is not None
 

@@ -49,7 +49,12 @@ def vectors(types: Types, normal: Normal, found: Sequence[Comparison]) -> np.nda
     z = _unit(np.concatenate(relative, 1))
     if types.kernel is None:
         return z
-    both = np.concatenate([z, LEARNT * _unit(z @ types.kernel)], 1)
+    return joined(z, z @ types.kernel)
+
+
+def joined(described: Array, learnt: Array) -> np.ndarray:
+    """[N, D + E] float32 of length 1: descriptions [N, D], and what is learnt of them [N, E]."""
+    both = np.concatenate([_unit(described), LEARNT * _unit(learnt)], 1)
     return _unit(both).astype(np.float32)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from anyshot_jax.detect import memory, settings
+from anyshot_jax.detect import defect_types, memory, settings
 from anyshot_jax.detect.defect_types import NOTHING, Types
 from anyshot_jax.detect.inputs import MAX_PIXELS
 from anyshot_jax.detect.memory import Fold
@@ -115,7 +115,9 @@ def _restored(path: Path, cls: type, said: dict, arrays: dict[str, Array]) -> An
         known[str(product['name'])] = _product(path, own, product, found.seed)
     if not known or len(known) != len(said['products']):
         raise misfit(path, 'products')
-    known = found._knowing(known)._replace(types=_types(path, said['types'], arrays, known))
+    known = found._knowing(known)._replace(
+        types=_types(path, said['types'], arrays, known, said['format'])
+    )
     return found._take(known)
 
 
@@ -229,7 +231,9 @@ def _net(path: Path, said: dict | None, arrays: dict[str, Array]) -> DefectNet |
     return DefectNet(layers, mean, deviation, *numbers)
 
 
-def _types(path: Path, said: dict, arrays: dict, products: dict[str, Normal]) -> Types:
+def _types(
+    path: Path, said: dict, arrays: dict, products: dict[str, Normal], version: int
+) -> Types:
     names, z, label = [str(n) for n in said['names']], arrays['types.z'], arrays['types.label']
     kernel = arrays.get('types.kernel')
     if not names and kernel is None:
@@ -248,6 +252,8 @@ def _types(path: Path, said: dict, arrays: dict, products: dict[str, Normal]) ->
         or len(set(names)) != len(names) or not all(map(is_text, said['names']))
     ):  # fmt: skip
         raise misfit(path, 'types')
+    if kernel is not None and version < 3:  # what was learnt counted as much as the rest
+        z = defect_types.joined(*np.split(z, [len(kernel)], axis=1))
     limit, rate = said['threshold'], said['false_alarm']
     temperature = float(said['temperature'])
     told = (limit is None or abs(limit) < np.inf) and (rate is None or 0 <= rate <= 1)
