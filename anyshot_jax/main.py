@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
     start.keep_compiled()
     if _DETERMINISTIC.value:
         start.same_bits()
+    start.load_compilers(_CONFIG.value)
     processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     start.split_cpu(_CONFIG.value)
     configs.keep_asked(_CONFIG.value, config_flags.get_override_values(flags.FLAGS['config']))

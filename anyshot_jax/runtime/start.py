@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from anyshot_jax import config as configs
+from anyshot_jax.runtime import ahead
 from anyshot_jax.storage.folders import cache_dir
 from anyshot_jax.types import InputError
 
@@ -64,12 +65,26 @@ def split_cpu(config: ConfigDict) -> None:
     forced = 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
     if forced or os.environ.get('JAX_NUM_CPU_DEVICES') or jax.distributed.is_initialized():
         return
-    stages = [config[name] for name in config.get('stages', ()) if name in config] or [config]
-    stages = [configs.check(stage) for stage in stages]
+    stages = [configs.check(stage) for stage in _stages(config)]
     common = math.gcd(*(stage.batch_size for stage in stages if stage.num_steps))
     # Where nothing is trained that is 0, which everything divides.
     count = max(d for d in range(1, min(cores(), MAX_CPU_DEVICES) + 1) if common % d == 0)
     jax.config.update('jax_num_cpu_devices', count)
+
+
+def load_compilers(config: ConfigDict) -> None:
+    """Has JAX find the compilers of machines to plan for, before it looks for its devices.
+
+    Raises:
+      InputError: as `ahead.machine`.
+    """
+    for stage in _stages(config):
+        if name := stage.get('plan_for', ''):
+            ahead.machine(name)
+
+
+def _stages(config: ConfigDict) -> list[ConfigDict]:
+    return [config[name] for name in config.get('stages', ()) if name in config] or [config]
 
 
 def cores() -> int:
