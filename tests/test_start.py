@@ -1,12 +1,17 @@
 """What is set before JAX makes its devices, each in a process of its own; and sharing work out."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from anyshot_jax.runtime import ahead, start
 from anyshot_jax.runtime.devices import map_over_devices, on_all_devices
 from anyshot_jax.runtime.start import cores
+from anyshot_jax.types import InputError
 
 pytestmark = pytest.mark.slow
 
@@ -63,3 +68,18 @@ def test_work_shared_out_over_devices_comes_back_in_order(num_devices, count):
     got = map_over_devices(lambda i, x: {'a': x[i] ** 2, 'b': i}, count, devices, x)
     np.testing.assert_array_equal(got['a'], np.arange(count) ** 2)
     np.testing.assert_array_equal(got['b'], np.arange(count))
+
+
+def test_a_plan_for_a_gpu_has_jax_keep_its_compiler(tiny_config, monkeypatch):
+    """Its plugin refuses to be loaded where no driver answers, unless it is told beforehand."""
+    name = 'JAX_SKIP_CUDA_CONSTRAINTS_CHECK'
+    monkeypatch.setenv(name, '')  # so that it is put back
+    monkeypatch.delenv(name)
+    monkeypatch.setattr(ahead.importlib.util, 'find_spec', lambda package: package)
+    monkeypatch.setattr(ahead.jax, '__version_info__', (0, 11, 0))
+    start.load_compilers(tiny_config())
+    assert name not in os.environ
+    start.load_compilers(ConfigDict({'stages': ('a',), 'a': tiny_config(plan_for='h100')}))
+    assert os.environ[name] == '1'
+    with pytest.raises(InputError, match='there are v4, v5e, a100, h100'):
+        start.load_compilers(tiny_config(plan_for='tpu3'))
